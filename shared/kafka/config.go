@@ -1,0 +1,54 @@
+// Package kafka is how spate talks to a Kafka-compatible broker: the connection settings, the topics and the partitioner that
+// every service agrees on. What a service does with the records is its own; goka's seams are in gokaclient.
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Config says where the broker is. The zero value is not usable: at least one seed broker is needed.
+type Config struct {
+	// Brokers are the seed brokers, each "host:port".
+	Brokers []string
+	// ClientID is what the broker's logs and group descriptions show for this process.
+	ClientID string
+}
+
+// Validate reports every problem of c at once; it does no I/O.
+func (c Config) Validate() error {
+	if len(c.Brokers) == 0 {
+		return errors.New("brokers: none given; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
+	}
+	var errs []error
+	for _, b := range c.Brokers {
+		if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" {
+			errs = append(errs, fmt.Errorf("brokers: %q is not host:port", b))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Options returns the client options that every client of the program starts from.
+func (c Config) Options(extra ...kgo.Opt) []kgo.Opt {
+	id := c.ClientID
+	if id == "" {
+		id = "spate"
+	}
+	return append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id)}, extra...)
+}
+
+// ParseBrokers splits a comma-separated list of brokers and drops empty entries.
+func ParseBrokers(s string) []string {
+	var out []string
+	for b := range strings.SplitSeq(s, ",") {
+		if b = strings.TrimSpace(b); b != "" {
+			out = append(out, b)
+		}
+	}
+	return out
+}
