@@ -1,0 +1,305 @@
+package window
+
+import (
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A trial runs random logs through both halves, with crashes, and compares with a model that only knows the rules: for each source
+// partition, events in order, judged by the highest time so far; all counted events of a user in a window added up in one map.
+
+type event struct {
+	user string
+	ts   int64
+}
+
+type windowKey struct {
+	user  string
+	start int64
+}
+
+type keyedLog struct{ batches [][]byte }
+
+type trial struct {
+	rng       *rand.Rand
+	rule      Rule
+	threshold int64
+	sources   [][]event
+	keyed     []keyedLog
+
+	want    map[windowKey]int64 // the model's counts
+	counted int64
+	late    map[Fate]int64
+}
+
+func newTrial(seed uint64) *trial {
+	r := rand.New(rand.NewPCG(seed, 1))
+	t := &trial{
+		rng: r, rule: Rule{SizeMS: 1 + r.Int64N(50), LatenessMS: r.Int64N(60)}, threshold: r.Int64N(4),
+		sources: make([][]event, 1+r.IntN(4)), keyed: make([]keyedLog, 1+r.IntN(3)),
+		want: map[windowKey]int64{}, late: map[Fate]int64{},
+	}
+	base := r.Int64N(1000) - 500 // the engine must be right below zero too
+	users := 1 + r.IntN(8)
+	for p := range t.sources {
+		now := base
+		for range r.IntN(300) {
+			now += r.Int64N(4)
+			ts := now - r.Int64N(1+2*t.rule.LatenessMS)
+			t.sources[p] = append(t.sources[p], event{fmt.Sprintf("u%d", r.IntN(users)), ts})
+		}
+	}
+	return t
+}
+
+// route is a router: chunks of all partitions, each one transaction. Some transactions are aborted and read again. Silent
+// partitions are promised a watermark, which is also what a crash of the router restores.
+func (t *trial) route() {
+	next := make([]int, len(t.sources))
+	state := make([]Source, len(t.sources))
+	for p := range state {
+		state[p] = NewSource()
+	}
+	idle := Idleness{Rule: t.rule, TimeoutMS: t.rng.Int64N(30)}
+	c := NewCombiner(t.rule.SizeMS)
+	clock := int64(1)
+	for done := false; ; {
+		clock += t.rng.Int64N(20)
+		abort := t.rng.IntN(5) == 0
+		nextWas, stateWas := slices.Clone(next), slices.Clone(state)
+		type judged struct {
+			e event
+			f Fate
+		}
+		var seen []judged
+		for p := range t.sources {
+			if t.rng.IntN(3) == 0 {
+				continue
+			}
+			for range t.rng.IntN(20) {
+				if next[p] == len(t.sources[p]) {
+					break
+				}
+				e := t.sources[p][next[p]]
+				f, start, lateBy := state[p].Judge(t.rule, e.ts)
+				if f.Late() != (lateBy > 0 || f.Late()) || lateBy < 0 {
+					panic("late by")
+				}
+				if !f.Late() {
+					c.Add([]byte(e.user), start, e.ts, int32(p), int64(next[p]))
+				}
+				seen = append(seen, judged{e, f})
+				next[p]++
+			}
+			if t.rng.IntN(4) == 0 {
+				state[p].Idle = true
+			}
+		}
+		peers := make([]Peer, len(state))
+		for p := range state {
+			peers[p] = Peer{state[p], true}
+		}
+		if w := idle.Promise(clock, peers); w != NoTime {
+			for p := range state {
+				if state[p].Idle {
+					state[p].Floor = max(state[p].Floor, w)
+				}
+			}
+		}
+		if done {
+			for p := range state {
+				state[p].Floor, state[p].Idle = EndOfTime, true
+			}
+		}
+		if abort && !done {
+			c.Reset()
+			next, state = nextWas, stateWas
+			continue
+		}
+		for _, j := range seen {
+			if j.f.Late() {
+				t.late[j.f]++
+				continue
+			}
+			t.counted++
+			t.want[windowKey{j.e.user, Start(j.e.ts, t.rule.SizeMS)}]++
+		}
+		t.flush(c, state)
+		if done {
+			return
+		}
+		done = true
+		for p := range t.sources {
+			done = done && next[p] == len(t.sources[p])
+		}
+	}
+}
+
+func (t *trial) flush(c *Combiner, state []Source) {
+	var marks []Mark
+	for p, s := range state {
+		if w := s.Watermark(t.rule.LatenessMS); w != NoTime {
+			marks = append(marks, Mark{int32(p), w})
+		}
+	}
+	c.Flush(int32(len(t.keyed)), t.home, int32(len(t.sources)), marks, func(p int32, b []byte) {
+		t.keyed[p].batches = append(t.keyed[p].batches, slices.Clone(b))
+	})
+}
+
+func (t *trial) home(user string) int32 {
+	h := fnv.New32()
+	h.Write([]byte(user))
+	return int32(h.Sum32() % uint32(len(t.keyed)))
+}
+
+type outcome struct {
+	opened map[windowKey][]Verdict
+	closed map[windowKey][]Verdict
+}
+
+// detect reads one partition of the keyed log and crashes at random. What it handed over below the committed Next must be complete;
+// what it handed over above may come again.
+func (t *trial) detect(log keyedLog, out outcome) error {
+	committed := Position{}
+	saved := map[string][][]byte{} // every version of the checkpoint, since a crash may leave any of them
+	r := t.rng
+	for {
+		table := NewTable(t.threshold)
+		for k, versions := range saved {
+			v := versions[r.IntN(len(versions))]
+			if r.IntN(3) > 0 {
+				v = versions[len(versions)-1]
+			}
+			if err := table.Load(k, v); err != nil {
+				return err
+			}
+		}
+		md, err := committed.Metadata()
+		if err != nil {
+			return err
+		}
+		p, err := ParsePosition(committed.Replay, md)
+		if err != nil {
+			return err
+		}
+		if d := cmp.Diff(committed, p); d != "" {
+			return fmt.Errorf("position does not survive: %s", d)
+		}
+		table.Resume(p)
+		applied := p.Replay
+		crashed := false
+		for applied < int64(len(log.batches)) && !crashed {
+			vs, err := table.Apply(applied, log.batches[applied], nil)
+			if err != nil {
+				return err
+			}
+			for _, v := range vs {
+				v.Pane.more = slices.Clone(v.Pane.more)
+				k := windowKey{v.User, v.Pane.StartMS}
+				if v.Final {
+					out.closed[k] = append(out.closed[k], v)
+				} else {
+					out.opened[k] = append(out.opened[k], v)
+				}
+			}
+			applied++
+			switch r.IntN(8) {
+			case 0: // commit a prefix of what was applied: later acknowledgements are on their way
+				next := max(p.Replay, applied-r.Int64N(3))
+				c := table.Position(next)
+				if c.Next < committed.Next || c.Replay < committed.Replay || c.Watermark() < committed.Watermark() {
+					return fmt.Errorf("the position went back from %+v to %+v", committed, c)
+				}
+				committed = c
+				table.Committed(c)
+				p.Replay = next
+			case 1:
+				table.Checkpoint(func(k string, v []byte) {
+					if r.IntN(4) > 0 { // some are lost
+						saved[k] = append(saved[k], slices.Clone(v))
+					}
+				})
+			case 2:
+				crashed = r.IntN(6) == 0
+			}
+		}
+		if !crashed {
+			st := table.Stats()
+			if st.Stray != 0 {
+				return fmt.Errorf("%d stray events", st.Stray)
+			}
+			table.Committed(table.Position(applied))
+			if st := table.Stats(); st.Users != 0 || st.Windows != 0 || len(table.ends) != 0 || len(table.history) != 0 {
+				return fmt.Errorf("not empty at the end of time: %+v, %d ends, %d history", st, len(table.ends), len(table.history))
+			}
+			return nil
+		}
+	}
+}
+
+func TestVerdictsAreAFunctionOfTheLog(t *testing.T) {
+	seeds := uint64(3000)
+	if testing.Short() {
+		seeds = 300
+	}
+	var lateIdle, lateMark, windows, crashes int64
+	for seed := range seeds {
+		tr := newTrial(seed)
+		tr.route()
+		var total int64
+		for _, p := range tr.sources {
+			total += int64(len(p))
+		}
+		if got := tr.counted + tr.late[LateWatermark] + tr.late[LateIdle]; got != total {
+			t.Fatalf("seed %d: %d events in, %d accounted", seed, total, got)
+		}
+		lateIdle += tr.late[LateIdle]
+		lateMark += tr.late[LateWatermark]
+		out := outcome{map[windowKey][]Verdict{}, map[windowKey][]Verdict{}}
+		for _, log := range tr.keyed {
+			if err := tr.detect(log, out); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+		want := maps.Clone(tr.want)
+		maps.DeleteFunc(want, func(_ windowKey, n int64) bool { return n <= tr.threshold })
+		got := map[windowKey]int64{}
+		for k, vs := range out.closed {
+			for _, v := range vs {
+				if d := cmp.Diff(vs[0], v, cmp.AllowUnexported(Pane{})); d != "" {
+					t.Fatalf("seed %d: closed %v told differently: %s", seed, k, d)
+				}
+				got[k] = v.Pane.Count
+			}
+			crashes += int64(len(vs) - 1)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatalf("seed %d: %+v: final counts (-want +got): %s", seed, tr.rule, d)
+		}
+		for k, vs := range out.opened {
+			if want[k] == 0 {
+				t.Fatalf("seed %d: opened %v, which never passed the threshold", seed, k)
+			}
+			for _, v := range vs {
+				if v.Pane.Count <= tr.threshold || v.Pane.Count > want[k] || !cmp.Equal(vs[0], v, cmp.AllowUnexported(Pane{})) {
+					t.Fatalf("seed %d: opened %v with %d of %d, first %v", seed, k, v.Pane.Count, want[k], vs[0])
+				}
+			}
+		}
+		if len(out.opened) != len(want) {
+			t.Fatalf("seed %d: %d opened, %d closed", seed, len(out.opened), len(want))
+		}
+		windows += int64(len(want))
+	}
+	t.Logf("%d windows; %d late by watermark, %d late by idleness, %d closes told again", windows, lateMark, lateIdle, crashes)
+	if windows == 0 || lateIdle == 0 || lateMark == 0 || crashes == 0 {
+		t.Error("the trials did not reach everything that they are for")
+	}
+}
