@@ -1,0 +1,54 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"spate/shared/activity"
+	"spate/shared/kafka"
+	"spate/shared/ops"
+	"spate/shared/window"
+)
+
+// Config of a router.
+type Config struct {
+	Kafka  kafka.Config
+	Layout kafka.Layout
+	Fields activity.Fields
+
+	// Window is the size of the tumbling windows, Lateness how far behind the highest time of its partition an event may come.
+	Window, Lateness time.Duration
+	// IdleTimeout is how long a partition may be silent before it stops holding windows open; 0 is for ever.
+	IdleTimeout time.Duration
+	// MaxAhead is how far an event's time may lie past the broker's clock; 0 is any.
+	MaxAhead time.Duration
+	// Instance names this router among all; empty derives it from the host. It must survive a restart.
+	Instance string
+
+	// Drain, when closed, tells that the topic of events will get nothing more: the router reads it to its end, promises the end of
+	// time for all partitions and returns. It must be the only router then. Nil is never.
+	Drain <-chan struct{}
+
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+	Status   *ops.Status
+	Counts   *Counts          // optional
+	Now      func() time.Time // wall clock; time.Now if nil
+}
+
+// Validate reports every problem at once; it does no I/O.
+func (c Config) Validate() error {
+	_, rerr := window.NewRule(c.Window, c.Lateness)
+	errs := []error{c.Kafka.Validate(), c.Fields.Validate(), rerr}
+	if c.IdleTimeout < 0 || c.IdleTimeout > 0 && c.IdleTimeout < 100*time.Millisecond {
+		errs = append(errs, fmt.Errorf("idle-timeout: %v is neither 0 (never) nor at least 100ms", c.IdleTimeout))
+	}
+	if c.MaxAhead < 0 {
+		errs = append(errs, fmt.Errorf("max-ahead: %v is negative; 0 accepts any time", c.MaxAhead))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,82 @@
+package router
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"spate/shared/activity"
+	"spate/shared/window"
+)
+
+// Counts are the events of this process's committed transactions: In = Counted + Late + Invalid.
+type Counts struct {
+	In, Counted, Late, Invalid atomic.Int64
+}
+
+type metrics struct {
+	events       *prometheus.CounterVec
+	transactions *prometheus.CounterVec
+	panes        prometheus.Counter
+	lag          prometheus.Gauge
+	watermark    prometheus.Gauge
+	owned        prometheus.Gauge
+	idle         prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_events_total",
+			Help: "Events of committed transactions by fate (counted, late, invalid) and reason."}, []string{"fate", "reason"}),
+		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_transactions_total",
+			Help: "Transactions by outcome (committed, aborted, failed)."}, []string{"outcome"}),
+		panes: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_panes_total",
+			Help: "Sums per user and window written to the keyed log."}),
+		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_lag_events",
+			Help: "Events in the owned source partitions that are not read yet."}),
+		watermark: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_watermark_seconds",
+			Help: "Lowest watermark of the owned source partitions, as a Unix time; 0 before the first event."}),
+		owned: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_partitions",
+			Help: "Source partitions owned."}),
+		idle: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_idle_partitions",
+			Help: "Source partitions owned that are silent and do not hold windows open."}),
+	}
+	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle)
+	return m
+}
+
+// tally is what one transaction did, counted when it is committed.
+type tally struct {
+	counted int64
+	late    [3]int64 // by window.Fate
+	invalid map[activity.Reason]int64
+	panes   int64
+}
+
+func (t *tally) reset() {
+	t.counted, t.late, t.panes = 0, [3]int64{}, 0
+	clear(t.invalid)
+}
+
+func (m *metrics) committed(t *tally, c *Counts) {
+	late := t.late[window.LateWatermark] + t.late[window.LateIdle]
+	var invalid int64
+	m.transactions.WithLabelValues("committed").Inc()
+	m.events.WithLabelValues("counted", "").Add(float64(t.counted))
+	for _, f := range []window.Fate{window.LateWatermark, window.LateIdle} {
+		if n := t.late[f]; n > 0 {
+			m.events.WithLabelValues("late", f.String()).Add(float64(n))
+		}
+	}
+	for r, n := range t.invalid {
+		m.events.WithLabelValues("invalid", string(r)).Add(float64(n))
+		invalid += n
+	}
+	m.panes.Add(float64(t.panes))
+	if c != nil {
+		c.In.Add(t.counted + late + invalid)
+		c.Counted.Add(t.counted)
+		c.Late.Add(late)
+		c.Invalid.Add(invalid)
+	}
+}

@@ -1,0 +1,235 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Names are the topics and consumer groups of one pipeline. They all follow from the topic that the events come in.
+type Names struct {
+	Activity string // events, as their producers wrote them
+	Keyed    string // panes per user and watermarks, from router to detector
+	Late     string // events that missed their window
+	DLQ      string // what is no event
+	Alerts   string // alert records
+
+	RouterGroup   string
+	DetectorGroup string
+	AlerterGroup  string
+}
+
+// NamesFor returns the names of the pipeline that reads topic.
+func NamesFor(topic string) Names {
+	n := Names{
+		Activity: topic, Keyed: topic + ".keyed", Late: topic + ".late", DLQ: topic + ".dlq", Alerts: "alerts",
+		RouterGroup: "spate-router", DetectorGroup: "spate-detector", AlerterGroup: "spate-alerter",
+	}
+	if topic != DefaultTopic {
+		n.Alerts = topic + ".alerts"
+		n.RouterGroup += "." + topic
+		n.DetectorGroup += "." + topic
+		n.AlerterGroup += "." + topic
+	}
+	return n
+}
+
+// DefaultTopic is where events come in.
+const DefaultTopic = "activity"
+
+// Table is the changelog of the detector's group table; goka derives its name from the group.
+func (n Names) Table() string { return n.DetectorGroup + "-table" }
+
+// DefaultPartitions is what topics are made with when nothing else is asked for.
+const DefaultPartitions = 4
+
+// maxMessageBytes lets 1 MiB events pass whatever the broker's default; late and dead ones travel with their headers.
+const maxMessageBytes = 2 << 20
+
+const day = 24 * time.Hour
+
+// Layout says how the topics of a pipeline are to be.
+type Layout struct {
+	Names Names
+	// Partitions of all topics that are made. 0 takes what exists, or DefaultPartitions. A topic that exists with another count is
+	// an error, for every key would change its partition and leave its state behind.
+	Partitions int32
+	// Replication of topics that are made; 0 is the broker's default. From 3 on, writes need two replicas in sync.
+	Replication int16
+}
+
+type topicSpec struct {
+	name   string
+	same   bool // must have as many partitions as the keyed topic
+	config map[string]string
+}
+
+func (l Layout) specs() []topicSpec {
+	n := l.Names
+	retain := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	size := strconv.Itoa(maxMessageBytes)
+	return []topicSpec{
+		// LogAppendTime: "too far in the future" is judged by the broker's clock, not by what a producer claims.
+		{n.Activity, false, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(7 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": size}},
+		{n.Keyed, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(2 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": size}},
+		{n.Late, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": strconv.Itoa(2 * maxMessageBytes)}},
+		{n.DLQ, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": strconv.Itoa(2 * maxMessageBytes)}},
+		{n.Alerts, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(30 * day)}},
+		// A checkpoint: one record a user, gone soon after the user's last window. goka accepts no other policy.
+		{n.Table(), true, map[string]string{"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": retain(10 * time.Minute), "delete.retention.ms": retain(time.Minute)}},
+	}
+}
+
+// ErrLayout means that a topic exists in a way that the pipeline cannot work with.
+var ErrLayout = errors.New("topic does not fit")
+
+// Ensure makes the topics that are missing and checks those that exist. It returns the partitions of the topic of events and of the
+// keyed topic. Several processes may do it at once.
+func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (sources, keyed int32, err error) {
+	specs := l.specs()
+	names := make([]string, len(specs))
+	for i, s := range specs {
+		names[i] = s.name
+	}
+	found, err := adm.ListTopics(ctx, names...)
+	if err != nil {
+		return 0, 0, fmt.Errorf("list topics: %w", err)
+	}
+	want := l.Partitions
+	if want == 0 {
+		want = DefaultPartitions
+		// Whoever made the topic of events chose its partitions; the others follow the keyed topic.
+		for _, n := range []string{l.Names.Activity, l.Names.Keyed} {
+			if d, ok := found[n]; ok && d.Err == nil {
+				want = int32(len(d.Partitions))
+			}
+		}
+	}
+	count := make(map[string]int32, len(specs))
+	for _, s := range specs {
+		d, ok := found[s.name]
+		switch {
+		case ok && d.Err == nil:
+			count[s.name] = int32(len(d.Partitions))
+		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+			n, err := l.create(ctx, adm, s, want)
+			if err != nil {
+				return 0, 0, err
+			}
+			count[s.name] = n
+		default:
+			return 0, 0, fmt.Errorf("describe topic %s: %w", s.name, d.Err)
+		}
+	}
+	for _, s := range specs {
+		if !s.same && l.Partitions == 0 {
+			continue
+		}
+		if got := count[s.name]; got != want {
+			return 0, 0, fmt.Errorf("%w: %s has %d partitions, %d are needed: set SPATE_PARTITIONS (--partitions) to %d, or stop everything and delete the topic", ErrLayout, s.name, got, want, got)
+		}
+	}
+	if err := l.checkPolicies(ctx, adm, specs); err != nil {
+		return 0, 0, err
+	}
+	return count[l.Names.Activity], want, nil
+}
+
+// create returns the number of partitions that the topic has, whoever made it.
+func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, partitions int32) (int32, error) {
+	config := make(map[string]*string, len(s.config))
+	for k, v := range s.config {
+		config[k] = kadm.StringPtr(v)
+	}
+	replication := l.Replication
+	if replication == 0 {
+		replication = -1
+	} else if replication >= 3 {
+		config["min.insync.replicas"] = kadm.StringPtr("2")
+	}
+	_, err := adm.CreateTopic(ctx, partitions, replication, config, s.name)
+	if err == nil {
+		return partitions, nil
+	}
+	if !errors.Is(err, kerr.TopicAlreadyExists) {
+		return 0, fmt.Errorf("create topic %s: %w", s.name, err)
+	}
+	// Another process was first; its metadata may take a moment to arrive.
+	for {
+		found, err := adm.ListTopics(ctx, s.name)
+		if err != nil {
+			return 0, fmt.Errorf("list topic %s: %w", s.name, err)
+		}
+		if d := found[s.name]; d.Err == nil && len(d.Partitions) > 0 {
+			return int32(len(d.Partitions)), nil
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return 0, fmt.Errorf("wait for topic %s: %w", s.name, err)
+		}
+	}
+}
+
+// checkPolicies refuses cleanup policies that lose data: compaction of a log, deletion from a table.
+func (l Layout) checkPolicies(ctx context.Context, adm *kadm.Client, specs []topicSpec) error {
+	var names []string
+	want := make(map[string]string)
+	for _, s := range specs {
+		names = append(names, s.name)
+		want[s.name] = s.config["cleanup.policy"]
+	}
+	configs, err := adm.DescribeTopicConfigs(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("describe topics: %w", err)
+	}
+	var errs []error
+	for _, c := range configs {
+		if c.Err != nil {
+			// A cluster may forbid reading configurations; that is no reason not to work.
+			continue
+		}
+		for _, kv := range c.Configs {
+			if kv.Key == "cleanup.policy" && kv.Value != nil && *kv.Value != want[c.Name] {
+				errs = append(errs, fmt.Errorf("%w: %s has cleanup.policy=%s, it must be %s", ErrLayout, c.Name, *kv.Value, want[c.Name]))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// EnsureWhenReady is [Layout.Ensure] for the start of a service: as long as the broker does not answer it says so every few seconds
+// and tries again, until ctx ends.
+func (l Layout) EnsureWhenReady(ctx context.Context, cl *kgo.Client, brokers []string, log *slog.Logger) (sources, keyed int32, err error) {
+	adm := kadm.NewClient(cl)
+	for {
+		try, cancel := context.WithTimeout(ctx, 10*time.Second)
+		sources, keyed, err = l.Ensure(try, adm)
+		cancel()
+		if err == nil || errors.Is(err, ErrLayout) || ctx.Err() != nil {
+			return sources, keyed, err
+		}
+		log.Warn("broker does not answer, trying again", "brokers", strings.Join(brokers, ","), "error", err)
+		if err := pause(ctx, 3*time.Second); err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
+// pause waits for d, or for the end of ctx and then returns its error.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

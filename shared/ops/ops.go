@@ -1,0 +1,149 @@
+// Package ops is what an operator sees of a process: /metrics, /healthz, /readyz, and how it tells of itself in logs. It knows
+// nothing of what the process does.
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/term"
+)
+
+// Status is the readiness of one service. The zero value is not ready. It is safe for concurrent use.
+type Status struct {
+	mu     sync.Mutex
+	ready  bool
+	reason string
+}
+
+// Ready tells that the service does its work.
+func (s *Status) Ready() { s.set(true, "") }
+
+// NotReady tells why the service does not do its work.
+func (s *Status) NotReady(reason string) { s.set(false, reason) }
+
+func (s *Status) set(ready bool, reason string) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready, s.reason = ready, reason
+}
+
+// Get returns whether the service is ready, and if not, why.
+func (s *Status) Get() (ready bool, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ready && s.reason == "" {
+		return false, "starting"
+	}
+	return s.ready, s.reason
+}
+
+// Server answers for a process. Add everything before Run.
+type Server struct {
+	Registry *prometheus.Registry
+
+	mux    *http.ServeMux
+	ln     net.Listener
+	mu     sync.Mutex
+	names  []string
+	states []*Status
+}
+
+// Listen binds the address, so that a port that is taken is an error at once. "127.0.0.1:0" takes a free port.
+func Listen(addr string) (*Server, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for /metrics and /healthz (SPATE_HTTP, --http): %w", err)
+	}
+	s := &Server{Registry: prometheus.NewRegistry(), mux: http.NewServeMux(), ln: ln}
+	s.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{Registry: s.Registry}))
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	s.mux.HandleFunc("GET /readyz", s.readyz)
+	return s, nil
+}
+
+// Addr is the address that the server listens on.
+func (s *Server) Addr() string { return s.ln.Addr().String() }
+
+// Handle adds a page.
+func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// Service adds a service to what /readyz asks.
+func (s *Server) Service(name string) *Status {
+	st := &Status{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.names, s.states = append(s.names, name), append(s.states, st)
+	return st
+}
+
+// Ready tells whether every service is ready, and what the others wait for.
+func (s *Server) Ready() (bool, map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all, why := true, make(map[string]string, len(s.names))
+	for i, n := range s.names {
+		ready, reason := s.states[i].Get()
+		if ready {
+			reason = "ready"
+		}
+		why[n] = reason
+		all = all && ready
+	}
+	return all, why
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	all, why := s.Ready()
+	w.Header().Set("Content-Type", "application/json")
+	if !all {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	// The status line is out: an error here is the client's going away.
+	_ = json.NewEncoder(w).Encode(why)
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	srv := &http.Server{Handler: s.mux, ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(s.ln) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve %s: %w", s.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		_ = srv.Close() // a client that holds on to its connection does not hold the process
+	}
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.Addr(), err)
+	}
+	return nil
+}
+
+// Logger writes text for a terminal and JSON for everything else.
+func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+}
