@@ -13,6 +13,7 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/kafka"
+	"spate/shared/ops"
 	"spate/shared/window"
 )
 
@@ -30,8 +31,6 @@ const (
 
 	transactionTimeout = 6 * time.Second // how long a dead router can hold readers back
 	sessionTimeout     = 6 * time.Second // Apache Kafka's lower bound by default
-	restartMin         = 250 * time.Millisecond
-	restartMax         = 10 * time.Second
 )
 
 // Run routes until ctx ends, or until everything is drained. A broken session is rebuilt for ever; only a setting that cannot work
@@ -60,30 +59,15 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Instance = name
 	}
 	m := newMetrics(cfg.Registry)
-	for wait := restartMin; ; wait = min(2*wait, restartMax) {
-		cfg.Status.NotReady("waiting for the broker")
+	fatal := func(err error) bool { return errors.Is(err, kafka.ErrLayout) }
+	err = ops.Keep(ctx, cfg.Log, cfg.Status, fatal, func(ctx context.Context) error {
 		s := &session{cfg: cfg, rule: rule, scanner: scanner, metrics: m, tally: tally{invalid: make(map[activity.Reason]int64)}}
-		began := cfg.Now()
-		err := s.run(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			return nil
-		case errors.Is(err, kafka.ErrLayout):
-			return fmt.Errorf("router: %w", err)
-		}
-		cfg.Status.NotReady(err.Error())
-		if cfg.Now().Sub(began) > time.Minute {
-			wait = restartMin
-		}
-		cfg.Log.Warn("router session ended, starting anew", "error", err, "wait", wait)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
+		return s.run(ctx)
+	})
+	if err != nil {
+		return fmt.Errorf("router: %w", err)
 	}
+	return nil
 }
 
 // session is one life of the transactional client.
@@ -101,7 +85,6 @@ type session struct {
 	idleness window.Idleness
 	foreign  map[int32]window.Peer // as last read
 	tally    tally
-	pinged   time.Time
 
 	mu     sync.Mutex
 	failed error // why the open transaction must be aborted
@@ -151,6 +134,11 @@ func (s *session) run(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer s.txn.CloseAllowingRebalance()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { kafka.Watch(wctx, plain, s.cfg.Log, s.cfg.Status.Hold) })
 	s.cfg.Log.Info("router started", "instance", s.cfg.Instance, "topic", names.Activity, "partitions", total, "keyed_partitions", keyed,
 		"window", s.cfg.Window, "lateness", s.cfg.Lateness, "idle_timeout", s.cfg.IdleTimeout)
 	return s.loop(ctx)
@@ -166,7 +154,6 @@ func (s *session) loop(ctx context.Context) error {
 		if now := s.cfg.Now(); now.Sub(ticked) >= tick {
 			ticked = now
 			s.gauges()
-			s.checkBroker(ctx, f.NumRecords() > 0)
 			if err := s.lookForSilence(ctx); err != nil && ctx.Err() == nil {
 				s.cfg.Log.Warn("cannot tell which partitions are silent", "error", err)
 			}
@@ -316,7 +303,6 @@ func (s *session) commit(ctx context.Context) (bool, error) {
 		src.committed, src.settled = src.now, src.position
 	}
 	s.metrics.committed(&s.tally, s.cfg.Counts)
-	s.cfg.Status.Ready()
 	return true, nil
 }
 
@@ -343,25 +329,6 @@ func (s *session) abortCause() error {
 	return s.failed
 }
 
-// checkBroker keeps the readiness true: the client hides that a broker is away, for it comes back by itself.
-func (s *session) checkBroker(ctx context.Context, heard bool) {
-	if now := s.cfg.Now(); heard || now.Sub(s.pinged) < time.Second {
-		return
-	} else {
-		s.pinged = now
-	}
-	pctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if err := s.txn.Client().Ping(pctx); err != nil && ctx.Err() == nil {
-		s.cfg.Status.NotReady("broker does not answer: " + err.Error())
-		s.cfg.Log.Warn("broker does not answer, trying again", "brokers", s.cfg.Kafka.Brokers, "error", err)
-		return
-	}
-	if parts, _ := s.sources.snapshot(); len(parts) > 0 {
-		s.cfg.Status.Ready()
-	}
-}
-
 func (s *session) gauges() {
 	parts, owned := s.sources.snapshot()
 	var lag, idle int64
@@ -378,5 +345,8 @@ func (s *session) gauges() {
 	s.metrics.owned.Set(float64(len(parts)))
 	if low != window.NoTime && low != window.EndOfTime {
 		s.metrics.watermark.Set(float64(low) / 1000)
+	}
+	if len(parts) > 0 {
+		s.cfg.Status.Ready()
 	}
 }

@@ -26,6 +26,7 @@ type Status struct {
 	mu     sync.Mutex
 	ready  bool
 	reason string
+	hold   string
 }
 
 // Ready tells that the service does its work.
@@ -33,6 +34,16 @@ func (s *Status) Ready() { s.set(true, "") }
 
 // NotReady tells why the service does not do its work.
 func (s *Status) NotReady(reason string) { s.set(false, reason) }
+
+// Hold makes the service count as not ready for a reason from outside, whatever else is told, until it is called with "".
+func (s *Status) Hold(reason string) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hold = reason
+}
 
 func (s *Status) set(ready bool, reason string) {
 	if s == nil {
@@ -47,7 +58,10 @@ func (s *Status) set(ready bool, reason string) {
 func (s *Status) Get() (ready bool, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ready && s.reason == "" {
+	switch {
+	case s.hold != "":
+		return false, s.hold
+	case !s.ready && s.reason == "":
 		return false, "starting"
 	}
 	return s.ready, s.reason

@@ -221,7 +221,7 @@ func (t *trial) detect(log keyedLog, out outcome) error {
 				table.Committed(c)
 				p.Replay = next
 			case 1:
-				table.Checkpoint(func(k string, v []byte) {
+				table.Checkpoint(1+r.IntN(10), func(k string, v []byte) {
 					if r.IntN(4) > 0 { // some are lost
 						saved[k] = append(saved[k], slices.Clone(v))
 					}

@@ -283,11 +283,12 @@ func (t *Table) Committed(p Position) {
 	}
 }
 
-// Checkpoint hands out the state of every user that changed since the last call, nil for one that is gone. The order matters for
-// one key only, and a key comes at most once. emit must not keep value beyond its call.
-func (t *Table) Checkpoint(emit func(key string, value []byte)) {
+// Checkpoint hands out the state of up to limit users that changed since they were handed out, nil for one that is gone, and tells
+// whether there are more. emit must not keep value beyond its call.
+func (t *Table) Checkpoint(limit int, emit func(key string, value []byte)) (more bool) {
+	n := min(limit, len(t.dirty))
 	var b []byte
-	for _, u := range t.dirty {
+	for _, u := range t.dirty[:n] {
 		u.dirty = false
 		now := t.users[u.key]
 		switch {
@@ -297,10 +298,14 @@ func (t *Table) Checkpoint(emit func(key string, value []byte)) {
 			emit(u.key, b)
 		case now == nil && u.saved:
 			emit(u.key, nil)
+		case u.saved: // gone and come again: whoever it is now has the old one's record to overwrite
+			now.saved = true
 		}
 	}
-	clear(t.dirty)
-	t.dirty = t.dirty[:0]
+	rest := copy(t.dirty, t.dirty[n:])
+	clear(t.dirty[rest:])
+	t.dirty = t.dirty[:rest]
+	return rest > 0
 }
 
 // Lookup returns the windows of a user that are in the table, by start: open ones and those whose close is not yet committed.

@@ -1,0 +1,61 @@
+package detector
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"spate/shared/alert"
+	"spate/shared/kafka"
+	"spate/shared/ops"
+)
+
+// Config of a detector.
+type Config struct {
+	Kafka  kafka.Config
+	Layout kafka.Layout
+
+	// Threshold is the count that a window must exceed, Critical the count above which the severity is critical.
+	Threshold, Critical int64
+	// Transitions are the states that are written: opened and closed, or closed alone for consumers that expect one record a window.
+	Transitions []alert.State
+	// Address is where other processes reach this one's user pages, "host:port". It is told to the group.
+	Address string
+
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+	Status   *ops.Status
+	Counts   *Counts // optional
+}
+
+// Validate reports every problem at once; it does no I/O.
+func (c Config) Validate() error {
+	errs := []error{c.Kafka.Validate()}
+	if c.Threshold < 1 {
+		errs = append(errs, fmt.Errorf("threshold: %d is below 1", c.Threshold))
+	}
+	if c.Critical < c.Threshold {
+		errs = append(errs, fmt.Errorf("critical: %d is below the threshold %d", c.Critical, c.Threshold))
+	}
+	if len(c.Transitions) == 0 {
+		errs = append(errs, errors.New("transitions: none given; use opened,closed or closed"))
+	}
+	for _, t := range c.Transitions {
+		if t.Rank() == 0 {
+			errs = append(errs, fmt.Errorf("transitions: %q is neither opened nor closed", t))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	commitEvery     = 250 * time.Millisecond
+	checkpointEvery = time.Second
+	// checkpointUsers bounds how long a checkpoint keeps a table from its batches.
+	checkpointUsers = 2000
+	// shutdownGrace is how long alerts may wait for the broker when the process is asked to stop.
+	shutdownGrace = 4 * time.Second
+)

@@ -1,0 +1,76 @@
+package detector
+
+import (
+	"strconv"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"spate/shared/window"
+)
+
+// Counts are the alerts that this process wrote, re-emissions after a crash included.
+type Counts struct {
+	Opened, Closed atomic.Int64
+	// Batches applied, and the watermark of the partition that is furthest behind.
+	Batches atomic.Int64
+}
+
+type metrics struct {
+	alerts  *prometheus.CounterVec
+	batches *prometheus.CounterVec
+	lag     *prometheus.GaugeVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_alerts_total",
+			Help: "Alert records written by state; after a crash some are written again."}, []string{"state"}),
+		batches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_batches_total",
+			Help: "Records of the keyed log by outcome (applied, corrupt)."}, []string{"outcome"}),
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_detector_lag_batches",
+			Help: "Records of the keyed log that are not read yet, by partition."}, []string{"partition"}),
+	}
+	reg.MustRegister(m.alerts, m.batches, m.lag)
+	return m
+}
+
+// tables exposes the figures of the tables as they are when asked for.
+type tables struct {
+	shards *atomic.Pointer[shards]
+}
+
+var (
+	descUsers     = prometheus.NewDesc("spate_detector_users", "Users with an open window, by partition.", []string{"partition"}, nil)
+	descWindows   = prometheus.NewDesc("spate_detector_open_windows", "Open windows of all users, by partition.", []string{"partition"}, nil)
+	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have spoken.", []string{"partition"}, nil)
+	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that came for a window after its close, by partition. Anything but 0 means that the topic of events got more partitions while in use.", []string{"partition"}, nil)
+)
+
+// Describe is part of prometheus.Collector.
+func (t tables) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descUsers
+	ch <- descWindows
+	ch <- descWatermark
+	ch <- descStray
+}
+
+// Collect is part of prometheus.Collector.
+func (t tables) Collect(ch chan<- prometheus.Metric) {
+	s := t.shards.Load()
+	if s == nil {
+		return
+	}
+	for _, sh := range s.all() {
+		sh.mu.Lock()
+		st := sh.table.Stats()
+		sh.mu.Unlock()
+		p := strconv.Itoa(int(sh.partition))
+		ch <- prometheus.MustNewConstMetric(descUsers, prometheus.GaugeValue, float64(st.Users), p)
+		ch <- prometheus.MustNewConstMetric(descWindows, prometheus.GaugeValue, float64(st.Windows), p)
+		ch <- prometheus.MustNewConstMetric(descStray, prometheus.CounterValue, float64(st.Stray), p)
+		if st.WatermarkMS != window.NoTime && st.WatermarkMS != window.EndOfTime {
+			ch <- prometheus.MustNewConstMetric(descWatermark, prometheus.GaugeValue, float64(st.WatermarkMS)/1000, p)
+		}
+	}
+}

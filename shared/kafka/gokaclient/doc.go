@@ -1,0 +1,26 @@
+// Package gokaclient puts goka on franz-go, through the builders that goka offers, so that goka's promise can be kept: a processor
+// that loses nothing.
+//
+// goka's own transports (on sarama) do not keep it. Each message marks its own offset when it is done, and the highest mark is
+// committed, past messages that are not done; the producer neither is idempotent nor waits for all replicas by default; a broker
+// restart stops the processor; and after every rebalance nothing happens for five seconds. See lovoo/goka's context.go (tryCommit)
+// and IBM/sarama's offset_manager.go (MarkOffset).
+//
+// # What is different here
+//
+//	group.go         the consumer group: reads committed records, commits only what is done without a gap
+//	tracker.go       which offset that is
+//	producer.go      idempotent, acknowledged by all replicas, retried for ever
+//	consumer.go      reads a table's changelog for recovery
+//	topicmanager.go  looks topics up; making them is the job of kafka.Layout
+//
+// # Session
+//
+// goka's protocol is eager: a rebalance ends the session of all partitions, and the next one begins with the recovery of all tables.
+//
+//	assigned: fetch committed offsets -> Positions.Resume -> mark the tables (Producer.Mark) -> goka Setup (recovers the tables)
+//	running:  poll -> claims -> goka -> marks; every commit interval Positions.Position -> commit -> Positions.Committed
+//	revoked:  end the claims -> goka Cleanup (waits for acknowledgements) -> last commit -> Positions.Revoked
+//
+// Everything that was polled is handed to a claim, or dropped with its session, before the group may rebalance.
+package gokaclient

@@ -1,0 +1,468 @@
+package gokaclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"spate/shared/kafka"
+)
+
+// Commit is an offset with the state that belongs to it.
+type Commit struct {
+	Offset   int64
+	Metadata string
+}
+
+// Positions ties the offsets that are committed to the state of the partitions. Its methods are called for one input topic; those
+// for one partition are not called concurrently with each other.
+type Positions interface {
+	// Resume tells what was committed, before goka sets the partition up. Offset is -1 if nothing was. end is the end of the log.
+	// It returns the offset to read from; -1 is the start of the log.
+	Resume(partition int32, c Commit, end int64) (from int64, err error)
+	// Position returns what to commit when all messages below next are done.
+	Position(partition int32, next int64) (Commit, error)
+	// Committed tells that c, which Position returned, is committed.
+	Committed(partition int32, c Commit)
+	// Revoked tells that the partition is another's now, or nobody's.
+	Revoked(partition int32)
+}
+
+// GroupConfig of a consumer group that reads one topic.
+type GroupConfig struct {
+	Kafka     kafka.Config
+	Topic     string
+	Positions Positions
+	// Assigned, if set, is told how many partitions a new session has; none is a stand-by.
+	Assigned func(partitions int)
+	// Mark is called with the partitions of a new session, before goka recovers their tables.
+	Mark func(ctx context.Context, partitions []int32) error
+	// Every is the commit interval.
+	Every time.Duration
+	Log   *slog.Logger
+	// Lag, if set, is told the messages that wait in a partition.
+	Lag func(partition int32, messages int64)
+}
+
+// Group implements sarama.ConsumerGroup. Consume runs sessions, one after another, until its context ends or goka fails.
+type Group struct {
+	cfg   GroupConfig
+	group string
+	errs  chan error
+}
+
+var _ sarama.ConsumerGroup = (*Group)(nil)
+
+// GroupBuilder returns the builder for goka.WithConsumerGroupBuilder.
+func GroupBuilder(cfg GroupConfig) func(brokers []string, group, clientID string) (sarama.ConsumerGroup, error) {
+	return func(_ []string, group, _ string) (sarama.ConsumerGroup, error) {
+		return &Group{cfg: cfg, group: group, errs: make(chan error, 16)}, nil
+	}
+}
+
+const (
+	sessionTimeout = 6 * time.Second // Apache Kafka's lower bound by default
+	// rebalanceTimeout bounds how long the end of one session may take: goka waits for acknowledgements.
+	rebalanceTimeout = 20 * time.Second
+	requestTimeout   = 10 * time.Second
+)
+
+// Consume reads until ctx ends, which is no error, or until goka or the group fails.
+func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerGroupHandler) error {
+	if !slices.Equal(topics, []string{g.cfg.Topic}) {
+		return fmt.Errorf("consume %v: the group is made for %s alone", topics, g.cfg.Topic)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	m := &member{g: g, h: h, ctx: ctx, fail: cancel}
+	cl, err := kgo.NewClient(g.cfg.Kafka.Options(
+		kgo.WithLogger(kafka.Logger(g.cfg.Log)),
+		kgo.ConsumerGroup(g.group),
+		kgo.ConsumeTopics(g.cfg.Topic),
+		kgo.Balancers(kgo.RangeBalancer()), // eager, as goka needs it
+		kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(500*time.Millisecond), kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.DisableAutoCommit(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxBytes(16<<20),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsAssigned(m.assigned),
+		kgo.AdjustFetchOffsetsFn(m.adjust),
+		kgo.OnPartitionsRevoked(func(context.Context, *kgo.Client, map[string][]int32) { m.end(true) }),
+		kgo.OnPartitionsLost(func(context.Context, *kgo.Client, map[string][]int32) { m.end(false) }),
+	)...)
+	if err != nil {
+		return fmt.Errorf("connect consumer group %s: %w", g.group, err)
+	}
+	defer cl.CloseAllowingRebalance() // leaves the group, which revokes what is left
+	for {
+		f := cl.PollRecords(ctx, 10_000)
+		if ctx.Err() != nil || f.IsClientClosed() {
+			break
+		}
+		for _, e := range f.Errors() {
+			g.cfg.Log.Warn("fetch", "topic", e.Topic, "partition", e.Partition, "error", e.Err)
+		}
+		m.deliver(f)
+		cl.AllowRebalance()
+	}
+	cl.AllowRebalance()
+	m.end(true)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// Errors is part of sarama.ConsumerGroup.
+func (g *Group) Errors() <-chan error { return g.errs }
+
+// Close is part of sarama.ConsumerGroup; Consume has cleaned up by itself.
+func (g *Group) Close() error { return nil }
+
+// Pause, Resume, PauseAll and ResumeAll are part of sarama.ConsumerGroup; goka does not call them.
+func (g *Group) Pause(map[string][]int32)  {}
+func (g *Group) Resume(map[string][]int32) {}
+func (g *Group) PauseAll()                 {}
+func (g *Group) ResumeAll()                {}
+
+// member holds the session of the present generation, if there is one.
+type member struct {
+	g    *Group
+	h    sarama.ConsumerGroupHandler
+	ctx  context.Context
+	fail context.CancelCauseFunc
+
+	mu   sync.Mutex
+	sess *session
+}
+
+func (m *member) current() *session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sess
+}
+
+// assigned begins a session. With an eager balancer it gets the whole assignment at once.
+func (m *member) assigned(_ context.Context, cl *kgo.Client, parts map[string][]int32) {
+	n := len(parts[m.g.cfg.Topic])
+	if m.g.cfg.Assigned != nil {
+		m.g.cfg.Assigned(n)
+	}
+	if n == 0 {
+		return
+	}
+	s, err := m.g.newSession(m.ctx, cl, parts[m.g.cfg.Topic])
+	if err != nil {
+		m.fail(fmt.Errorf("begin session: %w", err))
+		return
+	}
+	if err := m.h.Setup(s); err != nil {
+		s.cancel()
+		err = errors.Join(err, m.h.Cleanup(s))
+		s.revoke()
+		m.fail(fmt.Errorf("set session up: %w", err))
+		return
+	}
+	m.mu.Lock()
+	m.sess = s
+	m.mu.Unlock()
+	for _, c := range s.claims {
+		s.wg.Add(1)
+		go func() {
+			defer s.wg.Done()
+			err := m.h.ConsumeClaim(s, c)
+			if err == nil && s.ctx.Err() == nil {
+				err = errors.New("partition processor ended")
+			}
+			if s.ctx.Err() == nil {
+				m.fail(fmt.Errorf("partition %d: %w", c.partition, err))
+			}
+		}()
+	}
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		s.commitEvery(m.g.cfg.Every)
+	}()
+}
+
+// adjust lets Positions have the last word about where reading begins. It is called after assigned.
+func (m *member) adjust(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	s := m.current()
+	if s == nil {
+		return offsets, nil
+	}
+	for p := range offsets[m.g.cfg.Topic] {
+		if c := s.claims[p]; c != nil && c.from < 0 {
+			offsets[m.g.cfg.Topic][p] = kgo.NewOffset().AtStart()
+		} else if c != nil {
+			offsets[m.g.cfg.Topic][p] = kgo.NewOffset().At(c.from)
+		}
+	}
+	return offsets, nil
+}
+
+func (m *member) deliver(f kgo.Fetches) {
+	s := m.current()
+	if s == nil {
+		return
+	}
+	f.EachPartition(func(p kgo.FetchTopicPartition) {
+		if c := s.claims[p.Partition]; c != nil {
+			c.deliver(s.ctx, p)
+			if n := len(p.Records); n > 0 && m.g.cfg.Lag != nil {
+				m.g.cfg.Lag(p.Partition, p.HighWatermark-p.Records[n-1].Offset-1)
+			}
+		}
+	})
+}
+
+// end ends the session; ours tells whether the partitions are still this member's to commit.
+func (m *member) end(ours bool) {
+	m.mu.Lock()
+	s := m.sess
+	m.sess = nil
+	m.mu.Unlock()
+	if s == nil {
+		return
+	}
+	s.cancel()
+	s.wg.Wait()
+	if err := m.h.Cleanup(s); err != nil {
+		m.fail(fmt.Errorf("end session: %w", err))
+	}
+	if ours {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), 3*time.Second)
+		defer cancel()
+		if err := s.commit(ctx); err != nil {
+			m.g.cfg.Log.Warn("last commit of the session", "error", err)
+		}
+	}
+	s.revoke()
+}
+
+// session implements sarama.ConsumerGroupSession.
+type session struct {
+	g          *Group
+	cl         *kgo.Client
+	ctx        context.Context
+	cancel     context.CancelFunc
+	member     string
+	generation int32
+	claims     map[int32]*claim
+	wg         sync.WaitGroup
+
+	mu   sync.Mutex
+	last map[int32]Commit
+}
+
+var _ sarama.ConsumerGroupSession = (*session)(nil)
+
+func (g *Group) newSession(ctx context.Context, cl *kgo.Client, parts []int32) (*session, error) {
+	s := &session{g: g, cl: cl, claims: make(map[int32]*claim), last: make(map[int32]Commit)}
+	s.member, s.generation = cl.GroupMetadata()
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	adm := kadm.NewClient(cl)
+	committed, err := adm.FetchOffsets(rctx, g.group)
+	if err != nil {
+		return nil, fmt.Errorf("fetch offsets: %w", err)
+	}
+	ends, err := adm.ListCommittedOffsets(rctx, g.cfg.Topic)
+	if err != nil {
+		return nil, fmt.Errorf("list end offsets: %w", err)
+	}
+	for _, p := range parts {
+		end, ok := ends.Lookup(g.cfg.Topic, p)
+		if !ok || end.Err != nil {
+			return nil, fmt.Errorf("end offset of partition %d is not known: %w", p, end.Err)
+		}
+		was := Commit{Offset: -1}
+		if o, ok := committed.Lookup(g.cfg.Topic, p); ok && o.At >= 0 {
+			was = Commit{Offset: o.At, Metadata: o.Metadata}
+		}
+		from, err := g.cfg.Positions.Resume(p, was, end.Offset)
+		if err != nil {
+			return nil, fmt.Errorf("resume partition %d: %w", p, err)
+		}
+		s.claims[p] = &claim{topic: g.cfg.Topic, partition: p, from: from, messages: make(chan *sarama.ConsumerMessage, 64), tracker: newTracker(max(from, 0))}
+	}
+	if g.cfg.Mark != nil {
+		if err := g.cfg.Mark(rctx, parts); err != nil {
+			return nil, fmt.Errorf("mark tables: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Claims is part of sarama.ConsumerGroupSession.
+func (s *session) Claims() map[string][]int32 {
+	return map[string][]int32{s.g.cfg.Topic: slices.Sorted(maps.Keys(s.claims))}
+}
+
+// MemberID is part of sarama.ConsumerGroupSession.
+func (s *session) MemberID() string { return s.member }
+
+// GenerationID is part of sarama.ConsumerGroupSession.
+func (s *session) GenerationID() int32 { return s.generation }
+
+// Context ends with the session.
+func (s *session) Context() context.Context { return s.ctx }
+
+// MarkOffset tells that the message before offset is done.
+func (s *session) MarkOffset(_ string, partition int32, offset int64, _ string) {
+	if c := s.claims[partition]; c != nil {
+		c.tracker.done(offset - 1)
+	}
+}
+
+// MarkMessage tells that the message is done.
+func (s *session) MarkMessage(m *sarama.ConsumerMessage, _ string) {
+	s.MarkOffset(m.Topic, m.Partition, m.Offset+1, "")
+}
+
+// ResetOffset is part of sarama.ConsumerGroupSession; goka does not call it.
+func (s *session) ResetOffset(string, int32, int64, string) {}
+
+// Commit is part of sarama.ConsumerGroupSession.
+func (s *session) Commit() {
+	ctx, cancel := context.WithTimeout(s.ctx, requestTimeout)
+	defer cancel()
+	if err := s.commit(ctx); err != nil && s.ctx.Err() == nil {
+		s.g.cfg.Log.Warn("commit", "error", err)
+	}
+}
+
+func (s *session) commitEvery(d time.Duration) {
+	t := time.NewTicker(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			s.Commit()
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// commit commits the contiguous prefix of every partition whose position has changed.
+func (s *session) commit(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	topic := s.g.cfg.Topic
+	todo := make(map[int32]Commit)
+	offsets := map[string]map[int32]kgo.EpochOffset{topic: {}}
+	for p, c := range s.claims {
+		pos, err := s.g.cfg.Positions.Position(p, c.tracker.committable())
+		if err != nil {
+			return fmt.Errorf("position of partition %d: %w", p, err)
+		}
+		if pos == s.last[p] {
+			continue
+		}
+		todo[p] = pos
+		offsets[topic][p] = kgo.EpochOffset{Epoch: -1, Offset: pos.Offset}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		for i := range req.Topics {
+			for j := range req.Topics[i].Partitions {
+				p := &req.Topics[i].Partitions[j]
+				p.Metadata = kmsg.StringPtr(todo[p.Partition].Metadata)
+			}
+		}
+		return nil
+	})
+	var errs []error
+	s.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+					errs = append(errs, fmt.Errorf("partition %d: %w", p.Partition, err))
+					continue
+				}
+				s.last[p.Partition] = todo[p.Partition]
+				s.g.cfg.Positions.Committed(p.Partition, todo[p.Partition])
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func (s *session) revoke() {
+	for p := range s.claims {
+		s.g.cfg.Positions.Revoked(p)
+	}
+}
+
+// claim implements sarama.ConsumerGroupClaim.
+type claim struct {
+	topic     string
+	partition int32
+	from      int64 // -1 is the start of the log
+	messages  chan *sarama.ConsumerMessage
+	tracker   *tracker
+
+	mu   sync.Mutex
+	high int64
+}
+
+var _ sarama.ConsumerGroupClaim = (*claim)(nil)
+
+// Topic is part of sarama.ConsumerGroupClaim.
+func (c *claim) Topic() string { return c.topic }
+
+// Partition is part of sarama.ConsumerGroupClaim.
+func (c *claim) Partition() int32 { return c.partition }
+
+// InitialOffset is part of sarama.ConsumerGroupClaim.
+func (c *claim) InitialOffset() int64 { return max(c.from, 0) }
+
+// HighWaterMarkOffset is the end of the log as the last fetch told it.
+func (c *claim) HighWaterMarkOffset() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.high
+}
+
+// Messages is part of sarama.ConsumerGroupClaim.
+func (c *claim) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
+
+// deliver hands records over; it blocks while goka is behind, and drops what is left when the session ends.
+func (c *claim) deliver(ctx context.Context, p kgo.FetchTopicPartition) {
+	c.mu.Lock()
+	c.high = p.HighWatermark
+	c.mu.Unlock()
+	for _, r := range p.Records {
+		c.tracker.deliver(r.Offset)
+		select {
+		case c.messages <- message(r):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func message(r *kgo.Record) *sarama.ConsumerMessage {
+	return &sarama.ConsumerMessage{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value, Timestamp: r.Timestamp}
+}

@@ -1,0 +1,102 @@
+package gokaclient
+
+import (
+	"context"
+	"fmt"
+	"hash"
+	"log/slog"
+	"time"
+
+	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/shared/kafka"
+)
+
+// Producer implements goka.Producer: idempotent, acknowledged by all replicas, retried until it works. A promise fails only for what
+// no retry can mend, such as a record that is too large.
+type Producer struct {
+	cl         *kgo.Client
+	partitions int32
+	closed     chan struct{}
+}
+
+var _ goka.Producer = (*Producer)(nil)
+
+// NewProducer connects lazily. partitions is how many the topics have that goka emits to.
+func NewProducer(cfg kafka.Config, partitions int32, log *slog.Logger) (*Producer, error) {
+	cl, err := kgo.NewClient(cfg.Options(
+		kgo.WithLogger(kafka.Logger(log)),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0),
+		kgo.MaxBufferedRecords(100_000),
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect producer: %w", err)
+	}
+	return &Producer{cl: cl, partitions: partitions, closed: make(chan struct{})}, nil
+}
+
+// Builder returns p for goka.WithProducerBuilder. goka closes it.
+func (p *Producer) Builder() goka.ProducerBuilder {
+	return func([]string, string, func() hash.Hash32) (goka.Producer, error) { return p, nil }
+}
+
+// Emit is part of goka.Producer.
+func (p *Producer) Emit(topic, key string, value []byte) *goka.Promise {
+	return p.EmitWithHeaders(topic, key, value, nil)
+}
+
+// EmitWithHeaders is part of goka.Producer.
+func (p *Producer) EmitWithHeaders(topic, key string, value []byte, headers goka.Headers) *goka.Promise {
+	promise, finish := goka.NewPromiseWithFinisher()
+	r := &kgo.Record{Topic: topic, Key: []byte(key), Value: value, Partition: kafka.PartitionFor([]byte(key), p.partitions)}
+	for k, v := range headers {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: k, Value: v})
+	}
+	p.cl.Produce(context.Background(), r, func(_ *kgo.Record, err error) { finish(nil, err) })
+	return promise
+}
+
+// Write writes to a partition of a table, in the background. What fails is dropped: a checkpoint may have gaps.
+func (p *Producer) Write(table string, partition int32, key string, value []byte) {
+	p.cl.Produce(context.Background(), &kgo.Record{Topic: table, Partition: partition, Key: []byte(key), Value: value}, nil)
+}
+
+// WriteSync writes the same record to several partitions of a table and waits.
+func (p *Producer) WriteSync(ctx context.Context, table string, partitions []int32, key string, value []byte) error {
+	rs := make([]*kgo.Record, len(partitions))
+	for i, n := range partitions {
+		rs[i] = &kgo.Record{Topic: table, Partition: n, Key: []byte(key), Value: value}
+	}
+	if err := p.cl.ProduceSync(ctx, rs...).FirstErr(); err != nil {
+		return fmt.Errorf("write to %s: %w", table, err)
+	}
+	return nil
+}
+
+// AbortAfter waits for the producer to be closed. When ctx ends first, it fails everything that is not acknowledged by then: without a
+// broker, nothing else would end the waiting.
+func (p *Producer) AbortAfter(ctx context.Context) {
+	select {
+	case <-p.closed:
+	case <-ctx.Done():
+		actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = p.cl.AbortBufferedRecords(actx) // it fails only when it is not done in time, and then there is nothing else to do
+	}
+}
+
+// Close waits for what is under way and disconnects.
+func (p *Producer) Close() error {
+	defer close(p.closed)
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout/2)
+	defer cancel()
+	err := p.cl.Flush(ctx)
+	p.cl.Close()
+	if err != nil {
+		return fmt.Errorf("flush producer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package gokaclient
+
+import (
+	"slices"
+	"sync"
+)
+
+// tracker knows which of the delivered messages of a partition are done. It is safe for concurrent use.
+type tracker struct {
+	mu    sync.Mutex
+	queue []pending // delivered and above the contiguous prefix, ascending
+	next  int64     // everything delivered below is done
+}
+
+type pending struct {
+	offset int64
+	done   bool
+}
+
+// newTracker begins at the offset that is read first.
+func newTracker(next int64) *tracker { return &tracker{next: next} }
+
+// deliver must be called in ascending order. Offsets that are never delivered (transaction markers, compacted records) are no gap.
+func (t *tracker) deliver(offset int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queue = append(t.queue, pending{offset: offset})
+}
+
+// done tells that the message at offset is finished, whatever came of messages before it.
+func (t *tracker) done(offset int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i, ok := slices.BinarySearchFunc(t.queue, offset, func(p pending, o int64) int {
+		switch {
+		case p.offset < o:
+			return -1
+		case p.offset > o:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return
+	}
+	t.queue[i].done = true
+	n := 0
+	for n < len(t.queue) && t.queue[n].done {
+		t.next = t.queue[n].offset + 1
+		n++
+	}
+	t.queue = t.queue[n:]
+}
+
+// committable is the offset below which everything delivered is done.
+func (t *tracker) committable() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.next
+}
+
+// waiting is how many messages are delivered and not part of the contiguous prefix.
+func (t *tracker) waiting() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.queue)
+}

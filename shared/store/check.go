@@ -1,0 +1,97 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"spate/shared/alert"
+)
+
+// Prepare returns r as a store keeps it: the user in canonical form, times in UTC and cut to the millisecond. A record that no store
+// can keep is an error that wraps ErrInvalid. Adapters call it for every record before they touch the database, so that what the
+// schema would refuse never fails a whole transaction.
+func Prepare(r alert.Record) (alert.Record, error) {
+	refuse := func(format string, args ...any) (alert.Record, error) {
+		return alert.Record{}, fmt.Errorf("%w: %q: %s", ErrInvalid, r.ID, fmt.Sprintf(format, args...))
+	}
+	for _, text := range []struct{ name, value string }{{"id", r.ID}, {"rule", r.Rule}, {"evidence topic", r.Evidence.Topic}} {
+		if !utf8.ValidString(text.value) || strings.ContainsRune(text.value, 0) {
+			return refuse("%s %q is no text", text.name, text.value)
+		}
+	}
+	r.WindowStart, r.WindowEnd = milli(r.WindowStart), milli(r.WindowEnd)
+	r.FirstEventAt, r.LastEventAt = milli(r.FirstEventAt), milli(r.LastEventAt)
+	user, err := User(r.UserID)
+	switch {
+	case r.ID == "":
+		return refuse("id is missing")
+	case r.Rule == "":
+		return refuse("rule is missing")
+	case err != nil:
+		return refuse("%v", err)
+	case r.State.Rank() == 0:
+		return refuse("state %q is neither opened nor closed", r.State)
+	case r.Severity != alert.Warning && r.Severity != alert.Critical:
+		return refuse("severity %q is neither warning nor critical", r.Severity)
+	case r.Count < 1:
+		return refuse("count %d is below 1", r.Count)
+	case r.Threshold < 0:
+		return refuse("threshold %d is below 0", r.Threshold)
+	case !r.WindowEnd.After(r.WindowStart):
+		return refuse("the window from %v to %v is empty", r.WindowStart, r.WindowEnd)
+	}
+	r.UserID = json.RawMessage(user)
+	return r, nil
+}
+
+func milli(t time.Time) time.Time { return time.UnixMilli(t.UnixMilli()).UTC() }
+
+// User returns the canonical token of a user: a JSON number as it is written, a JSON string as encoding/json writes it without HTML
+// escapes. A record may come with another form of the same string, for json.Marshal escapes <, > and & within a RawMessage.
+func User(token json.RawMessage) (string, error) {
+	switch {
+	case len(token) == 0:
+		return "", fmt.Errorf("user_id is missing")
+	case !utf8.Valid(token) || !json.Valid(token):
+		return "", fmt.Errorf("user_id %q is no JSON", token)
+	case token[0] == '-' || token[0] >= '0' && token[0] <= '9':
+		return string(bytes.TrimRight(token, " \t\r\n")), nil
+	case token[0] != '"':
+		return "", fmt.Errorf("user_id %s is neither a number nor a string", token)
+	case !bytes.ContainsRune(token, '\\') && !bytes.ContainsRune(token, '\u2028') && !bytes.ContainsRune(token, '\u2029'):
+		return string(bytes.TrimRight(token, " \t\r\n")), nil
+	}
+	var text string
+	if err := json.Unmarshal(token, &text); err != nil {
+		return "", fmt.Errorf("user_id %s: %w", token, err)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(text); err != nil {
+		return "", fmt.Errorf("user_id %s: %w", token, err)
+	}
+	return string(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), nil
+}
+
+// Contradiction returns why the record next cannot be about the stored alert, or nil if it only repeats or comes late. Adapters call it
+// for records that changed nothing.
+func Contradiction(stored, next alert.Record) error {
+	switch {
+	case stored.Rule != next.Rule || string(stored.UserID) != string(next.UserID) ||
+		!stored.WindowStart.Equal(next.WindowStart) || !stored.WindowEnd.Equal(next.WindowEnd):
+		return fmt.Errorf("%w: %s is stored as %s, user %s, window %s, and comes as %s, user %s, window %s", ErrConflict, next.ID,
+			stored.Rule, stored.UserID, span(stored), next.Rule, next.UserID, span(next))
+	case stored.State == alert.Closed && next.State == alert.Closed && stored.Count != next.Count:
+		return fmt.Errorf("%w: %s is closed with count %d, and comes again with count %d", ErrConflict, next.ID, stored.Count, next.Count)
+	}
+	return nil
+}
+
+func span(r alert.Record) string {
+	return r.WindowStart.Format(time.RFC3339Nano) + " to " + r.WindowEnd.Format(time.RFC3339Nano)
+}

@@ -1,0 +1,202 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"spate/shared/alert"
+	"spate/shared/store"
+)
+
+const (
+	columns = `id, rule, user_id, state, severity, count, threshold, window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, opened_at, closed_at`
+
+	selectAlert = `SELECT ` + columns + ` FROM alert`
+
+	// upsert changes one row or none. What moves is decided here, in the statement, so no other process can come between.
+	upsert = `INSERT INTO alert (` + columns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, CASE ?4 WHEN 'closed' THEN ?13 END)
+ON CONFLICT (id) DO UPDATE SET
+  state = excluded.state, severity = excluded.severity, count = excluded.count, threshold = excluded.threshold,
+  first_event_ms = excluded.first_event_ms, last_event_ms = excluded.last_event_ms, evidence = excluded.evidence, closed_at = excluded.closed_at
+WHERE alert.state = 'opened' AND excluded.state = 'closed'
+  AND alert.rule = excluded.rule AND alert.user_id = excluded.user_id
+  AND alert.window_start_ms = excluded.window_start_ms AND alert.window_end_ms = excluded.window_end_ms`
+)
+
+// Apply implements store.Store.
+func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record) (store.Applied, error) {
+	applied := store.Applied{Changed: make([]bool, len(records))}
+	if len(records) == 0 {
+		return applied, nil
+	}
+	fail := func(err error) (store.Applied, error) {
+		return store.Applied{}, fmt.Errorf("store %d alerts: %w", len(records), s.translate(err))
+	}
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fail(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing; otherwise the first error counts
+	put, get := tx.StmtContext(ctx, s.upsert), tx.StmtContext(ctx, s.get)
+	for i, r := range records {
+		changed, refusal, err := apply(ctx, put, get, now.UnixMilli(), r)
+		if err != nil {
+			return fail(err)
+		}
+		if refusal != nil {
+			applied.Rejected = append(applied.Rejected, store.Rejection{Index: i, Err: refusal})
+		}
+		applied.Changed[i] = changed
+	}
+	if err := tx.Commit(); err != nil {
+		return fail(err)
+	}
+	return applied, nil
+}
+
+// apply tells whether r changed its alert, or why it never will. err is the database's.
+func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record) (changed bool, refusal, err error) {
+	if r, refusal = store.Prepare(r); refusal != nil {
+		return false, refusal, nil
+	}
+	evidence, err := json.Marshal(r.Evidence)
+	if err != nil {
+		return false, fmt.Errorf("%w: %s: evidence: %w", store.ErrInvalid, r.ID, err), nil
+	}
+	res, err := put.ExecContext(ctx, r.ID, r.Rule, string(r.UserID), string(r.State), string(r.Severity), r.Count, r.Threshold,
+		r.WindowStart.UnixMilli(), r.WindowEnd.UnixMilli(), r.FirstEventAt.UnixMilli(), r.LastEventAt.UnixMilli(), string(evidence), nowMS)
+	if constraint(err) { // undoes the statement only; the transaction goes on
+		return false, fmt.Errorf("%w: %s: %w", store.ErrInvalid, r.ID, err), nil
+	} else if err != nil {
+		return false, nil, err
+	}
+	n, err := res.RowsAffected()
+	if err != nil || n > 0 {
+		return n > 0, nil, err
+	}
+	stored, err := scan(get.QueryRowContext(ctx, r.ID))
+	if err != nil {
+		return false, nil, err
+	}
+	return false, store.Contradiction(stored.Record, r), nil
+}
+
+// Alerts implements store.Store.
+func (s *Store) Alerts(ctx context.Context, f store.Filter) iter.Seq2[store.Alert, error] {
+	return func(yield func(store.Alert, error) bool) {
+		fail := func(err error) { yield(store.Alert{}, fmt.Errorf("list alerts: %w", s.translate(err))) }
+		if err := f.Validate(); err != nil {
+			fail(err)
+			return
+		}
+		query, args := list(f)
+		rows, err := s.read.QueryContext(ctx, query, args...)
+		if err != nil {
+			fail(err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			a, err := scan(rows)
+			if err != nil {
+				fail(err)
+				return
+			}
+			if !yield(a, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			fail(err)
+		}
+	}
+}
+
+// list returns the query for f.
+func list(f store.Filter) (query string, args []any) {
+	var where []string
+	only := func(condition string, arg any) {
+		where, args = append(where, condition), append(args, arg)
+	}
+	if f.User != "" {
+		only("user_id = ?", f.User)
+	}
+	if f.State != "" {
+		only("state = ?", string(f.State))
+	}
+	if !f.Since.IsZero() {
+		only("window_start_ms >= ?", ceilMS(f.Since))
+	}
+	if !f.Until.IsZero() {
+		only("window_start_ms < ?", ceilMS(f.Until))
+	}
+	query = selectAlert
+	if len(where) > 0 {
+		query += " WHERE " + strings.Join(where, " AND ")
+	}
+	query += " ORDER BY window_start_ms, user_id, id"
+	if f.Limit > 0 {
+		query += " LIMIT ?"
+		args = append(args, f.Limit)
+	}
+	return query, args
+}
+
+// ceilMS is the first whole millisecond that is not before t: windows start at whole ones.
+func ceilMS(t time.Time) int64 {
+	ms := t.UnixMilli()
+	if time.UnixMilli(ms).Before(t) {
+		ms++
+	}
+	return ms
+}
+
+// Alert implements store.Store.
+func (s *Store) Alert(ctx context.Context, id string) (store.Alert, error) {
+	a, err := scan(s.read.QueryRowContext(ctx, selectAlert+" WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return store.Alert{}, fmt.Errorf("%w: id %q", store.ErrNotFound, id)
+	} else if err != nil {
+		return store.Alert{}, fmt.Errorf("read alert %q: %w", id, s.translate(err))
+	}
+	return a, nil
+}
+
+// Count implements store.Store.
+func (s *Store) Count(ctx context.Context) (store.Counts, error) {
+	var c store.Counts
+	err := s.read.QueryRowContext(ctx, `SELECT count(*), count(closed_at) FROM alert`).Scan(&c.Opened, &c.Closed)
+	if err != nil {
+		return store.Counts{}, fmt.Errorf("count alerts: %w", s.translate(err))
+	}
+	c.Opened -= c.Closed
+	return c, nil
+}
+
+// scan reads the columns of selectAlert.
+func scan(row interface{ Scan(...any) error }) (store.Alert, error) {
+	var a store.Alert
+	var user, evidence string
+	var start, end, first, last, opened int64
+	var closed sql.NullInt64
+	if err := row.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence, &opened, &closed); err != nil {
+		return store.Alert{}, err
+	}
+	if err := json.Unmarshal([]byte(evidence), &a.Evidence); err != nil {
+		return store.Alert{}, fmt.Errorf("evidence of alert %s: %w", a.ID, err)
+	}
+	at := func(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+	a.UserID = json.RawMessage(user)
+	a.WindowStart, a.WindowEnd, a.FirstEventAt, a.LastEventAt = at(start), at(end), at(first), at(last)
+	a.OpenedAt = at(opened)
+	if closed.Valid {
+		a.ClosedAt = at(closed.Int64)
+	}
+	return a, nil
+}

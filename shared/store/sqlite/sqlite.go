@@ -1,0 +1,134 @@
+// Package sqlite keeps alerts in a SQLite file: the store of a single machine, which needs no server. It adapts modernc.org/sqlite,
+// which is SQLite translated to Go, so the program stays one static binary.
+//
+// The file is in WAL mode, so readers and the writer do not wait for each other. Commits are synced to the disk (synchronous=FULL):
+// the alerter commits its offset after Apply, and an offset that outlives the rows it stands for, as a power failure could bring
+// about with synchronous=NORMAL, would lose alerts for good. One sync a batch costs little.
+//
+// SQLite has one writer at a time. Within the process that is the one connection of the writing pool; against other processes
+// transactions begin as IMMEDIATE and wait for the lock, so none fails half-way with a lock that it cannot get.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	schema "spate/sql"
+
+	"spate/shared/store"
+)
+
+const (
+	busyTimeout = 5 * time.Second // for another process to finish its transaction
+	readers     = 4
+)
+
+// Store is a store.Store in a SQLite file.
+type Store struct {
+	path        string
+	write, read *sql.DB
+	upsert, get *sql.Stmt // of write
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the database at path, which may be anything that [Path] takes, makes it if it does not exist, and brings its schema up to
+// date. Its directory must exist.
+func Open(ctx context.Context, path string) (*Store, error) {
+	path, err := Path(path)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	s := &Store{path: path}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open database: %w", s.translate(err)), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) (err error) {
+	if s.write, err = sql.Open("sqlite", dsn(s.path, url.Values{"_txlock": {"immediate"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"}})); err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(1)
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	if s.upsert, err = s.write.PrepareContext(ctx, upsert); err != nil {
+		return err
+	}
+	if s.get, err = s.write.PrepareContext(ctx, selectAlert+" WHERE id = ?"); err != nil {
+		return err
+	}
+	if s.read, err = sql.Open("sqlite", dsn(s.path, url.Values{"_query_only": {"1"}})); err != nil {
+		return err
+	}
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	return nil
+}
+
+// dsn is a file URL, which SQLite reads: a path may have any character.
+func dsn(path string, q url.Values) string {
+	q.Set("_busy_timeout", fmt.Sprint(busyTimeout.Milliseconds()))
+	u := url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}
+	return u.String()
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	const tries = 5
+	for try := 1; ; try++ {
+		err := s.migrateOnce(ctx)
+		if err == nil || errors.Is(err, errNewer) || try == tries || ctx.Err() != nil {
+			return err
+		}
+		// Another process may be doing the same: what it made already makes ours fail, and the next try finds it done.
+	}
+}
+
+var errNewer = errors.New("was made by a newer version of spate")
+
+func (s *Store) migrateOnce(ctx context.Context) error {
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.write, schema.SQLite, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	current, known, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read schema version: %w", err)
+	}
+	if current > known {
+		return fmt.Errorf("%s %w: its schema is version %d, this one knows %d", s.path, errNewer, current, known)
+	}
+	return nil
+}
+
+// Close closes the database.
+func (s *Store) Close() error {
+	var errs []error
+	for _, st := range []*sql.Stmt{s.upsert, s.get} {
+		if st != nil {
+			errs = append(errs, st.Close())
+		}
+	}
+	// The writer last: the last connection to go folds the log into the file, and readers may not write.
+	for _, db := range []*sql.DB{s.read, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close database: %w", s.translate(err))
+	}
+	return nil
+}

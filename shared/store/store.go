@@ -1,0 +1,103 @@
+// Package store is the port to the database of alerts: what became of every alert, each under its id, however often and in whatever
+// order its records arrive. Adapters are in the folders beside it and prove themselves with package storetest; what reads the topic
+// and when an offset may be committed is the alerter's business.
+//
+// # States
+//
+//	(nothing) ──opened──► opened ──closed──► closed
+//	    └──────────────closed──────────────────┘
+//
+// A record of a state that is not ahead of the stored one changes nothing, so records may be applied again and in any order: the
+// same set of records gives the same alerts. A closed alert is final; a record that contradicts it is a [Rejection], never an update.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"spate/shared/alert"
+)
+
+var (
+	// ErrNotFound: there is no alert with the id.
+	ErrNotFound = errors.New("alert not found")
+	// ErrConflict: a record contradicts what is stored under its id. One of the two is wrong; the stored one is kept.
+	ErrConflict = errors.New("alert conflicts with the stored one")
+	// ErrInvalid: a record is none that a store can keep, whatever it holds.
+	ErrInvalid = errors.New("alert is invalid")
+)
+
+// Store keeps alerts. It is safe for concurrent use, also by several processes.
+type Store interface {
+	// Apply makes each record move its alert forward, or change nothing, in the order given and in one transaction: with an error
+	// nothing is changed, and the caller may try the same again. Records that no further try can help with do not stop the others:
+	// they change nothing and are in the result. now is when the store hears of the records.
+	Apply(ctx context.Context, now time.Time, records []alert.Record) (Applied, error)
+
+	// Alerts yields what fits f, ordered by window start, then user (bytewise), then id. An error is the last thing it yields. The
+	// loop may use the store; what it changes may or may not be yielded.
+	Alerts(ctx context.Context, f Filter) iter.Seq2[Alert, error]
+
+	// Alert returns the alert with the id, or ErrNotFound.
+	Alert(ctx context.Context, id string) (Alert, error)
+
+	// Count returns how many alerts there are.
+	Count(ctx context.Context) (Counts, error)
+
+	// Close releases the store. Whoever opened it closes it, once, after the last call.
+	Close() error
+}
+
+// Applied is what became of the records of one Apply.
+type Applied struct {
+	// Changed tells for each record whether it made an alert or moved one forward.
+	Changed []bool
+	// Rejected are the records that cannot be stored, in the order of the records.
+	Rejected []Rejection
+}
+
+// Rejection is a record that changed nothing, and should have.
+type Rejection struct {
+	Index int   // in the records applied
+	Err   error // wraps ErrConflict or ErrInvalid, and names the alert
+}
+
+// Alert is an alert as it is stored. Its times are UTC, to the millisecond.
+type Alert struct {
+	alert.Record
+	OpenedAt time.Time `json:"opened_at"`          // when the store first heard of it
+	ClosedAt time.Time `json:"closed_at,omitzero"` // when it heard of the final count; zero while open
+}
+
+// Filter chooses alerts; the zero value chooses all.
+type Filter struct {
+	User  string      // canonical JSON token, as [User] returns it; empty is any
+	State alert.State // empty is any
+	Since time.Time   // windows that start at or after it; zero is any
+	Until time.Time   // windows that start before it; zero is any
+	Limit int         // at most so many, from the first; 0 is all
+}
+
+// Validate reports every problem at once.
+func (f Filter) Validate() error {
+	var errs []error
+	if f.State != "" && f.State.Rank() == 0 {
+		errs = append(errs, fmt.Errorf("state: %q is neither opened nor closed", f.State))
+	}
+	if f.Limit < 0 {
+		errs = append(errs, fmt.Errorf("limit: %d is below 0 (all)", f.Limit))
+	}
+	return errors.Join(errs...)
+}
+
+// Counts are numbers of alerts by state.
+type Counts struct {
+	Opened int64 `json:"opened"` // not closed yet
+	Closed int64 `json:"closed"`
+}
+
+// Total of all states.
+func (c Counts) Total() int64 { return c.Opened + c.Closed }
