@@ -1,0 +1,225 @@
+package simulator
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"spate/shared/kafka"
+)
+
+// The time modes: what the event says about its time.
+const (
+	TimeOriginal = "original" // event_time and txn_timestamp stay as they are, unreadable ones too
+	TimeNow      = "now"      // txn_timestamp is the wall clock at sending; event_time stays
+	TimeShift    = "shift"    // txn_timestamp is the event's time, moved so that the first event is now; event_time stays
+)
+
+// The fields a record can be keyed by.
+const (
+	KeyCategory = "category_id" // as the original's producer does
+	KeyUser     = "user_id"
+	KeyNone     = "none" // no key: round robin
+)
+
+const (
+	maxUsers     = 10_000_000
+	maxEventRate = 1_000_000
+	maxDisorder  = time.Hour
+)
+
+// defaultStart is where generated event time begins: 2019-11-01T00:00:00Z, a month of the data set.
+const defaultStart int64 = 1572566400000
+
+// Config is the settings of the simulator: flags, environment and help. Start from [Default]; the zero value asks for unpaced,
+// endless traffic, which Validate refuses.
+type Config struct {
+	File string `name:"file" short:"f" env:"SPATE_FILE" placeholder:"PATH" help:"CSV file to replay (plain, .gz, .zip; - is standard input). Without it, traffic is generated."`
+	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write to this file (.jsonl or .csv, also .gz; - is standard output, as JSON lines) instead of Kafka."`
+
+	Topic         string `name:"topic" env:"SPATE_ACTIVITY_TOPIC" default:"activity" help:"Topic to send to."`
+	Key           string `name:"key" env:"SPATE_KEY" default:"category_id" enum:"category_id,user_id,none" help:"Field that keys the records: ${enum}."`
+	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Largest record batch, bytes; not above the topic's max.message.bytes, or the broker refuses it."`
+
+	TimeMode string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event time: ${enum}."`
+	Speed    float64       `name:"speed" env:"SPATE_SPEED" default:"1" xor:"pace" help:"Replay speed by event time: 1 is real time, 0 as fast as possible."`
+	Rate     float64       `name:"rate" env:"SPATE_RATE" default:"0" xor:"pace" help:"Send at this many events per second of wall clock, whatever their times; 0 is off."`
+	Disorder time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time below this, in event time."`
+
+	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 is no bound."`
+	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 is no bound."`
+
+	Seed      uint64        `name:"seed" env:"SPATE_SEED" default:"1" help:"Seed of generated traffic and of the disorder."`
+	EventRate float64       `name:"event-rate" env:"SPATE_EVENT_RATE" default:"500" help:"Generated events per second of event time, attackers included; averaged over the day."`
+	Users     int           `name:"users" env:"SPATE_USERS" default:"20000" help:"Number of shoppers."`
+	Start     time.Time     `name:"start" env:"SPATE_START" placeholder:"TIME" help:"Event time of the start, RFC 3339. Default: 2019-11-01T00:00:00Z; now, if the time mode is not original."`
+	Attackers []string      `name:"attackers" env:"SPATE_ATTACKERS" default:"all" help:"Attackers to generate: all, none, or some of burst, slow, straddler, bulk_order, flood, giant."`
+	Window    time.Duration `name:"window" env:"SPATE_WINDOW" default:"10s" help:"Window of the rule that the attackers play with."`
+	Threshold int           `name:"threshold" env:"SPATE_THRESHOLD" default:"5" help:"Threshold of the rule: more events than this in one window break it."`
+	TruthPath string        `name:"truth" env:"SPATE_TRUTH" placeholder:"PATH" help:"Write the ground truth about the attackers to this file, as JSON lines."`
+
+	Kafka kafka.Config `kong:"-"`
+
+	// Source replaces File and the generator if not nil. Run closes it if it is an io.Closer.
+	Source Source `kong:"-"`
+	// Stdin and Stdout are what "-" means; nil is the process's.
+	Stdin  io.Reader `kong:"-"`
+	Stdout io.Writer `kong:"-"`
+	// Progress is where progress is drawn if it is a terminal; on anything else, progress is a log line every 5 s. Nil is off.
+	Progress io.Writer `kong:"-"`
+	// Log is never nil inside Run: nil discards.
+	Log *slog.Logger `kong:"-"`
+	// Now is the wall clock of the time modes and the pace; nil is time.Now.
+	Now func() time.Time `kong:"-"`
+	// OnSent is told of every row that the broker acknowledged, with its place; a file's rows are in partition -1. Calls do not
+	// overlap, and come in offset order within a partition. It holds up sending, so it must be quick. May be nil.
+	OnSent func(row Row, partition int32, offset int64) `kong:"-"`
+}
+
+// Default returns the settings that the flags default to: endless generated traffic in real time.
+func Default() Config {
+	return Config{
+		Topic:         "activity",
+		Key:           KeyCategory,
+		BatchMaxBytes: 1_000_012,
+		TimeMode:      TimeOriginal,
+		Speed:         1,
+		Seed:          1,
+		EventRate:     500,
+		Users:         20_000,
+		Attackers:     []string{"all"},
+		Window:        10 * time.Second,
+		Threshold:     5,
+	}
+}
+
+// Validate reports every problem of c at once, with the flag's name and its bound; it does no I/O.
+func (c *Config) Validate() error {
+	var errs []error
+	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if c.Out == "" {
+		if err := c.Kafka.Validate(); err != nil {
+			errs = append(errs, err)
+		}
+		if c.Topic == "" {
+			problem("topic: must not be empty")
+		}
+	} else if _, err := formatOf(c.Out); err != nil {
+		errs = append(errs, err)
+	}
+	if !slices.Contains([]string{KeyCategory, KeyUser, KeyNone}, c.Key) {
+		problem("key: %q is not one of category_id, user_id, none", c.Key)
+	}
+	if c.BatchMaxBytes < 16<<10 || c.BatchMaxBytes > 64<<20 {
+		problem("batch-max-bytes: %d is not within 16384 to 67108864", c.BatchMaxBytes)
+	}
+	if !slices.Contains([]string{TimeOriginal, TimeNow, TimeShift}, c.TimeMode) {
+		problem("time: %q is not one of original, now, shift", c.TimeMode)
+	}
+	if !(c.Speed == 0 || c.Speed >= 0.001 && c.Speed <= 1e6) {
+		problem("speed: %v is not 0 and not within 0.001 to 1000000", c.Speed)
+	}
+	if !(c.Rate == 0 || c.Rate >= 0.001 && c.Rate <= 1e7) {
+		problem("rate: %v is not 0 and not within 0.001 to 10000000 events per second", c.Rate)
+	}
+	if c.Rate > 0 && c.Speed != 0 && c.Speed != 1 {
+		problem("rate, speed: only one of them can be given")
+	}
+	if c.Disorder < 0 || c.Disorder > maxDisorder {
+		problem("disorder: %v is not within 0s to %v", c.Disorder, maxDisorder)
+	}
+	if c.Disorder > 0 && c.TimeMode == TimeNow {
+		problem("disorder: has no meaning with time mode now, where an event happens when it is sent")
+	}
+	if c.Events < 0 {
+		problem("events: %d is below 0", c.Events)
+	}
+	if c.Duration < 0 {
+		problem("duration: %v is below 0s", c.Duration)
+	}
+	if c.Window < time.Second || c.Window > 24*time.Hour || c.Window%time.Millisecond != 0 {
+		problem("window: %v is not whole milliseconds within 1s to 24h", c.Window)
+	}
+	if c.Threshold < 1 || c.Threshold > 1000 {
+		problem("threshold: %d is not within 1 to 1000", c.Threshold)
+	}
+	if c.generates() {
+		c.validateGenerator(problem)
+	} else if c.Duration > 0 {
+		problem("duration: only generated traffic has one; use events to send the head of a file")
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateGenerator(problem func(format string, args ...any)) {
+	if c.Events == 0 && c.Duration == 0 && c.Speed == 0 && c.Rate == 0 {
+		problem("events, duration: one of them is needed when speed is 0")
+	}
+	if c.Duration > 0 && c.Duration < time.Millisecond {
+		problem("duration: %v is below 1ms", c.Duration)
+	}
+	kinds, err := parseKinds(c.Attackers)
+	if err != nil {
+		problem("attackers: %w", err)
+	}
+	if !(c.EventRate >= 0.001 && c.EventRate <= maxEventRate) {
+		problem("event-rate: %v is not within 0.001 to %d events per second", c.EventRate, maxEventRate)
+	} else if kinds[KindGiant] && c.EventRate < 10 {
+		problem("event-rate: %v is below 10, too few for the attacker giant to be one", c.EventRate)
+	}
+	// Each event of a shopper keeps it busy for the think time; twice as many shoppers leave room for the peak of the day.
+	busy := 2 * c.EventRate * float64(meanThinkNS(c.Window, max(c.Threshold, 1))) / 1e9
+	if c.Users < 1 || c.Users > maxUsers {
+		problem("users: %d is not within 1 to %d", c.Users, maxUsers)
+	} else if float64(c.Users) < busy {
+		problem("users: %d is below %.0f, the number that an event-rate of %v needs so that no shopper breaks the rule", c.Users, math.Floor(busy), c.EventRate)
+	}
+	if !c.Start.IsZero() && (c.Start.Year() < 1970 || c.Start.Year() > 2200) {
+		problem("start: year %d is not within 1970 to 2200", c.Start.Year())
+	}
+}
+
+// generates reports whether the events come from the generator.
+func (c *Config) generates() bool { return c.File == "" && c.Source == nil }
+
+// startMS returns where generated event time begins, epoch milliseconds. It is now in the time modes that move times, so that
+// moving them changes nothing and the attackers keep their place within the windows.
+func (c *Config) startMS() int64 {
+	switch {
+	case !c.Start.IsZero():
+		return c.Start.UnixMilli()
+	case c.TimeMode == TimeOriginal || c.Now == nil:
+		return defaultStart
+	}
+	return c.Now().UnixMilli()
+}
+
+// format is how a file is written.
+type format struct {
+	csv, gzip bool
+}
+
+// formatOf returns the format that a path's extension asks for.
+func formatOf(path string) (format, error) {
+	if path == "-" {
+		return format{}, nil
+	}
+	var f format
+	name := strings.ToLower(filepath.Base(path))
+	name, f.gzip = strings.CutSuffix(name, ".gz")
+	switch filepath.Ext(name) {
+	case ".csv":
+		f.csv = true
+	case ".jsonl", ".ndjson", ".json":
+	default:
+		return f, fmt.Errorf("out: the name %q does not end in .jsonl or .csv, with or without .gz", path)
+	}
+	return f, nil
+}

@@ -1,0 +1,79 @@
+package simulator
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDefaultIsTheFlagsDefault(t *testing.T) {
+	d := reflect.ValueOf(Default())
+	for i := range d.NumField() {
+		field := d.Type().Field(i)
+		tag, ok := field.Tag.Lookup("default")
+		if !ok {
+			if !d.Field(i).IsZero() {
+				t.Errorf("%s has a default, and its flag has none", field.Name)
+			}
+			continue
+		}
+		got := fmt.Sprint(d.Field(i).Interface())
+		if got = strings.Trim(got, "[]"); got != tag {
+			t.Errorf("%s: Default has %s, the flag %s", field.Name, got, tag)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		want   []string // parts of the message, one a line; none is no error
+	}{
+		{"brokers given", func(c *Config) { c.Kafka.Brokers = []string{"localhost:9092"} }, nil},
+		{"no brokers", func(c *Config) {}, []string{"brokers: none given"}},
+		{"file out", func(c *Config) { c.Out = "x.csv.gz" }, nil},
+		{"standard output", func(c *Config) { c.Out = "-" }, nil},
+		{"any rate", func(c *Config) { c.Out, c.Rate = "-", 1000 }, nil},
+		{"endless and unpaced", func(c *Config) { c.Out, c.Speed = "-", 0 }, []string{"events, duration: one of them is needed when speed is 0"}},
+		{"endless file, unpaced", func(c *Config) { c.Out, c.File, c.Speed = "-", "a.csv", 0 }, nil},
+		{"few shoppers", func(c *Config) { c.Out, c.EventRate = "-", 50_000 }, []string{"users: 20000 is below 510000"}},
+		{"weak giant", func(c *Config) { c.Out, c.EventRate = "-", 5 }, []string{"event-rate: 5 is below 10"}},
+		{"low rate without a giant", func(c *Config) { c.Out, c.EventRate, c.Attackers = "-", 5, []string{"slow"} }, nil},
+		{"disorder and now", func(c *Config) { c.Out, c.Disorder, c.TimeMode = "-", time.Second, TimeNow }, []string{"disorder: has no meaning with time mode now"}},
+		{"none and more", func(c *Config) { c.Out, c.Attackers = "-", []string{"slow", "none"} }, []string{"attackers: none cannot stand beside others"}},
+		{"everything", func(c *Config) {
+			*c = Config{
+				Out: "x.txt", Key: "id", BatchMaxBytes: 1, TimeMode: "later", Speed: -1, Rate: -1, Disorder: 2 * time.Hour, Events: -1, Duration: -1,
+				EventRate: -1, Users: -1, Attackers: []string{"ddos"}, Start: time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC),
+			}
+		}, []string{
+			"out: the name", "key: ", "batch-max-bytes: ", "time: ", "speed: ", "rate: ", "disorder: ", "events: ", "duration: ", "window: ", "threshold: ",
+			"attackers: ", "event-rate: ", "users: ", "start: ",
+		}},
+		{"both paces", func(c *Config) { c.Out, c.Speed, c.Rate = "-", 2, 100 }, []string{"rate, speed: only one of them"}},
+		{"duration of a file", func(c *Config) { c.Out, c.File, c.Duration = "-", "a.csv", time.Minute }, []string{"duration: only generated traffic has one"}},
+		{"no topic", func(c *Config) { c.Kafka.Brokers, c.Topic = []string{"h:1"}, "" }, []string{"topic: must not be empty"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := Default()
+			c.change(&cfg)
+			err := cfg.Validate()
+			if (err != nil) != (c.want != nil) {
+				t.Fatalf("error %v, want %q", err, c.want)
+			}
+			for _, want := range c.want {
+				if !strings.Contains("\n"+err.Error(), "\n"+want) {
+					t.Errorf("error %q has no line that begins with %q", err, want)
+				}
+			}
+			if c.want != nil {
+				if _, err := Run(t.Context(), cfg); err == nil {
+					t.Error("Run takes it")
+				}
+			}
+		})
+	}
+}

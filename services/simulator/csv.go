@@ -1,0 +1,481 @@
+package simulator
+
+import (
+	"archive/zip"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+const (
+	maxRecord   = 64 << 10 // longest record of a CSV, bytes; a quoted field that never closes costs no more than this
+	maxBadLines = 5
+	// hopeless is how many malformed lines in a row, without any good one, mean that this is another kind of file.
+	hopeless = 1000
+)
+
+// columns are those of the data set, in its order, and the one that the original's producer adds.
+var columns = [...]string{
+	"event_time", "event_type", "product_id", "category_id", "category_code",
+	"brand", "price", "user_id", "user_session", "txn_timestamp",
+}
+
+// BadLine is a line of a CSV that was not sent.
+type BadLine struct {
+	File   string `json:"file"` // also names the member of an archive
+	Line   int64  `json:"line"` // from 1, where the record begins
+	Reason string `json:"reason"`
+}
+
+// CSVStats counts what a CSV source has read so far. Every record that is not blank and no header is in exactly one of Rows,
+// Skipped and Cut.
+type CSVStats struct {
+	Rows    int64
+	Skipped int64 // malformed
+	Cut     int64 // malformed, and the last of its file
+	CutLine int64 // line of the last cut record
+	// BadLines are the first 5 records that were skipped or cut.
+	BadLines []BadLine
+}
+
+// CSV is a source that reads a CSV file as a stream: plain, gzip, or a zip with any number of members, told apart by their first
+// bytes, not by their names.
+//
+// A first line that names columns maps them; without one the columns are the 9 of the data set in their order, or these and
+// txn_timestamp. A field is quoted if it begins with a quote, and may then contain commas, line ends and doubled quotes; quotes
+// within other fields are text. Line ends are LF or CRLF; blank lines, a byte order mark, and a header that occurs again (files
+// put together) are passed over. Bad records never end the reading, except when a file begins with 1000 of them.
+type CSV struct {
+	name    string
+	members []member // still to read
+	lines   *lineReader
+	member  io.Closer
+	file    io.Closer
+
+	index   [len(columns)]int // column in the file of each of columns; -1 is none
+	fields  int               // per record; 0 is not known yet
+	header  []byte            // text of the header line
+	first   bool              // the next record is the first of its member
+	parts   []string
+	quoted  []byte
+	timeBuf []byte
+	stats   CSVStats
+
+	read  *atomic.Int64 // of total, for the progress
+	total int64         // bytes; 0 is not known
+}
+
+// member is one file of an archive.
+type member struct {
+	name string
+	open func() (io.ReadCloser, error)
+}
+
+// OpenCSV opens the CSV file at path; see [CSV].
+func OpenCSV(path string) (*CSV, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open events file: %w", err) // names the path
+	}
+	c, err := newFileCSV(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open events file %s: %w", path, err), f.Close())
+	}
+	return c, nil
+}
+
+func newFileCSV(f *os.File) (*CSV, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, errors.New("is a directory")
+	}
+	var magic [4]byte
+	if n, _ := f.ReadAt(magic[:], 0); n == len(magic) && isZip(magic[:]) {
+		return newZipCSV(f, info.Size())
+	}
+	c := newCSV(f.Name(), f)
+	if info.Mode().IsRegular() {
+		c.total = info.Size()
+	}
+	counted := &countingReader{r: f, n: c.read}
+	c.members = []member{{f.Name(), func() (io.ReadCloser, error) { return io.NopCloser(counted), nil }}}
+	return c, nil
+}
+
+func newZipCSV(f *os.File, size int64) (*CSV, error) {
+	z, err := zip.NewReader(f, size)
+	if err != nil {
+		return nil, fmt.Errorf("read zip: %w", err)
+	}
+	var csvs, others []*zip.File
+	for _, m := range z.File {
+		name := strings.ToLower(m.Name)
+		switch {
+		case m.FileInfo().IsDir(), strings.HasPrefix(m.Name, "__MACOSX/"):
+		case strings.HasSuffix(name, ".csv"), strings.HasSuffix(name, ".csv.gz"):
+			csvs = append(csvs, m)
+		default:
+			others = append(others, m)
+		}
+	}
+	if len(csvs) == 0 && len(others) == 1 {
+		csvs = others // a single file under any name can only be meant
+	}
+	if len(csvs) == 0 {
+		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv", len(others))
+	}
+	c := newCSV(f.Name(), f)
+	for _, m := range csvs {
+		c.total += int64(m.UncompressedSize64)
+		c.members = append(c.members, member{f.Name() + ":" + m.Name, func() (io.ReadCloser, error) {
+			r, err := m.Open()
+			if err != nil {
+				return nil, err
+			}
+			return readCloser{&countingReader{r: r, n: c.read}, r}, nil
+		}})
+	}
+	return c, nil
+}
+
+// ReadCSV reads a CSV, plain or gzip, from r; name is what errors call it. The caller keeps r.
+func ReadCSV(r io.Reader, name string) (*CSV, error) {
+	c := newCSV(name, nil)
+	c.members = []member{{name, func() (io.ReadCloser, error) { return io.NopCloser(r), nil }}}
+	return c, nil
+}
+
+func newCSV(name string, file io.Closer) *CSV {
+	return &CSV{name: name, file: file, read: new(atomic.Int64)}
+}
+
+// Close closes the file.
+func (c *CSV) Close() error {
+	var err error
+	if c.member != nil {
+		err = c.member.Close()
+	}
+	if c.file != nil {
+		err = errors.Join(err, c.file.Close())
+	}
+	return err
+}
+
+// Stats returns the counts so far.
+func (c *CSV) Stats() CSVStats {
+	s := c.stats
+	s.BadLines = slices.Clone(s.BadLines)
+	return s
+}
+
+// progress returns how much is read, and of how much; bytes.
+func (c *CSV) progress() (done, total int64) { return c.read.Load(), c.total }
+
+// Next implements [Source].
+func (c *CSV) Next(r *Row) error {
+	for {
+		if c.lines == nil {
+			if len(c.members) == 0 {
+				return io.EOF
+			}
+			if err := c.openMember(); err != nil {
+				return err
+			}
+		}
+		ok, err := c.record(r)
+		if ok {
+			return nil
+		}
+		if errors.Is(err, io.EOF) {
+			err = c.closeMember()
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", c.name, err)
+		}
+	}
+}
+
+func (c *CSV) openMember() error {
+	m := c.members[0]
+	c.members = c.members[1:]
+	c.name = m.name
+	raw, err := m.open()
+	if err != nil {
+		return fmt.Errorf("open %s: %w", c.name, err)
+	}
+	c.member = raw
+	in := bufio.NewReaderSize(raw, 64<<10)
+	magic, _ := in.Peek(4) // an error comes back on reading
+	var plain io.Reader = in
+	switch {
+	case isZip(magic):
+		return fmt.Errorf("read %s: a zip cannot be read as a stream; unpack it, as with unzip -p", c.name)
+	case len(magic) >= 2 && magic[0] == 0x1f && magic[1] == 0x8b:
+		if plain, err = gzip.NewReader(in); err != nil {
+			return fmt.Errorf("read %s: %w", c.name, err)
+		}
+	}
+	c.lines = newLineReader(plain)
+	c.first, c.fields, c.header = true, 0, c.header[:0]
+	return nil
+}
+
+func (c *CSV) closeMember() error {
+	err := c.member.Close()
+	c.member, c.lines = nil, nil
+	return err
+}
+
+// record reads one record; ok says that it is in r. Otherwise there was something else, already counted, or err.
+func (c *CSV) record(r *Row) (ok bool, err error) {
+	line, err := c.lines.peek(0)
+	if err != nil && !errors.Is(err, errTooLong) {
+		return false, err
+	}
+	at := c.lines.line
+	if err != nil {
+		c.lines.skip()
+		return false, c.bad(at, fmt.Sprintf("longer than %d bytes", maxRecord), false)
+	}
+	if c.first {
+		if rest, bom := bytes.CutPrefix(line, []byte("\xef\xbb\xbf")); bom {
+			c.lines.advance(3)
+			line = rest
+		}
+	}
+	text := trimEnd(line)
+	if len(text) == 0 || len(text) == len(c.header) && bytes.Equal(text, c.header) {
+		c.lines.consume(len(line))
+		return false, nil
+	}
+
+	var reason string
+	length := len(line)
+	if bytes.IndexByte(text, '"') < 0 {
+		c.parts = splitPlain(c.parts[:0], string(text))
+	} else {
+		length, reason, err = c.splitQuoted()
+		if err != nil {
+			return false, err
+		}
+	}
+	if c.first && reason == "" {
+		c.first = false
+		switch isHeader, err := c.readHeader(); {
+		case err != nil:
+			return false, err
+		case isHeader:
+			c.lines.consume(length)
+			return false, nil
+		}
+	}
+	c.first = false
+	short := false
+	if reason == "" {
+		reason, short = c.checkFields()
+	} else {
+		short = true // cut within quotes, if it is the last line
+	}
+	c.lines.consume(length)
+	if reason != "" {
+		last := false
+		if short {
+			if last, err = c.lines.atEnd(); err != nil {
+				return false, errors.Join(c.bad(at, reason, false), err)
+			}
+		}
+		return false, c.bad(at, reason, last)
+	}
+	c.fill(r)
+	c.stats.Rows++
+	return true, nil
+}
+
+// checkFields says what is wrong with the number of fields of a record, and whether it has too few.
+func (c *CSV) checkFields() (reason string, short bool) {
+	n := len(c.parts)
+	if c.fields == 0 {
+		if n != len(columns)-1 && n != len(columns) {
+			return fmt.Sprintf("has %d fields, not 9 or 10", n), n < len(columns)-1
+		}
+		c.fields = n
+		for i := range c.index {
+			c.index[i] = i
+			if i >= n {
+				c.index[i] = -1
+			}
+		}
+	}
+	if n != c.fields {
+		return fmt.Sprintf("has %d fields, not %d", n, c.fields), n < c.fields
+	}
+	return "", false
+}
+
+// readHeader maps the columns if the record at hand names them.
+func (c *CSV) readHeader() (bool, error) {
+	for i := range c.index {
+		c.index[i] = slices.IndexFunc(c.parts, func(p string) bool { return strings.EqualFold(strings.TrimSpace(p), columns[i]) })
+	}
+	const eventTime, userID, txn = 0, 7, 9
+	if c.index[eventTime] < 0 && c.index[userID] < 0 && c.index[txn] < 0 {
+		return false, nil
+	}
+	if c.index[userID] < 0 {
+		return false, errors.New("its header has no column user_id")
+	}
+	if c.index[eventTime] < 0 && c.index[txn] < 0 {
+		return false, errors.New("its header has no column event_time or txn_timestamp")
+	}
+	line, err := c.lines.peek(0) // again: looking for the end of a quoted field moves the bytes
+	if err != nil {
+		return false, err
+	}
+	c.fields = len(c.parts)
+	c.header = append(c.header[:0], trimEnd(line)...)
+	return true, nil
+}
+
+// fill puts the record at hand in r.
+func (c *CSV) fill(r *Row) {
+	column := func(i int) string {
+		if at := c.index[i]; at >= 0 {
+			return c.parts[at]
+		}
+		return ""
+	}
+	*r = Row{}
+	e := &r.Event
+	e.EventTime, e.EventType, e.ProductID = column(0), column(1), column(2)
+	e.CategoryID, e.CategoryCode, e.Brand = column(3), column(4), column(5)
+	e.Price, e.UserID, e.UserSession = column(6), column(7), column(8)
+	e.TxnTimestamp = column(9)
+	c.timeBuf = r.rowTime(c.timeBuf)
+}
+
+// bad counts a record that is not sent.
+func (c *CSV) bad(line int64, reason string, last bool) error {
+	if last {
+		reason += "; it is the last line, and cut"
+		c.stats.Cut++
+		c.stats.CutLine = line
+	} else {
+		c.stats.Skipped++
+	}
+	if len(c.stats.BadLines) < maxBadLines {
+		c.stats.BadLines = append(c.stats.BadLines, BadLine{File: c.name, Line: line, Reason: reason})
+	}
+	if c.stats.Rows == 0 && c.stats.Skipped >= hopeless {
+		return fmt.Errorf("is no CSV of the data set: the first %d lines are malformed (line %d %s)",
+			hopeless, c.stats.BadLines[0].Line, c.stats.BadLines[0].Reason)
+	}
+	return nil
+}
+
+// splitPlain appends the fields of a record without quotes; they share its memory.
+func splitPlain(parts []string, s string) []string {
+	for {
+		i := strings.IndexByte(s, ',')
+		if i < 0 {
+			return append(parts, s)
+		}
+		parts = append(parts, s[:i])
+		s = s[i+1:]
+	}
+}
+
+// splitQuoted puts the fields of the next record in c.parts, and returns its length with all its lines and their ends. If it is
+// malformed, the length is that of its first line, so that a stray quote costs one line and not all that follow.
+func (c *CSV) splitQuoted() (length int, reason string, err error) {
+	rec, err := c.lines.peek(0)
+	if err != nil {
+		return 0, "", err
+	}
+	firstLine := len(rec)
+	c.parts = c.parts[:0]
+	for i := 0; ; {
+		if i >= len(rec) || rec[i] != '"' { // unquoted: to the comma or the line's end, which is the record's too
+			end := len(trimEnd(rec))
+			if comma := bytes.IndexByte(rec[min(i, end):end], ','); comma >= 0 {
+				c.parts = append(c.parts, string(rec[i:i+comma]))
+				i += comma + 1
+				continue
+			}
+			c.parts = append(c.parts, string(rec[min(i, end):end]))
+			return len(rec), "", nil
+		}
+		c.quoted = c.quoted[:0]
+		for i++; ; {
+			q := bytes.IndexByte(rec[i:], '"')
+			if q < 0 { // the field has a line end
+				more, err := c.lines.peek(len(rec))
+				if errors.Is(err, io.EOF) || errors.Is(err, errTooLong) {
+					return firstLine, "has a quote that never closes", nil
+				} else if err != nil {
+					return 0, "", err
+				}
+				rec = more
+				continue
+			}
+			c.quoted = append(c.quoted, rec[i:i+q]...)
+			i += q + 1
+			if i < len(rec) && rec[i] == '"' {
+				c.quoted = append(c.quoted, '"')
+				i++
+				continue
+			}
+			break
+		}
+		c.parts = append(c.parts, string(c.quoted))
+		switch end := len(trimEnd(rec)); {
+		case i >= end:
+			return len(rec), "", nil
+		case rec[i] == ',':
+			i++
+		default:
+			return firstLine, "has text after a closing quote", nil
+		}
+	}
+}
+
+// trimEnd returns line without its LF or CRLF.
+func trimEnd(line []byte) []byte {
+	if n := len(line); n > 0 && line[n-1] == '\n' {
+		line = line[:n-1]
+	}
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line
+}
+
+func isZip(magic []byte) bool {
+	return len(magic) >= 4 && magic[0] == 'P' && magic[1] == 'K' && (magic[2] == 3 && magic[3] == 4 || magic[2] == 5 && magic[3] == 6)
+}
+
+type readCloser struct {
+	io.Reader
+	io.Closer
+}
+
+// countingReader counts the bytes read.
+type countingReader struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}

@@ -1,0 +1,222 @@
+package simulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"spate/shared/kafka"
+)
+
+const (
+	maxBufferedRecords = 50_000
+	maxBufferedBytes   = 128 << 20
+	slabSize           = 64 << 10
+	stallEvery         = 3 * time.Second // between log lines about a broker that does not answer
+)
+
+// ErrNoTopic says that the topic to send to does not exist.
+var ErrNoTopic = errors.New("topic does not exist")
+
+// Partition returns the partition, of n, that a record goes to: that of its key as the Java client chooses it, or, without a
+// key, the partitions in turn. row is the record's number among all sent, from 0.
+func Partition(key []byte, row int64, n int32) int32 {
+	if len(key) == 0 {
+		return int32(row % int64(n))
+	}
+	return kafka.PartitionFor(key, n)
+}
+
+// kafkaSink writes JSON records to a topic. What the client holds is bounded: send blocks beyond that.
+type kafkaSink struct {
+	client     *kgo.Client
+	log        *slog.Logger
+	key        string
+	partitions int32
+	onSent     func(Row, int32, int64)
+	count      *counters
+
+	// ctx is that of the records. It ends flushTimeout after that of the run, so that an interrupted run still gets rid of what
+	// it accepted, and never blocks for ever on a broker that is gone.
+	ctx     context.Context
+	release func()
+
+	slab   []byte // records share it, and free it together
+	failed atomic.Pointer[error]
+
+	quit    chan struct{}
+	watcher sync.WaitGroup
+}
+
+func newKafkaSink(ctx context.Context, cfg *Config, count *counters) (*kafkaSink, error) {
+	client, err := kgo.NewClient(cfg.Kafka.Options(
+		kgo.DefaultProduceTopic(cfg.Topic),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.RequiredAcks(kgo.AllISRAcks()), // idempotent and retried without end by default
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.ProducerBatchMaxBytes(cfg.BatchMaxBytes),
+		kgo.MaxBufferedRecords(maxBufferedRecords),
+		kgo.MaxBufferedBytes(maxBufferedBytes),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("create kafka client: %w", err)
+	}
+	s := &kafkaSink{client: client, log: cfg.Log, key: cfg.Key, onSent: cfg.OnSent, count: count, quit: make(chan struct{})}
+	if s.partitions, err = s.findTopic(ctx, cfg); err != nil {
+		client.Close()
+		return nil, err
+	}
+
+	records, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(flushTimeout)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-records.Done():
+		}
+	})
+	s.ctx, s.release = records, func() { stop(); cancel() }
+	s.watcher.Go(s.watch)
+	return s, nil
+}
+
+// findTopic returns the number of partitions of the topic. It waits for a broker as long as ctx lets it.
+func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
+	brokers := strings.Join(cfg.Kafka.Brokers, ",")
+	for {
+		n, err := s.countPartitions(ctx, cfg.Topic)
+		switch {
+		case err == nil:
+			return n, nil
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
+			return 0, fmt.Errorf("%w: topic %s does not exist on %s; start `spate up` or `spate route` first, or create it", ErrNoTopic, cfg.Topic, brokers)
+		case errors.As(err, new(*kerr.Error)) && !kerr.IsRetriable(err):
+			return 0, fmt.Errorf("look up topic %s on %s: %w", cfg.Topic, brokers, err)
+		}
+		s.log.Warn("waiting for the broker", "brokers", brokers, "error", err)
+	}
+}
+
+// countPartitions asks once, and takes stallEvery to fail.
+func (s *kafkaSink) countPartitions(ctx context.Context, topic string) (int32, error) {
+	attempt, cancel := context.WithTimeout(ctx, stallEvery)
+	defer cancel()
+	req := kmsg.NewPtrMetadataRequest()
+	t := kmsg.NewMetadataRequestTopic()
+	t.Topic = kmsg.StringPtr(topic)
+	req.Topics = append(req.Topics, t)
+	resp, err := req.RequestWith(attempt, s.client)
+	if err == nil && len(resp.Topics) == 1 {
+		if err = kerr.ErrorForCode(resp.Topics[0].ErrorCode); err == nil && len(resp.Topics[0].Partitions) > 0 {
+			return int32(len(resp.Topics[0].Partitions)), nil
+		}
+	}
+	if err == nil {
+		err = errors.New("the broker does not know the partitions yet")
+	}
+	if !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		<-attempt.Done() // it may fail at once, as when the connection is refused
+	}
+	return 0, err
+}
+
+func (s *kafkaSink) send(r *Row, index int64) error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	var text string
+	switch s.key {
+	case KeyCategory:
+		text = r.Event.CategoryID
+	case KeyUser:
+		text = r.Event.UserID
+	}
+	if cap(s.slab)-len(s.slab) < 4<<10 {
+		s.slab = make([]byte, 0, slabSize)
+	}
+	rec := new(kgo.Record)
+	begin := len(s.slab)
+	if text != "" {
+		s.slab = append(s.slab, text...)
+		rec.Key = s.slab[begin:len(s.slab):len(s.slab)]
+		begin = len(s.slab)
+	}
+	s.slab = r.Event.AppendJSON(s.slab)
+	rec.Value = s.slab[begin:len(s.slab):len(s.slab)]
+	rec.Partition = Partition(rec.Key, index, s.partitions)
+
+	done := s.acked
+	if s.onSent != nil {
+		row := *r
+		done = func(rec *kgo.Record, err error) {
+			if err == nil {
+				s.onSent(row, rec.Partition, rec.Offset)
+			}
+			s.acked(rec, err)
+		}
+	}
+	s.client.Produce(s.ctx, rec, done)
+	return nil
+}
+
+// acked is called by the client for each record.
+func (s *kafkaSink) acked(_ *kgo.Record, err error) {
+	if err == nil {
+		s.count.sent.Add(1)
+		return
+	}
+	err = fmt.Errorf("send to kafka: %w", err)
+	s.failed.CompareAndSwap(nil, &err)
+}
+
+// idle does nothing: the client sends by itself after 10 ms.
+func (s *kafkaSink) idle() error { return nil }
+
+func (s *kafkaSink) close(ctx context.Context) error {
+	err := s.client.Flush(s.ctx)
+	close(s.quit)
+	s.watcher.Wait()
+	lost := s.client.BufferedProduceRecords()
+	s.client.Close()
+	s.release()
+	if err != nil && ctx.Err() != nil {
+		s.log.Warn("records not acknowledged in time; some may be written all the same", "records", lost, "timeout", flushTimeout)
+		return nil
+	}
+	if failed := s.failed.Load(); failed != nil {
+		return *failed
+	}
+	return err
+}
+
+// watch says so when the broker does not acknowledge what it was sent.
+func (s *kafkaSink) watch() {
+	ticker := time.NewTicker(stallEvery)
+	defer ticker.Stop()
+	last := int64(-1)
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-ticker.C:
+		}
+		sent, waiting := s.count.sent.Load(), s.client.BufferedProduceRecords()
+		if sent == last && waiting > 0 {
+			s.log.Warn("waiting for the broker to acknowledge", "records", waiting)
+		}
+		last = sent
+	}
+}

@@ -1,0 +1,175 @@
+package simulator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+)
+
+// errTooLong says that a record does not end within maxRecord bytes.
+var errTooLong = errors.New("record too long")
+
+// lineReader shows the lines of a stream before they are consumed, so that a reader can look further, and step back.
+type lineReader struct {
+	r          io.Reader
+	buf        []byte
+	start, end int   // unread bytes in buf
+	line       int64 // number of the line that begins at start, from 1
+	err        error // of r, once
+}
+
+func newLineReader(r io.Reader) *lineReader {
+	return &lineReader{r: r, buf: make([]byte, 4*maxRecord), line: 1}
+}
+
+// peek returns the unread bytes up to and including the first line end at or after index from; from is 0 or the length of what
+// the last peek returned. Without a line end before the end of the stream, it returns the rest; if there is no byte after from,
+// the error that ended the stream: io.EOF, or one of the reader. The bytes are valid until the next call.
+func (l *lineReader) peek(from int) ([]byte, error) {
+	searched := from
+	for {
+		unread := l.buf[l.start:l.end]
+		if i := bytes.IndexByte(unread[searched:], '\n'); i >= 0 {
+			if searched+i+1 > maxRecord {
+				return nil, errTooLong
+			}
+			return unread[:searched+i+1], nil
+		}
+		searched = len(unread)
+		switch {
+		case searched > maxRecord:
+			return nil, errTooLong
+		case l.err != nil && len(unread) > from && errors.Is(l.err, io.EOF):
+			return unread, nil
+		case l.err != nil:
+			return nil, l.err
+		}
+		l.fill()
+	}
+}
+
+// fill reads more, after making room.
+func (l *lineReader) fill() {
+	if l.start > 0 && len(l.buf)-l.end < maxRecord {
+		l.end = copy(l.buf, l.buf[l.start:l.end])
+		l.start = 0
+	}
+	for range 100 { // as bufio: a reader that returns nothing so often is broken
+		n, err := l.r.Read(l.buf[l.end:])
+		l.end += n
+		l.err = err
+		if n > 0 || err != nil {
+			return
+		}
+	}
+	l.err = io.ErrNoProgress
+}
+
+// advance passes over n bytes that have no line end.
+func (l *lineReader) advance(n int) { l.start += n }
+
+// consume passes over n bytes that peek returned, and counts their lines.
+func (l *lineReader) consume(n int) {
+	l.line += int64(bytes.Count(l.buf[l.start:l.start+n], []byte{'\n'}))
+	l.start += n
+}
+
+// skip passes over a line of any length.
+func (l *lineReader) skip() {
+	for {
+		if i := bytes.IndexByte(l.buf[l.start:l.end], '\n'); i >= 0 {
+			l.consume(i + 1)
+			return
+		}
+		l.start = l.end
+		if l.err != nil {
+			return
+		}
+		l.fill()
+	}
+}
+
+// atEnd reports whether nothing is left, after line ends.
+func (l *lineReader) atEnd() (bool, error) {
+	for {
+		if rest := bytes.TrimLeft(l.buf[l.start:l.end], "\r\n"); len(rest) > 0 {
+			return false, nil
+		}
+		if errors.Is(l.err, io.EOF) {
+			return true, nil
+		} else if l.err != nil {
+			return false, l.err
+		}
+		if l.end-l.start >= maxRecord { // a page of blank lines: whatever follows, call it not the end
+			return false, nil
+		}
+		l.fill()
+	}
+}
+
+// interruptible is a reader whose Read returns when its context ends, even if that of the reader beneath does not: a terminal or
+// a pipe on standard input can block for ever.
+type interruptible struct {
+	ctx    context.Context
+	chunks chan chunk
+	free   chan []byte
+	cur    []byte // not read yet
+	whole  []byte // the buffer that cur is part of
+	err    error
+}
+
+type chunk struct {
+	b   []byte
+	err error
+}
+
+// newInterruptible starts a goroutine that reads r until it ends or ctx does. One Read of r that is under way then outlives ctx:
+// there is no way to call it back.
+func newInterruptible(ctx context.Context, r io.Reader) *interruptible {
+	i := &interruptible{ctx: ctx, chunks: make(chan chunk), free: make(chan []byte, 2)}
+	for range cap(i.free) {
+		i.free <- make([]byte, 64<<10)
+	}
+	go func() {
+		for {
+			var b []byte
+			select {
+			case b = <-i.free:
+			case <-ctx.Done():
+				return
+			}
+			n, err := r.Read(b)
+			select {
+			case i.chunks <- chunk{b[:n], err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return i
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	for len(i.cur) == 0 {
+		if i.err != nil {
+			return 0, i.err
+		}
+		if i.whole != nil {
+			i.free <- i.whole[:cap(i.whole)]
+			i.whole = nil
+		}
+		select {
+		case c := <-i.chunks:
+			i.cur, i.whole, i.err = c.b, c.b, c.err
+		case <-i.ctx.Done():
+			return 0, i.ctx.Err()
+		}
+	}
+	n := copy(p, i.cur)
+	i.cur = i.cur[n:]
+	return n, nil
+}

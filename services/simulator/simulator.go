@@ -1,0 +1,259 @@
+package simulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"spate/shared/activity"
+)
+
+// flushTimeout bounds how long an interrupted run waits for what the sink has accepted.
+const flushTimeout = 10 * time.Second
+
+// Result is what a run did.
+type Result struct {
+	Sent    int64 `json:"sent"`    // rows that the broker acknowledged, or that are in the file
+	Skipped int64 `json:"skipped"` // malformed lines of the CSV, not sent
+	Cut     int64 `json:"cut"`     // last lines that end too early, not sent: 0 or 1 per file of an archive
+	CutLine int64 `json:"cut_line"`
+
+	// BadLines are the first 5 lines that were skipped or cut.
+	BadLines []BadLine `json:"bad_lines,omitempty"`
+
+	// FirstEventMS and LastEventMS are the smallest and the largest event time sent, epoch milliseconds; 0 if none has a time.
+	FirstEventMS int64 `json:"first_event_ms"`
+	LastEventMS  int64 `json:"last_event_ms"`
+
+	Elapsed     time.Duration `json:"elapsed"` // nanoseconds
+	Truth       []Truth       `json:"truth,omitempty"`
+	Interrupted bool          `json:"interrupted"`
+}
+
+// counters are what the progress reads while a run is under way.
+type counters struct {
+	sent        atomic.Int64
+	done, total atomic.Int64 // in a unit of the source: bytes, events or milliseconds
+}
+
+// Run sends the events and returns when the source is at its end and everything sent is acknowledged, or when ctx ends: then it
+// waits up to 10 s for what was sent already, and returns a Result that says Interrupted, and no error. With an error, the
+// Result still tells what was done before it.
+func Run(ctx context.Context, cfg Config) (Result, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := cfg.Validate(); err != nil {
+		return Result{}, err
+	}
+	r := &run{cfg: &cfg, log: cfg.Log, truths: newTruths(cfg.Window, cfg.Threshold)}
+	return r.run(ctx)
+}
+
+// run is the state of one call of Run.
+type run struct {
+	cfg    *Config
+	log    *slog.Logger
+	truths *truths
+	count  counters
+	res    Result
+	timed  bool // res has event times
+}
+
+func (r *run) run(ctx context.Context) (res Result, err error) {
+	begin := r.cfg.Now()
+	reading, done := context.WithCancel(ctx)
+	defer done()
+	src, err := r.open(reading)
+	if err != nil {
+		return Result{Interrupted: ctx.Err() != nil}, notEnd(ctx, err)
+	}
+	defer closeSource(src)
+
+	// The truth file is created first: a path that cannot be written should not come to light after an hour of sending.
+	var truthFile *os.File
+	if r.cfg.TruthPath != "" {
+		if truthFile, err = os.Create(r.cfg.TruthPath); err != nil {
+			return Result{}, fmt.Errorf("create truth file: %w", err)
+		}
+	}
+	out, err := newSink(ctx, r.cfg, &r.count)
+	if err == nil {
+		progress := startProgress(r.cfg, &r.count)
+		err = notEnd(ctx, r.send(ctx, src, out))
+		if closed := notEnd(ctx, out.close(ctx)); !errors.Is(err, closed) { // a sink that has failed says so twice
+			err = errors.Join(err, closed)
+		}
+		progress.stop()
+	}
+	err = notEnd(ctx, err)
+	r.res.Interrupted = ctx.Err() != nil
+
+	r.res.Sent = r.count.sent.Load()
+	r.res.Truth = r.truths.list()
+	if truthFile != nil {
+		err = errors.Join(err, writeTruth(truthFile, r.res.Truth))
+	}
+	r.reportLines(src)
+	r.res.Elapsed = r.cfg.Now().Sub(begin)
+	return r.res, err
+}
+
+// notEnd returns err, or nil if it only says that ctx has ended: the Result says that.
+func notEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	return err
+}
+
+// open returns the source that the configuration asks for.
+func (r *run) open(ctx context.Context) (Source, error) {
+	switch cfg := r.cfg; {
+	case cfg.Source != nil:
+		return cfg.Source, nil
+	case cfg.File == "-":
+		in := cfg.Stdin
+		if in == nil {
+			in = os.Stdin
+		}
+		return ReadCSV(newInterruptible(ctx, in), "standard input")
+	case cfg.File != "":
+		return OpenCSV(cfg.File)
+	default:
+		return NewGenerator(*cfg), nil
+	}
+}
+
+// send passes the rows of src on until its end, the bound on events, an error, or the end of ctx.
+func (r *run) send(ctx context.Context, src Source, out sink) error {
+	in := src
+	if r.cfg.Disorder > 0 {
+		in = newDisorder(src, r.cfg.Disorder, r.cfg.Seed)
+	}
+	pace := newPacer(r.cfg)
+	times := newRetimer(r.cfg, src)
+	measure := newMeasure(r.cfg, src, &r.count)
+	var row Row
+	for index := int64(0); r.cfg.Events == 0 || index < int64(r.cfg.Events); index++ {
+		if err := in.Next(&row); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return err
+		}
+		if err := pace.wait(ctx, &row, out.idle); err != nil {
+			return err
+		}
+		times.apply(&row)
+		if err := out.send(&row, index); err != nil {
+			return err
+		}
+		r.truths.add(&row)
+		r.span(&row)
+		measure.add()
+	}
+	r.count.done.Store(r.count.total.Load())
+	return nil
+}
+
+// span widens the result's event times to those of row.
+func (r *run) span(row *Row) {
+	if !row.HasTime {
+		return
+	}
+	if !r.timed {
+		r.timed = true
+		r.res.FirstEventMS, r.res.LastEventMS = row.TimeMS, row.TimeMS
+	}
+	r.res.FirstEventMS = min(r.res.FirstEventMS, row.TimeMS)
+	r.res.LastEventMS = max(r.res.LastEventMS, row.TimeMS)
+}
+
+// reportLines says which lines of a CSV were not sent.
+func (r *run) reportLines(src Source) {
+	c, ok := src.(*CSV)
+	if !ok {
+		return
+	}
+	s := c.Stats()
+	r.res.Skipped, r.res.Cut, r.res.CutLine, r.res.BadLines = s.Skipped, s.Cut, s.CutLine, s.BadLines
+	for _, b := range s.BadLines {
+		r.log.Warn("line not sent", "file", b.File, "line", b.Line, "reason", b.Reason)
+	}
+	if n := s.Skipped + s.Cut; n > int64(len(s.BadLines)) {
+		r.log.Warn("more lines not sent", "lines", n-int64(len(s.BadLines)))
+	}
+}
+
+func closeSource(src Source) {
+	if c, ok := src.(io.Closer); ok {
+		_ = c.Close() // it was only read from
+	}
+}
+
+// retimer gives rows the time that the time mode asks for.
+type retimer struct {
+	mode   string
+	now    func() time.Time
+	window int64 // not 0: move by whole windows only
+
+	started  bool
+	baseMS   int64 // event time that becomes toMS
+	toMS     int64
+	dividend float64
+	buf      []byte
+}
+
+func newRetimer(cfg *Config, src Source) *retimer {
+	t := &retimer{mode: cfg.TimeMode, now: cfg.Now, dividend: 1}
+	if cfg.Rate == 0 && cfg.Speed != 0 {
+		t.dividend = cfg.Speed
+	}
+	if g, ok := src.(*Generator); ok && t.mode == TimeShift {
+		t.started, t.baseMS = true, g.startMS
+		t.toMS = cfg.Now().UnixMilli()
+		if t.dividend == 1 {
+			// Attackers know where windows begin, so theirs move by whole windows, up to one into the past.
+			size := cfg.Window.Milliseconds()
+			t.toMS = t.baseMS + floorTo(t.toMS-t.baseMS, size)
+		}
+		if t.dividend != 1 {
+			cfg.Log.Warn("speed changes the spacing of generated events, so shoppers may break the rule too; event-rate makes more traffic", "speed", cfg.Speed)
+		}
+	}
+	if t.mode == TimeShift && cfg.Rate == 0 && cfg.Speed == 0 {
+		cfg.Log.Warn("event times will run ahead of the wall clock; the router refuses events from the future", "speed", cfg.Speed)
+	}
+	return t
+}
+
+func (t *retimer) apply(r *Row) {
+	switch t.mode {
+	case TimeNow:
+		r.TimeMS, r.HasTime = t.now().UnixMilli(), true
+	case TimeShift:
+		if !r.HasTime {
+			return
+		}
+		if !t.started {
+			t.started, t.baseMS, t.toMS = true, r.TimeMS, t.now().UnixMilli()
+		}
+		d := r.TimeMS - t.baseMS
+		if t.dividend != 1 {
+			d = int64(float64(d) / t.dividend)
+		}
+		r.TimeMS = t.toMS + d
+	default:
+		return
+	}
+	t.buf = activity.AppendTime(t.buf[:0], r.TimeMS)
+	r.Event.TxnTimestamp = string(t.buf)
+}

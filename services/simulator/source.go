@@ -1,0 +1,34 @@
+package simulator
+
+import "spate/shared/activity"
+
+// Row is one event on its way to the sink.
+type Row struct {
+	Event activity.Event
+	// TimeMS is the event time in epoch milliseconds, if HasTime: that of txn_timestamp if there is one, else of event_time.
+	TimeMS int64
+	// HasTime is false if that time cannot be read. Such a row is sent where it stands, for the pipeline to refuse.
+	HasTime bool
+	// DelayMS is how much later than its time the event arrives; not 0 only with disorder.
+	DelayMS int64
+	// Kind says which attacker sent the event; empty is a shopper, or a row of a file.
+	Kind Kind
+}
+
+// Source is where rows come from, in the order they happen.
+type Source interface {
+	// Next overwrites *r with the next row, or returns io.EOF after the last one. Any other error ends the run after the rows
+	// that came before. Strings of r stay valid after further calls.
+	Next(r *Row) error
+}
+
+// rowTime reads the event time out of r's text.
+func (r *Row) rowTime(buf []byte) []byte {
+	text := r.Event.TxnTimestamp
+	if text == "" {
+		text = r.Event.EventTime
+	}
+	buf = append(buf[:0], text...)
+	r.TimeMS, r.HasTime = activity.ParseTime(buf)
+	return buf
+}
