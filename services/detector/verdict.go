@@ -2,7 +2,6 @@ package detector
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -40,9 +39,9 @@ func (c Config) message(v window.Verdict) (key string, value []byte, state alert
 	if !slices.Contains(c.Transitions, r.State) {
 		return "", nil, r.State, nil
 	}
-	value, err = json.Marshal(r)
+	value, err = r.Encode()
 	if err != nil {
-		return "", nil, r.State, fmt.Errorf("encode alert: %w", err)
+		return "", nil, r.State, err
 	}
 	return activity.UserText([]byte(v.User)), value, r.State, nil
 }

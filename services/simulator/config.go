@@ -40,10 +40,10 @@ const defaultStart int64 = 1572566400000
 // Config is the settings of the simulator: flags, environment and help. Start from [Default]; the zero value asks for unpaced,
 // endless traffic, which Validate refuses.
 type Config struct {
-	File string `name:"file" short:"f" env:"SPATE_FILE" placeholder:"PATH" help:"CSV file to replay (plain, .gz, .zip; - is standard input). Without it, traffic is generated."`
+	File string `arg:"" optional:"" name:"file" help:"CSV file to replay (plain, .gz, .zip; - is standard input). Without it, traffic is generated."`
 	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write to this file (.jsonl or .csv, also .gz; - is standard output, as JSON lines) instead of Kafka."`
 
-	Topic         string `name:"topic" env:"SPATE_ACTIVITY_TOPIC" default:"activity" help:"Topic to send to."`
+	Topic         string `name:"topic" env:"SPATE_TOPIC" default:"activity" help:"Topic to send to."`
 	Key           string `name:"key" env:"SPATE_KEY" default:"category_id" enum:"category_id,user_id,none" help:"Field that keys the records: ${enum}."`
 	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Largest record batch, bytes; not above the topic's max.message.bytes, or the broker refuses it."`
 

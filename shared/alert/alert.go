@@ -3,6 +3,7 @@
 package alert
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -94,6 +95,17 @@ type Evidence struct {
 type OffsetRange struct {
 	First int64 `json:"first_offset"`
 	Last  int64 `json:"last_offset"`
+}
+
+// Encode returns the record's JSON. Unlike json.Marshal it leaves <, > and & as they are, so a user stays what it was.
+func (r Record) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		return nil, fmt.Errorf("encode alert %s: %w", r.ID, err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // Parse decodes and checks a record.

@@ -82,7 +82,7 @@ func (l Layout) specs() []topicSpec {
 		{n.Keyed, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(2 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": size}},
 		{n.Late, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": strconv.Itoa(2 * maxMessageBytes)}},
 		{n.DLQ, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": strconv.Itoa(2 * maxMessageBytes)}},
-		{n.Alerts, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(30 * day)}},
+		{n.Alerts, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(30 * day), "message.timestamp.type": "LogAppendTime"}},
 		// A checkpoint: one record a user, gone soon after the user's last window. goka accepts no other policy.
 		{n.Table(), true, map[string]string{"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": retain(10 * time.Minute), "delete.retention.ms": retain(time.Minute)}},
 	}

@@ -1,0 +1,49 @@
+package alerter
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"spate/shared/alert"
+	"spate/shared/kafka"
+	"spate/shared/ops"
+	"spate/shared/store"
+)
+
+// Config of an alerter.
+type Config struct {
+	Kafka  kafka.Config
+	Layout kafka.Layout
+	// Store is the caller's, who closes it after Run has returned.
+	Store store.Store
+
+	// Print, if not nil, is called for each record that changed something, in the order of its partition, after it is stored. A crash
+	// between the two leaves it out: it is for people, not for delivery. It holds up the pipeline.
+	Print func(alert.Record)
+	// OnStored, if not nil, is called after every transaction with its records and whether each changed something. It must not keep or
+	// change them.
+	OnStored func(records []alert.Record, changed []bool)
+
+	Log      *slog.Logger          // discards if nil
+	Registry prometheus.Registerer // required
+	Status   *ops.Status           // optional
+	Now      func() time.Time      // wall clock; time.Now if nil
+}
+
+// Validate reports every problem at once; it does no I/O.
+func (c Config) Validate() error {
+	errs := []error{c.Kafka.Validate()}
+	if c.Layout.Names.Alerts == "" || c.Layout.Names.AlerterGroup == "" {
+		errs = append(errs, errors.New("layout: the names of the topic of alerts and of the alerter's group are needed"))
+	}
+	if c.Store == nil {
+		errs = append(errs, errors.New("store: none given"))
+	}
+	if c.Registry == nil {
+		errs = append(errs, errors.New("registry: none given"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,21 @@
+// Package alerter brings the alerts of the topic into the store, each once, and tells whoever wants to know what changed.
+//
+// # A batch
+//
+//	poll        up to 1000 records; the group cannot rebalance from here on
+//	parse       what is no alert is counted, logged with its place and passed over
+//	store       all of it in one transaction, again and again until it succeeds
+//	commit      the offsets, synchronously
+//	print       what changed
+//	allow the group to rebalance
+//
+// The store comes before the offset: a crash in between reads the batch again, and the store sees that it has it already. So the topic
+// is delivered at least once and its effect is there once; nothing else needs to be remembered, and offsets that are lost, reset or
+// set back do no harm. A failing store stops the alerter, visibly, and loses nothing: alerts wait in the topic.
+//
+// A record that contradicts what is stored, or that no store can keep, is passed over as well: a poison record does not stop the others.
+// It is logged as an error and counted (outcome conflict, malformed).
+//
+// The group waits for a batch up to rebalanceTimeout. If the store is away for longer, the broker gives the partitions to another
+// alerter; this one's commit is then refused, and both have stored the same.
+package alerter

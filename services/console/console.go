@@ -1,0 +1,186 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
+
+	"spate/shared/ops"
+)
+
+// Exit codes of the program.
+const (
+	ExitOK     = 0
+	ExitFailed = 1 // something went wrong, or verify and demo found a difference
+	ExitUsage  = 2 // the command line or the settings are wrong
+)
+
+// program is the command line.
+type program struct {
+	Demo     demoCommand     `cmd:"" help:"Show it: traffic with attackers for 20 seconds, alerts as they come, and how right they were."`
+	Up       upCommand       `cmd:"" help:"Run everything in one process: broker, router, detector, alerter."`
+	Simulate simulateCommand `cmd:"" help:"Send events: a file of clicks, or generated traffic with labelled attackers."`
+	Replay   replayCommand   `cmd:"" help:"Run a file through the whole pipeline as fast as it goes, and list its alerts."`
+	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of the file."`
+	User     userCommand     `cmd:"" help:"Ask the running detector for the present windows of a user."`
+
+	Route  routeCommand  `cmd:"" group:"services" help:"Service: judge events, add them up per user and window (exactly once)."`
+	Detect detectCommand `cmd:"" group:"services" help:"Service: find the windows above the threshold."`
+	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store the alerts and print them."`
+
+	Completion kongplete.InstallCompletions `cmd:"" help:"Print what makes your shell complete spate's commands."`
+	Version    versionCommand               `cmd:"" help:"Print the version."`
+
+	LogLevel string `name:"log-level" env:"SPATE_LOG_LEVEL" default:"" placeholder:"LEVEL" help:"debug, info, warn or error. Default: info for services, warn for the other commands."`
+	Mode     string `name:"mode" env:"SPATE_MODE" default:"" placeholder:"MODE" help:"embedded, kafka or aws. Default: kafka if brokers are set, else embedded."`
+}
+
+// env is what a command needs of its surroundings.
+type env struct {
+	ctx    context.Context
+	stdout io.Writer
+	stderr io.Writer
+	level  string
+	mode   string
+}
+
+// errUsage marks what the person who types has to mend.
+var errUsage = errors.New("settings")
+
+// errDiffers is how a comparison that found differences ends; it has been printed already.
+var errDiffers = errors.New("differences found")
+
+// Main runs the command line and returns the exit code. The first interrupt ends the command in good order, the second at once.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	var p program
+	exited := -1
+	parser, err := kong.New(&p,
+		kong.Name("spate"),
+		kong.Description("Finds bursts in a stream of events while they happen: more than 5 events of one user in a window of 10 seconds. "+
+			"Every flag can be set in the environment; a flag wins.\n\nStart with: spate demo"),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
+		kong.ExplicitGroups([]kong.Group{{Key: "services", Title: "Services, one process each, on your Kafka:"}}),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code; panic(exit{}) }),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "spate:", err)
+		return ExitUsage
+	}
+	code := func() (code int) {
+		defer func() {
+			if r := recover(); r != nil {
+				if _, ok := r.(exit); !ok {
+					panic(r)
+				}
+				code = exited
+			}
+		}()
+		kongplete.Complete(parser)
+		if len(args) == 0 {
+			args = []string{"--help"}
+		}
+		k, err := parser.Parse(args)
+		if err != nil {
+			var perr *kong.ParseError
+			if errors.As(err, &perr) && perr.Context != nil {
+				_ = perr.Context.PrintUsage(true) // to a writer that is the terminal's
+			}
+			fmt.Fprintln(stderr, "spate:", err)
+			return ExitUsage
+		}
+		e := &env{ctx: ctx, stdout: stdout, stderr: stderr, level: p.LogLevel, mode: p.Mode}
+		if err := e.validate(); err != nil {
+			return e.fail(err)
+		}
+		return e.fail(k.Run(e))
+	}()
+	return code
+}
+
+// exit unwinds kong, which ends the process where it prints help.
+type exit struct{}
+
+func (e *env) validate() error {
+	switch e.mode {
+	case "", "embedded", "kafka":
+	case "aws":
+		return fmt.Errorf("%w: mode: aws is not part of this version; use embedded or kafka", errUsage)
+	default:
+		return fmt.Errorf("%w: mode: %q is none of embedded, kafka, aws (SPATE_MODE, --mode)", errUsage, e.mode)
+	}
+	if e.level != "" {
+		var l slog.Level
+		if err := l.UnmarshalText([]byte(e.level)); err != nil {
+			return fmt.Errorf("%w: log-level: %q is none of debug, info, warn, error", errUsage, e.level)
+		}
+	}
+	return nil
+}
+
+// fail prints an error and returns the exit code that goes with it.
+func (e *env) fail(err error) int {
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.Is(err, errDiffers):
+		return ExitFailed
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(e.stderr, "spate:", err)
+		return ExitUsage
+	case errors.Is(err, context.Canceled) && e.ctx.Err() != nil:
+		fmt.Fprintln(e.stderr, "spate: interrupted")
+		return 130
+	}
+	fmt.Fprintln(e.stderr, "spate:", err)
+	return ExitFailed
+}
+
+// usage marks the problems of a configuration as the person's to mend.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w:\n%w", errUsage, err)
+}
+
+// logger writes to standard error. quiet is the level unless one was asked for.
+func (e *env) logger(quiet slog.Level) *slog.Logger {
+	level := quiet
+	if e.level != "" {
+		_ = level.UnmarshalText([]byte(e.level)) // checked by validate
+	}
+	return ops.Logger(e.stderr, level)
+}
+
+type versionCommand struct{}
+
+func (versionCommand) Run(e *env) error {
+	version, revision := "devel", ""
+	if b, ok := debug.ReadBuildInfo(); ok {
+		if b.Main.Version != "" && b.Main.Version != "(devel)" {
+			version = b.Main.Version
+		}
+		for _, s := range b.Settings {
+			if s.Key == "vcs.revision" {
+				revision = " " + s.Value
+			}
+		}
+	}
+	_, err := fmt.Fprintf(e.stdout, "spate %s%s\n", version, revision)
+	return err
+}

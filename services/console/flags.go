@@ -1,0 +1,93 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"spate/services/embedded"
+	"spate/shared/activity"
+	"spate/shared/alert"
+	"spate/shared/kafka"
+)
+
+// ruleFlags say what is looked for.
+type ruleFlags struct {
+	Window      time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Size of the tumbling windows of event time."`
+	Threshold   int64         `env:"SPATE_THRESHOLD" default:"5" help:"A window with more events of one user than this is an alert."`
+	Critical    int64         `env:"SPATE_CRITICAL" default:"10" help:"With more events than this, its severity is critical."`
+	Lateness    time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far behind the newest event of its partition an event may come and still be counted."`
+	IdleTimeout time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"A partition that is silent for this long does not hold windows open; 0 waits for ever."`
+	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any."`
+	UserField   string        `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Member of the event's JSON that holds the user."`
+	TimeField   []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time; the first that is there counts."`
+	Transitions []string      `env:"SPATE_TRANSITIONS" default:"opened,closed" help:"Alert records to write: opened,closed, or closed alone for consumers that expect one record a window."`
+}
+
+func (f ruleFlags) rule() embedded.Rule {
+	r := embedded.Rule{
+		Fields: activity.Fields{User: f.UserField, Time: f.TimeField},
+		Window: f.Window, Lateness: f.Lateness, IdleTimeout: f.IdleTimeout, MaxAhead: f.MaxAhead,
+		Threshold: f.Threshold, Critical: f.Critical,
+	}
+	for _, t := range f.Transitions {
+		r.Transitions = append(r.Transitions, alert.State(t))
+	}
+	return r
+}
+
+// kafkaFlags say where the broker is and how the topics are.
+type kafkaFlags struct {
+	Brokers     []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers of your Kafka. Default: the broker of spate up, 127.0.0.1:9092."`
+	Topic       string   `env:"SPATE_TOPIC" default:"activity" help:"Topic that the events come in; the names of the others follow from it."`
+	Partitions  int32    `env:"SPATE_PARTITIONS" default:"0" help:"Partitions of topics that are made; 0 is as they are, or 4. A topic with another count is an error."`
+	Replication int16    `env:"SPATE_REPLICATION" default:"0" help:"Replication factor of topics that are made; 0 is the broker's default."`
+}
+
+// localBroker is where spate up listens unless told otherwise.
+const localBroker = "127.0.0.1:9092"
+
+func (f kafkaFlags) config() kafka.Config {
+	if len(f.Brokers) == 0 {
+		return kafka.Config{Brokers: []string{localBroker}}
+	}
+	return kafka.Config{Brokers: f.Brokers}
+}
+
+func (f kafkaFlags) layout() kafka.Layout {
+	return kafka.Layout{Names: kafka.NamesFor(f.Topic), Partitions: f.Partitions, Replication: f.Replication}
+}
+
+// check holds the mode against the brokers.
+func (f kafkaFlags) check(mode string) error {
+	if mode == "kafka" && len(f.Brokers) == 0 {
+		return errors.New("brokers: mode kafka needs them; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
+	}
+	if f.Topic == "" || strings.ContainsAny(f.Topic, "/ ,") || len(f.Topic) > 200 {
+		return fmt.Errorf("topic: %q is no name of a topic", f.Topic)
+	}
+	if f.Partitions < 0 || f.Replication < 0 {
+		return errors.New("partitions, replication: below 0")
+	}
+	return nil
+}
+
+// httpFlags say where a service tells of itself.
+type httpFlags struct {
+	HTTP string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address of /metrics, /healthz and /readyz; port 0 takes a free one and says which."`
+}
+
+// stateDir is where a person's programs keep state, after the XDG base directory specification.
+func stateDir() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "spate"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("state directory: %w; give one with --state", err)
+	}
+	return filepath.Join(home, ".local", "state", "spate"), nil
+}

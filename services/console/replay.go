@@ -1,0 +1,136 @@
+package console
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"spate/services/embedded"
+	"spate/services/verifier"
+	"spate/shared/alert"
+)
+
+// replayFlags are those of replay and verify.
+type replayFlags struct {
+	ruleFlags
+	File       string   `arg:"" help:"CSV file of clicks (plain, .gz, .zip)."`
+	Partitions int32    `env:"SPATE_PARTITIONS" default:"4" help:"Partitions of the topics."`
+	Key        string   `enum:"category_id,user_id,none" default:"category_id" help:"Field that keys the events: ${enum}."`
+	Brokers    []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Replay through this Kafka, in topics of its own that are deleted afterwards. Default: a broker inside the process."`
+	Alerts     string   `placeholder:"PATH" help:"Write the closed alerts here, as JSON lines by window and user; - is standard output."`
+	Quiet      bool     `short:"q" help:"Show no progress."`
+	JSON       bool     `name:"json" help:"Print the result as JSON."`
+}
+
+func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
+	cfg := embedded.ReplayConfig{Rule: c.rule(), File: c.File, Key: c.Key, Partitions: c.Partitions, Log: e.logger(slog.LevelWarn)}
+	if e.mode != "embedded" {
+		cfg.Brokers = c.Brokers
+	}
+	if !c.Quiet {
+		cfg.Progress = e.stderr
+	}
+	if err := usage(cfg.Validate()); err != nil {
+		return embedded.ReplayResult{}, err
+	}
+	res, err := embedded.Replay(e.ctx, cfg)
+	if err != nil {
+		return res, err
+	}
+	if c.Alerts != "" {
+		if err := writeAlerts(c.Alerts, e.stdout, res.Alerts); err != nil {
+			return res, fmt.Errorf("write alerts: %w", err)
+		}
+	}
+	return res, nil
+}
+
+func writeAlerts(path string, stdout io.Writer, alerts []alert.Record) (err error) {
+	w := stdout
+	if path != "-" {
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if cerr := f.Close(); err == nil {
+				err = cerr
+			}
+		}()
+		w = f
+	}
+	b := bufio.NewWriter(w)
+	for _, a := range alerts {
+		line, err := a.Encode()
+		if err != nil {
+			return err
+		}
+		if _, err := b.Write(append(line, '\n')); err != nil {
+			return err
+		}
+	}
+	return b.Flush()
+}
+
+type replayCommand struct{ replayFlags }
+
+func (c *replayCommand) Run(e *env) error {
+	res, err := c.run(e)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(e.stdout).Encode(res)
+	}
+	out := e.stdout
+	if c.Alerts == "-" {
+		out = e.stderr
+	}
+	v := newView(out, false)
+	if c.Alerts == "" {
+		for _, a := range res.Alerts {
+			v.alert(a)
+		}
+	}
+	fmt.Fprintf(out, "%d events: %d counted, %d late, %d invalid; %d alerts; %.1f s\n", res.EventsIn, res.Counted, res.Late, res.Invalid, len(res.Alerts), res.ElapsedS)
+	return nil
+}
+
+type verifyCommand struct{ replayFlags }
+
+func (c *verifyCommand) Run(e *env) error {
+	if c.UserField != "user_id" || len(c.TimeField) != 2 {
+		return fmt.Errorf("%w: user-field, time-field: verify reads click files, whose columns have fixed names", errUsage)
+	}
+	res, err := c.run(e)
+	if err != nil {
+		return err
+	}
+	ref, err := verifier.File(c.File, c.Key, c.Partitions, verifier.Rule{Window: c.Window, Lateness: c.Lateness, Threshold: c.Threshold})
+	if err != nil {
+		return err
+	}
+	diff := verifier.Compare(ref.Result(), res.Alerts)
+	accounts := ref.In == res.EventsIn && ref.Counted == res.Counted && ref.Late == res.Late && ref.Invalid == res.Invalid
+	if c.JSON {
+		if err := json.NewEncoder(e.stdout).Encode(diff); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(e.stdout, "%d rows in the reference: %d missing, %d wrong, %d extra\n", diff.Rows, diff.Missing, diff.Wrong, diff.Extra)
+		for _, x := range diff.Examples {
+			fmt.Fprintln(e.stdout, "  "+x)
+		}
+	}
+	if !accounts {
+		fmt.Fprintf(e.stderr, "spate: events in/counted/late/invalid: reference %d/%d/%d/%d, pipeline %d/%d/%d/%d\n",
+			ref.In, ref.Counted, ref.Late, ref.Invalid, res.EventsIn, res.Counted, res.Late, res.Invalid)
+	}
+	if !diff.Exact() || !accounts {
+		return errDiffers
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"spate/services/alerter"
+	"spate/services/detector"
+	"spate/services/router"
+	"spate/shared/alert"
+	"spate/shared/ops"
+	"spate/shared/store/sqlite"
+)
+
+// serve runs a service beside the server that tells of it.
+func serve(e *env, server *ops.Server, log *slog.Logger, service func(context.Context) error) error {
+	log.Info("serving /metrics, /healthz, /readyz", "address", server.Addr())
+	ctx, cancel := context.WithCancel(e.ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error {
+		defer cancel()
+		return service(ctx)
+	})
+	return g.Wait()
+}
+
+type routeCommand struct {
+	ruleFlags
+	kafkaFlags
+	httpFlags
+	Instance string `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Name of this router among all, the same after a restart. Default: the host's name and a number."`
+}
+
+func (c *routeCommand) Run(e *env) error {
+	log := e.logger(slog.LevelInfo).With("service", "router")
+	r := c.rule()
+	cfg := router.Config{
+		Kafka: c.config(), Layout: c.layout(), Fields: r.Fields, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead,
+		Instance: c.Instance, Log: log,
+	}
+	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
+		return err
+	}
+	server, err := ops.Listen(c.HTTP)
+	if err != nil {
+		return err
+	}
+	cfg.Registry, cfg.Status = server.Registry, server.Service("router")
+	return serve(e, server, log, func(ctx context.Context) error { return router.Run(ctx, cfg) })
+}
+
+type detectCommand struct {
+	ruleFlags
+	kafkaFlags
+	httpFlags
+	Advertise string `env:"SPATE_ADVERTISE" placeholder:"HOST:PORT" help:"Address under which spate user reaches this detector. Default: that of --http."`
+}
+
+func (c *detectCommand) Run(e *env) error {
+	log := e.logger(slog.LevelInfo).With("service", "detector")
+	r := c.rule()
+	cfg := detector.Config{Kafka: c.config(), Layout: c.layout(), Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions, Log: log}
+	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
+		return err
+	}
+	server, err := ops.Listen(c.HTTP)
+	if err != nil {
+		return err
+	}
+	cfg.Registry, cfg.Status, cfg.Address = server.Registry, server.Service("detector"), c.Advertise
+	if cfg.Address == "" {
+		cfg.Address = server.Addr()
+	}
+	d, err := detector.New(cfg)
+	if err != nil {
+		return err
+	}
+	server.Handle(d.Handler())
+	return serve(e, server, log, d.Run)
+}
+
+type alertCommand struct {
+	kafkaFlags
+	httpFlags
+	databaseFlags
+	JSON bool `name:"json" help:"Print alerts as JSON lines."`
+}
+
+// databaseFlags say where alerts are kept.
+type databaseFlags struct {
+	DatabaseURL string `name:"database-url" env:"SPATE_DATABASE_URL" placeholder:"PATH" help:"SQLite file that keeps the alerts, as a path or sqlite:///path. Default: spate.db in the state directory."`
+}
+
+func (f databaseFlags) path(state string) (string, error) {
+	if f.DatabaseURL != "" {
+		return sqlite.Path(f.DatabaseURL)
+	}
+	return filepath.Join(state, "spate.db"), nil
+}
+
+func (c *alertCommand) Run(e *env) error {
+	log := e.logger(slog.LevelInfo).With("service", "alerter")
+	if err := usage(errors.Join(c.check(e.mode), c.config().Validate())); err != nil {
+		return err
+	}
+	state, err := stateDir()
+	if err != nil {
+		return err
+	}
+	path, err := c.path(state)
+	if err != nil {
+		return usage(err)
+	}
+	if c.DatabaseURL == "" {
+		if err := os.MkdirAll(state, 0o700); err != nil {
+			return err
+		}
+	}
+	st, err := sqlite.Open(e.ctx, path)
+	if err != nil {
+		return err
+	}
+	server, err := ops.Listen(c.HTTP)
+	if err != nil {
+		return errors.Join(err, st.Close())
+	}
+	log.Info("alerts are kept in " + path)
+	view := newView(e.stdout, c.JSON)
+	cfg := alerter.Config{
+		Kafka: c.config(), Layout: c.layout(), Store: st, Print: func(r alert.Record) { view.alert(r) },
+		Log: log, Registry: server.Registry, Status: server.Service("alerter"),
+	}
+	err = serve(e, server, log, func(ctx context.Context) error { return alerter.Run(ctx, cfg) })
+	return errors.Join(err, st.Close())
+}

@@ -1,0 +1,51 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"spate/services/embedded"
+	"spate/shared/alert"
+)
+
+type upCommand struct {
+	ruleFlags
+	kafkaFlags
+	httpFlags
+	databaseFlags
+	State  string `env:"SPATE_STATE" placeholder:"DIR" help:"Directory of the topics and the database. Default: spate in your state directory ($XDG_STATE_HOME)."`
+	Listen string `env:"SPATE_LISTEN" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Where the embedded broker listens; any Kafka client can write to it."`
+	JSON   bool   `name:"json" help:"Print alerts as JSON lines."`
+}
+
+func (c *upCommand) Run(e *env) error {
+	log := e.logger(slog.LevelInfo)
+	var err error
+	if c.State == "" {
+		if c.State, err = stateDir(); err != nil {
+			return err
+		}
+	}
+	cfg := embedded.Config{Rule: c.rule(), State: c.State, Listen: c.Listen, HTTP: c.HTTP, Partitions: c.Partitions, Topic: c.Topic, Log: log}
+	if e.mode != "embedded" {
+		cfg.Brokers = c.Brokers
+	}
+	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
+		return err
+	}
+	if cfg.Database, err = c.path(c.State); err != nil {
+		return usage(err)
+	}
+	view := newView(e.stdout, c.JSON)
+	cfg.Print = func(r alert.Record) { view.alert(r) }
+	return embedded.Up(e.ctx, cfg, func(i embedded.Info) {
+		fmt.Fprintf(e.stderr, `
+spate is up. Write events to topic %q of any Kafka client at %s, for example:
+    spate simulate --time now --brokers %s
+Alerts are printed here and kept in %s
+http://%s has /metrics, /healthz, /readyz. Ctrl-C ends it; nothing is lost.
+
+`, c.Topic, i.Brokers, i.Brokers, i.Database, i.HTTP)
+	})
+}

@@ -1,0 +1,53 @@
+package console
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"spate/services/detector"
+	"spate/shared/activity"
+	"spate/shared/kafka"
+)
+
+type userCommand struct {
+	ID      string   `arg:"" help:"User, as the events have it."`
+	Brokers []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers. Default: the broker of spate up, 127.0.0.1:9092."`
+	Topic   string   `env:"SPATE_TOPIC" default:"activity" help:"Topic that the events come in."`
+	JSON    bool     `name:"json" help:"Print JSON, a line for each user that has this name (a number and a string can)."`
+}
+
+func (c *userCommand) Run(e *env) error {
+	k := kafkaFlags{Brokers: c.Brokers, Topic: c.Topic}
+	if err := usage(k.config().Validate()); err != nil {
+		return err
+	}
+	users, err := detector.Ask(e.ctx, k.config(), kafka.NamesFor(c.Topic), c.ID)
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		if c.JSON {
+			if err := json.NewEncoder(e.stdout).Encode(u); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(e.stdout, "user %s (partition %d)", activity.UserText(u.UserID), u.Partition)
+		if u.Watermark != nil {
+			fmt.Fprintf(e.stdout, ", windows are closed up to %s", u.Watermark.Format(time.RFC3339Nano))
+		}
+		fmt.Fprintln(e.stdout)
+		if len(u.Windows) == 0 {
+			fmt.Fprintln(e.stdout, "  no open window")
+		}
+		for _, w := range u.Windows {
+			fmt.Fprintf(e.stdout, "  %s - %s  %d events", w.WindowStart.Format(time.RFC3339), w.WindowEnd.Format("15:04:05"), w.Count)
+			if w.AlertID != "" {
+				fmt.Fprintf(e.stdout, "  alert %s", w.AlertID)
+			}
+			fmt.Fprintln(e.stdout)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package console
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/term"
+
+	"spate/shared/activity"
+	"spate/shared/alert"
+)
+
+// view prints alerts as they come, a line each.
+type view struct {
+	mu    sync.Mutex
+	w     io.Writer
+	json  bool
+	color bool
+	last  error
+}
+
+func newView(w io.Writer, json bool) *view {
+	f, ok := w.(*os.File)
+	return &view{w: w, json: json, color: ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""}
+}
+
+const (
+	red    = "\x1b[31m"
+	yellow = "\x1b[33m"
+	dim    = "\x1b[2m"
+	plain  = "\x1b[0m"
+)
+
+func (v *view) paint(s, c string) string {
+	if !v.color {
+		return s
+	}
+	return c + s + plain
+}
+
+func (v *view) alert(r alert.Record) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.json {
+		b, err := r.Encode()
+		if err == nil {
+			_, err = fmt.Fprintf(v.w, "%s\n", b)
+		}
+		v.last = err
+		return
+	}
+	severity := v.paint(fmt.Sprintf("%-8s", r.Severity), yellow)
+	if r.Severity == alert.Critical {
+		severity = v.paint(fmt.Sprintf("%-8s", r.Severity), red)
+	}
+	count := fmt.Sprintf("%d events", r.Count)
+	if r.State == alert.Opened {
+		count += " so far"
+	}
+	const clock = "15:04:05"
+	_, v.last = fmt.Fprintf(v.w, "%s %s  user %-12s window %s - %s  %s  %s\n", severity, fmt.Sprintf("%-6s", r.State), activity.UserText(r.UserID),
+		r.WindowStart.Format(clock), r.WindowEnd.Format(clock), count, v.paint(r.ID, dim))
+}

@@ -1,0 +1,172 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/services/simulator"
+	"spate/shared/activity"
+	"spate/shared/alert"
+	"spate/shared/kafka"
+	"spate/shared/store"
+)
+
+// ReplayConfig says what to replay.
+type ReplayConfig struct {
+	Rule
+	// File is a CSV file as the simulator takes it.
+	File string
+	// Key is the field that the events are keyed by: category_id, user_id or none.
+	Key        string
+	Partitions int32
+	// Brokers are those of a Kafka to replay through, with topics of its own that are deleted afterwards; empty is the embedded one.
+	Brokers  []string
+	Progress io.Writer // may be nil
+	Log      *slog.Logger
+}
+
+// Validate reports every problem at once; it does no I/O.
+func (c ReplayConfig) Validate() error {
+	var errs []error
+	if c.Partitions < 1 {
+		errs = append(errs, fmt.Errorf("partitions: %d is below 1", c.Partitions))
+	}
+	return errors.Join(append(errs, Config{Rule: c.Rule, Partitions: c.Partitions}.Validate())...)
+}
+
+// ReplayResult is what a replay found.
+type ReplayResult struct {
+	EventsIn int64   `json:"events_in"`
+	Counted  int64   `json:"counted"`
+	Late     int64   `json:"late"`
+	Invalid  int64   `json:"invalid"`
+	Opened   int64   `json:"opened"`
+	Closed   int64   `json:"closed"`
+	ElapsedS float64 `json:"elapsed_s"`
+	// Skipped are lines of the file that are no rows, the last one if it is cut among them. They never were events.
+	Skipped int64 `json:"skipped"`
+
+	// Alerts are the closed ones, by window and user.
+	Alerts []alert.Record `json:"-"`
+}
+
+// Replay runs a file through the whole pipeline as fast as it can, to the end of every window. Nothing in it depends on the clock: there
+// is no idleness, and any event time is accepted.
+func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
+	if err := cfg.Validate(); err != nil {
+		return ReplayResult{}, err
+	}
+	began := time.Now()
+	dir, err := os.MkdirTemp("", "spate-replay-")
+	if err != nil {
+		return ReplayResult{}, fmt.Errorf("replay: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	cfg.IdleTimeout, cfg.MaxAhead = 0, 0
+	topic := kafka.DefaultTopic
+	if len(cfg.Brokers) > 0 {
+		topic = "spate-replay-" + strings.ToLower(rand.Text()[:12])
+	}
+	s, err := start(ctx, Config{Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Brokers: cfg.Brokers, Partitions: cfg.Partitions, Topic: topic, Log: cfg.Log})
+	if err != nil {
+		return ReplayResult{}, fmt.Errorf("replay: %w", err)
+	}
+	defer s.stop()
+	if len(cfg.Brokers) > 0 {
+		defer s.deleteTopics()
+	}
+	sim := simulator.Default()
+	sim.File, sim.Key, sim.Topic, sim.Speed = cfg.File, cfg.Key, topic, 0
+	sim.Kafka, sim.Log, sim.Progress = s.kafka, cfg.Log, cfg.Progress
+	sent, err := simulator.Run(ctx, sim)
+	if err == nil && sent.Interrupted {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = s.drained(ctx)
+	}
+	if err != nil {
+		return ReplayResult{}, fmt.Errorf("replay: %w", err)
+	}
+	res := s.result()
+	res.Skipped = sent.Skipped + sent.Cut
+	if res.EventsIn != sent.Sent {
+		return res, fmt.Errorf("replay: %d events were sent, %d are accounted for", sent.Sent, res.EventsIn)
+	}
+	if res.Alerts, err = s.closed(ctx); err != nil {
+		return res, fmt.Errorf("replay: %w", err)
+	}
+	res.ElapsedS = math.Round(time.Since(began).Seconds()*1000) / 1000
+	return res, nil
+}
+
+func (s *stack) result() ReplayResult {
+	return ReplayResult{
+		EventsIn: s.routed.In.Load(), Counted: s.routed.Counted.Load(), Late: s.routed.Late.Load(), Invalid: s.routed.Invalid.Load(),
+		Opened: s.detected.Opened.Load(), Closed: s.detected.Closed.Load(),
+	}
+}
+
+// closed returns the closed alerts of the database by window and user.
+func (s *stack) closed(ctx context.Context) ([]alert.Record, error) {
+	var out []alert.Record
+	for a, err := range s.store.Alerts(ctx, store.Filter{State: alert.Closed}) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a.Record)
+	}
+	slices.SortFunc(out, func(a, b alert.Record) int {
+		return cmp.Or(a.WindowStart.Compare(b.WindowStart), compareUsers(a.UserID, b.UserID))
+	})
+	return out, nil
+}
+
+// compareUsers orders numbers by value, before strings, which go by text.
+func compareUsers(a, b []byte) int {
+	an, bn := a[0] != '"', b[0] != '"'
+	switch {
+	case an != bn:
+		if an {
+			return -1
+		}
+		return 1
+	case an:
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(string(a), string(b)))
+	}
+	return cmp.Compare(activity.UserText(a), activity.UserText(b))
+}
+
+// deleteTopics removes what a replay made on somebody's Kafka.
+func (s *stack) deleteTopics() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cl, err := kgo.NewClient(s.kafka.Options()...)
+	if err != nil {
+		s.cfg.Log.Warn("delete topics of the replay", "error", err)
+		return
+	}
+	defer cl.Close()
+	s.cancel()
+	n := s.layout.Names
+	adm := kadm.NewClient(cl)
+	if _, err := adm.DeleteTopics(ctx, n.Activity, n.Keyed, n.Late, n.DLQ, n.Alerts, n.Table()); err != nil {
+		s.cfg.Log.Warn("delete topics of the replay", "error", err)
+	}
+	if _, err := adm.DeleteGroups(ctx, n.RouterGroup, n.DetectorGroup, n.AlerterGroup); err != nil {
+		s.cfg.Log.Warn("delete groups of the replay", "error", err)
+	}
+}

@@ -1,0 +1,265 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/services/alerter"
+	"spate/services/detector"
+	"spate/services/router"
+	"spate/shared/activity"
+	"spate/shared/alert"
+	"spate/shared/kafka"
+	"spate/shared/ops"
+	"spate/shared/store/sqlite"
+	"spate/shared/window"
+)
+
+// Rule is what the pipeline looks for; the services' own settings say more of each.
+type Rule struct {
+	Fields      activity.Fields
+	Window      time.Duration
+	Lateness    time.Duration
+	IdleTimeout time.Duration
+	MaxAhead    time.Duration
+	Threshold   int64
+	Critical    int64
+	Transitions []alert.State
+}
+
+// Config of the whole pipeline in one process.
+type Config struct {
+	Rule
+	// State is the directory of the broker's topics and of the database; empty keeps the topics in memory.
+	State string
+	// Database is the path of the SQLite file; empty is spate.db in the state directory.
+	Database string
+	// Brokers are those of a Kafka to use; empty starts the embedded one, which listens on Listen.
+	Brokers []string
+	Listen  string
+	// HTTP is where the pages for operators are.
+	HTTP       string
+	Partitions int32
+	Topic      string
+	// Print, if set, is told of each alert that is new or has moved on, when it is stored.
+	Print func(alert.Record)
+	Log   *slog.Logger
+}
+
+// Validate reports every problem at once; it does no I/O.
+func (c Config) Validate() error {
+	errs := []error{
+		router.Config{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:0"}}, Fields: c.Fields, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead}.Validate(),
+		detector.Config{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:0"}}, Threshold: c.Threshold, Critical: c.Critical, Transitions: c.Transitions}.Validate(),
+	}
+	if c.Partitions < 0 || c.Partitions > 256 {
+		errs = append(errs, fmt.Errorf("partitions: %d is not between 0 (as they are) and 256", c.Partitions))
+	}
+	return errors.Join(errs...)
+}
+
+// stack is the running pipeline.
+type stack struct {
+	cfg    Config
+	broker *broker
+	server *ops.Server
+	store  *sqlite.Store
+	db     string // path of the database
+	kafka  kafka.Config
+	layout kafka.Layout
+
+	routed   router.Counts
+	detected detector.Counts
+	drain    chan struct{} // closed: the input has ended
+
+	cancel  context.CancelFunc
+	serving context.CancelFunc
+	wg      sync.WaitGroup
+	failed  chan error
+}
+
+// start brings everything up: what fails to, fails here.
+func start(ctx context.Context, cfg Config) (_ *stack, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &stack{cfg: cfg, drain: make(chan struct{}), failed: make(chan error, 4)}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	s.kafka = kafka.Config{Brokers: cfg.Brokers}
+	if len(cfg.Brokers) == 0 {
+		if s.broker, err = startBroker(cfg.Listen, cfg.State, cfg.Log); err != nil {
+			return nil, err
+		}
+		s.kafka.Brokers = []string{s.broker.addr}
+	}
+	if s.server, err = ops.Listen(cfg.HTTP); err != nil {
+		return nil, err
+	}
+	if s.db = cfg.Database; s.db == "" {
+		s.db = filepath.Join(cfg.State, "spate.db")
+	}
+	if s.store, err = sqlite.Open(ctx, s.db); err != nil {
+		return nil, err
+	}
+	s.layout = kafka.Layout{Names: kafka.NamesFor(cfg.Topic), Partitions: cfg.Partitions}
+	if err := s.makeTopics(ctx); err != nil {
+		return nil, err
+	}
+	det, err := detector.New(detector.Config{
+		Kafka: s.kafka, Layout: s.layout, Threshold: cfg.Threshold, Critical: cfg.Critical, Transitions: cfg.Transitions,
+		Address: s.server.Addr(), Log: cfg.Log.With("service", "detector"), Registry: s.server.Registry, Status: s.server.Service("detector"), Counts: &s.detected,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.server.Handle(det.Handler())
+
+	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.serving = cancel
+	s.run(sctx, s.server.Run)
+	wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.cancel = cancel
+	s.run(wctx, det.Run)
+	rcfg := router.Config{
+		Kafka: s.kafka, Layout: s.layout, Fields: cfg.Fields, Window: cfg.Window, Lateness: cfg.Lateness, IdleTimeout: cfg.IdleTimeout, MaxAhead: cfg.MaxAhead,
+		Instance: s.instance(), Drain: s.drain,
+		Log: cfg.Log.With("service", "router"), Registry: s.server.Registry, Status: s.server.Service("router"), Counts: &s.routed,
+	}
+	s.run(wctx, func(ctx context.Context) error { return router.Run(ctx, rcfg) })
+	acfg := alerter.Config{
+		Kafka: s.kafka, Layout: s.layout, Store: s.store, Print: cfg.Print,
+		Log: cfg.Log.With("service", "alerter"), Registry: s.server.Registry, Status: s.server.Service("alerter"),
+	}
+	s.run(wctx, func(ctx context.Context) error { return alerter.Run(ctx, acfg) })
+	return s, nil
+}
+
+func (s *stack) run(ctx context.Context, f func(context.Context) error) {
+	s.wg.Go(func() {
+		if err := f(ctx); err != nil {
+			s.failed <- err
+		}
+	})
+}
+
+// instance names the router: the embedded broker has no other, a Kafka may.
+func (s *stack) instance() string {
+	if s.broker != nil {
+		return "spate-router-embedded"
+	}
+	return ""
+}
+
+// makeTopics makes them before the services ask for them all at once, and before a client may write.
+func (s *stack) makeTopics(ctx context.Context) error {
+	cl, err := kgo.NewClient(s.kafka.Options()...)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer cl.Close()
+	_, _, err = s.layout.EnsureWhenReady(ctx, cl, s.kafka.Brokers, s.cfg.Log)
+	return err
+}
+
+// stop ends the services, then what they stand on.
+func (s *stack) stop() {
+	s.cancel()
+	s.serving()
+	s.wg.Wait()
+	s.release()
+}
+
+func (s *stack) release() {
+	if s.store != nil {
+		if err := s.store.Close(); err != nil {
+			s.cfg.Log.Error("close database", "error", err)
+		}
+	}
+	if s.broker != nil {
+		s.broker.Close()
+	}
+}
+
+// drained waits until everything that was in the topic of events when the drain channel was closed has become stored alerts.
+func (s *stack) drained(ctx context.Context) error {
+	close(s.drain)
+	cl, err := kgo.NewClient(s.kafka.Options()...)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	for {
+		done, err := s.finished(ctx, adm)
+		if err != nil {
+			return err
+		}
+		if done {
+			return nil
+		}
+		t := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case err := <-s.failed:
+			t.Stop()
+			return err
+		case <-t.C:
+		}
+	}
+}
+
+// finished tells whether every partition of the detector has closed its last window, and the alerter stored every alert.
+func (s *stack) finished(ctx context.Context, adm *kadm.Client) (bool, error) {
+	n := s.layout.Names
+	positions, err := adm.FetchOffsets(ctx, n.DetectorGroup)
+	if err != nil {
+		return false, fmt.Errorf("fetch the detector's offsets: %w", err)
+	}
+	keyed, err := adm.ListCommittedOffsets(ctx, n.Keyed)
+	if err != nil {
+		return false, fmt.Errorf("list offsets: %w", err)
+	}
+	for p := range int32(len(keyed[n.Keyed])) {
+		o, ok := positions.Lookup(n.Keyed, p)
+		if !ok {
+			return false, nil
+		}
+		pos, err := window.ParsePosition(o.At, o.Metadata)
+		if err != nil {
+			return false, err
+		}
+		if pos.Watermark() != window.EndOfTime {
+			return false, nil
+		}
+	}
+	stored, err := adm.FetchOffsets(ctx, n.AlerterGroup)
+	if err != nil {
+		return false, fmt.Errorf("fetch the alerter's offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, n.Alerts)
+	if err != nil {
+		return false, fmt.Errorf("list offsets: %w", err)
+	}
+	done := true
+	ends.Each(func(e kadm.ListedOffset) {
+		o, ok := stored.Lookup(n.Alerts, e.Partition)
+		if e.Offset > 0 && (!ok || o.At < e.Offset) {
+			done = false
+		}
+	})
+	return done, nil
+}

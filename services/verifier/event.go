@@ -1,0 +1,196 @@
+package verifier
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// maxUser is the longest user token of an event, bytes.
+const maxUser = 256
+
+// AddJSON takes the next event of a source partition as its record's value has it: an object with user_id, a number or a string, and a
+// time, which is txn_timestamp unless that is absent or null, then event_time; a string or epoch milliseconds. It tells whether the
+// event is late; what is no event is counted as invalid.
+func (r *Reference) AddJSON(partition int32, value []byte) (late bool) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(value, &members) != nil {
+		r.AddInvalid()
+		return false
+	}
+	user, ok := userOfJSON(members["user_id"])
+	if !ok {
+		r.AddInvalid()
+		return false
+	}
+	for _, name := range []string{"txn_timestamp", "event_time"} {
+		if token := members[name]; len(token) > 0 && string(token) != "null" {
+			if ms, ok := timeOfJSON(token); ok {
+				return r.Add(partition, user, ms)
+			}
+			break
+		}
+	}
+	r.AddInvalid()
+	return false
+}
+
+// addText takes an event whose columns are text. An empty txn is absent.
+func (r *Reference) addText(partition int32, user, txn, event string) {
+	token, ok := userOfText(user)
+	if txn == "" {
+		txn = event
+	}
+	ms, timed := parseTime(txn)
+	if !ok || !timed {
+		r.AddInvalid()
+		return
+	}
+	r.Add(partition, token, ms)
+}
+
+// userOfText returns the token that a producer writes for the text of a column: a number if it is one in JSON.
+func userOfText(text string) (token string, ok bool) {
+	if text == "" {
+		return "", false
+	}
+	token = text
+	if !isNumber(text) {
+		token = quote(text)
+	}
+	return token, len(token) <= maxUser
+}
+
+func userOfJSON(token json.RawMessage) (string, bool) {
+	if isNumber(string(token)) {
+		return string(token), len(token) <= maxUser
+	}
+	if len(token) < 3 || token[0] != '"' || !utf8.Valid(token) || loneSurrogate(token) {
+		return "", false
+	}
+	var text string
+	if json.Unmarshal(token, &text) != nil {
+		return "", false
+	}
+	quoted := quote(text)
+	return quoted, len(quoted) <= maxUser
+}
+
+// isNumber tells whether s is a JSON number and nothing else.
+func isNumber(s string) bool {
+	if s == "" || s[0] != '-' && !isDigits(s[:1]) || !isDigits(s[len(s)-1:]) {
+		return false
+	}
+	return json.Valid([]byte(s))
+}
+
+// quote returns text as a JSON string.
+func quote(text string) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(text); err != nil {
+		panic(err) // a string always encodes
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// loneSurrogate tells whether a JSON string has an escaped half of a character. Decoding replaces it, so two users could become one.
+func loneSurrogate(token []byte) bool {
+	unit := func(s []byte) (rune, bool) { // of an escape \uXXXX at the beginning of s
+		if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+			return 0, false
+		}
+		n, err := strconv.ParseUint(string(s[2:6]), 16, 16)
+		return rune(n), err == nil
+	}
+	for i := 0; i < len(token); i++ {
+		if token[i] != '\\' {
+			continue
+		}
+		if one, ok := unit(token[i:]); ok && utf16.IsSurrogate(one) {
+			two, ok := unit(token[i+6:])
+			if !ok || utf16.DecodeRune(one, two) == utf8.RuneError {
+				return true
+			}
+			i += 6
+		}
+		i++ // what is escaped, a backslash too
+	}
+	return false
+}
+
+func timeOfJSON(token json.RawMessage) (int64, bool) {
+	var text string
+	if token[0] == '"' {
+		if json.Unmarshal(token, &text) != nil {
+			return 0, false
+		}
+		return parseTime(text)
+	}
+	ms, err := strconv.ParseInt(string(token), 10, 64)
+	return ms, err == nil && inRange(ms)
+}
+
+// parseTime returns the epoch milliseconds of RFC 3339 or of the data set's "2006-01-02 15:04:05 UTC". The zone may be missing, which is
+// UTC; date and time are set apart by T or a space. Fractions of up to 9 digits are cut off after the millisecond.
+func parseTime(s string) (int64, bool) {
+	const form = "2006-01-02 15:04:05"
+	if len(s) < len(form) || !strings.ContainsRune("Tt ", rune(s[10])) {
+		return 0, false
+	}
+	// All digits in their places: time.Parse would take "1:02:03" too.
+	for i, c := range []byte(s[:len(form)]) {
+		if isDigits(form[i:i+1]) != isDigits(string(rune(c))) {
+			return 0, false
+		}
+	}
+	t, err := time.Parse(form, s[:10]+" "+s[11:len(form)])
+	if err != nil {
+		return 0, false
+	}
+	ms := t.UnixMilli()
+	zone := s[len(form):]
+	if strings.HasPrefix(zone, ".") {
+		n := 1
+		for n < len(zone) && isDigits(zone[n:n+1]) {
+			n++
+		}
+		if n < 2 || n > 10 {
+			return 0, false
+		}
+		milli, _ := strconv.Atoi((zone[1:n] + "00")[:3])
+		ms += int64(milli)
+		zone = zone[n:]
+	}
+	switch zone {
+	case "", "Z", "z", " UTC":
+	default:
+		if len(zone) != len("+00:00") || !isDigits(zone[1:3]) || !isDigits(zone[4:]) || zone[3] != ':' {
+			return 0, false
+		}
+		hours, _ := strconv.Atoi(zone[1:3])
+		minutes, _ := strconv.Atoi(zone[4:])
+		east := int64(hours*60+minutes) * 60_000
+		switch {
+		case hours > 23 || minutes > 59:
+			return 0, false
+		case zone[0] == '+':
+			ms -= east
+		case zone[0] == '-':
+			ms += east
+		default:
+			return 0, false
+		}
+	}
+	return ms, inRange(ms)
+}
+
+// inRange refuses times before 1970 and after the year 9999.
+func inRange(ms int64) bool {
+	return ms >= 0 && ms < time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+}

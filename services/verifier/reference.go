@@ -1,0 +1,112 @@
+package verifier
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Rule is what is looked for: more than Threshold events of one user in one tumbling window. Window and Lateness are whole milliseconds.
+type Rule struct {
+	Window, Lateness time.Duration
+	Threshold        int64
+}
+
+// Row is one result: a user and a window with more than the threshold.
+type Row struct {
+	User        string // JSON token: a number as it was written, or a quoted string
+	WindowStart int64  // epoch milliseconds
+	Count       int64
+}
+
+// Reference counts the rows of one log. In = Counted + Late + Invalid.
+type Reference struct {
+	In, Counted, Late, Invalid int64
+
+	rule   Rule
+	newest map[int32]int64 // highest event time by partition
+	counts map[pane]int64
+	last   pane
+}
+
+type pane struct {
+	user  string
+	start int64
+}
+
+// NewReference returns a reference that has seen nothing. It panics if the window is shorter than a millisecond.
+func NewReference(rule Rule) *Reference {
+	if rule.Window < time.Millisecond {
+		panic("verifier: the window is shorter than a millisecond")
+	}
+	return &Reference{rule: rule, newest: make(map[int32]int64), counts: make(map[pane]int64)}
+}
+
+// Add takes the next event of a source partition; user is its JSON token, tsMS not negative. It tells whether the event is late: the
+// highest time before it in its partition, minus the lateness, has reached the last millisecond of its window.
+func (r *Reference) Add(partition int32, user string, tsMS int64) (late bool) {
+	r.In++
+	size := r.rule.Window.Milliseconds()
+	start := tsMS - tsMS%size
+	newest, any := r.newest[partition]
+	if any && newest-r.rule.Lateness.Milliseconds() >= start+size-1 {
+		r.Late++
+		return true
+	}
+	if !any || tsMS > newest {
+		r.newest[partition] = tsMS
+	}
+	r.Counted++
+	r.last = pane{user, start}
+	r.counts[r.last]++
+	return false
+}
+
+// Last returns the user and the window of the event counted last.
+func (r *Reference) Last() (user string, windowStart int64) { return r.last.user, r.last.start }
+
+// AddInvalid takes what is no event.
+func (r *Reference) AddInvalid() {
+	r.In++
+	r.Invalid++
+}
+
+// Result returns the rows above the threshold, by window start, then user.
+func (r *Reference) Result() []Row {
+	var rows []Row
+	for p, n := range r.counts {
+		if n > r.rule.Threshold {
+			rows = append(rows, Row{p.user, p.start, n})
+		}
+	}
+	slices.SortFunc(rows, compareRows)
+	return rows
+}
+
+func compareRows(a, b Row) int {
+	return cmp.Or(cmp.Compare(a.WindowStart, b.WindowStart), compareUsers(a.User, b.User))
+}
+
+// compareUsers orders numbers by value and everything else, also numbers of the same value, by its text. Strings begin with a quote and
+// so come before all numbers.
+func compareUsers(a, b string) int {
+	if isDigits(a) && isDigits(b) { // of any length; without leading zeros, as in JSON
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	}
+	x, aerr := strconv.ParseFloat(a, 64)
+	y, berr := strconv.ParseFloat(b, 64)
+	if aerr == nil && berr == nil && x != y {
+		return cmp.Compare(x, y)
+	}
+	return cmp.Compare(a, b)
+}
+
+func isDigits(s string) bool {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
