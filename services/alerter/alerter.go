@@ -19,6 +19,9 @@ const (
 	// tick is how often the broker is looked after when no alert comes.
 	tick = 250 * time.Millisecond
 
+	// fetchWait is how long the broker holds a fetch that finds nothing. A partition that is taken over is fetched only after that.
+	fetchWait = 500 * time.Millisecond
+
 	sessionTimeout   = 6 * time.Second // Apache Kafka's lower bound by default
 	rebalanceTimeout = 15 * time.Second
 	commitTimeout    = 5 * time.Second
@@ -93,6 +96,7 @@ func (s *session) run(ctx context.Context) error {
 		kgo.HeartbeatInterval(time.Second),
 		kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.FetchMaxBytes(8<<20),
+		kgo.FetchMaxWait(fetchWait),
 		kgo.OnPartitionsAssigned(s.assigned),
 		kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.revoked),
 	)...)

@@ -17,16 +17,18 @@ type simulateCommand struct {
 	JSON    bool     `name:"json" help:"Print what was sent as JSON."`
 }
 
+// Validate is called by kong when all flags are there.
+func (c *simulateCommand) Validate() error {
+	c.Kafka = kafkaFlags{Brokers: c.Brokers}.config()
+	return c.Config.Validate()
+}
+
 func (c *simulateCommand) Run(e *env) error {
 	cfg := c.Config
 	cfg.Log = e.logger(slog.LevelInfo)
-	cfg.Kafka = kafkaFlags{Brokers: c.Brokers}.config()
 	cfg.Stdout = e.stdout
 	if !c.Quiet {
 		cfg.Progress = e.stderr
-	}
-	if err := usage(cfg.Validate()); err != nil {
-		return err
 	}
 	res, err := simulator.Run(e.ctx, cfg)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/services/alerter"
@@ -225,9 +226,9 @@ func (s *stack) drained(ctx context.Context) error {
 // finished tells whether every partition of the detector has closed its last window, and the alerter stored every alert.
 func (s *stack) finished(ctx context.Context, adm *kadm.Client) (bool, error) {
 	n := s.layout.Names
-	positions, err := adm.FetchOffsets(ctx, n.DetectorGroup)
+	positions, err := fetchOffsets(ctx, adm, n.DetectorGroup)
 	if err != nil {
-		return false, fmt.Errorf("fetch the detector's offsets: %w", err)
+		return false, err
 	}
 	keyed, err := adm.ListCommittedOffsets(ctx, n.Keyed)
 	if err != nil {
@@ -246,9 +247,9 @@ func (s *stack) finished(ctx context.Context, adm *kadm.Client) (bool, error) {
 			return false, nil
 		}
 	}
-	stored, err := adm.FetchOffsets(ctx, n.AlerterGroup)
+	stored, err := fetchOffsets(ctx, adm, n.AlerterGroup)
 	if err != nil {
-		return false, fmt.Errorf("fetch the alerter's offsets: %w", err)
+		return false, err
 	}
 	ends, err := adm.ListEndOffsets(ctx, n.Alerts)
 	if err != nil {
@@ -262,4 +263,16 @@ func (s *stack) finished(ctx context.Context, adm *kadm.Client) (bool, error) {
 		}
 	})
 	return done, nil
+}
+
+// fetchOffsets returns what a group committed; a group that never committed is none yet.
+func fetchOffsets(ctx context.Context, adm *kadm.Client, group string) (kadm.OffsetResponses, error) {
+	offsets, err := adm.FetchOffsets(ctx, group)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch offsets of group %s: %w", group, err)
+	}
+	return offsets, nil
 }

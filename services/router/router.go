@@ -29,6 +29,10 @@ const (
 	// tick is how often silence is looked at.
 	tick = 250 * time.Millisecond
 
+	// fetchMaxWait bounds how long a partition that was taken over waits for its first fetch: the client lets a long poll for the
+	// others finish first.
+	fetchMaxWait = 500 * time.Millisecond
+
 	transactionTimeout = 6 * time.Second // how long a dead router can hold readers back
 	sessionTimeout     = 6 * time.Second // Apache Kafka's lower bound by default
 )
@@ -121,7 +125,7 @@ func (s *session) run(ctx context.Context) error {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // they move the position, which tells whether a partition is read to its end
-		kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxBytes(16<<20),
+		kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxBytes(16<<20),
 		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error { return s.sources.fetched(r) }),
 		kgo.OnPartitionsRevoked(revoked), kgo.OnPartitionsLost(revoked),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),

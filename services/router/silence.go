@@ -2,10 +2,12 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"spate/shared/window"
 )
@@ -85,6 +87,9 @@ func (s *session) readToEnd(ctx context.Context, parts []int32, owned map[int32]
 func (s *session) fetchForeign(ctx context.Context, owned map[int32]*source) (map[int32]window.Peer, error) {
 	names := s.cfg.Layout.Names
 	offsets, err := s.adm.FetchOffsets(ctx, names.RouterGroup)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fetch states of other routers: %w", err)
 	}
@@ -157,7 +162,9 @@ func (s *session) drained(ctx context.Context) bool {
 	}
 	atEnd, err := s.readToEnd(ctx, parts, owned)
 	if err != nil {
-		s.cfg.Log.Warn("cannot tell whether the input is read to its end", "error", err)
+		if ctx.Err() == nil {
+			s.cfg.Log.Warn("cannot tell whether the input is read to its end", "error", err)
+		}
 		return false
 	}
 	return len(atEnd) == len(parts)

@@ -48,8 +48,8 @@ type Config struct {
 	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Largest record batch, bytes; not above the topic's max.message.bytes, or the broker refuses it."`
 
 	TimeMode string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event time: ${enum}."`
-	Speed    float64       `name:"speed" env:"SPATE_SPEED" default:"1" xor:"pace" help:"Replay speed by event time: 1 is real time, 0 as fast as possible."`
-	Rate     float64       `name:"rate" env:"SPATE_RATE" default:"0" xor:"pace" help:"Send at this many events per second of wall clock, whatever their times; 0 is off."`
+	Speed    float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed by event time: 1 is real time, 0 as fast as possible."`
+	Rate     float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send at this many events per second of wall clock, whatever their times; 0 is off."`
 	Disorder time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time below this, in event time."`
 
 	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 is no bound."`

@@ -44,7 +44,7 @@ func TestUserOfText(t *testing.T) {
 	for in, want := range map[string]string{
 		"520088904": "520088904", "0": "0", "-1.5e+3": "-1.5e+3", "9007199254740993": "9007199254740993",
 		"007": `"007"`, "1.": `"1."`, " 1": `" 1"`, "1 ": `"1 "`, "+1": `"+1"`, "0x1": `"0x1"`, "Inf": `"Inf"`, "1_0": `"1_0"`, "-": `"-"`, "1\n": `"1\n"`,
-		"a\"b": `"a\"b"`, "<&>": `"<&>"`, "ü": `"ü"`, "a\xffb": `"a\ufffdb"`, "null": `"null"`, "{}": `"{}"`,
+		"a\"b": `"a\"b"`, "<&>": `"<&>"`, "ü": `"ü"`, "a\xff\xfeb": "\"a\ufffd\ufffdb\"", "null": `"null"`, "{}": `"{}"`,
 		strings.Repeat("1", 256): strings.Repeat("1", 256), strings.Repeat("a", 254): `"` + strings.Repeat("a", 254) + `"`,
 	} {
 		if got, ok := userOfText(in); !ok || got != want {

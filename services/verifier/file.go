@@ -214,22 +214,23 @@ func (l *lineReader) split(line string) (fields []string, ok bool, err error) {
 	var more []string
 	for {
 		fields, open, ok := splitRecord(record)
-		if !open {
-			return fields, ok, nil
+		if ok {
+			return fields, true, nil
 		}
-		next, err := l.next()
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, false, err
+		var next string
+		if open && len(record) <= maxRecord {
+			next, err = l.next()
+			if err != nil && !errors.Is(err, io.EOF) {
+				return nil, false, err
+			}
 		}
-		if err == nil {
-			more = append(more, next)
-			record += next
-		}
-		if err != nil || len(record) > maxRecord {
+		if next == "" { // a stray quote costs its line, not those that follow
 			slices.Reverse(more)
 			l.pushed = append(l.pushed, more...)
 			return nil, false, nil
 		}
+		more = append(more, next)
+		record += next
 	}
 }
 

@@ -78,8 +78,8 @@ func User(token json.RawMessage) (string, error) {
 	return string(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), nil
 }
 
-// Contradiction returns why the record next cannot be about the stored alert, or nil if it only repeats or comes late. Adapters call it
-// for records that changed nothing.
+// Contradiction returns why the record next cannot be about the stored alert, or nil if it only repeats or comes late. It looks at rule,
+// user, window, state and count, which Prepare has made comparable. Adapters call it for records that changed nothing.
 func Contradiction(stored, next alert.Record) error {
 	switch {
 	case stored.Rule != next.Rule || string(stored.UserID) != string(next.UserID) ||

@@ -370,3 +370,12 @@ func (u *user) decode(b []byte) error {
 	}
 	return d.err("user state")
 }
+
+// Each calls f for every window in the table. The pane's evidence is shared with the table.
+func (t *Table) Each(f func(user string, p Pane)) {
+	for _, u := range t.users {
+		for _, p := range u.panes {
+			f(u.key, p)
+		}
+	}
+}

@@ -95,6 +95,7 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 		kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(500*time.Millisecond), // a partition that was taken over waits for a long poll of the others to end
 		kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxBytes(16<<20),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsAssigned(m.assigned),
@@ -278,7 +279,7 @@ func (g *Group) newSession(ctx context.Context, cl *kgo.Client, parts []int32) (
 	defer cancel()
 	adm := kadm.NewClient(cl)
 	committed, err := adm.FetchOffsets(rctx, g.group)
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // a group that never committed
 		return nil, fmt.Errorf("fetch offsets: %w", err)
 	}
 	ends, err := adm.ListCommittedOffsets(rctx, g.cfg.Topic)

@@ -19,6 +19,9 @@ const (
 
 	selectAlert = `SELECT ` + columns + ` FROM alert`
 
+	// selectIdentity is what tells a repetition from a contradiction.
+	selectIdentity = `SELECT rule, user_id, state, count, window_start_ms, window_end_ms FROM alert WHERE id = ?`
+
 	// upsert changes one row or none. What moves is decided here, in the statement, so no other process can come between.
 	upsert = `INSERT INTO alert (` + columns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, CASE ?4 WHEN 'closed' THEN ?13 END)
 ON CONFLICT (id) DO UPDATE SET
@@ -80,11 +83,15 @@ func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record)
 	if err != nil || n > 0 {
 		return n > 0, nil, err
 	}
-	stored, err := scan(get.QueryRowContext(ctx, r.ID))
-	if err != nil {
+	var stored alert.Record
+	var user string
+	var start, end int64
+	if err := get.QueryRowContext(ctx, r.ID).Scan(&stored.Rule, &user, &stored.State, &stored.Count, &start, &end); err != nil {
 		return false, nil, err
 	}
-	return false, store.Contradiction(stored.Record, r), nil
+	stored.UserID = json.RawMessage(user)
+	stored.WindowStart, stored.WindowEnd = time.UnixMilli(start).UTC(), time.UnixMilli(end).UTC()
+	return false, store.Contradiction(stored, r), nil
 }
 
 // Alerts implements store.Store.

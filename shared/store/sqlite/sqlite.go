@@ -64,7 +64,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.upsert, err = s.write.PrepareContext(ctx, upsert); err != nil {
 		return err
 	}
-	if s.get, err = s.write.PrepareContext(ctx, selectAlert+" WHERE id = ?"); err != nil {
+	if s.get, err = s.write.PrepareContext(ctx, selectIdentity); err != nil {
 		return err
 	}
 	if s.read, err = sql.Open("sqlite", dsn(s.path, url.Values{"_query_only": {"1"}})); err != nil {

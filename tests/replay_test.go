@@ -1,0 +1,139 @@
+package tests
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// run runs a command to its end and returns its standard output; it must end with the given code.
+func run(t *testing.T, wantCode int, args ...string) []byte {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = os.Environ()
+	out, err := cmd.Output()
+	if code := cmd.ProcessState.ExitCode(); code != wantCode {
+		var stderr []byte
+		if e, ok := err.(*exec.ExitError); ok {
+			stderr = e.Stderr
+		}
+		t.Fatalf("spate %v: exit %d, want %d: %v\n%s%s", args, code, wantCode, err, out, tail(stderr, 20))
+	}
+	return out
+}
+
+// flinkRow is a result as Flink printed it for the original's SQL.
+type flinkRow struct {
+	User  json.RawMessage `json:"user_id"`
+	Start string          `json:"window_start"`
+	End   string          `json:"window_end"`
+	Count int64           `json:"num_actions_per_watermark"`
+}
+
+func rows(t *testing.T, path string) (out []flinkRow) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var r flinkRow
+		if err := json.Unmarshal(s.Bytes(), &r); err != nil {
+			t.Fatal(err)
+		}
+		// Flink writes its times without a zone.
+		r.Start, r.End = r.Start[:19], r.End[:19]
+		out = append(out, r)
+	}
+	return out
+}
+
+// TestReplayGivesFlinksRows holds the whole pipeline against what Apache Flink answered to the original's SQL, row by row and in order.
+func TestReplayGivesFlinksRows(t *testing.T) {
+	for _, c := range []struct {
+		in, want   string
+		partitions int
+	}{
+		{"golden/in-order.csv.gz", "golden/in-order.flink.jsonl", 1},
+		{"golden/in-order.csv.gz", "golden/in-order.flink.jsonl", 4},
+		{"golden/in-order.csv.gz", "golden/in-order.flink.jsonl", 16},
+		{"golden/late.csv.gz", "golden/late.flink-on-event.jsonl", 1}, // late rows depend on the partitions; Flink had one
+	} {
+		t.Run(c.in+"/"+strconv.Itoa(c.partitions), func(t *testing.T) {
+			alerts := filepath.Join(t.TempDir(), "alerts.jsonl")
+			want := rows(t, sharedFile(t, c.want))
+			out := run(t, 0, "replay", "-q", "--json", "--partitions", strconv.Itoa(c.partitions), "--alerts", alerts, sharedFile(t, c.in))
+			if d := cmp.Diff(want, rows(t, alerts)); d != "" {
+				t.Errorf("(-flink +spate): %s", d)
+			}
+			var res struct {
+				In      int64 `json:"events_in"`
+				Counted int64 `json:"counted"`
+				Late    int64 `json:"late"`
+				Invalid int64 `json:"invalid"`
+				Closed  int64 `json:"closed"`
+			}
+			if err := json.Unmarshal(out, &res); err != nil {
+				t.Fatal(err)
+			}
+			if res.In != 50_000 || res.Counted+res.Late+res.Invalid != res.In || res.Closed != int64(len(want)) {
+				t.Errorf("accounts: %s", out)
+			}
+		})
+	}
+}
+
+// TestVerify runs every click file, and generated traffic that comes out of order, through pipelines of several shapes.
+func TestVerify(t *testing.T) {
+	generated := filepath.Join(t.TempDir(), "traffic.csv")
+	run(t, 0, "simulate", "--quiet", "--speed", "0", "-n", "60000", "--disorder", "9s", "--seed", "11", "--out", generated)
+	late := filepath.Join(t.TempDir(), "late.csv")
+	run(t, 0, "simulate", "--quiet", "--speed", "0", "-n", "60000", "--disorder", "40s", "--seed", "12", "--out", late)
+	files := []string{generated, late}
+	data, err := filepath.Glob(filepath.Join(filepath.Dir(sharedFile(t, "data/cosmetics-2019-10-head-9col.csv")), "*.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, data...) {
+		for _, partitions := range []string{"1", "4", "16"} {
+			for _, key := range []string{"category_id", "user_id", "none"} {
+				t.Run(filepath.Base(file)+"/"+partitions+"/"+key, func(t *testing.T) {
+					out := run(t, 0, "verify", "-q", "--json", "--partitions", partitions, "--key", key, file)
+					t.Logf("%s", out)
+				})
+			}
+		}
+	}
+}
+
+// TestReplayIsTheSameEveryTime: late rows included, and whatever the batches were.
+func TestReplayIsTheSameEveryTime(t *testing.T) {
+	file := sharedFile(t, "golden/late.csv.gz")
+	var first []byte
+	for _, partitions := range []string{"4", "4"} {
+		out := run(t, 0, "replay", "-q", "--partitions", partitions, "--alerts", "-", file)
+		if first == nil {
+			first = out
+		} else if d := cmp.Diff(string(first), string(out)); d != "" {
+			t.Errorf("two replays differ: %s", d)
+		}
+	}
+	if len(first) == 0 {
+		t.Error("no alerts")
+	}
+}
