@@ -284,3 +284,9 @@ func reference(t *testing.T, brokers, topic string, rule verifier.Rule) *verifie
 }
 
 func adminOf(cl *kgo.Client) *kadm.Client { return kadm.NewClient(cl) }
+
+// parsePosition returns the offset below which a detector has told everything.
+func parsePosition(o kadm.OffsetResponse) (int64, error) {
+	p, err := window.ParsePosition(o.At, o.Metadata)
+	return p.Next, err
+}

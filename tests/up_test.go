@@ -39,7 +39,7 @@ func TestUpLosesNothing(t *testing.T) {
 	up := spate(t, "up", env, "up", "--state", state, "--listen", addr).start()
 	cl := connect(t, addr)
 	eventually(t, 20*time.Second, "topics are made", func() bool { return topicExists(t, cl, names.Activity) })
-	traffic := spate(t, "traffic", []string{"SPATE_BROKERS=" + addr}, "simulate", "--time", "now", "--event-rate", "2000", "--duration", "20s", "--quiet").start()
+	traffic := spate(t, "traffic", []string{"SPATE_BROKERS=" + addr}, "simulate", "--time", "now", "--event-rate", "2000", "--users", "40000", "--duration", "20s", "--quiet").start()
 	pause := func(d time.Duration) {
 		select {
 		case <-time.After(d):

@@ -144,7 +144,7 @@ func (s *session) run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { kafka.Watch(wctx, plain, s.cfg.Log, s.cfg.Status.Hold) })
 	s.cfg.Log.Info("router started", "instance", s.cfg.Instance, "topic", names.Activity, "partitions", total, "keyed_partitions", keyed,
-		"window", s.cfg.Window, "lateness", s.cfg.Lateness, "idle_timeout", s.cfg.IdleTimeout)
+		"window", s.cfg.Window.String(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
 	return s.loop(ctx)
 }
 
