@@ -51,7 +51,11 @@ func backlogCost(t *testing.T, brokers string, n int, share float64) float64 {
 	if _, _, err := (kafka.Layout{Names: names, Partitions: 4}).Ensure(ctx, adm); err != nil {
 		t.Fatal(err)
 	}
-	defer adm.DeleteTopics(context.Background(), names.Activity, names.Keyed, names.Late, names.DLQ, names.Alerts, names.Table())
+	defer func() {
+		if _, err := adm.DeleteTopics(context.Background(), names.Activity, names.Keyed, names.Late, names.DLQ, names.Alerts, names.Table()); err != nil {
+			t.Logf("delete topics: %v", err)
+		}
+	}()
 	rng := rand.New(rand.NewPCG(1, 2))
 	base := time.Date(2019, 11, 1, 0, 0, 0, 0, time.UTC)
 	for i := range n {

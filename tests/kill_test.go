@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,12 +32,32 @@ func TestKilledServices(t *testing.T) {
 			// The group must be able to notice a kill (6 s) before the next: kfake keeps a member for ever that dies while it joins.
 			every = 8 * time.Second
 		}
-		testKilledServices(t, brokers, every)
+		testFaults(t, brokers, 10, every, func(p *process) string {
+			p.kill()
+			p.start()
+			return "killed"
+		})
 	})
 }
 
-func testKilledServices(t *testing.T, brokers string, every time.Duration) {
-	const kills = 10
+// TestZombies freezes services for longer than their sessions last: others take over, and then the frozen one wakes up and believes that
+// everything is still its own.
+func TestZombies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute a broker")
+	}
+	onBrokers(t, func(t *testing.T, brokers string) {
+		testFaults(t, brokers, 4, 11*time.Second, func(p *process) string {
+			p.signal(syscall.SIGSTOP)
+			<-time.After(8 * time.Second) // the session times out after 6 s
+			p.signal(syscall.SIGCONT)
+			return "froze"
+		})
+	})
+}
+
+// testFaults lets traffic flow while a fault befalls one service after another.
+func testFaults(t *testing.T, brokers string, faults int, every time.Duration, fault func(*process) string) {
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 1))
 	t.Logf("seed %d", seed)
@@ -45,7 +66,8 @@ func testKilledServices(t *testing.T, brokers string, every time.Duration) {
 	db := filepath.Join(t.TempDir(), "alerts.db")
 	env := []string{"SPATE_BROKERS=" + brokers, "SPATE_TOPIC=" + names.Activity, "SPATE_LATENESS=5s", "SPATE_IDLE_TIMEOUT=3s", "SPATE_THRESHOLD=3", "SPATE_DATABASE_URL=" + db, "SPATE_PARTITIONS=4"}
 	victims := []*process{
-		spate(t, "router", env, "route", "--instance", names.Activity).start(),
+		spate(t, "router-1", env, "route", "--instance", names.Activity+"-1").start(),
+		spate(t, "router-2", env, "route", "--instance", names.Activity+"-2").start(),
 		spate(t, "detector-1", env, "detect").start(),
 		spate(t, "detector-2", env, "detect").start(),
 		spate(t, "alerter", env, "alert").start(),
@@ -53,19 +75,19 @@ func testKilledServices(t *testing.T, brokers string, every time.Duration) {
 	cl := connect(t, brokers)
 	eventually(t, 30*time.Second, "topics are made", func() bool { return topicExists(t, cl, names.Activity) })
 
-	load := (kills + 1) * every
+	load := time.Duration(faults+2) * every
 	traffic := spate(t, "traffic", env, "simulate", "--time", "now", "--event-rate", "20000", "--users", "300000", "--threshold", "5", "--duration", load.String(), "--seed", fmt.Sprint(rng.IntN(1000)), "--quiet", "--json").start()
-	order := rng.Perm(kills)
-	for i := range kills {
+	order := rng.Perm(faults)
+	next := time.Now()
+	for i := range faults {
+		next = next.Add(every)
 		select {
-		case <-time.After(every - every/5 + time.Duration(rng.Int64N(int64(2*every/5)))): // the moment is what is random here
+		case <-time.After(time.Until(next) + time.Duration(rng.Int64N(int64(every/5)))): // the moment is what is random here
 		case <-traffic.done:
 			t.Fatalf("traffic ended early: %v", traffic.err)
 		}
 		v := victims[order[i]%len(victims)]
-		v.kill()
-		v.start()
-		t.Logf("killed %s", v.name)
+		t.Logf("%s %s", fault(v), v.name)
 	}
 	if err := traffic.wait(load); err != nil {
 		t.Fatal(err)

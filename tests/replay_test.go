@@ -2,8 +2,10 @@ package tests
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,7 +30,8 @@ func run(t *testing.T, wantCode int, args ...string) []byte {
 	out, err := cmd.Output()
 	if code := cmd.ProcessState.ExitCode(); code != wantCode {
 		var stderr []byte
-		if e, ok := err.(*exec.ExitError); ok {
+		var e *exec.ExitError
+		if errors.As(err, &e) {
 			stderr = e.Stderr
 		}
 		t.Fatalf("spate %v: exit %d, want %d: %v\n%s%s", args, code, wantCode, err, out, tail(stderr, 20))
@@ -135,5 +138,19 @@ func TestReplayIsTheSameEveryTime(t *testing.T) {
 	}
 	if len(first) == 0 {
 		t.Error("no alerts")
+	}
+}
+
+// TestManyUsersInOneTransaction: a backlog of nothing but different users makes batches as large as they get. They once were packed into
+// more than the broker takes, so that the transaction was aborted, and the same again, for ever.
+func TestManyUsersInOneTransaction(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "crowd.csv")
+	run(t, 0, "simulate", "--quiet", "--speed", "0", "--event-rate", "400000", "--users", "6000000", "-n", "600000", "--attackers", "none", "--out", file)
+	p := spate(t, "replay", nil, "replay", "--quiet", "--json", "--partitions", "1", file).start()
+	if err := p.wait(2 * time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if out := p.output(t); !bytes.Contains(out, []byte(`"counted":600000`)) || bytes.Contains(out, []byte("aborted")) {
+		t.Errorf("%s", tail(out, 5))
 	}
 }

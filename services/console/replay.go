@@ -11,6 +11,7 @@ import (
 	"spate/services/embedded"
 	"spate/services/verifier"
 	"spate/shared/alert"
+	"spate/shared/kafka"
 )
 
 // replayFlags are those of replay and verify.
@@ -18,7 +19,7 @@ type replayFlags struct {
 	ruleFlags
 	File       string   `arg:"" help:"CSV file of clicks (plain, .gz, .zip)."`
 	Partitions int32    `env:"SPATE_PARTITIONS" default:"4" help:"Partitions of the topics."`
-	Key        string   `enum:"category_id,user_id,none" default:"category_id" help:"Field that keys the events: ${enum}."`
+	Key        string   `env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"Field that keys the events: ${enum}."`
 	Brokers    []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Replay through this Kafka, in topics of its own that are deleted afterwards. Default: a broker inside the process."`
 	Alerts     string   `placeholder:"PATH" help:"Write the closed alerts here, as JSON lines by window and user; - is standard output."`
 	Quiet      bool     `short:"q" help:"Show no progress."`
@@ -26,6 +27,9 @@ type replayFlags struct {
 }
 
 func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
+	if c.Partitions == 0 {
+		c.Partitions = kafka.DefaultPartitions
+	}
 	cfg := embedded.ReplayConfig{Rule: c.rule(), File: c.File, Key: c.Key, Partitions: c.Partitions, Log: e.logger(slog.LevelWarn)}
 	if e.mode != "embedded" {
 		cfg.Brokers = c.Brokers

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,9 @@ func (c Config) Validate() error {
 	}
 	if len(c.Transitions) == 0 {
 		errs = append(errs, errors.New("transitions: none given; use opened,closed or closed"))
+	}
+	if len(c.Transitions) > 0 && !slices.Contains(c.Transitions, alert.Closed) {
+		errs = append(errs, errors.New("transitions: closed is missing, without which no alert has its exact count; use opened,closed or closed"))
 	}
 	for _, t := range c.Transitions {
 		if t.Rank() == 0 {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,7 +30,7 @@ type ReplayConfig struct {
 	File string
 	// Key is the field that the events are keyed by: category_id, user_id or none.
 	Key        string
-	Partitions int32
+	Partitions int32 // 0 is the default
 	// Brokers are those of a Kafka to replay through, with topics of its own that are deleted afterwards; empty is the embedded one.
 	Brokers  []string
 	Progress io.Writer // may be nil
@@ -40,11 +39,7 @@ type ReplayConfig struct {
 
 // Validate reports every problem at once; it does no I/O.
 func (c ReplayConfig) Validate() error {
-	var errs []error
-	if c.Partitions < 1 {
-		errs = append(errs, fmt.Errorf("partitions: %d is below 1", c.Partitions))
-	}
-	return errors.Join(append(errs, Config{Rule: c.Rule, Partitions: c.Partitions}.Validate())...)
+	return Config{Rule: c.Rule, Partitions: c.Partitions}.Validate()
 }
 
 // ReplayResult is what a replay found.

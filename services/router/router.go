@@ -130,7 +130,7 @@ func (s *session) run(ctx context.Context) error {
 		kgo.OnPartitionsRevoked(revoked), kgo.OnPartitionsLost(revoked),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
-		kgo.ProducerBatchMaxBytes(maxRecordBytes),
+		kgo.ProducerBatchMaxBytes(kafka.ProducerBatchMaxBytes),
 		kgo.MaxBufferedRecords(100_000), kgo.MaxBufferedBytes(256<<20),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 	)...)

@@ -24,8 +24,6 @@ const (
 const (
 	// maxValueBytes is how much of a value the side topics keep.
 	maxValueBytes = 2 << 20
-	// maxRecordBytes has room for such a value, its key and headers.
-	maxRecordBytes = 4<<20 - 64<<10
 	// maxKeyBytes is how much of a key they keep.
 	maxKeyBytes = 1 << 20
 )

@@ -203,7 +203,6 @@ func closeSource(src Source) {
 type retimer struct {
 	mode   string
 	now    func() time.Time
-	window int64 // not 0: move by whole windows only
 
 	started  bool
 	baseMS   int64 // event time that becomes toMS

@@ -57,7 +57,9 @@ func TestFileForms(t *testing.T) {
 	gz := func(s string) []byte {
 		var b bytes.Buffer
 		w := gzip.NewWriter(&b)
-		w.Write([]byte(s))
+		if _, err := w.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
 		w.Close()
 		return b.Bytes()
 	}
@@ -69,7 +71,9 @@ func TestFileForms(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.Write([]byte(files[i+1]))
+			if _, err := f.Write([]byte(files[i+1])); err != nil {
+				t.Fatal(err)
+			}
 		}
 		w.Close()
 		return b.Bytes()

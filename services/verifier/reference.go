@@ -49,12 +49,12 @@ func (r *Reference) Add(partition int32, user string, tsMS int64) (late bool) {
 	r.In++
 	size := r.rule.Window.Milliseconds()
 	start := tsMS - tsMS%size
-	newest, any := r.newest[partition]
-	if any && newest-r.rule.Lateness.Milliseconds() >= start+size-1 {
+	newest, known := r.newest[partition]
+	if known && newest-r.rule.Lateness.Milliseconds() >= start+size-1 {
 		r.Late++
 		return true
 	}
-	if !any || tsMS > newest {
+	if !known || tsMS > newest {
 		r.newest[partition] = tsMS
 	}
 	r.Counted++
@@ -91,7 +91,7 @@ func compareRows(a, b Row) int {
 // compareUsers orders numbers by value and everything else, also numbers of the same value, by its text. Strings begin with a quote and
 // so come before all numbers.
 func compareUsers(a, b string) int {
-	if isDigits(a) && isDigits(b) { // of any length; without leading zeros, as in JSON
+	if isDigits(a) && isDigits(b) { // of known length; without leading zeros, as in JSON
 		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 	}
 	x, aerr := strconv.ParseFloat(a, 64)

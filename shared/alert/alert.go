@@ -37,6 +37,7 @@ func (s State) Rank() int {
 // Severity of an alert.
 type Severity string
 
+// The severities; [SeverityOf] tells which one applies.
 const (
 	Warning  Severity = "warning"
 	Critical Severity = "critical"

@@ -54,6 +54,12 @@ const DefaultPartitions = 4
 // maxMessageBytes lets 1 MiB events pass whatever the broker's default; late and dead ones travel with their headers.
 const maxMessageBytes = 2 << 20
 
+// maxBatchBytes is the limit of the topics that the router writes, so that a batch may hold such an event and more.
+const maxBatchBytes = 2 * maxMessageBytes
+
+// ProducerBatchMaxBytes is what the router may send at once; it stays below maxBatchBytes, which includes the batch's frame.
+const ProducerBatchMaxBytes = maxBatchBytes - 64<<10
+
 const day = 24 * time.Hour
 
 // Layout says how the topics of a pipeline are to be.
@@ -75,13 +81,13 @@ type topicSpec struct {
 func (l Layout) specs() []topicSpec {
 	n := l.Names
 	retain := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
-	size := strconv.Itoa(maxMessageBytes)
+	size, twice := strconv.Itoa(maxMessageBytes), strconv.Itoa(maxBatchBytes)
 	return []topicSpec{
 		// LogAppendTime: "too far in the future" is judged by the broker's clock, not by what a producer claims.
 		{n.Activity, false, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(7 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": size}},
-		{n.Keyed, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(2 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": size}},
-		{n.Late, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": strconv.Itoa(2 * maxMessageBytes)}},
-		{n.DLQ, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": strconv.Itoa(2 * maxMessageBytes)}},
+		{n.Keyed, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(2 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": twice}},
+		{n.Late, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
+		{n.DLQ, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
 		{n.Alerts, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(30 * day), "message.timestamp.type": "LogAppendTime"}},
 		// A checkpoint: one record a user, gone soon after the user's last window. goka accepts no other policy.
 		{n.Table(), true, map[string]string{"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": retain(10 * time.Minute), "delete.retention.ms": retain(time.Minute)}},
@@ -137,7 +143,7 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (sources, keyed in
 			return 0, 0, fmt.Errorf("%w: %s has %d partitions, %d are needed: set SPATE_PARTITIONS (--partitions) to %d, or stop everything and delete the topic", ErrLayout, s.name, got, want, got)
 		}
 	}
-	if err := l.checkPolicies(ctx, adm, specs); err != nil {
+	if err := l.checkConfigs(ctx, adm, specs); err != nil {
 		return 0, 0, err
 	}
 	return count[l.Names.Activity], want, nil
@@ -177,13 +183,13 @@ func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, parti
 	}
 }
 
-// checkPolicies refuses cleanup policies that lose data: compaction of a log, deletion from a table.
-func (l Layout) checkPolicies(ctx context.Context, adm *kadm.Client, specs []topicSpec) error {
+// checkConfigs refuses topics whose settings lose data, compaction of a log or deletion from a table, or would refuse what is written.
+func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client, specs []topicSpec) error {
 	var names []string
-	want := make(map[string]string)
+	want := make(map[string]topicSpec)
 	for _, s := range specs {
 		names = append(names, s.name)
-		want[s.name] = s.config["cleanup.policy"]
+		want[s.name] = s
 	}
 	configs, err := adm.DescribeTopicConfigs(ctx, names...)
 	if err != nil {
@@ -196,8 +202,21 @@ func (l Layout) checkPolicies(ctx context.Context, adm *kadm.Client, specs []top
 			continue
 		}
 		for _, kv := range c.Configs {
-			if kv.Key == "cleanup.policy" && kv.Value != nil && *kv.Value != want[c.Name] {
-				errs = append(errs, fmt.Errorf("%w: %s has cleanup.policy=%s, it must be %s", ErrLayout, c.Name, *kv.Value, want[c.Name]))
+			if kv.Value == nil {
+				continue
+			}
+			need := want[c.Name].config[kv.Key]
+			switch kv.Key {
+			case "cleanup.policy":
+				if *kv.Value != need {
+					errs = append(errs, fmt.Errorf("%w: %s has cleanup.policy=%s, it must be %s", ErrLayout, c.Name, *kv.Value, need))
+				}
+			case "max.message.bytes":
+				least, _ := strconv.Atoi(need) // "" is none
+				// What comes into the topic of events is its producers' business.
+				if got, err := strconv.Atoi(*kv.Value); err == nil && got < least && c.Name != l.Names.Activity {
+					errs = append(errs, fmt.Errorf("%w: %s has max.message.bytes=%d, it must be at least %d", ErrLayout, c.Name, got, least))
+				}
 			}
 		}
 	}

@@ -95,6 +95,7 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 		kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(),               // the ends of transactions, so that the end of the log is known when it is reached
 		kgo.FetchMaxWait(500*time.Millisecond), // a partition that was taken over waits for a long poll of the others to end
 		kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxBytes(16<<20),
 		kgo.BlockRebalanceOnPoll(),
@@ -455,6 +456,9 @@ func (c *claim) deliver(ctx context.Context, p kgo.FetchTopicPartition) {
 	c.high = p.HighWatermark
 	c.mu.Unlock()
 	for _, r := range p.Records {
+		if r.Attrs.IsControl() {
+			continue
+		}
 		c.tracker.deliver(r.Offset)
 		select {
 		case c.messages <- message(r):
