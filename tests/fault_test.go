@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -128,9 +129,44 @@ func TestMalformedRecords(t *testing.T) {
 // TestBrokerAway: without a broker the services wait for it and say so; when it goes while they run, they go on when it is back.
 func TestBrokerAway(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes half a minute")
+		t.Skip("takes half a minute a broker")
 	}
-	addr := freePort(t)
+	t.Run("kfake", func(t *testing.T) {
+		addr, dir := freePort(t), t.TempDir()
+		n := portOf(t, addr)
+		var c *kfake.Cluster
+		testBrokerAway(t, addr, func() {
+			var err error
+			if c, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(n), kfake.DataDir(dir)); err != nil {
+				t.Fatal(err)
+			}
+		}, func() { c.Close() })
+	})
+	t.Run("kafka", func(t *testing.T) {
+		up, down := sharedFile(t, "kafka/kafka-up"), sharedFile(t, "kafka/kafka-down")
+		addr, dir := freePort(t), t.TempDir()
+		script := func(args ...string) {
+			cmd := exec.Command(args[0], args[1:]...)
+			cmd.Env = append(os.Environ(), "KAFKA_CONTROLLER_PORT="+strconv.Itoa(portOf(t, freePort(t))))
+			// Not CombinedOutput: the broker inherits the pipe and keeps it open.
+			log, err := os.Create(filepath.Join(dir, "script.log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			cmd.Stdout, cmd.Stderr = log, log
+			if err := cmd.Run(); err != nil {
+				b, _ := os.ReadFile(log.Name())
+				t.Fatalf("%v: %v: %s", args, err, b)
+			}
+		}
+		t.Cleanup(func() { script(down, dir) })
+		testBrokerAway(t, addr, func() { script(up, strconv.Itoa(portOf(t, addr)), dir) }, func() { script(down, dir, "-9") })
+	})
+}
+
+func portOf(t *testing.T, addr string) int {
+	t.Helper()
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
@@ -139,14 +175,10 @@ func TestBrokerAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	open := func() *kfake.Cluster {
-		c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(n), kfake.DataDir(dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
+	return n
+}
+
+func testBrokerAway(t *testing.T, addr string, up, down func()) {
 	names := kafka.NamesFor(kafka.DefaultTopic)
 	db := filepath.Join(t.TempDir(), "alerts.db")
 	env := []string{"SPATE_BROKERS=" + addr, "SPATE_LATENESS=2s", "SPATE_IDLE_TIMEOUT=2s", "SPATE_DATABASE_URL=" + db}
@@ -162,7 +194,7 @@ func TestBrokerAway(t *testing.T) {
 			t.Errorf("%s: /healthz %d", s.name, code)
 		}
 	}
-	c := open()
+	up()
 	ready := func() bool {
 		for _, s := range services {
 			if code, _ := s.get(t, "/readyz"); code != http.StatusOK {
@@ -178,7 +210,7 @@ func TestBrokerAway(t *testing.T) {
 	case <-traffic.done:
 		t.Fatalf("traffic ended early: %v", traffic.err)
 	}
-	c.Close()
+	down()
 	eventually(t, 20*time.Second, "none is ready", func() bool {
 		for _, s := range services {
 			if code, _ := s.get(t, "/readyz"); code == http.StatusOK {
@@ -187,8 +219,7 @@ func TestBrokerAway(t *testing.T) {
 		}
 		return true
 	})
-	c = open()
-	defer func() { c.Close() }()
+	up()
 	eventually(t, 40*time.Second, "all are ready again", ready)
 	if err := traffic.wait(60 * time.Second); err != nil {
 		t.Fatal(err)
@@ -208,13 +239,12 @@ func TestBrokerAway(t *testing.T) {
 	checkLog(t, addr, names, ref, rule)
 	checkAlertTopic(t, addr, names, len(want))
 	// With the broker gone for good, they still end when they are told to.
-	c.Close()
+	down()
 	for _, s := range services {
 		if err := s.stop(10 * time.Second); err != nil {
 			t.Errorf("%s without a broker: %v", s.name, err)
 		}
 	}
-	c = open()
 }
 
 func (p *process) output(t *testing.T) []byte {
