@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -12,8 +13,8 @@ import (
 	"spate/shared/window"
 )
 
-// lookForSilence marks owned partitions idle that are read to their end and have had no event for the idle timeout, and renews what
-// is known of other routers' partitions if a promise depends on it.
+// lookForSilence marks owned partitions idle that are read to their end and have had no event for the idle timeout, takes that back from
+// those that hold something unread, and renews what is known of other routers' partitions if a promise depends on it.
 func (s *session) lookForSilence(ctx context.Context) error {
 	if s.cfg.IdleTimeout <= 0 {
 		return nil
@@ -23,24 +24,27 @@ func (s *session) lookForSilence(ctx context.Context) error {
 	parts, owned := s.sources.snapshot()
 	now := s.cfg.Now().UnixMilli()
 	var quiet []int32
-	idle := false
 	for _, p := range parts {
-		switch src := owned[p]; {
-		case src.now.Idle:
-			idle = true
-		case now-src.heard >= s.cfg.IdleTimeout.Milliseconds():
+		if src := owned[p]; src.now.Idle || now-src.heard >= s.cfg.IdleTimeout.Milliseconds() {
 			quiet = append(quiet, p)
 		}
 	}
-	if len(quiet) > 0 {
-		atEnd, err := s.readToEnd(ctx, quiet, owned)
-		if err != nil {
-			return err
+	if len(quiet) == 0 {
+		return nil
+	}
+	atEnd, err := s.readToEnd(ctx, quiet, owned)
+	if err != nil {
+		// What cannot be seen may hold something: nothing more is promised until it can.
+		for _, p := range quiet {
+			owned[p].now.Idle = false
 		}
-		for _, p := range atEnd {
-			owned[p].now.Idle = true
-			idle = true
-		}
+		return err
+	}
+	idle := false
+	for _, p := range quiet {
+		src := owned[p]
+		src.now.Idle = slices.Contains(atEnd, p)
+		idle = idle || src.now.Idle
 	}
 	if idle && len(parts) < int(s.sources.total) {
 		foreign, err := s.fetchForeign(ctx, owned)

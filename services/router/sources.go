@@ -67,7 +67,9 @@ func (s *sources) fetched(resp *kmsg.OffsetFetchResponse) error {
 		if err != nil {
 			return fmt.Errorf("state of partition %d: %w", p, err)
 		}
-		s.owned[p] = &source{committed: st, now: st, position: f.offset, settled: f.offset, heard: s.now()}
+		now := st
+		now.Idle = false // it may have got something since: this router has to see its end, and its silence, for itself
+		s.owned[p] = &source{committed: st, now: now, position: f.offset, settled: f.offset, heard: s.now()}
 	}
 	return nil
 }
@@ -100,6 +102,7 @@ func (s *sources) rollback() {
 	defer s.mu.Unlock()
 	for _, src := range s.owned {
 		src.now, src.position = src.committed, src.settled
+		src.now.Idle = false
 	}
 }
 

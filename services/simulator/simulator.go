@@ -201,8 +201,8 @@ func closeSource(src Source) {
 
 // retimer gives rows the time that the time mode asks for.
 type retimer struct {
-	mode   string
-	now    func() time.Time
+	mode string
+	now  func() time.Time
 
 	started  bool
 	baseMS   int64 // event time that becomes toMS
