@@ -2,6 +2,7 @@ package tests
 
 import (
 	"encoding/json"
+	"errors"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -70,7 +71,8 @@ func TestSettingsAreExplained(t *testing.T) {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			p := spate(t, "spate", []string{"SPATE_BROKERS="}, c.args...).start()
 			err := p.wait(20 * time.Second)
-			if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != 2 {
+			var e *exec.ExitError
+			if !errors.As(err, &e) || e.ExitCode() != 2 {
 				t.Errorf("exit: %v, want 2", err)
 			}
 			for _, s := range c.says {

@@ -72,7 +72,7 @@ func TestParseTime(t *testing.T) {
 
 // TestParseTimeEveryDay goes through the whole calendar, non-existing days included.
 func TestParseTimeEveryDay(t *testing.T) {
-	for year := 0; year <= 9999; year++ {
+	for year := range 10000 {
 		for month := 1; month <= 12; month++ {
 			first := time.Date(year, time.Month(month), 1, 0, 0, 0, 0, time.UTC)
 			for day := 28; day <= 32; day++ {

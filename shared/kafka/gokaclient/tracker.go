@@ -58,10 +58,3 @@ func (t *tracker) committable() int64 {
 	defer t.mu.Unlock()
 	return t.next
 }
-
-// waiting is how many messages are delivered and not part of the contiguous prefix.
-func (t *tracker) waiting() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.queue)
-}
