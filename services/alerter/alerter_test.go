@@ -307,7 +307,7 @@ func TestPoisonIsPassedOver(t *testing.T) {
 	other := storetest.Record("5", 0, alert.Closed)
 	other.Count = 777
 	odd := storetest.Record("6", 0, alert.Opened)
-	odd.Severity = "grave" // Parse lets it through, the schema does not
+	odd.Rule = "" // Parse lets it through, the store does not
 	b.produce(0, []byte("{"), []byte(nil), storetest.Record("5", 0, alert.Closed), other, odd, storetest.Record("7", 0, alert.Opened))
 	var mu sync.Mutex
 	var told, changed int
@@ -339,7 +339,7 @@ func TestPoisonIsPassedOver(t *testing.T) {
 	if told != 4 || changed != 2 {
 		t.Errorf("OnStored: %d records, %d changes", told, changed)
 	}
-	for _, part := range []string{"partition=0 offset=1", other.ID, "777", "grave"} {
+	for _, part := range []string{"partition=0 offset=1", other.ID, "777", "rule"} {
 		if !strings.Contains(l.logged(), part) {
 			t.Errorf("the log does not have %q:\n%s", part, l.logged())
 		}
