@@ -1,0 +1,108 @@
+package window
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// sampleBatches are what a router writes, with several users, windows and source partitions.
+func sampleBatches() (out [][]byte) {
+	c := NewCombiner(10)
+	for i := range int64(40) {
+		c.Add([]byte{'"', byte('a' + i%5), '"'}, Start(i, 10), i, int32(i%3), i)
+	}
+	c.Flush(2, func(u string) int32 { return int32(u[1]) % 2 }, 3, []Mark{{0, 12}, {2, -5}}, func(_ int32, b []byte) { out = append(out, slices.Clone(b)) })
+	return out
+}
+
+// FuzzApply: whatever is in the keyed log, a table neither panics nor grows beyond what the bytes can hold, and two tables agree.
+func FuzzApply(f *testing.F) {
+	for _, b := range sampleBatches() {
+		f.Add(b)
+		f.Add(b[:len(b)/2])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		one, two := NewTable(1), NewTable(1)
+		for i, batch := range append(sampleBatches(), b, b) {
+			v1, err1 := one.Apply(int64(i), batch, nil)
+			v2, err2 := two.Apply(int64(i), batch, nil)
+			if (err1 == nil) != (err2 == nil) || !cmp.Equal(v1, v2, cmp.AllowUnexported(Pane{})) {
+				t.Fatalf("two tables differ: %v %v", err1, err2)
+			}
+		}
+		if st := one.Stats(); st.Windows > 100+2*len(b) || st.Users > 100+2*len(b) {
+			t.Fatalf("%+v out of %d bytes", st, len(b))
+		}
+		one.Committed(one.Position(100))
+		one.Checkpoint(1000, func(key string, value []byte) {
+			if value == nil {
+				return
+			}
+			three := NewTable(1)
+			if err := three.Load(key, value); err != nil {
+				t.Fatalf("cannot load what was saved: %v", err)
+			}
+			if d := cmp.Diff(one.State(key), three.State(key)); d != "" {
+				t.Fatal(d)
+			}
+		})
+	})
+}
+
+func FuzzLoad(f *testing.F) {
+	table := NewTable(1)
+	for i, b := range sampleBatches() {
+		if _, err := table.Apply(int64(i), b, nil); err != nil {
+			f.Fatal(err)
+		}
+	}
+	table.Checkpoint(100, func(_ string, v []byte) { f.Add(slices.Clone(v)) })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		table := NewTable(1)
+		if table.Load("u", b) != nil {
+			return
+		}
+		table.Resume(Position{Next: 1 << 40})
+		if _, err := table.Apply(1<<40, sampleBatches()[0], nil); err != nil {
+			t.Fatal(err)
+		}
+		table.Committed(table.Position(1<<40 + 1))
+	})
+}
+
+func FuzzPosition(f *testing.F) {
+	md, err := Position{Replay: 5, Next: 9, Watermarks: []int64{NoTime, 7, EndOfTime}}.Metadata()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(md)
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParsePosition(5, s)
+		if err != nil {
+			return
+		}
+		again, err := p.Metadata()
+		if err != nil {
+			return // longer than a broker takes
+		}
+		back, err := ParsePosition(5, again)
+		if d := cmp.Diff(p, back); d != "" || err != nil {
+			t.Fatalf("%v %s", err, d)
+		}
+	})
+}
+
+func FuzzSource(f *testing.F) {
+	f.Add(Source{MaxTS: 5, Floor: NoTime, Idle: true}.Metadata())
+	f.Fuzz(func(t *testing.T, s string) {
+		src, err := ParseSource(s)
+		if err != nil {
+			return
+		}
+		if back, err := ParseSource(src.Metadata()); err != nil || back != src {
+			t.Fatalf("%+v came back as %+v, %v", src, back, err)
+		}
+	})
+}
