@@ -1,0 +1,255 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func TestMurmur2IsKafkas(t *testing.T) {
+	// From Apache Kafka's UtilsTest.
+	for in, want := range map[string]int32{"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536, "a-little-bit-longer-string": -1486304829, "abc": 479470107} {
+		if got := int32(murmur2([]byte(in))); got != want {
+			t.Errorf("murmur2(%q) = %d, want %d", in, got, want)
+		}
+	}
+}
+
+// TestPartitionersAgree: router, simulator, goka and Kafka's own clients must put a key into the same partition.
+func TestPartitionersAgree(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	topic := kgo.StickyKeyPartitioner(nil).ForTopic("t")
+	for range 50_000 {
+		key := make([]byte, 1+rng.IntN(40))
+		for i := range key {
+			key[i] = byte(rng.Uint32())
+		}
+		n := int32(1 + rng.IntN(64))
+		got := PartitionFor(key, n)
+		if want := topic.Partition(&kgo.Record{Key: key}, int(n)); got != int32(want) {
+			t.Fatalf("%x of %d: %d, franz-go has %d", key, n, got, want)
+		}
+		h := NewHasher() // as goka's Processor.hash does it
+		if _, err := h.Write(key); err != nil {
+			t.Fatal(err)
+		}
+		sum := int32(h.Sum32())
+		if sum < 0 {
+			sum = -sum
+		}
+		if want := sum % n; got != want {
+			t.Fatalf("%x of %d: %d, goka has %d", key, n, got, want)
+		}
+	}
+}
+
+func TestConfigIsExplained(t *testing.T) {
+	err := Config{Brokers: []string{"a:1", "b", ":9092"}}.Validate()
+	if err == nil || !strings.Contains(err.Error(), `"b"`) || !strings.Contains(err.Error(), `":9092"`) || strings.Contains(err.Error(), `"a:1"`) {
+		t.Errorf("%v", err)
+	}
+	if err := (Config{}).Validate(); err == nil || !strings.Contains(err.Error(), "SPATE_BROKERS") {
+		t.Errorf("%v", err)
+	}
+	if got := ParseBrokers(" a:1, ,b:2,"); len(got) != 2 || got[1] != "b:2" {
+		t.Errorf("%q", got)
+	}
+}
+
+func admin(t *testing.T, opts ...kfake.Opt) *kadm.Client {
+	t.Helper()
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	cl, err := kgo.NewClient(Config{Brokers: c.ListenAddrs()}.Options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return kadm.NewClient(cl)
+}
+
+func TestEnsureMakesTopics(t *testing.T) {
+	adm := admin(t)
+	l := Layout{Names: NamesFor("clicks"), Partitions: 3}
+	var wg sync.WaitGroup
+	for range 4 { // services start together
+		wg.Go(func() {
+			sources, keyed, err := l.Ensure(t.Context(), adm)
+			if err != nil || sources != 3 || keyed != 3 {
+				t.Errorf("%d %d %v", sources, keyed, err)
+			}
+		})
+	}
+	wg.Wait()
+	configs, err := adm.DescribeTopicConfigs(t.Context(), l.Names.Activity, l.Names.Keyed, l.Names.Table())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, c := range configs {
+		for _, kv := range c.Configs {
+			if kv.Value != nil {
+				got[c.Name+" "+kv.Key] = *kv.Value
+			}
+		}
+	}
+	for key, want := range map[string]string{
+		"clicks message.timestamp.type":              "LogAppendTime",
+		"clicks.keyed cleanup.policy":                "delete",
+		"clicks.keyed max.message.bytes":             strconv.Itoa(maxBatchBytes),
+		"spate-detector.clicks-table cleanup.policy": "compact",
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+}
+
+func TestEnsureRefuses(t *testing.T) {
+	names := NamesFor(DefaultTopic)
+	for _, c := range []struct {
+		name       string
+		partitions int32
+		topic      string
+		has        int32
+		config     map[string]string
+		says       string // empty: it fits
+	}{
+		{"another count than asked for", 4, names.Activity, 8, nil, "activity has 8 partitions, 4 are needed"},
+		{"a keyed topic of its own count", 4, names.Keyed, 2, nil, "activity.keyed has 2 partitions, 4 are needed"},
+		{"a table that does not match", 0, names.Table(), 7, nil, "spate-detector-table has 7 partitions, 4 are needed"},
+		{"a table that forgets", 4, names.Table(), 4, map[string]string{"cleanup.policy": "delete"}, "cleanup.policy=delete, it must be compact"},
+		{"a log that is compacted", 4, names.Keyed, 4, map[string]string{"cleanup.policy": "compact", "max.message.bytes": "9000000"}, "cleanup.policy=compact, it must be delete"},
+		{"a log that takes no batch", 4, names.Keyed, 4, map[string]string{"max.message.bytes": "1000"}, "max.message.bytes=1000, it must be at least"},
+		{"a topic of events as its producers made it", 0, names.Activity, 8, map[string]string{"max.message.bytes": "1000"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			adm := admin(t)
+			config := map[string]*string{}
+			for k, v := range c.config {
+				config[k] = kadm.StringPtr(v)
+			}
+			if c.topic == names.Table() && c.config == nil {
+				config["cleanup.policy"] = kadm.StringPtr("compact")
+			}
+			if _, err := adm.CreateTopic(t.Context(), c.has, 1, config, c.topic); err != nil {
+				t.Fatal(err)
+			}
+			_, _, err := Layout{Names: names, Partitions: c.partitions}.Ensure(t.Context(), adm)
+			switch {
+			case c.says == "" && err != nil:
+				t.Error(err)
+			case c.says != "" && (!errors.Is(err, ErrLayout) || !strings.Contains(err.Error(), c.says)):
+				t.Errorf("%v, want one that says %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestEnsureWaitsForTheBroker(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	port := ln.Addr().(*net.TCPAddr).Port
+	ln.Close()
+	cl, err := kgo.NewClient(Config{Brokers: []string{addr}}.Options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	var log logged
+	l := Layout{Names: NamesFor(DefaultTopic)}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	_, _, err = l.EnsureWhenReady(ctx, cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)))
+	cancel()
+	if err == nil {
+		t.Fatal("topics without a broker")
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := l.EnsureWhenReady(t.Context(), cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)))
+		done <- err
+	}()
+	log.wait(t, "broker does not answer")
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it does not see that the broker is there")
+	}
+}
+
+// logged collects log lines.
+type logged struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) wait(t *testing.T, what string) {
+	t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
+		l.mu.Lock()
+		ok := strings.Contains(l.b.String(), what)
+		l.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the log never says %q", what)
+		}
+	}
+}
+
+func TestInstance(t *testing.T) {
+	service := fmt.Sprintf("test-%d", time.Now().UnixNano())
+	one, release, err := Instance(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, release2, err := Instance(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release2()
+	if one == two {
+		t.Errorf("two processes are called %s", one)
+	}
+	release()
+	again, release3, err := Instance(service)
+	if err != nil || again != one {
+		t.Errorf("the next life is called %s, not %s: %v", again, one, err)
+	}
+	release3()
+}
