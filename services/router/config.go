@@ -37,7 +37,7 @@ type Config struct {
 	Registry prometheus.Registerer
 	Status   *ops.Status
 	Counts   *Counts          // optional
-	Now      func() time.Time // wall clock; time.Now if nil
+	Now      func() time.Time // the clock that silence is measured by; time.Now if nil
 }
 
 // Validate reports every problem at once; it does no I/O.

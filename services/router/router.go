@@ -149,14 +149,14 @@ func (s *session) run(ctx context.Context) error {
 }
 
 func (s *session) loop(ctx context.Context) error {
-	ticked := s.cfg.Now()
+	ticked := time.Now()
 	for ctx.Err() == nil {
 		f, err := s.poll(ctx, tick)
 		if err != nil {
 			return err
 		}
-		if now := s.cfg.Now(); now.Sub(ticked) >= tick {
-			ticked = now
+		if time.Since(ticked) >= tick {
+			ticked = time.Now()
 			s.gauges()
 			if err := s.lookForSilence(ctx); err != nil && ctx.Err() == nil {
 				s.cfg.Log.Warn("cannot tell which partitions are silent", "error", err)
@@ -204,14 +204,14 @@ func (s *session) transact(ctx context.Context, f kgo.Fetches) (bool, error) {
 		return false, fmt.Errorf("begin transaction: %w", err)
 	}
 	s.abort(nil)
-	began := s.cfg.Now()
+	began := time.Now()
 	for {
 		lag := s.take(ctx, f)
 		limit := gatherCaughtUp
 		if lag > backlog {
 			limit = gatherBacklog
 		}
-		left := limit - s.cfg.Now().Sub(began)
+		left := limit - time.Since(began)
 		if f == nil || left <= 0 || s.combiner.Panes() >= maxPanes || ctx.Err() != nil {
 			break
 		}
