@@ -67,9 +67,17 @@ func sharedFile(t *testing.T, name string) string {
 	return path
 }
 
-// onBrokers runs a test on an in-process broker, and on the real one that SPATE_TEST_BROKERS names.
-func onBrokers(t *testing.T, test func(t *testing.T, brokers string)) {
+// onBrokers runs a test on an in-process broker, and on the real one that SPATE_TEST_BROKERS names, one after the other.
+func onBrokers(t *testing.T, test func(t *testing.T, brokers string)) { onEach(t, false, test) }
+
+// onBrokersTogether is onBrokers for tests that mostly wait: it runs both at once.
+func onBrokersTogether(t *testing.T, test func(t *testing.T, brokers string)) { onEach(t, true, test) }
+
+func onEach(t *testing.T, together bool, test func(t *testing.T, brokers string)) {
 	t.Run("kfake", func(t *testing.T) {
+		if together {
+			t.Parallel()
+		}
 		c, err := kfake.NewCluster(kfake.NumBrokers(1))
 		if err != nil {
 			t.Fatal(err)
@@ -78,6 +86,9 @@ func onBrokers(t *testing.T, test func(t *testing.T, brokers string)) {
 		test(t, strings.Join(c.ListenAddrs(), ","))
 	})
 	t.Run("kafka", func(t *testing.T) {
+		if together {
+			t.Parallel()
+		}
 		brokers := os.Getenv("SPATE_TEST_BROKERS")
 		if brokers == "" {
 			missing(t, "SPATE_TEST_BROKERS does not name a Kafka")

@@ -80,7 +80,7 @@ func TestUpLosesNothing(t *testing.T) {
 	if d := verifier.Compare(want, got); !d.Exact() || len(want) == 0 {
 		t.Errorf("%+v", d)
 	}
-	checkLog(t, addr, names, ref, rule)
+	checkLog(t, addr, names, ref)
 	checkAlertTopic(t, addr, names, len(want))
 	up.signal(syscall.SIGINT)
 	if err := up.wait(10 * time.Second); err != nil {
@@ -114,7 +114,7 @@ func TestSecondUp(t *testing.T) {
 
 // TestQuietInputClosesWindows: when the input stops, every open window closes within size + lateness + idle timeout.
 func TestQuietInputClosesWindows(t *testing.T) {
-	onBrokers(t, func(t *testing.T, brokers string) {
+	onBrokersTogether(t, func(t *testing.T, brokers string) {
 		names := kafka.NamesFor(uniqueTopic(t))
 		db := filepath.Join(t.TempDir(), "alerts.db")
 		env := []string{"SPATE_BROKERS=" + brokers, "SPATE_TOPIC=" + names.Activity, "SPATE_WINDOW=4s", "SPATE_LATENESS=3s", "SPATE_IDLE_TIMEOUT=2s", "SPATE_DATABASE_URL=" + db}

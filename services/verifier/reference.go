@@ -73,10 +73,13 @@ func (r *Reference) AddInvalid() {
 }
 
 // Result returns the rows above the threshold, by window start, then user.
-func (r *Reference) Result() []Row {
+func (r *Reference) Result() []Row { return r.Above(r.rule.Threshold) }
+
+// Above returns the rows with more than n events; above 0 they are all.
+func (r *Reference) Above(above int64) []Row {
 	var rows []Row
 	for p, n := range r.counts {
-		if n > r.rule.Threshold {
+		if n > above {
 			rows = append(rows, Row{p.user, p.start, n})
 		}
 	}
