@@ -37,6 +37,8 @@ type program struct {
 	Detect detectCommand `cmd:"" group:"services" help:"Service: find the windows above the threshold."`
 	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store the alerts and print them."`
 
+	Migrate migrateCommand `cmd:"" help:"Look after the schema of the database of alerts."`
+
 	Completion kongplete.InstallCompletions `cmd:"" help:"Print what makes your shell complete spate's commands."`
 	Version    versionCommand               `cmd:"" help:"Print the version."`
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,7 +12,6 @@ import (
 	"spate/services/router"
 	"spate/shared/alert"
 	"spate/shared/ops"
-	"spate/shared/store/sqlite"
 )
 
 // serve runs a service beside the server that tells of it.
@@ -93,18 +90,6 @@ type alertCommand struct {
 	JSON bool `name:"json" help:"Print alerts as JSON lines."`
 }
 
-// databaseFlags say where alerts are kept.
-type databaseFlags struct {
-	DatabaseURL string `name:"database-url" env:"SPATE_DATABASE_URL" placeholder:"PATH" help:"SQLite file that keeps the alerts, as a path or sqlite:///path. Default: spate.db in the state directory."`
-}
-
-func (f databaseFlags) path(state string) (string, error) {
-	if f.DatabaseURL != "" {
-		return sqlite.Path(f.DatabaseURL)
-	}
-	return filepath.Join(state, "spate.db"), nil
-}
-
 func (c *alertCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "alerter")
 	if err := usage(errors.Join(c.check(e.mode), c.config().Validate())); err != nil {
@@ -114,16 +99,11 @@ func (c *alertCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	path, err := c.path(state)
+	db, err := c.database(state)
 	if err != nil {
 		return usage(err)
 	}
-	if c.DatabaseURL == "" {
-		if err := os.MkdirAll(state, 0o700); err != nil {
-			return err
-		}
-	}
-	st, err := sqlite.Open(e.ctx, path)
+	st, err := db.open(e.ctx)
 	if err != nil {
 		return err
 	}
@@ -131,7 +111,7 @@ func (c *alertCommand) Run(e *env) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
-	log.Info("alerts are kept in " + path)
+	log.Info("alerts are kept in " + db.name)
 	view := newView(e.stdout, c.JSON)
 	cfg := alerter.Config{
 		Kafka: c.config(), Layout: c.layout(), Store: st, Print: func(r alert.Record) { view.alert(r) },

@@ -34,9 +34,11 @@ func (c *upCommand) Run(e *env) error {
 	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
 		return err
 	}
-	if cfg.Database, err = c.path(c.State); err != nil {
+	db, err := c.database(c.State)
+	if err != nil {
 		return usage(err)
 	}
+	cfg.Database, cfg.Open = db.name, db.open
 	view := newView(e.stdout, c.JSON)
 	cfg.Print = func(r alert.Record) { view.alert(r) }
 	return embedded.Up(e.ctx, cfg, func(i embedded.Info) {

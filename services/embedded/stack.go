@@ -20,6 +20,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/ops"
+	"spate/shared/store"
 	"spate/shared/store/sqlite"
 	"spate/shared/window"
 )
@@ -41,7 +42,9 @@ type Config struct {
 	Rule
 	// State is the directory of the broker's topics and of the database; empty keeps the topics in memory.
 	State string
-	// Database is the path of the SQLite file; empty is spate.db in the state directory.
+	// Open opens the database of alerts, which the pipeline closes when it ends; nil is the SQLite file spate.db in the state directory.
+	// Database is its name for people.
+	Open     func(context.Context) (store.Store, error)
 	Database string
 	// Brokers are those of a Kafka to use; empty starts the embedded one, which listens on Listen.
 	Brokers []string
@@ -72,8 +75,8 @@ type stack struct {
 	cfg    Config
 	broker *broker
 	server *ops.Server
-	store  *sqlite.Store
-	db     string // path of the database
+	store  store.Store
+	db     string // name of the database
 	kafka  kafka.Config
 	layout kafka.Layout
 
@@ -108,10 +111,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	if s.server, err = ops.Listen(cfg.HTTP); err != nil {
 		return nil, err
 	}
-	if s.db = cfg.Database; s.db == "" {
-		s.db = filepath.Join(cfg.State, "spate.db")
-	}
-	if s.store, err = sqlite.Open(ctx, s.db); err != nil {
+	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
 	s.layout = kafka.Layout{Names: kafka.NamesFor(cfg.Topic), Partitions: cfg.Partitions}
@@ -145,6 +145,22 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	}
 	s.run(wctx, func(ctx context.Context) error { return alerter.Run(ctx, acfg) })
 	return s, nil
+}
+
+func (s *stack) openStore(ctx context.Context) error {
+	if s.cfg.Open != nil {
+		var err error
+		s.store, err = s.cfg.Open(ctx)
+		s.db = s.cfg.Database
+		return err
+	}
+	s.db = filepath.Join(s.cfg.State, "spate.db")
+	st, err := sqlite.Open(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	s.store = st
+	return nil
 }
 
 func (s *stack) run(ctx context.Context, f func(context.Context) error) {

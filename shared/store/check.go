@@ -23,6 +23,11 @@ func Prepare(r alert.Record) (alert.Record, error) {
 			return refuse("%s %q is no text", text.name, text.value)
 		}
 	}
+	for p := range r.Evidence.Partitions {
+		if !utf8.ValidString(p) || strings.ContainsRune(p, 0) {
+			return refuse("evidence partition %q is no text", p)
+		}
+	}
 	r.WindowStart, r.WindowEnd = milli(r.WindowStart), milli(r.WindowEnd)
 	r.FirstEventAt, r.LastEventAt = milli(r.FirstEventAt), milli(r.LastEventAt)
 	user, err := User(r.UserID)
@@ -49,6 +54,16 @@ func Prepare(r alert.Record) (alert.Record, error) {
 }
 
 func milli(t time.Time) time.Time { return time.UnixMilli(t.UnixMilli()).UTC() }
+
+// CeilMilli is the first whole millisecond that is not before t. Windows start at whole ones, so an adapter whose times are coarser than
+// t compares with it instead.
+func CeilMilli(t time.Time) time.Time {
+	ms := milli(t)
+	if ms.Before(t) {
+		ms = ms.Add(time.Millisecond)
+	}
+	return ms
+}
 
 // User returns the canonical token of a user: a JSON number as it is written, a JSON string as encoding/json writes it without HTML
 // escapes. A record may come with another form of the same string, for json.Marshal escapes <, > and & within a RawMessage.
@@ -82,14 +97,18 @@ func User(token json.RawMessage) (string, error) {
 // user, window, state and count, which Prepare has made comparable. Adapters call it for records that changed nothing.
 func Contradiction(stored, next alert.Record) error {
 	switch {
-	case stored.Rule != next.Rule || string(stored.UserID) != string(next.UserID) ||
-		!stored.WindowStart.Equal(next.WindowStart) || !stored.WindowEnd.Equal(next.WindowEnd):
+	case !sameAlert(stored, next):
 		return fmt.Errorf("%w: %s is stored as %s, user %s, window %s, and comes as %s, user %s, window %s", ErrConflict, next.ID,
 			stored.Rule, stored.UserID, span(stored), next.Rule, next.UserID, span(next))
 	case stored.State == alert.Closed && next.State == alert.Closed && stored.Count != next.Count:
 		return fmt.Errorf("%w: %s is closed with count %d, and comes again with count %d", ErrConflict, next.ID, stored.Count, next.Count)
 	}
 	return nil
+}
+
+// sameAlert tells whether two records under one id are about the same.
+func sameAlert(a, b alert.Record) bool {
+	return a.Rule == b.Rule && string(a.UserID) == string(b.UserID) && a.WindowStart.Equal(b.WindowStart) && a.WindowEnd.Equal(b.WindowEnd)
 }
 
 func span(r alert.Record) string {

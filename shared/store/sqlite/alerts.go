@@ -138,10 +138,10 @@ func list(f store.Filter) (query string, args []any) {
 		only("state = ?", string(f.State))
 	}
 	if !f.Since.IsZero() {
-		only("window_start_ms >= ?", ceilMS(f.Since))
+		only("window_start_ms >= ?", store.CeilMilli(f.Since).UnixMilli())
 	}
 	if !f.Until.IsZero() {
-		only("window_start_ms < ?", ceilMS(f.Until))
+		only("window_start_ms < ?", store.CeilMilli(f.Until).UnixMilli())
 	}
 	query = selectAlert
 	if len(where) > 0 {
@@ -153,15 +153,6 @@ func list(f store.Filter) (query string, args []any) {
 		args = append(args, f.Limit)
 	}
 	return query, args
-}
-
-// ceilMS is the first whole millisecond that is not before t: windows start at whole ones.
-func ceilMS(t time.Time) int64 {
-	ms := t.UnixMilli()
-	if time.UnixMilli(ms).Before(t) {
-		ms++
-	}
-	return ms
 }
 
 // Alert implements store.Store.

@@ -6,12 +6,17 @@ import (
 
 	driver "modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
+
+	schema "spate/sql"
 )
 
 // translate says what an error of the driver means for whoever runs the program. It names the file; the original is wrapped.
 func (s *Store) translate(err error) error {
 	var e *driver.Error
-	if !errors.As(err, &e) {
+	switch {
+	case errors.Is(err, schema.ErrNewer):
+		return fmt.Errorf("%s: %w", s.path, err)
+	case !errors.As(err, &e):
 		return err
 	}
 	var what string

@@ -15,9 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"time"
 
-	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	schema "spate/sql"
@@ -85,32 +85,34 @@ func dsn(path string, q url.Values) string {
 func (s *Store) migrate(ctx context.Context) error {
 	const tries = 5
 	for try := 1; ; try++ {
-		err := s.migrateOnce(ctx)
-		if err == nil || errors.Is(err, errNewer) || try == tries || ctx.Err() != nil {
+		err := schema.SQLite.Up(ctx, s.write)
+		if err == nil || errors.Is(err, schema.ErrNewer) || try == tries || ctx.Err() != nil {
 			return err
 		}
 		// Another process may be doing the same: what it made already makes ours fail, and the next try finds it done.
 	}
 }
 
-var errNewer = errors.New("was made by a newer version of spate")
-
-func (s *Store) migrateOnce(ctx context.Context) error {
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.write, schema.SQLite, goose.WithDisableGlobalRegistry(true))
+// Status tells how far the schema of the database at path, as Open takes it, is. It changes nothing: a file that does not exist is not
+// made, and has everything pending.
+func Status(ctx context.Context, path string) ([]schema.Migration, error) {
+	path, err := Path(path)
 	if err != nil {
-		return fmt.Errorf("read migrations: %w", err)
+		return nil, fmt.Errorf("open database: %w", err)
 	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", err)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return schema.SQLite.Pending()
 	}
-	current, known, err := p.GetVersions(ctx)
+	s := &Store{path: path}
+	if s.read, err = sql.Open("sqlite", dsn(path, url.Values{"_query_only": {"1"}})); err != nil {
+		return nil, fmt.Errorf("open database: %w", s.translate(err))
+	}
+	defer s.read.Close() // it was only read
+	out, err := schema.SQLite.Status(ctx, s.read)
 	if err != nil {
-		return fmt.Errorf("read schema version: %w", err)
+		return nil, s.translate(err)
 	}
-	if current > known {
-		return fmt.Errorf("%s %w: its schema is version %d, this one knows %d", s.path, errNewer, current, known)
-	}
-	return nil
+	return out, nil
 }
 
 // Close closes the database.

@@ -1,0 +1,223 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"spate/shared/alert"
+	"spate/shared/store"
+)
+
+// move takes a slice of moves, which has each id once, as arrays. It returns a row for each: what the snapshot had before, and whether
+// it moved; xmax is 0 in a row that was inserted, and the lock of this transaction in one that was there.
+const move = `WITH next AS (
+  SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[])
+  WITH ORDINALITY AS n (id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, n)
+), seen AS (
+  SELECT next.*, a.rule AS was_rule, a.user_id AS was_user_id, a.state AS was_state, a.count AS was_count, a.window_start AS was_start, a.window_end AS was_end
+  FROM next LEFT JOIN alert a ON a.id = next.id
+), moved AS (
+  INSERT INTO alert (id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, opened_at, closed_at)
+  SELECT id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence::jsonb,
+    $1::timestamptz, CASE state WHEN 'closed' THEN $1::timestamptz END
+  FROM seen WHERE was_state IS NULL OR was_state = 'opened' AND state = 'closed'
+  ORDER BY id COLLATE "C"
+  ON CONFLICT (id) DO UPDATE SET
+    state = excluded.state, severity = excluded.severity, count = excluded.count, threshold = excluded.threshold,
+    first_event_at = excluded.first_event_at, last_event_at = excluded.last_event_at, evidence = excluded.evidence, closed_at = excluded.closed_at
+  WHERE alert.state = 'opened' AND excluded.state = 'closed'
+    AND alert.rule = excluded.rule AND alert.user_id = excluded.user_id
+    AND alert.window_start = excluded.window_start AND alert.window_end = excluded.window_end
+  RETURNING id, xmax = 0 AS inserted
+)
+SELECT seen.n, moved.inserted, seen.was_rule, seen.was_user_id, seen.was_state, seen.was_count, seen.was_start, seen.was_end
+FROM seen LEFT JOIN moved ON moved.id = seen.id`
+
+// selectIdentity is what tells a repetition from a contradiction.
+const selectIdentity = `SELECT id, rule, user_id, state, count, window_start, window_end FROM alert WHERE id = ANY ($1::text[])`
+
+// planned makes the server plan each statement for the table as it is. A plan that was made for an empty table and kept would read all
+// of it for every slice once it is full.
+const planned = pgx.QueryExecModeCacheDescribe
+
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, query string, args ...any) (pgx.Rows, error)
+}
+
+// Apply implements store.Store.
+func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record) (store.Applied, error) {
+	bound, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	now = time.UnixMilli(now.UnixMilli())
+	plan := store.NewPlan(records)
+	var err error
+	switch len(plan.Rounds) {
+	case 0:
+		return plan.Applied(), nil
+	case 1:
+		err = apply(bound, s.pool, now, plan, plan.Rounds[0])
+	default:
+		err = pgx.BeginFunc(bound, s.pool, func(tx pgx.Tx) error {
+			for _, round := range plan.Rounds {
+				if err := apply(bound, tx, now, plan, round); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if refused(err) {
+		plan = store.NewPlan(records)
+		err = pgx.BeginFunc(bound, s.pool, func(tx pgx.Tx) error {
+			for _, round := range plan.Rounds {
+				if err := halve(bound, tx, now, plan, round); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return store.Applied{}, fmt.Errorf("store %d alerts: %w", len(records), s.translate(ctx, err))
+	}
+	return plan.Applied(), nil
+}
+
+// halve makes moves that the database may refuse some of; those are rejected, in the end each alone.
+func halve(ctx context.Context, tx pgx.Tx, now time.Time, plan *store.Plan, moves []store.Move) error {
+	err := pgx.BeginFunc(ctx, tx, func(savepoint pgx.Tx) error { return apply(ctx, savepoint, now, plan, moves) })
+	switch {
+	case !refused(err):
+		return err
+	case len(moves) > 1:
+		half := len(moves) / 2
+		if err := halve(ctx, tx, now, plan, moves[:half]); err != nil {
+			return err
+		}
+		return halve(ctx, tx, now, plan, moves[half:])
+	case len(moves[0].Records) > 1:
+		for _, m := range plan.Split(moves[0]) {
+			if err := halve(ctx, tx, now, plan, []store.Move{m}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	plan.Reject(moves[0].Records[0], fmt.Errorf("%w: %s: %w", store.ErrInvalid, moves[0].Next.ID, err))
+	return nil
+}
+
+// apply makes moves that have each id once, and settles them.
+func apply(ctx context.Context, q querier, now time.Time, plan *store.Plan, moves []store.Move) error {
+	args, err := arrays(now, moves)
+	if err != nil {
+		return err
+	}
+	rows, err := q.Query(ctx, move, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	before := make([]*alert.Record, len(moves))
+	again := make(map[string]int)
+	for rows.Next() {
+		var n int64
+		var inserted *bool
+		var rule, user, state *string
+		var count *int64
+		var start, end *time.Time
+		if err := rows.Scan(&n, &inserted, &rule, &user, &state, &count, &start, &end); err != nil {
+			return err
+		}
+		m := moves[n-1]
+		switch {
+		case inserted != nil && *inserted:
+		case inserted != nil:
+			// It was open, and about the same, whatever the snapshot had.
+			was := m.Next
+			was.State = alert.Opened
+			before[n-1] = &was
+		case state == nil:
+			again[m.Next.ID] = int(n - 1)
+		default:
+			was := identity(*rule, *user, *state, *count, *start, *end)
+			if m.Forward(was) {
+				again[m.Next.ID] = int(n - 1)
+			} else {
+				before[n-1] = &was
+			}
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if err := readAgain(ctx, q, again, before); err != nil {
+		return err
+	}
+	for i, m := range moves {
+		plan.Settle(m, before[i])
+	}
+	return nil
+}
+
+// readAgain reads what others stored in the meantime.
+func readAgain(ctx context.Context, q querier, again map[string]int, before []*alert.Record) error {
+	if len(again) == 0 {
+		return nil
+	}
+	ids := make([]string, 0, len(again))
+	for id := range again {
+		ids = append(ids, id)
+	}
+	rows, err := q.Query(ctx, selectIdentity, planned, ids)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, rule, user, state string
+		var count int64
+		var start, end time.Time
+		if err := rows.Scan(&id, &rule, &user, &state, &count, &start, &end); err != nil {
+			return err
+		}
+		was := identity(rule, user, state, count, start, end)
+		before[again[id]] = &was
+		delete(again, id)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if len(again) > 0 {
+		return fmt.Errorf("%d alerts were deleted while they were stored", len(again))
+	}
+	return nil
+}
+
+func identity(rule, user, state string, count int64, start, end time.Time) alert.Record {
+	return alert.Record{Rule: rule, UserID: json.RawMessage(user), State: alert.State(state), Count: count, WindowStart: start.UTC(), WindowEnd: end.UTC()}
+}
+
+// arrays are the arguments of move.
+func arrays(now time.Time, moves []store.Move) ([]any, error) {
+	n := len(moves)
+	ids, rules, users, states, severities, evidence := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	counts, thresholds := make([]int64, n), make([]int64, n)
+	starts, ends, firsts, lasts := make([]time.Time, n), make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
+	for i, m := range moves {
+		r := m.Next
+		e, err := json.Marshal(r.Evidence)
+		if err != nil {
+			return nil, fmt.Errorf("evidence of alert %s: %w", r.ID, err)
+		}
+		ids[i], rules[i], users[i], states[i], severities[i], evidence[i] = r.ID, r.Rule, string(r.UserID), string(r.State), string(r.Severity), string(e)
+		counts[i], thresholds[i] = r.Count, r.Threshold
+		starts[i], ends[i], firsts[i], lasts[i] = r.WindowStart, r.WindowEnd, r.FirstEventAt, r.LastEventAt
+	}
+	return []any{planned, now, ids, rules, users, states, severities, counts, thresholds, starts, ends, firsts, lasts, evidence}, nil
+}

@@ -1,0 +1,89 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	connectTimeout = 5 * time.Second // unless the URL has connect_timeout
+	applyTimeout   = 30 * time.Second
+	// cancelTimeout is how long the end of a context waits for the server to confirm it.
+	cancelTimeout = 2 * time.Second
+)
+
+// IsURL tells whether a setting names a Postgres database: postgres://user:password@host:port/database?parameter=value, or postgresql://.
+func IsURL(setting string) bool {
+	return strings.HasPrefix(setting, "postgres://") || strings.HasPrefix(setting, "postgresql://")
+}
+
+// Name returns what a URL names, without what is secret in it.
+func Name(setting string) (string, error) {
+	cfg, err := parse(setting)
+	if err != nil {
+		return "", err
+	}
+	return name(cfg), nil
+}
+
+func name(cfg *pgxpool.Config) string {
+	c := cfg.ConnConfig
+	u := url.URL{Scheme: "postgres", User: url.User(c.User), Host: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), Path: "/" + c.Database}
+	return u.String()
+}
+
+// parse reads a URL. Its errors have nothing of it but the names of parameters and their values, those of passwords excepted: where a
+// URL is cut in the wrong place, any other part may be a piece of the password.
+func parse(setting string) (*pgxpool.Config, error) {
+	u, err := url.Parse(setting)
+	if err != nil || !IsURL(setting) || u.Fragment != "" || strings.ContainsRune(u.Path+u.RawQuery, '@') {
+		return nil, errors.New("it is no Postgres URL: postgres://user:password@host:port/database, where any of % / ? # @ : in the user or the password is percent-encoded, as in %23")
+	}
+	// The driver's errors hide passwords as far as they recognise them. It gets none to hide.
+	public := *u
+	if u.User != nil {
+		public.User = url.User(u.User.Username())
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, errors.New("the parameters of the Postgres URL are not URL-encoded")
+	}
+	for key := range query {
+		if strings.Contains(key, "password") {
+			query.Del(key)
+		}
+	}
+	public.RawQuery = query.Encode()
+	if _, err := pgxpool.ParseConfig(public.String()); err != nil {
+		text := err.Error()
+		if p := (*pgconn.ParseConfigError)(nil); errors.As(err, &p) {
+			_, text, _ = strings.Cut(text, "`: ")
+		}
+		return nil, fmt.Errorf("the Postgres URL is not usable: %s", text)
+	}
+	cfg, err := pgxpool.ParseConfig(setting)
+	if err != nil {
+		return nil, errors.New("the password of the Postgres URL is not usable")
+	}
+	c := cfg.ConnConfig
+	if c.ConnectTimeout <= 0 || !query.Has("connect_timeout") {
+		c.ConnectTimeout = connectTimeout
+	}
+	if c.RuntimeParams["application_name"] == "" {
+		c.RuntimeParams["application_name"] = "spate"
+	}
+	c.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelTimeout}
+	}
+	cfg.PingTimeout = connectTimeout
+	return cfg, nil
+}

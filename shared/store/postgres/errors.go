@@ -1,0 +1,102 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	schema "spate/sql"
+)
+
+// translate says what an error of the driver means for whoever runs the program. It names the database, without the password, which the
+// driver's errors do not have either; the original is wrapped. ctx is the caller's: if it has ended, that is the cause.
+func (s *Store) translate(ctx context.Context, err error) error {
+	if ended := ctx.Err(); ended != nil {
+		if errors.Is(err, ended) {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		return fmt.Errorf("%s: %w: %w", s.name, ended, err)
+	}
+	return fmt.Errorf("%s %s: %w", s.name, meaning(err), err)
+}
+
+func meaning(err error) string {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return meaningOf(server.Code)
+	}
+	var dns *net.DNSError
+	var connect *pgconn.ConnectError
+	var network net.Error
+	switch {
+	case errors.Is(err, schema.ErrNewer), errors.Is(err, errEncoding):
+		return "cannot be used"
+	case errors.As(err, &dns):
+		return "is not found: its host has no address"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "is not running: connection refused"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		return "does not answer in time"
+	case errors.As(err, &connect):
+		return "cannot be connected to"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, pgconn.ErrConnClosed),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "has cut the connection"
+	}
+	return "failed"
+}
+
+// meaningOf is for codes of the server, https://www.postgresql.org/docs/current/errcodes-appendix.html.
+func meaningOf(code string) string {
+	switch code {
+	case "28P01", "28000":
+		return "refuses the login: the user or the password is wrong, or the server does not let it in from here"
+	case "3D000":
+		return "does not exist: create it"
+	case "3F000":
+		return "has no schema to make tables in: create it, or mend search_path"
+	case "42501":
+		return "denies access: the user has not been granted it"
+	case "42P01", "42703":
+		return "has not the expected tables: see spate migrate status"
+	case "53100":
+		return "cannot grow: the disk is full"
+	case "53200":
+		return "is out of memory"
+	case "53300":
+		return "has too many connections: raise max_connections, or lower pool_max_conns in the URL"
+	case "25006":
+		return "is read-only: a standby, or set so"
+	case "57P01", "57P02", "57P05":
+		return "has ended the connection: it restarts, fails over or was told to"
+	case "57P03":
+		return "is starting up or shutting down"
+	case "57014":
+		return "has canceled the statement: it took too long, or somebody told it to"
+	case "40001", "40P01", "55P03":
+		return "undid the transaction because of another"
+	}
+	if strings.HasPrefix(code, "08") {
+		return "has cut the connection"
+	}
+	return "failed"
+}
+
+// refused tells whether a row, and not the database, is the cause: its data (22), a constraint (23) or a limit (54).
+func refused(err error) bool {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) || len(e.Code) != 5 {
+		return false
+	}
+	switch e.Code[:2] {
+	case "22", "23", "54":
+		return true
+	}
+	return false
+}
