@@ -113,6 +113,9 @@ func (s *session) run(ctx context.Context) error {
 	s.idleness = window.Idleness{Rule: s.rule, TimeoutMS: s.cfg.IdleTimeout.Milliseconds()}
 
 	revoked := func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.sources.revoked(m[names.Activity]) }
+	if err := s.endFormerLife(ctx); err != nil {
+		return err
+	}
 	s.txn, err = kgo.NewGroupTransactSession(s.cfg.Kafka.Options(
 		kgo.WithLogger(kafka.Logger(s.cfg.Log)),
 		kgo.TransactionalID(s.cfg.Instance),
@@ -146,6 +149,23 @@ func (s *session) run(ctx context.Context) error {
 	s.cfg.Log.Info("router started", "instance", s.cfg.Instance, "topic", names.Activity, "partitions", total, "keyed_partitions", keyed,
 		"window", s.cfg.Window.String(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
 	return s.loop(ctx)
+}
+
+// endFormerLife aborts the transaction that a killed router of this name left open. Until it is ended, readers of the outputs wait, and
+// so does whoever takes the source partitions over; the session's own client would do it only with its first write, which comes after
+// the offsets that it waits for.
+func (s *session) endFormerLife(ctx context.Context) error {
+	cl, err := kgo.NewClient(s.cfg.Kafka.Options(kgo.WithLogger(kafka.Logger(s.cfg.Log)), kgo.TransactionalID(s.cfg.Instance), kgo.TransactionTimeout(transactionTimeout))...)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(ctx, 2*transactionTimeout)
+	defer cancel()
+	if _, _, err := cl.ProducerID(ctx); err != nil {
+		return fmt.Errorf("end what a router of this name left open: %w", err)
+	}
+	return nil
 }
 
 func (s *session) loop(ctx context.Context) error {
