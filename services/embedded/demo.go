@@ -99,21 +99,10 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 
 // ready waits until every service is.
 func (s *stack) ready(ctx context.Context) error {
-	for {
-		if ok, _ := s.server.Ready(); ok {
-			return nil
-		}
-		t := time.NewTimer(10 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
-		case err := <-s.failed:
-			t.Stop()
-			return err
-		case <-t.C:
-		}
-	}
+	return s.until(ctx, func() (bool, error) {
+		ok, _ := s.server.Ready()
+		return ok, nil
+	})
 }
 
 type userWindow struct {

@@ -218,23 +218,23 @@ func (s *stack) drained(ctx context.Context) error {
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
+	return s.until(ctx, func() (bool, error) { return s.finished(ctx, adm) })
+}
+
+// until asks done again and again, until it says so, or fails, or a service does, or ctx ends.
+func (s *stack) until(ctx context.Context, done func() (bool, error)) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
 	for {
-		done, err := s.finished(ctx, adm)
-		if err != nil {
+		if ok, err := done(); ok || err != nil {
 			return err
 		}
-		if done {
-			return nil
-		}
-		t := time.NewTimer(20 * time.Millisecond)
 		select {
 		case <-ctx.Done():
-			t.Stop()
 			return ctx.Err()
 		case err := <-s.failed:
-			t.Stop()
 			return err
-		case <-t.C:
+		case <-tick.C:
 		}
 	}
 }
