@@ -53,10 +53,13 @@ func (d *decoder) count() int {
 	return int(v)
 }
 
-// natural reads a number that must fit an int64 and not be negative.
+// maxNatural bounds counts, offsets and the like, well inside an int64. Sums are checked against it too.
+const maxNatural = 1 << 62
+
+// natural reads a number that is not negative.
 func (d *decoder) natural() int64 {
 	v := d.uint()
-	if v > 1<<62 {
+	if v > maxNatural {
 		d.fail = true
 		return 0
 	}
@@ -66,6 +69,19 @@ func (d *decoder) natural() int64 {
 func (d *decoder) partition() int32 {
 	v := d.uint()
 	if v > 1<<31-1 {
+		d.fail = true
+		return 0
+	}
+	return int32(v)
+}
+
+// maxSources is more source partitions than an offset's metadata has room for: one byte each at least, in base64.
+const maxSources = maxMetadata / 4 * 3
+
+// sources reads the number of source partitions. A table makes room for all of them, so it must not be just any number.
+func (d *decoder) sources() int32 {
+	v := d.uint()
+	if v > maxSources {
 		d.fail = true
 		return 0
 	}
@@ -124,6 +140,10 @@ func (d *decoder) pane(size int64, into func(start int64) *Pane) int64 {
 		return 0
 	}
 	p := into(start)
+	if p != nil && n > maxNatural-p.Count {
+		d.fail = true
+		return 0
+	}
 	if p != nil {
 		p.add(n, start+first, start+first+span)
 	}
@@ -131,6 +151,7 @@ func (d *decoder) pane(size int64, into func(start int64) *Pane) int64 {
 		r := Range{Partition: d.partition()}
 		r.First = d.natural()
 		r.Last = r.First + d.natural()
+		d.fail = d.fail || r.Last < r.First || r.Last > maxNatural
 		if p != nil && !d.fail {
 			p.witness(r)
 		}

@@ -128,7 +128,7 @@ func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, err
 	d := decoder{b: batch}
 	d.version(batchVersion)
 	size := d.size()
-	sources := d.partition()
+	sources := d.sources()
 	silent := offset < t.resumed
 	for len(d.b) > 0 && !d.fail {
 		panes := d.count()

@@ -1,0 +1,100 @@
+package window
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// uvarints is a record of numbers.
+func uvarints(vs ...uint64) (b []byte) {
+	for _, v := range vs {
+		b = binary.AppendUvarint(b, v)
+	}
+	return b
+}
+
+// TestBatchThatClaimsSourcesWithoutEnd: nine bytes in the keyed log made a detector ask for 16 GiB, and die of it again at every start.
+func TestBatchThatClaimsSourcesWithoutEnd(t *testing.T) {
+	for _, sources := range []uint64{maxSources + 1, 1 << 20} {
+		b := append(uvarints(batchVersion, 10_000, sources), 0, 0) // marks follow, none
+		table := NewTable(1)
+		if _, err := table.Apply(0, b, nil); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%d source partitions: %v", sources, err)
+		}
+		if n := table.Stats().Sources; n > 0 {
+			t.Errorf("room for %d source partitions out of %d bytes", n, len(b))
+		}
+	}
+	// As many as can be committed are as many as are accepted.
+	if _, err := NewTable(1).Apply(0, append(uvarints(batchVersion, 10_000, maxSources), 0, 0), nil); err != nil {
+		t.Error(err)
+	}
+	if md, err := (Position{Watermarks: make([]int64, maxSources+1)}).Metadata(); err == nil {
+		t.Errorf("%d source partitions could be committed in %d bytes, but are refused", maxSources+1, len(md))
+	}
+}
+
+// TestBatchOfAbsurdNumbers: sums and offsets that leave 64 bits would turn negative, and the user's state could not be read again.
+func TestBatchOfAbsurdNumbers(t *testing.T) {
+	batch := func(count, offset, span uint64) []byte {
+		b := append(uvarints(batchVersion, 10_000, 1, 1, 1), 'u')
+		b = append(b, uvarints(0, count, 0, 0, 1, 0, offset, span)...)
+		return b
+	}
+	for name, bs := range map[string][][]byte{
+		"count":          {batch(1<<62, 0, 0), batch(1<<62, 0, 0)},
+		"span of ranges": {batch(1, 0, 0), batch(1, 1<<62, 1<<62-1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := NewTable(5)
+			for i, b := range append([][]byte{batch(3, 7, 2)}, bs...) {
+				if _, err := table.Apply(int64(i), b, nil); err != nil && !errors.Is(err, ErrCorrupt) {
+					t.Fatal(err)
+				}
+			}
+			for _, p := range table.Lookup("u") {
+				if p.Count < 3 || p.Evidence()[0].Last < p.Evidence()[0].First {
+					t.Errorf("%+v", p)
+				}
+			}
+			again := NewTable(5)
+			if err := again.Load("u", table.State("u")); err != nil {
+				t.Errorf("what was saved cannot be read: %v", err)
+			} else if d := cmp.Diff(table.State("u"), again.State("u")); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestCorruptBatchLeavesTheRest: a batch that breaks off counts up to the break, for every reader alike, and the next ones count.
+func TestCorruptBatchLeavesTheRest(t *testing.T) {
+	c := NewCombiner(10_000)
+	var whole []byte
+	for i := range int64(7) {
+		c.Add([]byte("u"), 0, i, 0, i)
+	}
+	c.Flush(1, func(string) int32 { return 0 }, 1, []Mark{{0, -3}}, func(_ int32, b []byte) { whole = append(whole, b...) })
+	header := len(uvarints(batchVersion, 10_000, 1))
+	for n := range len(whole) {
+		table := NewTable(5)
+		if _, err := table.Apply(0, whole[:n], nil); err == nil && n != header && n < len(whole)-4 { // what lacks nothing but users or marks is whole
+			t.Errorf("%d of %d bytes are taken for a batch", n, len(whole))
+		}
+		vs, err := table.Apply(1, whole, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range vs {
+			if v.Pane.Count < 7 {
+				t.Errorf("after %d bytes: %+v", n, v)
+			}
+		}
+		if got := table.Lookup("u"); len(got) != 1 || got[0].Count < 7 {
+			t.Errorf("after %d bytes: %+v", n, got)
+		}
+	}
+}
