@@ -79,7 +79,7 @@ func TestCorruptBatchLeavesTheRest(t *testing.T) {
 	}
 	c.Flush(1, func(string) int32 { return 0 }, 1, []Mark{{0, -3}}, func(_ int32, b []byte) { whole = append(whole, b...) })
 	header := len(uvarints(batchVersion, 10_000, 1))
-	for n := range len(whole) {
+	for n := range whole {
 		table := NewTable(5)
 		if _, err := table.Apply(0, whole[:n], nil); err == nil && n != header && n < len(whole)-4 { // what lacks nothing but users or marks is whole
 			t.Errorf("%d of %d bytes are taken for a batch", n, len(whole))
