@@ -218,7 +218,7 @@ func connect(t *testing.T, brokers string, opts ...kgo.Opt) *kgo.Client {
 // readAll reads the committed records of a topic from its beginning to its present end.
 func readAll(t *testing.T, brokers, topic string, each func(*kgo.Record)) (n int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // millions of events, on a machine that may be busy
 	defer cancel()
 	cl := connect(t, brokers, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
