@@ -19,6 +19,7 @@ help: ## Show this help
 	@echo "Variables: PKG=./... (test, test-race, lint, bench-micro), FUZZTIME=60s (for each fuzz target)"
 	@echo "Tests:     SPATE_TEST_SHARED=DIR    reference data (default ../shared)"
 	@echo "           SPATE_TEST_BROKERS=...   a real Kafka, host:port[,host:port...]"
+	@echo "           SPATE_TEST_DATABASE_URL=.. a PostgreSQL to make databases in (default: one of its own)"
 	@echo "           REQUIRE_INTEGRATION=1    fail where a test would be skipped for want of these"
 
 .PHONY: build
