@@ -22,6 +22,7 @@ var ErrNewer = errors.New("was made by a newer version of spate")
 type Schema struct {
 	dialect     goose.Dialect
 	files       fs.FS
+	code        func() *goose.Migration // the one that is no file
 	locker      lock.SessionLocker // nil if the database has none
 	hasVersions string             // query: 1 if it was ever migrated
 	versions    string             // query: what was applied, and when
@@ -35,7 +36,7 @@ type Migration struct {
 }
 
 func (s Schema) provider(db *sql.DB) (*goose.Provider, error) {
-	opts := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
+	opts := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(s.code())}
 	if s.locker != nil {
 		opts = append(opts, goose.WithSessionLocker(s.locker))
 	}
@@ -71,7 +72,7 @@ func (s Schema) Pending() ([]Migration, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read migrations: %w", err)
 	}
-	var out []Migration
+	out := []Migration{{Version: riverMigration, Name: riverName}}
 	for _, name := range names {
 		version, err := goose.NumericComponent(name)
 		if err != nil {
@@ -79,6 +80,7 @@ func (s Schema) Pending() ([]Migration, error) {
 		}
 		out = append(out, Migration{Version: version, Name: path.Base(name)})
 	}
+	slices.SortFunc(out, byVersion)
 	return out, nil
 }
 
@@ -116,9 +118,11 @@ func (s Schema) Status(ctx context.Context, db *sql.DB) ([]Migration, error) {
 	if err := rows.Err(); err != nil {
 		return fail(err)
 	}
-	slices.SortStableFunc(out, func(a, b Migration) int { return cmp.Compare(a.Version, b.Version) })
+	slices.SortStableFunc(out, byVersion)
 	return out, nil
 }
+
+func byVersion(a, b Migration) int { return cmp.Compare(a.Version, b.Version) }
 
 // advisoryLock is a lock.SessionLocker that waits in the server; goose's own asks once a second. The lock goes with its connection, so
 // that of a process that died is free. A migration that makes an index concurrently would wait for those who wait here.

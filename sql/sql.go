@@ -14,12 +14,12 @@ var files embed.FS
 
 var (
 	// SQLite is the schema of a SQLite database. It takes no lock: whoever migrates at the same time makes one of the two fail.
-	SQLite = Schema{dialect: goose.DialectSQLite3, files: mustSub("sqlite"),
+	SQLite = Schema{dialect: goose.DialectSQLite3, files: mustSub("sqlite"), code: riverSQLite,
 		hasVersions: `SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'goose_db_version'`,
 		versions:    `SELECT version_id, tstamp FROM goose_db_version WHERE is_applied AND version_id > 0 ORDER BY id`}
 
 	// Postgres is the schema of a Postgres database. Those who migrate at the same time wait for each other.
-	Postgres = Schema{dialect: goose.DialectPostgres, files: mustSub("postgres"), locker: advisoryLock(0x7370617465), // "spate"
+	Postgres = Schema{dialect: goose.DialectPostgres, files: mustSub("postgres"), code: riverPostgres, locker: advisoryLock(0x7370617465), // "spate"
 		hasVersions: `SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'goose_db_version'`,
 		versions:    `SELECT version_id, tstamp::timestamptz FROM goose_db_version WHERE is_applied AND version_id > 0 ORDER BY id`}
 )

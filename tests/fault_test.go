@@ -131,12 +131,18 @@ func TestBrokerAway(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute a broker")
 	}
+	onOwnBrokers(t, testBrokerAway)
+}
+
+// onOwnBrokers runs a test on an in-process broker and on a real Kafka of its own, both at once. Each is down at first, and keeps its data
+// when it goes down, for the real one by kill -9.
+func onOwnBrokers(t *testing.T, test func(t *testing.T, addr string, up, down func())) {
 	t.Run("kfake", func(t *testing.T) {
 		t.Parallel()
 		addr, dir := freePort(t), t.TempDir()
 		n := portOf(t, addr)
 		var c *kfake.Cluster
-		testBrokerAway(t, addr, func() {
+		test(t, addr, func() {
 			var err error
 			if c, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(n), kfake.DataDir(dir)); err != nil {
 				t.Fatal(err)
@@ -163,7 +169,7 @@ func TestBrokerAway(t *testing.T) {
 			}
 		}
 		t.Cleanup(func() { script(down, dir) })
-		testBrokerAway(t, addr, func() { script(up, strconv.Itoa(portOf(t, addr)), dir) }, func() { script(down, dir, "-9") })
+		test(t, addr, func() { script(up, strconv.Itoa(portOf(t, addr)), dir) }, func() { script(down, dir, "-9") })
 	})
 }
 

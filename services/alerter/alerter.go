@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"spate/shared/alert"
 	"spate/shared/kafka"
+	"spate/shared/notify"
 )
 
 const (
@@ -32,8 +34,8 @@ const (
 	retryMax = 10 * time.Second
 )
 
-// Run stores alerts until ctx ends. A broken session is rebuilt and a failing store tried again, both for ever; only a setting that
-// cannot work is an error.
+// Run stores alerts and tells the endpoints, until ctx ends. A broken session is rebuilt and a failing store tried again, both for ever;
+// only a setting that cannot work is an error.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("alerter: %w", err)
@@ -44,7 +46,18 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	g, ctx := errgroup.WithContext(ctx)
 	m := newMetrics(cfg.Registry)
+	g.Go(func() error { return storeAlerts(ctx, cfg, m) })
+	if len(cfg.Endpoints) > 0 {
+		d := newDeliverer(cfg, newDeliveryMetrics(cfg.Registry))
+		g.Go(func() error { return d.run(ctx) })
+	}
+	return g.Wait()
+}
+
+// storeAlerts takes alerts from the topic to the store.
+func storeAlerts(ctx context.Context, cfg Config, m *metrics) error {
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		cfg.Status.NotReady("waiting for the broker")
 		s := &session{cfg: cfg, metrics: m, lag: make(map[int32]int64)}
@@ -209,10 +222,14 @@ func (s *session) store(ctx context.Context, records []alert.Record) ([]bool, er
 	if len(records) == 0 {
 		return nil, nil
 	}
+	told := make([]notify.Endpoint, 0, len(s.cfg.Endpoints))
+	for _, e := range s.cfg.Endpoints {
+		told = append(told, e.Endpoint)
+	}
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		tctx, cancel := outlive(ctx, grace)
 		began := s.cfg.Now()
-		applied, err := s.cfg.Store.Apply(tctx, began, records)
+		applied, err := s.cfg.Store.Apply(tctx, began, records, told...)
 		took := s.cfg.Now().Sub(began)
 		cancel()
 		if err == nil {

@@ -22,6 +22,7 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/kafka"
+	"spate/shared/notify"
 	"spate/shared/ops"
 	"spate/shared/store"
 	"spate/shared/store/sqlite"
@@ -361,7 +362,7 @@ type faulty struct {
 
 var errFault = errors.New("injected fault")
 
-func (f *faulty) Apply(ctx context.Context, now time.Time, records []alert.Record) (store.Applied, error) {
+func (f *faulty) Apply(ctx context.Context, now time.Time, records []alert.Record, to ...notify.Endpoint) (store.Applied, error) {
 	f.mu.Lock()
 	f.calls++
 	fail, late := f.fails != 0, f.calls%2 == 0
@@ -373,7 +374,7 @@ func (f *faulty) Apply(ctx context.Context, now time.Time, records []alert.Recor
 	if fail && !late {
 		return store.Applied{}, errFault
 	}
-	got, err := f.Store.Apply(ctx, now, records)
+	got, err := f.Store.Apply(ctx, now, records, to...)
 	if err == nil && fail { // stored, but the answer is lost
 		return store.Applied{}, errFault
 	}
@@ -449,7 +450,7 @@ type hanging struct {
 	entered chan struct{}
 }
 
-func (h *hanging) Apply(ctx context.Context, _ time.Time, _ []alert.Record) (store.Applied, error) {
+func (h *hanging) Apply(ctx context.Context, _ time.Time, _ []alert.Record, _ ...notify.Endpoint) (store.Applied, error) {
 	h.once.Do(func() { close(h.entered) })
 	<-ctx.Done()
 	return store.Applied{}, ctx.Err()

@@ -2,6 +2,7 @@ package alerter
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -9,9 +10,18 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/kafka"
+	"spate/shared/notify"
 	"spate/shared/ops"
 	"spate/shared/store"
 )
+
+// Endpoint is somebody who is told of alerts.
+type Endpoint struct {
+	notify.Endpoint
+	Notifier notify.Notifier
+	// Link is where a digest says to look; {since} and {until} in it become the digest's times. Empty is nowhere.
+	Link string
+}
 
 // Config of an alerter.
 type Config struct {
@@ -19,6 +29,8 @@ type Config struct {
 	Layout kafka.Layout
 	// Store is the caller's, who closes it after Run has returned.
 	Store store.Store
+	// Endpoints are told of the alerts; none is fine.
+	Endpoints []Endpoint
 
 	// Print, if not nil, is called for each record that changed something, in the order of its partition, after it is stored. A crash
 	// between the two leaves it out: it is for people, not for delivery. It holds up the pipeline.
@@ -41,6 +53,17 @@ func (c Config) Validate() error {
 	}
 	if c.Store == nil {
 		errs = append(errs, errors.New("store: none given"))
+	}
+	names := make(map[string]bool, len(c.Endpoints))
+	for _, e := range c.Endpoints {
+		errs = append(errs, e.Validate())
+		if names[e.Name] {
+			errs = append(errs, fmt.Errorf("endpoint %q: name: there are two of it", e.Name))
+		}
+		names[e.Name] = true
+		if e.Notifier == nil {
+			errs = append(errs, fmt.Errorf("endpoint %q: notifier: none given", e.Name))
+		}
 	}
 	if c.Registry == nil {
 		errs = append(errs, errors.New("registry: none given"))

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"spate/shared/alert"
+	"spate/shared/notify"
 	"spate/shared/store"
 )
 
@@ -51,4 +52,58 @@ func outcomeOf(err error) string {
 		return outcomeConflict
 	}
 	return outcomeMalformed
+}
+
+type deliveryMetrics struct {
+	tries      *prometheus.CounterVec
+	took       *prometheus.HistogramVec
+	pending    *prometheus.GaugeVec
+	disabled   *prometheus.GaugeVec
+	open       *prometheus.GaugeVec
+	unrecorded prometheus.Counter
+}
+
+func newDeliveryMetrics(reg prometheus.Registerer) *deliveryMetrics {
+	endpoint := []string{"endpoint"}
+	m := &deliveryMetrics{
+		tries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_deliveries_total",
+			Help: "Tries to tell an endpoint, by outcome (delivered, failed, throttled, gone, exhausted)."}, []string{"endpoint", "outcome"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "spate_alerter_delivery_seconds",
+			Help: "Duration of a try.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, endpoint),
+		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_deliveries_pending",
+			Help: "Messages that the endpoint has not got yet, in the whole database."}, endpoint),
+		disabled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_endpoint_disabled",
+			Help: "1 if the endpoint is disabled: it is told nothing."}, endpoint),
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_breaker_open",
+			Help: "1 if the endpoint does not answer and is tried now and then only."}, endpoint),
+		unrecorded: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_delivery_record_errors_total",
+			Help: "Times that the database did not take down a try that was made."}),
+	}
+	reg.MustRegister(m.tries, m.took, m.pending, m.disabled, m.open, m.unrecorded)
+	return m
+}
+
+// known makes the series of an endpoint be there from the start.
+func (m *deliveryMetrics) known(endpoint string) {
+	for _, o := range []notify.Outcome{notify.Delivered, notify.Failed, notify.Throttled, notify.Gone, notify.Exhausted} {
+		m.tries.WithLabelValues(endpoint, string(o))
+	}
+	m.state(store.EndpointState{Name: endpoint})
+	m.breaker(endpoint, false)
+}
+
+func (m *deliveryMetrics) state(e store.EndpointState) {
+	m.pending.WithLabelValues(e.Name).Set(float64(e.Pending))
+	m.disabled.WithLabelValues(e.Name).Set(truth(!e.DisabledAt.IsZero()))
+}
+
+func (m *deliveryMetrics) breaker(endpoint string, open bool) {
+	m.open.WithLabelValues(endpoint).Set(truth(open))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -37,7 +37,13 @@ type program struct {
 	Detect detectCommand `cmd:"" group:"services" help:"Service: find the windows above the threshold."`
 	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store the alerts and print them."`
 
+	Alerts     alertsCommand     `cmd:"" help:"Look at the alerts that were stored: list them, or tell the whole story of one."`
+	Deliveries deliveriesCommand `cmd:"" help:"Look at who was told of alerts and how that went; send messages again."`
+	Endpoints  endpointsCommand  `cmd:"" help:"Look at who is told of alerts; try them out, enable and disable them."`
+
+	Receive receiveCommand `cmd:"" help:"Receive webhooks: verify their signatures and print them."`
 	Migrate migrateCommand `cmd:"" help:"Look after the schema of the database of alerts."`
+	Health  healthCommand  `cmd:"" help:"Ask a running service whether it is ready; for health checks."`
 
 	Completion kongplete.InstallCompletions `cmd:"" help:"Print what makes your shell complete spate's commands."`
 	Version    versionCommand               `cmd:"" help:"Print the version."`

@@ -2,11 +2,13 @@ package console
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 
 	schema "spate/sql"
 
+	"spate/shared/ops"
 	"spate/shared/store"
 	"spate/shared/store/postgres"
 	"spate/shared/store/sqlite"
@@ -21,6 +23,8 @@ type databaseFlags struct {
 type database struct {
 	// name is for people; it has no password.
 	name string
+	// server: it may be away, and come back.
+	server bool
 	// open opens it and brings its schema up to date.
 	open func(context.Context) (store.Store, error)
 	// status tells of its schema and changes nothing.
@@ -33,6 +37,7 @@ func (f databaseFlags) database(state string) (database, error) {
 		name, err := postgres.Name(f.DatabaseURL)
 		return database{
 			name:   name,
+			server: true,
 			open:   func(ctx context.Context) (store.Store, error) { return opened(postgres.Open(ctx, f.DatabaseURL)) },
 			status: func(ctx context.Context) ([]schema.Migration, error) { return postgres.Status(ctx, f.DatabaseURL) },
 		}, err
@@ -54,6 +59,19 @@ func (f databaseFlags) database(state string) (database, error) {
 		},
 		status: func(ctx context.Context) ([]schema.Migration, error) { return sqlite.Status(ctx, setting) },
 	}, err
+}
+
+// openWhenReady opens it, and waits for a server that is away. Without an answer until ctx ends, the error is that of ctx.
+func (d database) openWhenReady(ctx context.Context, log *slog.Logger, status *ops.Status) (st store.Store, err error) {
+	status.NotReady("waiting for the database")
+	err = ops.Keep(ctx, log, status, func(err error) bool { return !d.server || !postgres.Temporary(err) }, func(ctx context.Context) (err error) {
+		st, err = d.open(ctx)
+		return err
+	})
+	if err == nil && st == nil {
+		err = context.Cause(ctx)
+	}
+	return st, err
 }
 
 // opened keeps a nil pointer from becoming a store that is not nil.

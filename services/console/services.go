@@ -87,6 +87,7 @@ type alertCommand struct {
 	kafkaFlags
 	httpFlags
 	databaseFlags
+	webhookFlags
 	JSON bool `name:"json" help:"Print alerts as JSON lines."`
 }
 
@@ -103,20 +104,27 @@ func (c *alertCommand) Run(e *env) error {
 	if err != nil {
 		return usage(err)
 	}
-	st, err := db.open(e.ctx)
+	endpoints, closeEndpoints, err := c.endpoints()
+	if err != nil {
+		return usage(err)
+	}
+	defer closeEndpoints()
+	server, err := ops.Listen(c.HTTP)
 	if err != nil {
 		return err
 	}
-	server, err := ops.Listen(c.HTTP)
-	if err != nil {
-		return errors.Join(err, st.Close())
-	}
-	log.Info("alerts are kept in " + db.name)
 	view := newView(e.stdout, c.JSON)
 	cfg := alerter.Config{
-		Kafka: c.config(), Layout: c.layout(), Store: st, Print: func(r alert.Record) { view.alert(r) },
+		Kafka: c.config(), Layout: c.layout(), Endpoints: endpoints, Print: func(r alert.Record) { view.alert(r) },
 		Log: log, Registry: server.Registry, Status: server.Service("alerter"),
 	}
-	err = serve(e, server, log, func(ctx context.Context) error { return alerter.Run(ctx, cfg) })
-	return errors.Join(err, st.Close())
+	return serve(e, server, log, func(ctx context.Context) error {
+		st, err := db.openWhenReady(ctx, log, cfg.Status)
+		if err != nil {
+			return err
+		}
+		log.Info("alerts are kept in "+db.name, "endpoints", len(endpoints))
+		cfg.Store = st
+		return errors.Join(alerter.Run(ctx, cfg), st.Close())
+	})
 }

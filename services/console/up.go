@@ -1,12 +1,14 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 
 	"spate/services/embedded"
 	"spate/shared/alert"
+	"spate/shared/store"
 )
 
 type upCommand struct {
@@ -14,6 +16,7 @@ type upCommand struct {
 	kafkaFlags
 	httpFlags
 	databaseFlags
+	webhookFlags
 	State  string `env:"SPATE_STATE" placeholder:"DIR" help:"Directory of the topics and the database. Default: spate in your state directory ($XDG_STATE_HOME)."`
 	Listen string `env:"SPATE_LISTEN" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Where the embedded broker listens; any Kafka client can write to it."`
 	JSON   bool   `name:"json" help:"Print alerts as JSON lines."`
@@ -38,7 +41,14 @@ func (c *upCommand) Run(e *env) error {
 	if err != nil {
 		return usage(err)
 	}
-	cfg.Database, cfg.Open = db.name, db.open
+	endpoints, closeEndpoints, err := c.endpoints()
+	if err != nil {
+		return usage(err)
+	}
+	defer closeEndpoints()
+	cfg.Endpoints = endpoints
+	cfg.Database = db.name
+	cfg.Open = func(ctx context.Context) (store.Store, error) { return db.openWhenReady(ctx, log, nil) }
 	view := newView(e.stdout, c.JSON)
 	cfg.Print = func(r alert.Record) { view.alert(r) }
 	return embedded.Up(e.ctx, cfg, func(i embedded.Info) {

@@ -44,8 +44,10 @@ type Config struct {
 	State string
 	// Open opens the database of alerts, which the pipeline closes when it ends; nil is the SQLite file spate.db in the state directory.
 	// Database is its name for people.
-	Open     func(context.Context) (store.Store, error)
-	Database string
+	Open func(context.Context) (store.Store, error)
+	// Endpoints are told of the alerts.
+	Endpoints []alerter.Endpoint
+	Database  string
 	// Brokers are those of a Kafka to use; empty starts the embedded one, which listens on Listen.
 	Brokers []string
 	Listen  string
@@ -140,7 +142,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	}
 	s.run(wctx, func(ctx context.Context) error { return router.Run(ctx, rcfg) })
 	acfg := alerter.Config{
-		Kafka: s.kafka, Layout: s.layout, Store: s.store, Print: cfg.Print,
+		Kafka: s.kafka, Layout: s.layout, Store: s.store, Endpoints: cfg.Endpoints, Print: cfg.Print,
 		Log: cfg.Log.With("service", "alerter"), Registry: s.server.Registry, Status: s.server.Service("alerter"),
 	}
 	s.run(wctx, func(ctx context.Context) error { return alerter.Run(ctx, acfg) })

@@ -95,6 +95,17 @@ func (p *Plan) Reject(i int, err error) {
 	p.applied.Rejected = append(p.applied.Rejected, Rejection{Index: i, Err: err})
 }
 
+// Changed returns the records that changed something, prepared, after all is settled.
+func (p *Plan) Changed() []alert.Record {
+	var out []alert.Record
+	for i, changed := range p.applied.Changed {
+		if changed {
+			out = append(out, p.records[i])
+		}
+	}
+	return out
+}
+
 // Applied returns what became of the records, after all is settled.
 func (p *Plan) Applied() Applied {
 	slices.SortStableFunc(p.applied.Rejected, func(a, b Rejection) int { return cmp.Compare(a.Index, b.Index) })

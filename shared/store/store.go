@@ -1,5 +1,5 @@
 // Package store is the port to the database of alerts: what became of every alert, each under its id, however often and in whatever
-// order its records arrive. Adapters are in the folders beside it and prove themselves with package storetest; what reads the topic
+// order its records arrive, and what is told of it to whom. Adapters are in the folders beside it and prove themselves with package storetest; what reads the topic
 // and when an offset may be committed is the alerter's business.
 //
 // # States
@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/notify"
 )
 
 var (
@@ -32,13 +33,16 @@ var (
 
 // Store keeps alerts. It is safe for concurrent use, also by several processes.
 type Store interface {
-	// Apply makes each record move its alert forward, or change nothing, in the order given and in one transaction: with an error
-	// nothing is changed, and the caller may try the same again. Records that no further try can help with do not stop the others:
-	// they change nothing and are in the result. now is when the store hears of the records.
-	Apply(ctx context.Context, now time.Time, records []alert.Record) (Applied, error)
+	Deliveries
 
-	// Alerts yields what fits f, ordered by window start, then user (bytewise), then id. An error is the last thing it yields. The
-	// loop may use the store; what it changes may or may not be yielded.
+	// Apply makes each record move its alert forward, or change nothing, in the order given and in one transaction, which also has the
+	// deliveries to those endpoints that are told of what changed. With an error nothing is changed, or all of it is and only the
+	// answer was lost; the caller may try the same again, for what is there already changes nothing. Records that no further try can
+	// help with do not stop the others: they change nothing and are in the result. now is when the store hears of the records.
+	Apply(ctx context.Context, now time.Time, records []alert.Record, to ...notify.Endpoint) (Applied, error)
+
+	// Alerts yields what fits f, ordered by window start, then user (bytewise), then id, or in the opposite order. An error is the last
+	// thing it yields. The loop may use the store; what it changes may or may not be yielded.
 	Alerts(ctx context.Context, f Filter) iter.Seq2[Alert, error]
 
 	// Alert returns the alert with the id, or ErrNotFound.
@@ -70,15 +74,21 @@ type Alert struct {
 	alert.Record
 	OpenedAt time.Time `json:"opened_at"`          // when the store first heard of it
 	ClosedAt time.Time `json:"closed_at,omitzero"` // when it heard of the final count; zero while open
+	Delivery Summary   `json:"delivery"`           // how far telling of it is
 }
 
 // Filter chooses alerts; the zero value chooses all.
 type Filter struct {
 	User  string      // canonical JSON token, as [User] returns it; empty is any
 	State alert.State // empty is any
-	Since time.Time   // windows that start at or after it; zero is any
-	Until time.Time   // windows that start before it; zero is any
-	Limit int         // at most so many, from the first; 0 is all
+	Rule  string      // empty is any
+	// MinSeverity is this or worse; empty is any.
+	MinSeverity alert.Severity
+	Since       time.Time // windows that start at or after it; zero is any
+	Until       time.Time // windows that start before it; zero is any
+	Limit       int       // at most so many, from the first; 0 is all
+	// Newest turns the order around: the newest windows come first.
+	Newest bool
 }
 
 // Validate reports every problem at once.
@@ -86,6 +96,9 @@ func (f Filter) Validate() error {
 	var errs []error
 	if f.State != "" && f.State.Rank() == 0 {
 		errs = append(errs, fmt.Errorf("state: %q is neither opened nor closed", f.State))
+	}
+	if s := f.MinSeverity; s != "" && s != alert.Warning && s != alert.Critical {
+		errs = append(errs, fmt.Errorf("severity: %q is neither warning nor critical", s))
 	}
 	if f.Limit < 0 {
 		errs = append(errs, fmt.Errorf("limit: %d is below 0 (all)", f.Limit))

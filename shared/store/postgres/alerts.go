@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"spate/shared/alert"
 	"spate/shared/store"
 )
 
@@ -18,83 +19,97 @@ import (
 // the store cannot run out of connections.
 const page = 1000
 
-const selectAlert = `SELECT id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, opened_at, closed_at FROM alert`
+const selectAlert = `SELECT id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, opened_at, closed_at,
+  (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
+FROM alert`
 
 // Alerts implements store.Store.
 func (s *Store) Alerts(ctx context.Context, f store.Filter) iter.Seq2[store.Alert, error] {
-	return func(yield func(store.Alert, error) bool) {
-		if err := f.Validate(); err != nil {
-			yield(store.Alert{}, fmt.Errorf("list alerts: %w", err))
-			return
+	if err := f.Validate(); err != nil {
+		return failed[store.Alert](fmt.Errorf("list alerts: %w", err))
+	}
+	return pages(f.Limit, func(after *store.Alert, size int) ([]store.Alert, error) {
+		query, args := list(f, after, size)
+		rows, err := s.pool.Query(ctx, query, append([]any{planned}, args...)...)
+		if err == nil {
+			var alerts []store.Alert
+			if alerts, err = pgx.CollectRows(rows, scan); err == nil {
+				return alerts, nil
+			}
 		}
-		left := f.Limit
-		var after *store.Alert
+		return nil, fmt.Errorf("list alerts: %w", s.translate(ctx, err))
+	}, ctx.Err)
+}
+
+// failed yields an error.
+func failed[T any](err error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		yield(none, err)
+	}
+}
+
+// pages yields what read returns, page by page, each after the last of the one before, up to a limit if that is not 0. ended is asked
+// before each.
+func pages[T any](limit int, read func(after *T, size int) ([]T, error), ended func() error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		left := limit
+		var after *T
 		for {
 			size := page
-			if f.Limit > 0 {
+			if limit > 0 {
 				size = min(size, left)
 			}
-			alerts, err := s.page(ctx, f, after, size)
-			for i := range alerts {
-				if err = ctx.Err(); err != nil {
+			got, err := read(after, size)
+			for i := range got {
+				if err = ended(); err != nil {
 					break
 				}
-				if !yield(alerts[i], nil) {
+				if !yield(got[i], nil) {
 					return
 				}
 			}
 			if err != nil {
-				yield(store.Alert{}, fmt.Errorf("list alerts: %w", s.translate(ctx, err)))
+				var none T
+				yield(none, err)
 				return
 			}
-			left -= len(alerts)
-			if len(alerts) < size || f.Limit > 0 && left == 0 {
+			left -= len(got)
+			if len(got) < size || limit > 0 && left == 0 {
 				return
 			}
-			after = &alerts[len(alerts)-1]
+			after = &got[len(got)-1]
 		}
 	}
-}
-
-func (s *Store) page(ctx context.Context, f store.Filter, after *store.Alert, size int) ([]store.Alert, error) {
-	query, args := list(f, after, size)
-	rows, err := s.pool.Query(ctx, query, append([]any{planned}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, scan)
 }
 
 // list returns the query for the alerts of f that come after another. The beginning of the user is what the indexes have.
 func list(f store.Filter, after *store.Alert, size int) (query string, args []any) {
-	var where []string
-	only := func(condition string, values ...any) {
-		for _, v := range values {
-			args = append(args, v)
-			condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(args)), 1)
-		}
-		where = append(where, condition)
-	}
+	var w where
 	if f.User != "" {
-		only("left(user_id, 100) = left(?::text, 100) AND user_id = ?::text", f.User, f.User)
+		w.only("left(user_id, 100) = left(?::text, 100) AND user_id = ?::text", f.User, f.User)
 	}
 	if f.State != "" {
-		only("state = ?", string(f.State))
+		w.only("state = ?", string(f.State))
+	}
+	if f.Rule != "" {
+		w.only("rule = ?", text(f.Rule))
+	}
+	if f.MinSeverity == alert.Critical {
+		w.only("severity = ?", string(f.MinSeverity))
 	}
 	if !f.Since.IsZero() {
-		only("window_start >= ?", store.CeilMilli(f.Since))
+		w.only("window_start >= ?", store.CeilMilli(f.Since))
 	}
 	if !f.Until.IsZero() {
-		only("window_start < ?", store.CeilMilli(f.Until))
+		w.only("window_start < ?", store.CeilMilli(f.Until))
 	}
+	order, beyond := direction(f.Newest)
 	if after != nil {
-		only("(window_start, left(user_id, 100), user_id, id) > (?, left(?::text, 100), ?::text, ?)", after.WindowStart, string(after.UserID), string(after.UserID), after.ID)
+		w.only("(window_start, left(user_id, 100), user_id, id) "+beyond+" (?, left(?::text, 100), ?::text, ?)", after.WindowStart, string(after.UserID), string(after.UserID), after.ID)
 	}
-	query = selectAlert
-	if len(where) > 0 {
-		query += " WHERE " + strings.Join(where, " AND ")
-	}
-	return query + fmt.Sprintf(" ORDER BY window_start, left(user_id, 100), user_id, id LIMIT %d", size), args
+	query = fmt.Sprintf("%s%s ORDER BY window_start%[3]s, left(user_id, 100)%[3]s, user_id%[3]s, id%[3]s LIMIT %d", selectAlert, w.String(), order, size)
+	return query, w.args
 }
 
 // Alert implements store.Store.
@@ -131,7 +146,8 @@ func scan(row pgx.CollectableRow) (store.Alert, error) {
 	var user string
 	var evidence []byte
 	var closed *time.Time
-	err := row.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &a.WindowStart, &a.WindowEnd, &a.FirstEventAt, &a.LastEventAt, &evidence, &a.OpenedAt, &closed)
+	err := row.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &a.WindowStart, &a.WindowEnd, &a.FirstEventAt, &a.LastEventAt, &evidence, &a.OpenedAt, &closed,
+		&a.Delivery.State, &a.Delivery.Attempts)
 	if err != nil {
 		return store.Alert{}, err
 	}
@@ -142,8 +158,21 @@ func scan(row pgx.CollectableRow) (store.Alert, error) {
 	for _, t := range []*time.Time{&a.WindowStart, &a.WindowEnd, &a.FirstEventAt, &a.LastEventAt, &a.OpenedAt} {
 		*t = t.UTC()
 	}
-	if closed != nil {
-		a.ClosedAt = closed.UTC()
-	}
+	a.ClosedAt = orZero(closed)
 	return a, nil
+}
+
+// scanRecord reads the columns of selectHeld.
+func scanRecord(row pgx.CollectableRow) (r alert.Record, err error) {
+	var user string
+	var evidence []byte
+	err = row.Scan(&r.ID, &r.Rule, &user, &r.State, &r.Severity, &r.Count, &r.Threshold, &r.WindowStart, &r.WindowEnd, &r.FirstEventAt, &r.LastEventAt, &evidence)
+	if err != nil {
+		return alert.Record{}, err
+	}
+	r.UserID = json.RawMessage(user)
+	for _, t := range []*time.Time{&r.WindowStart, &r.WindowEnd, &r.FirstEventAt, &r.LastEventAt} {
+		*t = t.UTC()
+	}
+	return r, json.Unmarshal(evidence, &r.Evidence)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"spate/shared/alert"
+	"spate/shared/notify"
 	"spate/shared/store"
 )
 
@@ -50,42 +51,35 @@ type querier interface {
 }
 
 // Apply implements store.Store.
-func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record) (store.Applied, error) {
+func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record, to ...notify.Endpoint) (store.Applied, error) {
 	bound, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	now = time.UnixMilli(now.UnixMilli())
 	plan := store.NewPlan(records)
-	var err error
-	switch len(plan.Rounds) {
-	case 0:
+	if len(plan.Rounds) == 0 {
 		return plan.Applied(), nil
-	case 1:
-		err = apply(bound, s.pool, now, plan, plan.Rounds[0])
-	default:
-		err = pgx.BeginFunc(bound, s.pool, func(tx pgx.Tx) error {
-			for _, round := range plan.Rounds {
-				if err := apply(bound, tx, now, plan, round); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
 	}
+	err := s.apply(bound, now, plan, to, apply)
 	if refused(err) {
 		plan = store.NewPlan(records)
-		err = pgx.BeginFunc(bound, s.pool, func(tx pgx.Tx) error {
-			for _, round := range plan.Rounds {
-				if err := halve(bound, tx, now, plan, round); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		err = s.apply(bound, now, plan, to, halve)
 	}
 	if err != nil {
 		return store.Applied{}, fmt.Errorf("store %d alerts: %w", len(records), s.translate(ctx, err))
 	}
 	return plan.Applied(), nil
+}
+
+// apply makes the rounds of a plan in one transaction, and writes what there is to tell of them.
+func (s *Store) apply(ctx context.Context, now time.Time, plan *store.Plan, to []notify.Endpoint, round func(context.Context, pgx.Tx, time.Time, *store.Plan, []store.Move) error) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		for _, moves := range plan.Rounds {
+			if err := round(ctx, tx, now, plan, moves); err != nil {
+				return err
+			}
+		}
+		return s.send(ctx, tx, now, plan.Changed(), to)
+	})
 }
 
 // halve makes moves that the database may refuse some of; those are rejected, in the end each alone.
@@ -113,12 +107,12 @@ func halve(ctx context.Context, tx pgx.Tx, now time.Time, plan *store.Plan, move
 }
 
 // apply makes moves that have each id once, and settles them.
-func apply(ctx context.Context, q querier, now time.Time, plan *store.Plan, moves []store.Move) error {
+func apply(ctx context.Context, tx pgx.Tx, now time.Time, plan *store.Plan, moves []store.Move) error {
 	args, err := arrays(now, moves)
 	if err != nil {
 		return err
 	}
-	rows, err := q.Query(ctx, move, args...)
+	rows, err := tx.Query(ctx, move, args...)
 	if err != nil {
 		return err
 	}
@@ -156,7 +150,7 @@ func apply(ctx context.Context, q querier, now time.Time, plan *store.Plan, move
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	if err := readAgain(ctx, q, again, before); err != nil {
+	if err := readAgain(ctx, tx, again, before); err != nil {
 		return err
 	}
 	for i, m := range moves {

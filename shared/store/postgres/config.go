@@ -19,6 +19,11 @@ const (
 	applyTimeout   = 30 * time.Second
 	// cancelTimeout is how long the end of a context waits for the server to confirm it.
 	cancelTimeout = 2 * time.Second
+
+	// connections is how many there are at most, unless the URL has pool_max_conns: an Apply, the queue's own four, and deliveries.
+	connections = 12
+	// poll is how often the queue looks for due deliveries; of new ones the database tells it.
+	poll = time.Second
 )
 
 // IsURL tells whether a setting names a Postgres database: postgres://user:password@host:port/database?parameter=value, or postgresql://.
@@ -85,5 +90,8 @@ func parse(setting string) (*pgxpool.Config, error) {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelTimeout}
 	}
 	cfg.PingTimeout = connectTimeout
+	if !query.Has("pool_max_conns") {
+		cfg.MaxConns = connections
+	}
 	return cfg, nil
 }

@@ -100,3 +100,8 @@ func refused(err error) bool {
 	}
 	return false
 }
+
+// Temporary tells whether the database of an error of Open may take the same later: nobody has to mend the setting or the program first.
+func Temporary(err error) bool {
+	return !errors.Is(err, schema.ErrNewer) && !errors.Is(err, errEncoding)
+}

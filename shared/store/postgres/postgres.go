@@ -6,18 +6,22 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	schema "spate/sql"
 
 	"spate/shared/store"
+	"spate/shared/store/jobs"
 )
 
 // Store is a store.Store in a Postgres database.
 type Store struct {
-	name string // of the database, for errors
-	pool *pgxpool.Pool
+	name  string // of the database, for errors
+	pool  *pgxpool.Pool
+	queue *jobs.Queue[pgx.Tx]
 }
 
 var _ store.Store = (*Store)(nil)
@@ -42,7 +46,10 @@ func (s *Store) open(ctx context.Context, cfg *pgxpool.Config) (err error) {
 	if err := withDB(ctx, cfg, schema.Postgres.Up); err != nil {
 		return err
 	}
-	s.pool, err = pgxpool.NewWithConfig(ctx, cfg)
+	if s.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		return err
+	}
+	s.queue, err = jobs.New(riverpgxv5.New(s.pool), poll)
 	return err
 }
 

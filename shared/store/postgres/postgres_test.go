@@ -20,6 +20,7 @@ import (
 	schema "spate/sql"
 
 	"spate/shared/alert"
+	"spate/shared/notify"
 	"spate/shared/store"
 	"spate/shared/store/postgres/postgrestest"
 	"spate/shared/store/storetest"
@@ -39,7 +40,10 @@ func open(t testing.TB, url string) *Store {
 }
 
 func TestConformance(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t, postgrestest.URL(t)) })
+	storetest.Run(t, func(t *testing.T) func() store.Store {
+		database := postgrestest.URL(t)
+		return func() store.Store { return open(t, database) }
+	})
 }
 
 func TestOpenAtOnce(t *testing.T) {
@@ -365,6 +369,27 @@ func TestErrors(t *testing.T) {
 			t.Errorf("the password %s is in\n%s", password, log.String())
 		}
 	}
+}
+
+// BenchmarkApplyDeliver is BenchmarkApply/opened with one endpoint that is told of each alert.
+func BenchmarkApplyDeliver(b *testing.B) {
+	s := open(b, postgrestest.URL(b))
+	defer s.Close()
+	to := notify.Endpoint{Name: "ops"}
+	next := 0
+	for b.Loop() {
+		b.StopTimer()
+		batch := make([]alert.Record, 1000)
+		for i := range batch {
+			batch[i] = storetest.Record(fmt.Sprint(520000000+next%5000), next/5000, alert.Opened)
+			next++
+		}
+		b.StartTimer()
+		if _, err := s.Apply(b.Context(), now, batch, to); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(next)/b.Elapsed().Seconds(), "alerts/s")
 }
 
 func BenchmarkApply(b *testing.B) {

@@ -7,17 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/notify"
 	"spate/shared/store"
 )
 
 const (
 	columns = `id, rule, user_id, state, severity, count, threshold, window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, opened_at, closed_at`
 
-	selectAlert = `SELECT ` + columns + ` FROM alert`
+	selectAlert = `SELECT ` + columns + `,
+  (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
+FROM alert`
 
 	// selectIdentity is what tells a repetition from a contradiction.
 	selectIdentity = `SELECT rule, user_id, state, count, window_start_ms, window_end_ms FROM alert WHERE id = ?`
@@ -33,126 +35,87 @@ WHERE alert.state = 'opened' AND excluded.state = 'closed'
 )
 
 // Apply implements store.Store.
-func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record) (store.Applied, error) {
+func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record, to ...notify.Endpoint) (store.Applied, error) {
 	applied := store.Applied{Changed: make([]bool, len(records))}
 	if len(records) == 0 {
 		return applied, nil
 	}
-	fail := func(err error) (store.Applied, error) {
-		return store.Applied{}, fmt.Errorf("store %d alerts: %w", len(records), s.translate(err))
-	}
-	tx, err := s.write.BeginTx(ctx, nil)
+	err := s.in(ctx, func(tx *sql.Tx) error {
+		var changed []alert.Record
+		put, get := tx.StmtContext(ctx, s.upsert), tx.StmtContext(ctx, s.get)
+		for i, r := range records {
+			r, moved, refusal, err := apply(ctx, put, get, now.UnixMilli(), r)
+			switch {
+			case err != nil:
+				return err
+			case refusal != nil:
+				applied.Rejected = append(applied.Rejected, store.Rejection{Index: i, Err: refusal})
+			case moved:
+				changed = append(changed, r)
+			}
+			applied.Changed[i] = moved
+		}
+		return s.send(ctx, tx, now, changed, to)
+	})
 	if err != nil {
-		return fail(err)
-	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing; otherwise the first error counts
-	put, get := tx.StmtContext(ctx, s.upsert), tx.StmtContext(ctx, s.get)
-	for i, r := range records {
-		changed, refusal, err := apply(ctx, put, get, now.UnixMilli(), r)
-		if err != nil {
-			return fail(err)
-		}
-		if refusal != nil {
-			applied.Rejected = append(applied.Rejected, store.Rejection{Index: i, Err: refusal})
-		}
-		applied.Changed[i] = changed
-	}
-	if err := tx.Commit(); err != nil {
-		return fail(err)
+		return store.Applied{}, fmt.Errorf("store %d alerts: %w", len(records), s.translate(err))
 	}
 	return applied, nil
 }
 
-// apply tells whether r changed its alert, or why it never will. err is the database's.
-func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record) (changed bool, refusal, err error) {
+// apply returns r as it is stored, and tells whether it changed its alert, or why it never will. err is the database's.
+func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record) (_ alert.Record, changed bool, refusal, err error) {
 	if r, refusal = store.Prepare(r); refusal != nil {
-		return false, refusal, nil
+		return r, false, refusal, nil
 	}
 	evidence, err := json.Marshal(r.Evidence)
 	if err != nil {
-		return false, fmt.Errorf("%w: %s: evidence: %w", store.ErrInvalid, r.ID, err), nil
+		return r, false, fmt.Errorf("%w: %s: evidence: %w", store.ErrInvalid, r.ID, err), nil
 	}
 	res, err := put.ExecContext(ctx, r.ID, r.Rule, string(r.UserID), string(r.State), string(r.Severity), r.Count, r.Threshold,
 		r.WindowStart.UnixMilli(), r.WindowEnd.UnixMilli(), r.FirstEventAt.UnixMilli(), r.LastEventAt.UnixMilli(), string(evidence), nowMS)
 	if constraint(err) { // undoes the statement only; the transaction goes on
-		return false, fmt.Errorf("%w: %s: %w", store.ErrInvalid, r.ID, err), nil
+		return r, false, fmt.Errorf("%w: %s: %w", store.ErrInvalid, r.ID, err), nil
 	} else if err != nil {
-		return false, nil, err
+		return r, false, nil, err
 	}
 	n, err := res.RowsAffected()
 	if err != nil || n > 0 {
-		return n > 0, nil, err
+		return r, n > 0, nil, err
 	}
 	var stored alert.Record
 	var user string
 	var start, end int64
 	if err := get.QueryRowContext(ctx, r.ID).Scan(&stored.Rule, &user, &stored.State, &stored.Count, &start, &end); err != nil {
-		return false, nil, err
+		return r, false, nil, err
 	}
 	stored.UserID = json.RawMessage(user)
 	stored.WindowStart, stored.WindowEnd = time.UnixMilli(start).UTC(), time.UnixMilli(end).UTC()
-	return false, store.Contradiction(stored, r), nil
+	return r, false, store.Contradiction(stored, r), nil
 }
 
 // Alerts implements store.Store.
 func (s *Store) Alerts(ctx context.Context, f store.Filter) iter.Seq2[store.Alert, error] {
-	return func(yield func(store.Alert, error) bool) {
-		fail := func(err error) { yield(store.Alert{}, fmt.Errorf("list alerts: %w", s.translate(err))) }
-		if err := f.Validate(); err != nil {
-			fail(err)
-			return
-		}
-		query, args := list(f)
-		rows, err := s.read.QueryContext(ctx, query, args...)
-		if err != nil {
-			fail(err)
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			a, err := scan(rows)
-			if err != nil {
-				fail(err)
-				return
-			}
-			if !yield(a, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			fail(err)
-		}
-	}
-}
-
-// list returns the query for f.
-func list(f store.Filter) (query string, args []any) {
-	var where []string
-	only := func(condition string, arg any) {
-		where, args = append(where, condition), append(args, arg)
-	}
+	var w where
 	if f.User != "" {
-		only("user_id = ?", f.User)
+		w.only("user_id = ?", f.User)
 	}
 	if f.State != "" {
-		only("state = ?", string(f.State))
+		w.only("state = ?", string(f.State))
+	}
+	if f.Rule != "" {
+		w.only("rule = ?", f.Rule)
+	}
+	if f.MinSeverity == alert.Critical {
+		w.only("severity = ?", string(f.MinSeverity))
 	}
 	if !f.Since.IsZero() {
-		only("window_start_ms >= ?", store.CeilMilli(f.Since).UnixMilli())
+		w.only("window_start_ms >= ?", store.CeilMilli(f.Since).UnixMilli())
 	}
 	if !f.Until.IsZero() {
-		only("window_start_ms < ?", store.CeilMilli(f.Until).UnixMilli())
+		w.only("window_start_ms < ?", store.CeilMilli(f.Until).UnixMilli())
 	}
-	query = selectAlert
-	if len(where) > 0 {
-		query += " WHERE " + strings.Join(where, " AND ")
-	}
-	query += " ORDER BY window_start_ms, user_id, id"
-	if f.Limit > 0 {
-		query += " LIMIT ?"
-		args = append(args, f.Limit)
-	}
-	return query, args
+	return list(ctx, s, "alerts", f.Validate(), selectAlert+w.String()+order(f.Newest, f.Limit, "window_start_ms", "user_id", "id"), w.args, scan)
 }
 
 // Alert implements store.Store.
@@ -178,12 +141,13 @@ func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 }
 
 // scan reads the columns of selectAlert.
-func scan(row interface{ Scan(...any) error }) (store.Alert, error) {
+func scan(r row) (store.Alert, error) {
 	var a store.Alert
 	var user, evidence string
 	var start, end, first, last, opened int64
 	var closed sql.NullInt64
-	if err := row.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence, &opened, &closed); err != nil {
+	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence, &opened, &closed,
+		&a.Delivery.State, &a.Delivery.Attempts); err != nil {
 		return store.Alert{}, err
 	}
 	if err := json.Unmarshal([]byte(evidence), &a.Evidence); err != nil {
@@ -193,8 +157,19 @@ func scan(row interface{ Scan(...any) error }) (store.Alert, error) {
 	a.UserID = json.RawMessage(user)
 	a.WindowStart, a.WindowEnd, a.FirstEventAt, a.LastEventAt = at(start), at(end), at(first), at(last)
 	a.OpenedAt = at(opened)
-	if closed.Valid {
-		a.ClosedAt = at(closed.Int64)
-	}
+	a.ClosedAt = milliOrZero(closed)
 	return a, nil
+}
+
+// scanRecord reads the columns of selectHeld.
+func scanRecord(r row) (a alert.Record, err error) {
+	var user, evidence string
+	var start, end, first, last int64
+	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence); err != nil {
+		return alert.Record{}, err
+	}
+	at := func(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+	a.UserID = json.RawMessage(user)
+	a.WindowStart, a.WindowEnd, a.FirstEventAt, a.LastEventAt = at(start), at(end), at(first), at(last)
+	return a, json.Unmarshal([]byte(evidence), &a.Evidence)
 }

@@ -18,16 +18,20 @@ import (
 	"os"
 	"time"
 
+	"github.com/riverqueue/river/riverdriver/riversqlite"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	schema "spate/sql"
 
 	"spate/shared/store"
+	"spate/shared/store/jobs"
 )
 
 const (
 	busyTimeout = 5 * time.Second // for another process to finish its transaction
 	readers     = 4
+	// poll is how often the queue looks for due deliveries: nobody tells it of new ones.
+	poll = 200 * time.Millisecond
 )
 
 // Store is a store.Store in a SQLite file.
@@ -35,6 +39,8 @@ type Store struct {
 	path        string
 	write, read *sql.DB
 	upsert, get *sql.Stmt // of write
+	deliver     *sql.Stmt // of write
+	queue       *jobs.Queue[*sql.Tx]
 }
 
 var _ store.Store = (*Store)(nil)
@@ -54,7 +60,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context) (err error) {
-	if s.write, err = sql.Open("sqlite", dsn(s.path, url.Values{"_txlock": {"immediate"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"}})); err != nil {
+	if s.write, err = sql.Open("sqlite", dsn(s.path, url.Values{"_txlock": {"immediate"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_foreign_keys": {"1"}})); err != nil {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
@@ -65,6 +71,12 @@ func (s *Store) open(ctx context.Context) (err error) {
 		return err
 	}
 	if s.get, err = s.write.PrepareContext(ctx, selectIdentity); err != nil {
+		return err
+	}
+	if s.deliver, err = s.write.PrepareContext(ctx, insertDelivery); err != nil {
+		return err
+	}
+	if s.queue, err = jobs.New(riversqlite.New(s.write), poll); err != nil {
 		return err
 	}
 	if s.read, err = sql.Open("sqlite", dsn(s.path, url.Values{"_query_only": {"1"}})); err != nil {
@@ -118,7 +130,7 @@ func Status(ctx context.Context, path string) ([]schema.Migration, error) {
 // Close closes the database.
 func (s *Store) Close() error {
 	var errs []error
-	for _, st := range []*sql.Stmt{s.upsert, s.get} {
+	for _, st := range []*sql.Stmt{s.upsert, s.get, s.deliver} {
 		if st != nil {
 			errs = append(errs, st.Close())
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/notify"
 	"spate/shared/store"
 	"spate/shared/store/storetest"
 )
@@ -26,7 +27,10 @@ func open(t testing.TB, path string) *Store {
 }
 
 func TestConformance(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "a.db")) })
+	storetest.Run(t, func(t *testing.T) func() store.Store {
+		path := filepath.Join(t.TempDir(), "a.db")
+		return func() store.Store { return open(t, path) }
+	})
 }
 
 func TestOpenAgainKeepsAlerts(t *testing.T) {
@@ -216,6 +220,27 @@ func TestErrorsWhileRunning(t *testing.T) {
 	}
 	records[0].State = alert.Closed
 	check("is read-only")
+}
+
+// BenchmarkApplyDeliver is BenchmarkApply/opened with one endpoint that is told of each alert.
+func BenchmarkApplyDeliver(b *testing.B) {
+	s := open(b, filepath.Join(b.TempDir(), "a.db"))
+	defer s.Close()
+	now, to := time.UnixMilli(1_600_000_000_000), notify.Endpoint{Name: "ops"}
+	next := 0
+	for b.Loop() {
+		b.StopTimer()
+		batch := make([]alert.Record, 1000)
+		for i := range batch {
+			batch[i] = storetest.Record(fmt.Sprint(520000000+next%5000), next/5000, alert.Opened)
+			next++
+		}
+		b.StartTimer()
+		if _, err := s.Apply(b.Context(), now, batch, to); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(next)/b.Elapsed().Seconds(), "alerts/s")
 }
 
 func BenchmarkApply(b *testing.B) {

@@ -1,7 +1,7 @@
 // Package storetest is the conformance suite of package store: what every adapter has to do, whatever its database. An adapter proves
 // itself with
 //
-//	storetest.Run(t, func(t *testing.T) store.Store { ... })
+//	storetest.Run(t, func(t *testing.T) func() store.Store { ... })
 package storetest
 
 import (
@@ -31,8 +31,12 @@ var (
 	noon = time.Date(2026, 9, 1, 12, 0, 0, 7_654_321, time.UTC)
 )
 
-// Run runs the suite. open returns an empty store; the suite closes it.
-func Run(t *testing.T, open func(t *testing.T) store.Store) {
+// untold is the delivery of an alert that nobody is to be told of.
+var untold = store.Summary{State: store.None}
+
+// Run runs the suite. empty makes an empty database and returns what opens it, as a process does that starts; the suite closes what it
+// opens.
+func Run(t *testing.T, empty func(t *testing.T) (open func() store.Store)) {
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, store.Store)
@@ -52,17 +56,53 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"LargeEvidence", testEvidence},
 		{"LoopMayUseTheStore", testLoop},
 		{"CanceledLoop", testCanceled},
+		{"Outbox", testOutbox},
+		{"OutboxFilters", testOutboxFilters},
+		{"OutboxAllOrNothing", testOutboxAtomic},
+		{"DataStays", testData},
+		{"Work", testWork},
+		{"WorkLater", testWorkLater},
+		{"WorkAfterAnError", testWorkError},
+		{"WorkEnds", testWorkEnds},
+		{"WorkFindsNewAlerts", testWorkNew},
+		{"Record", testRecord},
+		{"RecordNeedsADelivery", testNoDelivery},
+		{"ListDeliveries", testListDeliveries},
+		{"ListTries", testListTries},
+		{"ListMany", testListMany},
+		{"Resend", testResend},
+		{"ResendAtTheLastMoment", testResendRace},
+		{"Endpoints", testEndpoints},
+		{"Flood", testFlood},
+		{"FloodConcurrent", testFloodConcurrent},
+		{"Seal", testSeal},
+		{"SealConcurrent", testSealConcurrent},
+		{"Summary", testSummary},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := open(t)
-			t.Cleanup(func() {
-				if err := s.Close(); err != nil {
-					t.Errorf("Close: %v", err)
-				}
-			})
-			c.test(t, s)
+			c.test(t, start(t, empty(t)))
 		})
 	}
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, func() store.Store)
+	}{
+		{"WorkAfterACrash", testWorkAgain},
+		{"WorkByTwo", testWorkByTwo},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, empty(t)) })
+	}
+}
+
+// start returns a store that is closed when the test ends.
+func start(t *testing.T, open func() store.Store) store.Store {
+	s := open()
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return s
 }
 
 // Record returns an alert of a user, who is a JSON token, in the n-th window: opened at 6 events, or closed with 9.
@@ -149,11 +189,11 @@ func testMovesForward(t *testing.T, s store.Store) {
 	equal(t, "Changed", apply(t, s, noon, opened), []bool{true})
 	counts(t, s, 1, 0)
 	heard := noon.Truncate(time.Millisecond)
-	equal(t, "opened", get(t, s, opened.ID), store.Alert{Record: opened, OpenedAt: heard})
+	equal(t, "opened", get(t, s, opened.ID), store.Alert{Record: opened, OpenedAt: heard, Delivery: untold})
 
 	equal(t, "Changed", apply(t, s, noon.Add(time.Minute), closed), []bool{true})
 	counts(t, s, 0, 1)
-	equal(t, "closed", get(t, s, opened.ID), store.Alert{Record: closed, OpenedAt: heard, ClosedAt: heard.Add(time.Minute)})
+	equal(t, "closed", get(t, s, opened.ID), store.Alert{Record: closed, OpenedAt: heard, ClosedAt: heard.Add(time.Minute), Delivery: untold})
 
 	// Both in one batch are two changes.
 	equal(t, "Changed", apply(t, s, noon, Record("6", 0, alert.Opened), Record("6", 0, alert.Closed)), []bool{true, true})
@@ -164,7 +204,7 @@ func testClosedFirst(t *testing.T, s store.Store) {
 	opened, closed := Record("5", 0, alert.Opened), Record("5", 0, alert.Closed)
 	equal(t, "Changed", apply(t, s, noon, closed, opened), []bool{true, false})
 	heard := noon.Truncate(time.Millisecond)
-	want := store.Alert{Record: closed, OpenedAt: heard, ClosedAt: heard}
+	want := store.Alert{Record: closed, OpenedAt: heard, ClosedAt: heard, Delivery: untold}
 	equal(t, "closed", get(t, s, closed.ID), want)
 	equal(t, "Changed", apply(t, s, noon.Add(time.Hour), opened), []bool{false})
 	equal(t, "after opened", get(t, s, closed.ID), want)
@@ -393,14 +433,16 @@ func testFilter(t *testing.T, s store.Store) {
 			records = append(records, Record(user, n, state))
 		}
 	}
-	apply(t, s, noon, records...)
+	grave := Record("9", 2, alert.Opened)
+	grave.Severity, grave.Rule = alert.Critical, "other"
+	apply(t, s, noon, append(records, grave)...)
 	at := func(n int) time.Time { return midnight.Add(time.Duration(n) * size) }
 	for _, c := range []struct {
 		name string
 		f    store.Filter
 		want []string // window:user
 	}{
-		{"all, by window and user", store.Filter{}, []string{`0:"7"`, "0:10", "0:7", `1:"7"`, "1:10", "1:7", `2:"7"`, "2:10", "2:7", `3:"7"`, "3:10", "3:7"}},
+		{"all, by window and user", store.Filter{}, []string{`0:"7"`, "0:10", "0:7", `1:"7"`, "1:10", "1:7", `2:"7"`, "2:10", "2:7", "2:9", `3:"7"`, "3:10", "3:7"}},
 		{"user", store.Filter{User: "7"}, []string{"0:7", "1:7", "2:7", "3:7"}},
 		{"user, string", store.Filter{User: `"7"`}, []string{`0:"7"`, `1:"7"`, `2:"7"`, `3:"7"`}},
 		{"no such user", store.Filter{User: "8"}, nil},
@@ -410,7 +452,15 @@ func testFilter(t *testing.T, s store.Store) {
 		{"until", store.Filter{Until: at(2), User: "7"}, []string{"0:7", "1:7"}},
 		{"until, between", store.Filter{Until: at(2).Add(time.Nanosecond), User: "7"}, []string{"0:7", "1:7", "2:7"}},
 		{"limit", store.Filter{Limit: 2}, []string{`0:"7"`, "0:10"}},
-		{"everything", store.Filter{User: "7", State: alert.Opened, Since: at(1), Until: at(4), Limit: 1}, []string{"1:7"}},
+		{"rule", store.Filter{Rule: "other"}, []string{"2:9"}},
+		{"rule, the other one", store.Filter{Rule: alert.Burst, Since: at(2), Until: at(3)}, []string{`2:"7"`, "2:10", "2:7"}},
+		{"no such rule", store.Filter{Rule: "none"}, nil},
+		{"warning is all", store.Filter{MinSeverity: alert.Warning, Since: at(2), Until: at(3)}, []string{`2:"7"`, "2:10", "2:7", "2:9"}},
+		{"critical", store.Filter{MinSeverity: alert.Critical}, []string{"2:9"}},
+		{"newest", store.Filter{Newest: true, Since: at(2)}, []string{"3:7", "3:10", `3:"7"`, "2:9", "2:7", "2:10", `2:"7"`}},
+		{"the two newest", store.Filter{Newest: true, Limit: 2}, []string{"3:7", "3:10"}},
+		{"the newest of a user", store.Filter{Newest: true, Limit: 3, User: "7", Until: at(3)}, []string{"2:7", "1:7", "0:7"}},
+		{"everything", store.Filter{User: "7", State: alert.Opened, Rule: alert.Burst, MinSeverity: alert.Warning, Since: at(1), Until: at(4), Limit: 1}, []string{"1:7"}},
 	} {
 		var got []string
 		for _, a := range all(t, s, c.f) {
@@ -418,7 +468,7 @@ func testFilter(t *testing.T, s store.Store) {
 		}
 		equal(t, c.name, got, c.want)
 	}
-	for _, f := range []store.Filter{{State: "half"}, {Limit: -1}} {
+	for _, f := range []store.Filter{{State: "half"}, {Limit: -1}, {MinSeverity: "bad"}} {
 		n := 0
 		for _, err := range s.Alerts(t.Context(), f) {
 			if n++; err == nil || n > 1 {
@@ -467,7 +517,7 @@ func testTimes(t *testing.T, s store.Store) {
 	r.WindowEnd = time.Date(9999, 12, 31, 23, 59, 59, 999_000_000, time.UTC)
 	r.FirstEventAt = time.Date(2019, 11, 1, 0, 0, 0, 1_999_999, time.UTC).In(zone)
 	apply(t, s, noon.In(zone), r)
-	want := store.Alert{Record: r, OpenedAt: noon.Truncate(time.Millisecond)}
+	want := store.Alert{Record: r, OpenedAt: noon.Truncate(time.Millisecond), Delivery: untold}
 	want.WindowStart = time.Date(1969, 12, 31, 23, 59, 59, 999_000_000, time.UTC)
 	want.FirstEventAt = time.Date(2019, 11, 1, 0, 0, 0, 1_000_000, time.UTC)
 	got := get(t, s, r.ID)

@@ -1,0 +1,543 @@
+package alerter
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"spate/shared/alert"
+	"spate/shared/notify"
+	"spate/shared/notify/webhook"
+	"spate/shared/store"
+	"spate/shared/store/sqlite"
+	"spate/shared/store/storetest"
+)
+
+// hook is a receiver of webhooks that checks signatures.
+type hook struct {
+	*httptest.Server
+	secrets []webhook.Secret
+	answer  func(n int, w http.ResponseWriter, r *http.Request) // nil: 204
+
+	mu    sync.Mutex
+	calls []call
+}
+
+type call struct {
+	id   string
+	body string
+	at   time.Time
+}
+
+func newHook(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request)) *hook {
+	t.Helper()
+	secrets, err := webhook.ParseSecrets(webhook.NewSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hook{secrets: secrets, answer: answer}
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = webhook.Verify(h.secrets, r.Header, body, time.Now())
+		}
+		if err != nil {
+			t.Errorf("a call that is not ours: %v", err)
+		}
+		h.mu.Lock()
+		h.calls = append(h.calls, call{id: r.Header.Get("webhook-id"), body: string(body), at: time.Now()})
+		n := len(h.calls)
+		h.mu.Unlock()
+		if h.answer != nil {
+			h.answer(n, w, r)
+		} else {
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+func (h *hook) got() []call {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]call(nil), h.calls...)
+}
+
+// sender calls url, by default that of the hook.
+func (h *hook) sender(t *testing.T, url string, timeout time.Duration) *webhook.Sender {
+	t.Helper()
+	if url == "" {
+		url = h.URL
+	}
+	s, err := webhook.New(webhook.Config{URL: url, Secrets: h.secrets, AllowPrivate: true, Timeout: timeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func openStore(t *testing.T, path string) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newStore(t *testing.T) *sqlite.Store {
+	t.Helper()
+	s := openStore(t, filepath.Join(t.TempDir(), "alerts.db"))
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// deliver runs a deliverer; stop ends it and waits.
+func deliver(t *testing.T, s store.Store, log io.Writer, endpoints ...Endpoint) (reg *prometheus.Registry, stop func()) {
+	t.Helper()
+	reg = prometheus.NewRegistry()
+	cfg := Config{Store: s, Endpoints: endpoints, Now: time.Now, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	d := newDeliverer(cfg, newDeliveryMetrics(reg))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return reg, stop
+}
+
+func addAlerts(t *testing.T, s store.Store, n int, to ...Endpoint) (ids []string) {
+	t.Helper()
+	var told []notify.Endpoint
+	for _, e := range to {
+		told = append(told, e.Endpoint)
+	}
+	var records []alert.Record
+	for i := range n {
+		r := storetest.Record(fmt.Sprint(i+1), i, alert.Opened)
+		records, ids = append(records, r), append(ids, notify.IDOf(r))
+	}
+	for len(records) > 0 {
+		batch := records[:min(len(records), 1000)]
+		records = records[len(batch):]
+		if _, err := s.Apply(t.Context(), time.Now(), batch, told...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ids
+}
+
+func tries(t *testing.T, s store.Store, f store.TryFilter) (out []store.Try) {
+	t.Helper()
+	for try, err := range s.ListTries(t.Context(), f) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, try)
+	}
+	return out
+}
+
+func states(t *testing.T, s store.Store) map[store.DeliveryState]int {
+	t.Helper()
+	out := map[store.DeliveryState]int{}
+	for d, err := range s.ListDeliveries(t.Context(), store.DeliveryFilter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[d.State]++
+	}
+	return out
+}
+
+func within(t *testing.T, d time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(d)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", d, what)
+		}
+		<-tick.C
+	}
+}
+
+// TestAnswers holds each answer of an endpoint against what has to happen next.
+func TestAnswers(t *testing.T) {
+	status := func(code int, header ...string) func(int, http.ResponseWriter, *http.Request) {
+		return func(_ int, w http.ResponseWriter, _ *http.Request) {
+			for i := 0; i+1 < len(header); i += 2 {
+				w.Header().Set(header[i], header[i+1])
+			}
+			w.WriteHeader(code)
+		}
+	}
+	const soon, later = 5 * time.Second, 2 * time.Minute // the second try's wait, and what the endpoint asks for
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.Close()
+	for _, c := range []struct {
+		name    string
+		answer  func(int, http.ResponseWriter, *http.Request)
+		url     string
+		outcome notify.Outcome
+		status  int
+		wait    time.Duration // until the next try; 0 is none
+		state   store.DeliveryState
+	}{
+		{name: "200", answer: status(200), outcome: notify.Delivered, status: 200, state: store.Delivered},
+		{name: "204", answer: status(204), outcome: notify.Delivered, status: 204, state: store.Delivered},
+		{name: "301", answer: status(301, "Location", "/elsewhere"), outcome: notify.Failed, status: 301, wait: soon, state: store.Pending},
+		{name: "400", answer: status(400), outcome: notify.Failed, status: 400, wait: soon, state: store.Pending},
+		{name: "404", answer: status(404), outcome: notify.Failed, status: 404, wait: soon, state: store.Pending},
+		{name: "410", answer: status(410), outcome: notify.Gone, status: 410, state: store.Disabled},
+		{name: "429 with Retry-After", answer: status(429, "Retry-After", "120"), outcome: notify.Throttled, status: 429, wait: later, state: store.Pending},
+		{name: "429", answer: status(429), outcome: notify.Failed, status: 429, wait: soon, state: store.Pending},
+		{name: "500", answer: status(500), outcome: notify.Failed, status: 500, wait: soon, state: store.Pending},
+		{name: "502", answer: status(502), outcome: notify.Failed, status: 502, wait: soon, state: store.Pending},
+		{name: "503 with Retry-After", answer: status(503, "Retry-After", "120"), outcome: notify.Throttled, status: 503, wait: later, state: store.Pending},
+		{name: "503", answer: status(503), outcome: notify.Failed, status: 503, wait: soon, state: store.Pending},
+		{name: "504", answer: status(504), outcome: notify.Failed, status: 504, wait: soon, state: store.Pending},
+		{name: "timeout", answer: func(_ int, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, outcome: notify.Failed, wait: soon, state: store.Pending},
+		{name: "reset", answer: func(_ int, w http.ResponseWriter, _ *http.Request) {
+			if c, _, err := w.(http.Hijacker).Hijack(); err == nil {
+				_ = c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}
+		}, outcome: notify.Failed, wait: soon, state: store.Pending},
+		{name: "refused", url: "http://" + dead.Addr().String(), outcome: notify.Failed, wait: soon, state: store.Pending},
+		{name: "dns", url: "http://nobody.invalid/", outcome: notify.Failed, wait: soon, state: store.Pending},
+		{name: "tls", url: "tls", outcome: notify.Failed, wait: soon, state: store.Pending},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHook(t, c.answer)
+			url := c.url
+			if url == "tls" { // a certificate that nobody vouches for
+				s := httptest.NewUnstartedServer(http.NotFoundHandler())
+				s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+				s.StartTLS()
+				defer s.Close()
+				url = s.URL
+			}
+			timeout := time.Duration(0)
+			if c.name == "timeout" {
+				timeout = 300 * time.Millisecond
+			}
+			e := Endpoint{Endpoint: notify.Endpoint{Name: "ops"}, Notifier: h.sender(t, url, timeout)}
+			s := newStore(t)
+			id := addAlerts(t, s, 1, e)[0]
+			_, stop := deliver(t, s, io.Discard, e)
+			within(t, 15*time.Second, "a try", func() bool { return len(tries(t, s, store.TryFilter{})) > 0 })
+			stop()
+			got := tries(t, s, store.TryFilter{})[0]
+			if got.WebhookID != id || got.Endpoint != "ops" || got.Outcome != c.outcome || got.Status != c.status || (got.Reason == "") != (c.outcome == notify.Delivered) {
+				t.Errorf("%+v", got)
+			}
+			d, err := s.Delivery(t.Context(), id, "ops")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.State != c.state || !d.NextAt.Equal(got.NextAt) {
+				t.Errorf("delivery is %s, next at %v; the try says %v", d.State, d.NextAt, got.NextAt)
+			}
+			if c.wait == 0 {
+				if !got.NextAt.IsZero() {
+					t.Errorf("next try at %v", got.NextAt)
+				}
+			} else if wait := got.NextAt.Sub(got.At.Add(got.Took)); wait < c.wait-5*time.Millisecond || wait > c.wait*11/10+5*time.Millisecond {
+				t.Errorf("next try after %v, want %v and up to a tenth more", wait, c.wait)
+			}
+			disabled, err := s.DisabledAt(t.Context(), "ops")
+			if err != nil || disabled.IsZero() == (c.outcome == notify.Gone) {
+				t.Errorf("disabled at %v, %v", disabled, err)
+			}
+		})
+	}
+}
+
+// TestRetriesKeepIdentity: the try after a failed one has the same id and body, and comes when the ledger says, whoever runs then.
+func TestRetriesKeepIdentity(t *testing.T) {
+	t.Parallel()
+	h := newHook(t, func(n int, w http.ResponseWriter, _ *http.Request) {
+		if n == 1 {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	e := Endpoint{Endpoint: notify.Endpoint{Name: "ops"}, Notifier: h.sender(t, "", 0)}
+	path := filepath.Join(t.TempDir(), "alerts.db")
+	s := openStore(t, path)
+	id := addAlerts(t, s, 1, e)[0]
+	_, stop := deliver(t, s, io.Discard, e)
+	within(t, 10*time.Second, "a try", func() bool { return len(tries(t, s, store.TryFilter{})) == 1 })
+	stop()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A restart in mid-schedule.
+	s = openStore(t, path)
+	defer s.Close()
+	next := tries(t, s, store.TryFilter{})[0].NextAt
+	_, stop = deliver(t, s, io.Discard, e)
+	within(t, 25*time.Second, "a second try", func() bool { return len(tries(t, s, store.TryFilter{})) == 2 })
+	stop()
+	got := h.got()
+	if len(got) != 2 || got[0].id != id || got[1].id != id || got[0].body != got[1].body {
+		t.Fatalf("%+v", got)
+	}
+	// What is due in more than 5 s is looked after every 5 s.
+	if late := got[1].at.Sub(next); late < -time.Millisecond || late > 10*time.Second {
+		t.Errorf("the second try came %v after its time", late)
+	}
+	if want := map[store.DeliveryState]int{store.Delivered: 1}; states(t, s)[store.Delivered] != 1 {
+		t.Errorf("%v, want %v", states(t, s), want)
+	}
+}
+
+// TestRateIsHeld: 10,000 deliveries are due, and the endpoint takes ten a second.
+func TestRateIsHeld(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	t.Parallel()
+	const due, perSecond = 10_000, 10
+	h := newHook(t, nil)
+	slow := Endpoint{Endpoint: notify.Endpoint{Name: "ops", Rate: perSecond}, Notifier: h.sender(t, "", 0)}
+	s := newStore(t)
+	ids := addAlerts(t, s, due, slow)
+	_, stop := deliver(t, s, io.Discard, slow)
+	within(t, 30*time.Second, "100 calls", func() bool { return len(h.got()) >= 100 })
+	stop()
+	slowly := h.got()
+	for i := perSecond + 1; i < len(slowly); i++ {
+		// One more than the rate in any second: the first of it.
+		if took := slowly[i].at.Sub(slowly[i-perSecond-1].at); took < time.Second-50*time.Millisecond {
+			t.Errorf("%d calls in %v", perSecond+2, took)
+		}
+	}
+	// The rest at any rate, so that the test ends.
+	fast := slow
+	fast.Rate = 0
+	reg, stop := deliver(t, s, io.Discard, fast)
+	within(t, 2*time.Minute, "all called", func() bool { return len(h.got()) >= due })
+	within(t, 20*time.Second, "all written down", func() bool {
+		known, err := s.Endpoints(t.Context())
+		return err == nil && len(known) == 0 // nothing is pending
+	})
+	stop()
+	if got := states(t, s); got[store.Delivered] != due {
+		t.Errorf("%v", got)
+	}
+	calls := map[string]int{}
+	for _, c := range h.got() {
+		calls[c.id]++
+	}
+	for _, id := range ids {
+		if calls[id] != 1 {
+			t.Fatalf("%s was told %d times", id, calls[id])
+		}
+	}
+	if got := testutil.ToFloat64(metric(t, reg, "ops")); got != float64(due-len(slowly)) {
+		t.Errorf("the metric says %v delivered", got)
+	}
+}
+
+// metric is the counter of what was delivered.
+func metric(t *testing.T, reg *prometheus.Registry, endpoint string) prometheus.Collector {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "found"})
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if f.GetName() == "spate_alerter_deliveries_total" && labels["endpoint"] == endpoint && labels["outcome"] == string(notify.Delivered) {
+				g.Set(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return g
+}
+
+// TestThrottledReceiver: an endpoint that says when to come again is left alone until then, and no message is lost or given up for it.
+func TestThrottledReceiver(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var second time.Time
+	var taken, refused int
+	h := newHook(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Sub(second) >= time.Second {
+			second, taken = now, 0
+		}
+		if taken++; taken > 30 {
+			refused++
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	})
+	e := Endpoint{Endpoint: notify.Endpoint{Name: "ops"}, Notifier: h.sender(t, "", 0)}
+	s := newStore(t)
+	addAlerts(t, s, 100, e)
+	_, stop := deliver(t, s, io.Discard, e)
+	within(t, 60*time.Second, "all delivered", func() bool { return states(t, s)[store.Delivered] == 100 })
+	stop()
+	mu.Lock()
+	defer mu.Unlock()
+	if refused == 0 || refused > 4*maxWorkers {
+		t.Errorf("%d calls were refused, want some, but few", refused)
+	}
+}
+
+// TestDeadEndpoint: while an endpoint is down, few messages use up tries, and when it is back all get there. Another endpoint does not
+// notice.
+func TestDeadEndpoint(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	down := true
+	h := newHook(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if down {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	healthy := newHook(t, nil)
+	a := Endpoint{Endpoint: notify.Endpoint{Name: "dead"}, Notifier: h.sender(t, "", 0)}
+	b := Endpoint{Endpoint: notify.Endpoint{Name: "healthy"}, Notifier: healthy.sender(t, "", 0)}
+	s := newStore(t)
+	addAlerts(t, s, 200, a, b)
+	var log lockedBuffer
+	reg, stop := deliver(t, s, &log, a, b)
+	within(t, 20*time.Second, "the healthy endpoint has all", func() bool { return len(healthy.got()) == 200 })
+	within(t, 20*time.Second, "a probe of the dead one", func() bool { return len(h.got()) > maxWorkers })
+	mu.Lock()
+	down = false
+	if n := len(h.calls); n > 3*maxWorkers {
+		t.Errorf("%d tries of a dead endpoint", n)
+	}
+	mu.Unlock()
+	within(t, 60*time.Second, "the dead one is back and has all, but those that wait for their third try", func() bool {
+		return len(distinct(h.got())) == 200 && states(t, s)[store.Delivered] >= 395
+	})
+	stop()
+	if got, err := reg.Gather(); err != nil || len(got) == 0 {
+		t.Errorf("metrics: %v", err)
+	}
+	if strings.Contains(log.String(), "whsec_") {
+		t.Error("a secret is in the log")
+	}
+}
+
+func distinct(calls []call) map[string]bool {
+	out := map[string]bool{}
+	for _, c := range calls {
+		out[c.id] = true
+	}
+	return out
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// TestDisabledEndpoint: an endpoint that answered 410 is told nothing more until somebody enables it, and what it missed can be sent then.
+func TestDisabledEndpoint(t *testing.T) {
+	t.Parallel()
+	h := newHook(t, func(n int, w http.ResponseWriter, _ *http.Request) {
+		if n == 1 {
+			w.WriteHeader(http.StatusGone)
+		}
+	})
+	e := Endpoint{Endpoint: notify.Endpoint{Name: "ops", Rate: 50}, Notifier: h.sender(t, "", 0)}
+	s := newStore(t)
+	addAlerts(t, s, 1, e)
+	_, stop := deliver(t, s, io.Discard, e)
+	within(t, 10*time.Second, "it is disabled", func() bool { return states(t, s)[store.Disabled] == 1 })
+	addAlerts(t, s, 20, e) // one of them is known
+	within(t, 10*time.Second, "nothing is due any more", func() bool { return states(t, s)[store.Disabled] == 20 })
+	if n := len(h.got()); n != 1 {
+		t.Errorf("%d calls", n)
+	}
+	if err := s.SetEnabled(t.Context(), time.Now(), "ops", true, ""); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Resend(t.Context(), time.Now(), store.DeliveryFilter{States: []store.DeliveryState{store.Disabled}}); n != 20 || err != nil {
+		t.Fatalf("%d sent again: %v", n, err)
+	}
+	within(t, 20*time.Second, "it has all", func() bool { return states(t, s)[store.Delivered] == 20 })
+	stop()
+}
+
+// TestAlertsAreTold runs the whole alerter: topic to store to endpoint, twice over the same topic.
+func TestAlertsAreTold(t *testing.T) {
+	b := newBed(t)
+	b.topics()
+	h := newHook(t, nil)
+	e := Endpoint{Endpoint: notify.Endpoint{Name: "ops"}, Notifier: h.sender(t, "", 0)}
+	b.produce(0, pair("5", 0)...)
+	b.produce(1, pair(`"<a&b>"`, 1)...)
+	l := b.start(func(c *Config) { c.Endpoints = []Endpoint{e} })
+	within(t, 20*time.Second, "four calls", func() bool { return len(h.got()) == 4 })
+	for _, c := range h.got() {
+		id, transition, ok := strings.Cut(c.id, ".")
+		if !ok || !strings.Contains(c.body, `"type":"alert.`+transition+`"`) || !strings.Contains(c.body, `"id":"`+id+`"`) {
+			t.Errorf("%s: %s", c.id, c.body)
+		}
+	}
+	l.stop()
+	// From the beginning again: nothing is new.
+	b.names.AlerterGroup += "-again"
+	l = b.start(func(c *Config) { c.Endpoints = []Endpoint{e} })
+	within(t, 20*time.Second, "all read", func() bool { return b.committed() == 4 })
+	l.stop()
+	if got := b.count(); got.Total() != 2 || states(t, b.store)[store.Delivered] != 4 || len(h.got()) != 4 {
+		t.Errorf("%+v alerts, deliveries %v, %d calls", got, states(t, b.store), len(h.got()))
+	}
+}

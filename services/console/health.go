@@ -1,0 +1,103 @@
+package console
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+type healthCommand struct {
+	URL  string        `arg:"" optional:"" name:"url" help:"Service to ask: http://host:port or host:port. Default: the address that --http says."`
+	HTTP string        `name:"http" env:"SPATE_HTTP" placeholder:"HOST:PORT" help:"Address of the service, as the service itself was given it; 0.0.0.0:8080 and :8080 are asked at 127.0.0.1:8080."`
+	Live bool          `name:"live" help:"Ask /healthz, whether the process answers at all, instead of /readyz, whether it does its work."`
+	Wait time.Duration `name:"timeout" default:"3s" help:"How long an answer may take."`
+}
+
+// Help is shown below the usage.
+func (healthCommand) Help() string {
+	return `Prints what the service says of itself: {"router":"ready"}, or what it waits for. The exit code is 0 if it is ready and 1 if it is
+not, or does not answer. The health check of a container needs no program but this one:
+
+  spate health                   the service in this container, by SPATE_HTTP
+  spate health 127.0.0.1:18081   any service
+  spate health --live            does it answer at all, ready or not?
+
+A broker that is away makes a service not ready, and a restart does not help. What restarts services should ask --live.`
+}
+
+func (c *healthCommand) Run(e *env) error {
+	target, err := c.target()
+	if err != nil {
+		return usage(err)
+	}
+	req, err := http.NewRequestWithContext(e.ctx, http.MethodGet, target, http.NoBody)
+	if err != nil {
+		return usage(err)
+	}
+	// What is asked is close by: no proxy, and an answer that points elsewhere is not the service's.
+	client := &http.Client{
+		Timeout:       c.Wait,
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	if err != nil {
+		return fmt.Errorf("get %s: %w", target, err)
+	}
+	fmt.Fprintf(e.stdout, "%s\n", bytes.TrimSpace(body))
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("get %s: %s", target, res.Status)
+	}
+	return nil
+}
+
+// target is what to ask, by the argument or else by the address that the service listens on.
+func (c *healthCommand) target() (string, error) {
+	page := "/readyz"
+	if c.Live {
+		page = "/healthz"
+	}
+	if c.Wait <= 0 {
+		return "", fmt.Errorf("timeout: %v is not above 0", c.Wait)
+	}
+	address := c.URL
+	if strings.Contains(address, "://") {
+		u, err := url.Parse(address)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return "", fmt.Errorf("url: %q is not http://host:port", c.URL)
+		}
+		if u.Path == "" || u.Path == "/" {
+			u.Path = page
+		}
+		return u.String(), nil
+	}
+	if address == "" {
+		address = c.HTTP
+	}
+	if address == "" {
+		return "", errors.New("url: which service? Give its address, as in spate health 127.0.0.1:8080, or set SPATE_HTTP to what the service has")
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", fmt.Errorf("address: %q is not host:port", address)
+	}
+	if port == "0" || port == "" {
+		return "", fmt.Errorf("address: %q names no port; the service took a free one and says in its log which", address)
+	}
+	// An address that means all interfaces is one to listen on, not one to ask.
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port) + page, nil
+}

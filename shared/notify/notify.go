@@ -1,0 +1,98 @@
+// Package notify is the port to whoever is told of alerts: what a message is, which endpoint gets it, what a try can come to and when
+// the next one is due. Adapters are in the folders beside it; which tries there have been, and that none is forgotten, is the
+// business of the store and the alerter.
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"spate/shared/alert"
+)
+
+// The types of messages.
+const (
+	TypeOpened = "alert.opened"
+	TypeClosed = "alert.closed"
+	TypeDigest = "alert.digest"  // many alerts in one message: flood control
+	TypeTest   = "endpoint.test" // somebody tries out an endpoint; no alert
+)
+
+// Message is what an endpoint is told.
+type Message struct {
+	// ID is the message's identity: the same on every try and for every endpoint, so whoever gets it twice can tell.
+	ID   string
+	Type string
+	// At is when what the message tells happened. It does not change from try to try.
+	At   time.Time
+	Data json.RawMessage
+}
+
+// IDOf is the identity of the message about a record: the alert's id and what became of it.
+func IDOf(r alert.Record) string { return r.ID + "." + string(r.State) }
+
+// TypeOf is the type of the message about a record.
+func TypeOf(r alert.Record) string { return "alert." + string(r.State) }
+
+// Notifier tells one endpoint. It is safe for concurrent use.
+type Notifier interface {
+	// Notify tries once, within a time that the adapter bounds. Whatever happens is a Result, never a panic; what it says has no
+	// secret in it. If ctx ends first, the outcome is Failed, and the endpoint may have got the message.
+	Notify(ctx context.Context, m Message) Result
+}
+
+// Outcome is what a try came to.
+type Outcome string
+
+// The outcomes.
+const (
+	Delivered Outcome = "delivered" // the endpoint has it
+	Failed    Outcome = "failed"    // the next try is due by the schedule
+	Throttled Outcome = "throttled" // the endpoint says when to come again
+	Gone      Outcome = "gone"      // the endpoint wants no more messages, ever
+	Exhausted Outcome = "exhausted" // it failed, and was the last try
+)
+
+// Result of a try.
+type Result struct {
+	Outcome Outcome // Delivered, Failed, Throttled or Gone
+	// Status is the endpoint's answer, an HTTP status; 0 is no answer.
+	Status int
+	// After is how long the endpoint wants to be left alone. It is set with Throttled only.
+	After time.Duration
+	// Reason says in a few words why it is not Delivered.
+	Reason string
+}
+
+// Step returns what a result comes to for a message with tries before it, of which counted went by the schedule, and when the next
+// try is due; the time is zero if there is none. first is when the message came to be, now is after the try. key spreads the tries of
+// many messages: the same one always gives the same times.
+func Step(r Result, counted int, first, now time.Time, key string) (Outcome, time.Time) {
+	switch r.Outcome {
+	case Delivered, Gone:
+		return r.Outcome, time.Time{}
+	case Throttled:
+		// A promise to take it later costs no try, but is not believed for ever.
+		if now.Sub(first) > patience {
+			return Exhausted, time.Time{}
+		}
+		return Throttled, now.Add(min(r.After, maxAfter))
+	}
+	wait, ok := Wait(counted+1, key)
+	if !ok {
+		return Exhausted, time.Time{}
+	}
+	return Failed, now.Add(wait)
+}
+
+// rank orders severities, the worst highest; 0 is none.
+func rank(s alert.Severity) int {
+	switch s {
+	case alert.Warning:
+		return 1
+	case alert.Critical:
+		return 2
+	}
+	return 0
+}

@@ -1,0 +1,192 @@
+package webhook
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+const (
+	// defaultTimeout is the lower end of what Standard Webhooks 1.0 recommends, 15 to 30 s.
+	defaultTimeout = 15 * time.Second
+	maxTimeout     = 5 * time.Minute
+)
+
+// Config of a Sender. However it is printed, it shows neither secrets nor more of the URL than the host.
+type Config struct {
+	// URL that is called: http or https, absolute. Its path and query may hold a token, so they are kept out of errors and logs.
+	URL string
+	// Secrets sign every call, each of them: at least one. While a secret is being replaced there are two, the old one and the new one,
+	// and a receiver that knows either of them accepts the call.
+	Secrets []Secret
+	// AllowPrivate lets calls go to loopback and private addresses. Link-local addresses, where clouds keep credentials, stay refused.
+	AllowPrivate bool
+	// Timeout of a whole try, up to 5 min; 0 is 15 s.
+	Timeout time.Duration
+	// Now is the clock that calls are stamped with; nil is time.Now.
+	Now func() time.Time
+	// RootCAs are whose certificates are trusted; nil is the system's.
+	RootCAs *x509.CertPool
+}
+
+// Validate reports every problem at once. What it says has neither a secret nor the URL's path, query or credentials in it.
+func (c Config) Validate() error {
+	var errs []error
+	_, err := c.parse()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if len(c.Secrets) == 0 {
+		errs = append(errs, errors.New("secrets: there is none; at least one has to sign, whsec_ and 24 to 64 bytes in base64"))
+	}
+	for i, s := range c.Secrets {
+		if s.signer == nil {
+			errs = append(errs, fmt.Errorf("secrets: number %d is empty; make secrets with ParseSecrets or NewSecret", i+1))
+		}
+	}
+	if c.Timeout < 0 || c.Timeout > maxTimeout {
+		errs = append(errs, fmt.Errorf("timeout: %v is not between 0 (%v) and %v", c.Timeout, defaultTimeout, maxTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+// parse checks the URL. The parser's own errors quote it, so they are not passed on.
+func (c Config) parse() (*url.URL, error) {
+	const form = "write it as https://host/path"
+	if c.URL == "" {
+		return nil, errors.New("url: there is none; " + form)
+	}
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil:
+		return nil, errors.New("url: is none; " + form + ", special characters percent-encoded")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, errors.New("url: begins with neither https:// nor http://; " + form)
+	case u.User != nil:
+		return nil, errors.New("url: has a user or password before the host; leave them out, the signature tells the receiver who calls")
+	case u.Opaque != "" || u.Hostname() == "":
+		return nil, errors.New("url: has no host; " + form)
+	case strings.Contains(c.URL, "#"):
+		return nil, errors.New("url: has a fragment (#), which is never sent; leave it out, or write %23")
+	}
+	if p := u.Port(); p != "" || strings.HasSuffix(u.Host, ":") {
+		if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
+			return nil, errors.New("url: the port is not between 1 and 65535")
+		}
+	}
+	return u, nil
+}
+
+// hostOf is what may be told of a URL.
+func hostOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
+
+// String tells the host and how many secrets there are.
+func (c Config) String() string {
+	host := "[no URL]"
+	if u, err := c.parse(); err == nil {
+		host = hostOf(u)
+	}
+	return fmt.Sprintf("webhook %s, %d secrets, allow private %t", host, len(c.Secrets), c.AllowPrivate)
+}
+
+// GoString is String.
+func (c Config) GoString() string { return c.String() }
+
+// Format keeps every verb of package fmt from showing more than String.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// LogValue is String.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalJSON is String: a Config is told of, not stored.
+func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
+
+const (
+	secretPrefix = "whsec_"
+	minSecret    = 24 // bytes, as Standard Webhooks 1.0 has it
+	maxSecret    = 64
+	newSecret    = 32
+	redacted     = "[secret]"
+)
+
+// Secret signs calls and checks signatures. However it is printed or encoded, it is "[secret]". The zero value signs nothing and is
+// refused everywhere.
+type Secret struct {
+	// A function, because package fmt prints what is in somebody else's unexported field without asking for its methods, and with the
+	// wrong verb even what pointers there point to. Of functions it has nothing to print.
+	signer func() *standardwebhooks.Webhook
+}
+
+// ParseSecrets reads secrets with white space between them, each whsec_ and 24 to 64 bytes in standard base64. It reports every
+// problem at once, by the secret's position. No text is no secret and no error.
+func ParseSecrets(text string) ([]Secret, error) {
+	var (
+		secrets []Secret
+		errs    []error
+	)
+	for i, field := range strings.Fields(text) {
+		s, err := parseSecret(field)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("secret %d: %w", i+1, err))
+			continue
+		}
+		secrets = append(secrets, s)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return secrets, nil
+}
+
+func parseSecret(text string) (Secret, error) {
+	encoded, ok := strings.CutPrefix(text, secretPrefix)
+	if !ok {
+		return Secret{}, errors.New("does not begin with " + secretPrefix)
+	}
+	key, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return Secret{}, errors.New("what follows " + secretPrefix + " is no standard base64 with its padding") // the cause may quote it
+	}
+	if len(key) < minSecret || len(key) > maxSecret {
+		return Secret{}, fmt.Errorf("is %d bytes long, not %d to %d", len(key), minSecret, maxSecret)
+	}
+	signer, err := standardwebhooks.NewWebhookRaw(bytes.Clone(key))
+	if err != nil {
+		return Secret{}, errors.New("is refused by the signing library")
+	}
+	return Secret{signer: func() *standardwebhooks.Webhook { return signer }}, nil
+}
+
+// NewSecret returns the text of a fresh secret of 32 random bytes, for both sides to keep.
+func NewSecret() string {
+	var key [newSecret]byte
+	_, _ = rand.Read(key[:]) // never fails
+	return secretPrefix + base64.StdEncoding.EncodeToString(key[:])
+}
+
+// String is "[secret]".
+func (Secret) String() string { return redacted }
+
+// GoString is "[secret]".
+func (Secret) GoString() string { return redacted }
+
+// Format writes "[secret]", whatever the verb: %d and %x would print the bytes.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue is "[secret]".
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText is "[secret]".
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -1,0 +1,304 @@
+package tests
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/shared/alert"
+	"spate/shared/kafka"
+	"spate/shared/notify"
+	"spate/shared/notify/webhook"
+	"spate/shared/store/postgres/postgrestest"
+)
+
+// receiver is an endpoint that comes and goes, on a port that stays.
+type receiver struct {
+	t       *testing.T
+	addr    string
+	secrets []webhook.Secret
+
+	mu    sync.Mutex
+	srv   *http.Server
+	sick  bool // answers 500
+	calls map[string]int
+}
+
+func newReceiver(t *testing.T, secret string) *receiver {
+	t.Helper()
+	secrets, err := webhook.ParseSecrets(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &receiver{t: t, addr: freePort(t), secrets: secrets, calls: map[string]int{}}
+	r.up()
+	t.Cleanup(r.down)
+	return r
+}
+
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return // whoever called is dead
+	}
+	if err := webhook.Verify(r.secrets, req.Header, body, time.Now()); err != nil {
+		r.t.Errorf("a call that is not ours: %v", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sick {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	r.calls[req.Header.Get("webhook-id")]++
+}
+
+func (r *receiver) up() {
+	ln, err := net.Listen("tcp", r.addr)
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.srv = &http.Server{Handler: r}
+	go r.srv.Serve(ln) //nolint:errcheck // it ends with down
+}
+
+func (r *receiver) down() {
+	r.mu.Lock()
+	srv := r.srv
+	r.mu.Unlock()
+	_ = srv.Close() // connections are cut
+}
+
+func (r *receiver) set(sick bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sick = sick
+}
+
+func (r *receiver) got() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.calls)
+}
+
+// TestEverythingDies: while alerts are written, Postgres, the broker, the alerter and the webhook each die at random. In the end every
+// alert is stored once and was told, and reading the whole topic again changes nothing. SPATE_TEST_ALERTS is how many, by default 10000.
+func TestEverythingDies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes")
+	}
+	n := 10_000
+	if v := os.Getenv("SPATE_TEST_ALERTS"); v != "" {
+		var err error
+		if n, err = strconv.Atoi(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onOwnBrokers(t, func(t *testing.T, addr string, up, down func()) { testEverythingDies(t, n, addr, up, down) })
+}
+
+func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
+	seed := uint64(time.Now().UnixNano())
+	rng := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d, %d alerts", seed, n)
+	server := postgrestest.Start(t)
+	database := server.Database(t)
+	secret := webhook.NewSecret()
+	hook := newReceiver(t, secret)
+	up()
+	env := []string{"SPATE_BROKERS=" + addr, "SPATE_DATABASE_URL=" + database, "SPATE_WEBHOOK_SECRET=" + secret,
+		"SPATE_WEBHOOK_URL=http://" + hook.addr + "/hook", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}
+	alerter := spate(t, "alerter", env, "alert", "--json").start()
+	names := kafka.NamesFor(kafka.DefaultTopic)
+	eventually(t, 60*time.Second, "the alerter is ready", func() bool {
+		code, _ := alerter.get(t, "/readyz")
+		return code == http.StatusOK
+	})
+
+	// The alerts, each opened and then closed, over about a minute.
+	cl := connect(t, addr, kgo.DefaultProduceTopic(names.Alerts))
+	written := make(chan error, 1)
+	go func() { written <- writeAlerts(t.Context(), cl, n, 40*time.Second) }()
+
+	kills := map[string]int{}
+	busy := true
+	for busy || len(kills) < 4 {
+		select {
+		case err := <-written:
+			if err != nil {
+				t.Fatal(err)
+			}
+			busy, written = false, nil
+		case <-time.After(time.Duration(300+rng.IntN(1200)) * time.Millisecond):
+		}
+		pause := time.Duration(200+rng.IntN(1800)) * time.Millisecond
+		victim := []string{"postgres", "broker", "alerter", "webhook"}[rng.IntN(4)]
+		kills[victim]++
+		switch victim {
+		case "postgres":
+			server.Stop(t, rng.IntN(2) == 0)
+			time.Sleep(pause)
+			server.Start(t)
+		case "broker":
+			down()
+			time.Sleep(pause)
+			up()
+		case "alerter":
+			alerter.kill()
+			alerter.start()
+		case "webhook":
+			if rng.IntN(2) == 0 {
+				hook.set(true)
+				time.Sleep(pause)
+				hook.set(false)
+			} else {
+				hook.down()
+				time.Sleep(pause)
+				hook.up()
+			}
+		}
+	}
+	t.Logf("killed %v", kills)
+
+	// Now all is well. What failed more than once waits for minutes, by the schedule; somebody asks for it now.
+	db, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close(context.Background()) })
+	number := func(query string) (v int) {
+		t.Helper()
+		if err := db.QueryRow(t.Context(), query).Scan(&v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	eventually(t, 3*time.Minute, "all alerts are closed", func() bool { return number(`SELECT count(*) FROM alert WHERE state = 'closed'`) == n })
+	asked := time.Now()
+	eventually(t, 4*time.Minute, "all are delivered", func() bool {
+		if time.Since(asked) > 10*time.Second {
+			asked = time.Now()
+			if err := spate(t, "recover", env, "deliveries", "recover", "--since", "1h").start().wait(time.Minute); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return number(`SELECT count(*) FROM delivery WHERE state <> 'delivered'`) == 0
+	})
+
+	log := map[string]int{} // webhook ids in the log
+	readAll(t, addr, names.Alerts, func(r *kgo.Record) {
+		a, err := alert.Parse(r.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log[notify.IDOf(a)]++
+	})
+	check := func() (calls int) {
+		t.Helper()
+		if rows := number(`SELECT count(*) FROM alert`); rows != n || len(log) != 2*n || number(`SELECT count(*) FROM delivery`) != 2*n {
+			t.Errorf("%d alerts, %d messages in the log, %d deliveries; want %d, %d, %d", rows, len(log), number(`SELECT count(*) FROM delivery`), n, 2*n, 2*n)
+		}
+		got := hook.got()
+		for id := range log {
+			if got[id] == 0 {
+				t.Errorf("%s was not told", id)
+			}
+		}
+		for id, k := range got {
+			if log[id] == 0 {
+				t.Errorf("%s was told and is not in the log", id)
+			}
+			calls += k
+		}
+		return calls
+	}
+	calls := check()
+	t.Logf("%d calls for %d messages, %d tries written down", calls, 2*n, number(`SELECT count(*) FROM delivery_try`))
+
+	// The whole topic once more.
+	if err := alerter.stop(20 * time.Second); err != nil {
+		t.Error(err)
+	}
+	admin := kadm.NewClient(cl)
+	eventually(t, 30*time.Second, "the group is gone", func() bool {
+		resp, err := admin.DeleteGroup(t.Context(), names.AlerterGroup)
+		return err == nil && resp.Err == nil
+	})
+	alerter.start()
+	eventually(t, 3*time.Minute, "all is read again", func() bool {
+		lag, err := admin.Lag(t.Context(), names.AlerterGroup)
+		if err != nil || lag.Error() != nil {
+			return false
+		}
+		g := lag[names.AlerterGroup]
+		parts := g.Lag[names.Alerts]
+		for _, p := range parts {
+			if p.Commit.At < 0 && p.End.Offset > 0 {
+				return false
+			}
+		}
+		return len(parts) > 0 && g.Lag.Total() == 0
+	})
+	if again := check(); again != calls {
+		t.Errorf("%d calls after the topic was read again, %d before", again, calls)
+	}
+	if out := alerter.output(t); strings.Contains(string(out), secret) || strings.Contains(string(out), secret[len("whsec_"):]) || strings.Contains(string(out), postgrestest.Password) {
+		t.Error("a secret is in the log")
+	}
+}
+
+// writeAlerts writes n alerts, opened and closed, spread over some time.
+func writeAlerts(ctx context.Context, cl *kgo.Client, n int, over time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	const size = 10 * time.Second
+	midnight := time.Date(2019, 11, 1, 0, 0, 0, 0, time.UTC)
+	chunk := max(1, n/100)
+	tick := time.NewTicker(over / 100)
+	defer tick.Stop()
+	for from := 0; from < n; from += chunk {
+		var records []*kgo.Record
+		for i := from; i < min(from+chunk, n); i++ {
+			start := midnight.Add(time.Duration(i/100) * size)
+			user := strconv.Itoa(i % 100)
+			for _, state := range []alert.State{alert.Opened, alert.Closed} {
+				r := alert.Record{
+					ID: alert.ID(alert.Burst, user, start.UnixMilli(), size.Milliseconds()), Rule: alert.Burst, State: state, Severity: alert.Warning,
+					UserID: json.RawMessage(user), Count: 7, Threshold: 5, WindowStart: start, WindowEnd: start.Add(size), FirstEventAt: start, LastEventAt: start.Add(time.Second),
+				}
+				value, err := r.Encode()
+				if err != nil {
+					return err
+				}
+				records = append(records, &kgo.Record{Key: []byte(user), Value: value})
+			}
+		}
+		if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
+			return fmt.Errorf("write alerts: %w", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
