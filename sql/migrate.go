@@ -23,9 +23,9 @@ type Schema struct {
 	dialect     goose.Dialect
 	files       fs.FS
 	code        func() *goose.Migration // the one that is no file
-	locker      lock.SessionLocker // nil if the database has none
-	hasVersions string             // query: 1 if it was ever migrated
-	versions    string             // query: what was applied, and when
+	locker      lock.SessionLocker      // nil if the database has none
+	hasVersions string                  // query: 1 if it was ever migrated
+	versions    string                  // query: what was applied, and when
 }
 
 // Migration is a step of a schema.

@@ -40,7 +40,7 @@ func riverSQLite() *goose.Migration {
 		if err != nil {
 			return err
 		}
-		_, err = m.MigrateTx(ctx, tx, rivermigrate.DirectionUp, opts)
+		_, err = m.MigrateTx(ctx, tx, rivermigrate.DirectionUp, opts) //nolint:staticcheck // what cannot share a transaction is Postgres' enums
 		return err
 	}}, nil)
 }

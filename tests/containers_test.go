@@ -2,11 +2,11 @@ package tests
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,6 +121,9 @@ func startContainer(t *testing.T, request testcontainers.ContainerRequest) testc
 	c, err := testcontainers.GenericContainer(ctx, testcontainers.GenericContainerRequest{ContainerRequest: request, Started: true, Logger: log.TestLogger(t)})
 	testcontainers.CleanupContainer(t, c)
 	if err != nil {
+		if strings.Contains(err.Error(), "reaper") {
+			missing(t, "the container that cleans up after testcontainers does not start; TESTCONTAINERS_RYUK_DISABLED=true does without it: %v", err)
+		}
 		t.Fatalf("start %s: %v", request.Image, err)
 	}
 	return c
@@ -193,5 +196,5 @@ func testStoreOn(t *testing.T, database string) {
 	if err != nil {
 		t.Fatalf("go test ./shared/store/postgres: %v\n%s", err, tail(out, 40))
 	}
-	t.Log(fmt.Sprintf("%s", tail(out, 1)))
+	t.Logf("%s", tail(out, 1))
 }

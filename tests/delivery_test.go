@@ -13,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/alert"
@@ -35,7 +37,8 @@ type receiver struct {
 
 	mu    sync.Mutex
 	srv   *http.Server
-	sick  bool // answers 500
+	sick  bool   // answers 500
+	first func() // called before the first answer
 	calls map[string]int
 }
 
@@ -66,6 +69,17 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	r.calls[req.Header.Get("webhook-id")]++
+	if r.first != nil {
+		r.first()
+		r.first = nil
+	}
+}
+
+// before has f called when the next call is there and not answered.
+func (r *receiver) before(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.first = f
 }
 
 func (r *receiver) up() {
@@ -100,12 +114,12 @@ func (r *receiver) got() map[string]int {
 }
 
 // TestEverythingDies: while alerts are written, Postgres, the broker, the alerter and the webhook each die at random. In the end every
-// alert is stored once and was told, and reading the whole topic again changes nothing. SPATE_TEST_ALERTS is how many, by default 10000.
+// alert is stored once and was told, and reading the whole topic again changes nothing. SPATE_TEST_ALERTS is how many, by default 5000.
 func TestEverythingDies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
 	}
-	n := 10_000
+	n := 5_000
 	if v := os.Getenv("SPATE_TEST_ALERTS"); v != "" {
 		var err error
 		if n, err = strconv.Atoi(v); err != nil {
@@ -133,10 +147,10 @@ func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
 		return code == http.StatusOK
 	})
 
-	// The alerts, each opened and then closed, over about a minute.
+	// The alerts, each opened and then closed, over some time.
 	cl := connect(t, addr, kgo.DefaultProduceTopic(names.Alerts))
 	written := make(chan error, 1)
-	go func() { written <- writeAlerts(t.Context(), cl, n, 40*time.Second) }()
+	go func() { written <- writeAlerts(t.Context(), cl, n, 20*time.Second) }()
 
 	kills := map[string]int{}
 	busy := true
@@ -272,7 +286,7 @@ func writeAlerts(ctx context.Context, cl *kgo.Client, n int, over time.Duration)
 	const size = 10 * time.Second
 	midnight := time.Date(2019, 11, 1, 0, 0, 0, 0, time.UTC)
 	chunk := max(1, n/100)
-	tick := time.NewTicker(over / 100)
+	tick := time.NewTicker(max(over/100, time.Millisecond))
 	defer tick.Stop()
 	for from := 0; from < n; from += chunk {
 		var records []*kgo.Record
@@ -301,4 +315,147 @@ func writeAlerts(ctx context.Context, cl *kgo.Client, n int, over time.Duration)
 		}
 	}
 	return nil
+}
+
+// alerting is an alerter on an in-process broker, with a Postgres and a webhook of its own.
+type alerting struct {
+	t        *testing.T
+	cl       *kgo.Client
+	server   *postgrestest.Server
+	database string
+	secret   string
+	hook     *receiver
+	alerter  *process
+}
+
+// newAlerting starts an alerter, but not its Postgres if that is away.
+func newAlerting(t *testing.T, away bool) *alerting {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	brokers := strings.Join(c.ListenAddrs(), ",")
+	a := &alerting{t: t, server: postgrestest.Start(t), secret: webhook.NewSecret(), cl: connect(t, brokers, kgo.DefaultProduceTopic(kafka.NamesFor(kafka.DefaultTopic).Alerts))}
+	a.database = a.server.Database(t)
+	if away {
+		a.server.Stop(t, false)
+	}
+	a.hook = newReceiver(t, a.secret)
+	a.alerter = spate(t, "alerter", []string{"SPATE_BROKERS=" + brokers, "SPATE_DATABASE_URL=" + a.database, "SPATE_WEBHOOK_SECRET=" + a.secret,
+		"SPATE_WEBHOOK_URL=http://" + a.hook.addr + "/hook?token=t0ken", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}, "alert").start()
+	return a
+}
+
+// ready waits until the alerter is, or is not and says why.
+func (a *alerting) ready(why string) {
+	a.t.Helper()
+	var code int
+	var body string
+	deadline := time.Now().Add(40 * time.Second)
+	for {
+		code, body = a.alerter.get(a.t, "/readyz")
+		if why == "" && code == http.StatusOK || why != "" && code == http.StatusServiceUnavailable && strings.Contains(body, why) {
+			break
+		}
+		if time.Now().After(deadline) {
+			a.t.Fatalf("/readyz: %d %s, want %q", code, body, why)
+		}
+		time.Sleep(50 * time.Millisecond) // between two questions
+	}
+	if code, _ := a.alerter.get(a.t, "/healthz"); code != http.StatusOK {
+		a.t.Errorf("/healthz: %d", code)
+	}
+}
+
+// alerts writes n alerts; those that were written before are written again.
+func (a *alerting) alerts(n int) {
+	a.t.Helper()
+	if err := writeAlerts(a.t.Context(), a.cl, n, 0); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// TestPostgresFaults: whatever the database does, the alerter says what is wrong, waits, and goes on.
+func TestPostgresFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	t.Parallel()
+	a := newAlerting(t, true)
+	a.ready("is not running")
+	a.server.Start(t)
+	a.ready("")
+	a.alerts(20)
+	told := func(n int) {
+		t.Helper()
+		eventually(t, 60*time.Second, fmt.Sprintf("%d alerts are told", n), func() bool { return len(a.hook.got()) == 2*n })
+	}
+	told(20)
+	// Full: the server answers as it does then.
+	postgrestest.Exec(t, a.database, `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$`)
+	postgrestest.Exec(t, a.database, `CREATE TRIGGER full_disk BEFORE INSERT ON alert FOR EACH STATEMENT EXECUTE FUNCTION full_disk()`)
+	a.alerts(40)
+	a.ready("the disk is full")
+	postgrestest.Exec(t, a.database, `DROP TRIGGER full_disk ON alert`)
+	told(40)
+	// A failover: connections are cut, and who answers is read-only at first.
+	postgrestest.Exec(t, a.database, `ALTER DATABASE `+databaseOf(a.database)+` SET default_transaction_read_only = on`)
+	postgrestest.Exec(t, a.server.URL, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'`)
+	a.alerts(60)
+	a.ready("is read-only")
+	postgrestest.Exec(t, a.server.URL, `ALTER DATABASE `+databaseOf(a.database)+` RESET default_transaction_read_only`)
+	postgrestest.Exec(t, a.server.URL, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'`)
+	told(60)
+	a.ready("")
+	// Nothing of all this told a secret.
+	_, metrics := a.alerter.get(t, "/metrics")
+	if !strings.Contains(metrics, `spate_alerter_deliveries_total{endpoint="webhook",outcome="delivered"} `) {
+		t.Error("/metrics does not tell of deliveries")
+	}
+	if err := a.alerter.stop(20 * time.Second); err != nil {
+		t.Error(err)
+	}
+	for name, text := range map[string]string{"log": string(a.alerter.output(t)), "/metrics": metrics} {
+		for _, secret := range []string{strings.TrimPrefix(a.secret, "whsec_"), postgrestest.Password, "t0ken"} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s has a secret", name)
+			}
+		}
+	}
+}
+
+func databaseOf(url string) string {
+	path, _, _ := strings.Cut(url[strings.LastIndex(url, "/")+1:], "?")
+	return path
+}
+
+// TestKilledBetweenCallAndLedger: the alerter dies when the webhook has the message and the ledger does not. The message is told again,
+// under the same id.
+func TestKilledBetweenCallAndLedger(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than a minute")
+	}
+	t.Parallel()
+	a := newAlerting(t, false)
+	a.ready("")
+	killed := make(chan struct{})
+	a.hook.before(func() {
+		a.alerter.signal(syscall.SIGKILL)
+		close(killed)
+	})
+	a.alerts(1)
+	<-killed
+	a.alerter.kill()
+	a.alerter.start()
+	// Whoever ran the job is taken for dead after 45 s, which is looked after every 30 s.
+	eventually(t, 2*time.Minute, "both messages are told, the first twice", func() bool {
+		got := a.hook.got()
+		calls := 0
+		for _, n := range got {
+			calls += n
+		}
+		return len(got) == 2 && calls >= 3
+	})
 }

@@ -1,4 +1,4 @@
-// Package alerter brings the alerts of the topic into the store, each once, and tells whoever wants to know what changed.
+// Package alerter brings the alerts of the topic into the store, each once, and tells the endpoints what changed.
 //
 // # A batch
 //
@@ -18,4 +18,15 @@
 //
 // The group waits for a batch up to rebalanceTimeout. If the store is away for longer, the broker gives the partitions to another
 // alerter; this one's commit is then refused, and both have stored the same.
+//
+// # A delivery
+//
+// What there is to tell comes to be in the transaction that stores the alert. It is told by whichever alerter the store gives it to:
+//
+//	look      at the delivery's row: it may be settled, or not due yet
+//	gate      wait for the endpoint's rate, for the time it asked for, or to find out whether it is back
+//	try       once
+//	record    what came of it, and when the next try is due
+//
+// A crash between the last two repeats the try, under the same id.
 package alerter

@@ -22,8 +22,8 @@ import (
 	"spate/shared/store/sqlite"
 )
 
-// heard is when the stores of the tests hear of alerts.
-var heard = time.Date(2026, 11, 24, 9, 30, 0, 0, time.UTC)
+// heard is when the stores of the tests hear of alerts: before any clock that they run by.
+var heard = time.Date(2020, 11, 24, 9, 30, 0, 0, time.UTC)
 
 // record is an alert of a user, who is a JSON token, in the n-th window: opened at 6 events, or closed with 9.
 func record(user string, n int, state alert.State) alert.Record {
@@ -238,12 +238,12 @@ func TestReaderThatLeaves(t *testing.T) {
 func TestMoment(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", "0001-01-01T00:00:00Z"},
-		{"2026-11-24T09:30:00Z", "2026-11-24T09:30:00Z"},
-		{"2026-11-24 10:30:00+01:00", "2026-11-24T09:30:00Z"},
-		{"2026-11-24", "2026-11-24T00:00:00Z"},
-		{"1h30m", "2026-11-24T08:00:00Z"},
-		{"0s", "2026-11-24T09:30:00Z"},
-		{"2d", "2026-11-22T09:30:00Z"},
+		{"2020-11-24T09:30:00Z", "2020-11-24T09:30:00Z"},
+		{"2020-11-24 10:30:00+01:00", "2020-11-24T09:30:00Z"},
+		{"2020-11-24", "2020-11-24T00:00:00Z"},
+		{"1h30m", "2020-11-24T08:00:00Z"},
+		{"0s", "2020-11-24T09:30:00Z"},
+		{"2d", "2020-11-22T09:30:00Z"},
 		{"2026-02-30", ""}, {"-1h", ""}, {"-2d", ""}, {"1", ""}, {"99999999d", ""}, {"yesterday", ""},
 	} {
 		got, err := moment("since", c.text, heard)
@@ -298,9 +298,9 @@ func TestAlertsShow(t *testing.T) {
 	b.try(store.Try{WebhookID: r.ID + ".opened", Endpoint: "pager", At: heard.Add(5 * time.Second), Took: 9 * time.Millisecond, Status: 204, Outcome: notify.Delivered})
 
 	out, _ := b.run(ExitOK, "alerts", "show", r.ID, "--brokers", broker)
-	says(t, out, "alert      "+r.ID, "window     2019-11-01T00:00:00Z - 00:00:10Z", "count      8 events, threshold 5", "opened     2026-11-24T09:30:00.000Z", "closed     2026-11-24T09:30:01.000Z",
+	says(t, out, "alert      "+r.ID, "window     2019-11-01T00:00:00Z - 00:00:10Z", "count      8 events, threshold 5", "opened     2020-11-24T09:30:00.000Z", "closed     2020-11-24T09:30:01.000Z",
 		"partition 0, offsets 1 to 15", "delivery   pending, 2 tries", r.ID+".opened to pager: delivered, 2 tries",
-		"2026-11-24T09:30:00.000Z  try 1  failed     status 500  23 ms  next 2026-11-24T09:30:05.000Z", r.ID+".closed to pager: pending, 0 tries, due 2026",
+		"2020-11-24T09:30:00.000Z  try 1  failed     status 500  23 ms  next 2020-11-24T09:30:05.000Z", r.ID+".closed to pager: pending, 0 tries, due 2020",
 		"8 events of the user in the window, as the log has them:", `partition 0 offset 1  {"user_id":7,"event_time":"2019-11-01 00:00:00 UTC"}`)
 
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID+".closed", "--json", "--brokers", broker)

@@ -17,7 +17,7 @@ type deliveriesCommand struct {
 	Ls      deliveriesLsCommand      `cmd:"" help:"List the tries to deliver messages, the newest last; or, with --pending or --only, the deliveries themselves."`
 	Show    deliveriesShowCommand    `cmd:"" help:"Tell of a message: to whom it goes, every try, and what it says."`
 	Resend  deliveriesResendCommand  `cmd:"" help:"Send a message again, now, whether it was delivered or not."`
-	Recover deliveriesRecoverCommand `cmd:"" help:"Send again what was given up: the messages whose tries all failed, and those dropped while an endpoint was disabled."`
+	Recover deliveriesRecoverCommand `cmd:"" help:"Send now what has not got there: the messages whose tries all failed, those that wait for the next one, and those dropped while an endpoint was disabled."`
 }
 
 // deliveryStory is a delivery with its tries.
@@ -358,7 +358,7 @@ func (c *deliveriesRecoverCommand) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	n, err := st.Resend(e.ctx, now, store.DeliveryFilter{Endpoint: c.Endpoint, States: []store.DeliveryState{store.Exhausted, store.Disabled}, Since: since})
+	n, err := st.Resend(e.ctx, now, store.DeliveryFilter{Endpoint: c.Endpoint, States: []store.DeliveryState{store.Exhausted, store.Disabled, store.Pending}, Since: since})
 	if err != nil {
 		return err
 	}

@@ -24,13 +24,13 @@ func TestMigrate(t *testing.T) {
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("status made the file: %v", err)
 	}
-	if got := run("up"); !strings.Contains(got, path+" is up to date (1 of 1 migrations were missing)") {
+	if got := run("up"); !strings.Contains(got, path+" is up to date (3 of 3 migrations were missing)") {
 		t.Errorf("up: %s", got)
 	}
 	if got := run("status", "--json"); !strings.Contains(got, `"state":"applied"`) || strings.Contains(got, "pending") {
 		t.Errorf("status after: %s", got)
 	}
-	if got := run("up"); !strings.Contains(got, "(0 of 1 ") {
+	if got := run("up"); !strings.Contains(got, "(0 of 3 ") {
 		t.Errorf("up again: %s", got)
 	}
 }

@@ -18,9 +18,9 @@ import (
 )
 
 type receiveCommand struct {
-	Listen string `env:"SPATE_RECEIVE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where calls come in, POST on any path; port 0 takes a free one and says which. GET /healthz tells that it runs."`
-	Secret string `env:"SPATE_WEBHOOK_SECRET" placeholder:"SECRET" help:"What the sender signs with: whsec_ and 24 to 64 bytes in base64. Several, separated by spaces, while it is being replaced: a call signed with any of them is accepted. The environment is the better place: other users of the machine can see flags."`
-	JSON   bool   `name:"json" help:"Print JSON lines. Accepted: at, webhook_id, type, verified (true), repeat, data. Refused: at, verified, reason, remote."`
+	Listen string     `env:"SPATE_RECEIVE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where calls come in, POST on any path; port 0 takes a free one and says which. GET /healthz tells that it runs."`
+	Secret secretText `env:"SPATE_WEBHOOK_SECRET" placeholder:"SECRET" help:"What the sender signs with: whsec_ and 24 to 64 bytes in base64. Several, separated by spaces, while it is being replaced: a call signed with any of them is accepted. The environment is the better place: other users of the machine can see flags."`
+	JSON   bool       `name:"json" help:"Print JSON lines. Accepted: at, webhook_id, type, verified (true), repeat, data. Refused: at, verified, reason, remote."`
 }
 
 // Help is the command's longer help.
@@ -36,7 +36,7 @@ A call is accepted (204) if one of the secrets signed its id, timestamp and body
 }
 
 func (c *receiveCommand) Run(e *env) error {
-	secrets, err := webhook.ParseSecrets(c.Secret)
+	secrets, err := webhook.ParseSecrets(string(c.Secret))
 	if err != nil {
 		return usage(fmt.Errorf("secret (SPATE_WEBHOOK_SECRET, --secret): %w", err))
 	}

@@ -55,7 +55,7 @@ func TestReceive(t *testing.T) {
 	}
 	m := notify.Message{ID: "cafe.opened", Type: notify.TypeOpened, At: time.Now(), Data: json.RawMessage(`{"user_id":"<é>","num_actions_per_watermark":7,"severity":"warning"}`)}
 	for _, asJSON := range []bool{false, true} {
-		url, stdout, stop := receiving(t, receiveCommand{Listen: "127.0.0.1:0", Secret: webhook.NewSecret() + " " + secret, JSON: asJSON})
+		url, stdout, stop := receiving(t, receiveCommand{Listen: "127.0.0.1:0", Secret: secretText(webhook.NewSecret() + " " + secret), JSON: asJSON})
 		s, err := webhook.New(webhook.Config{URL: url, Secrets: keys, AllowPrivate: true})
 		if err != nil {
 			t.Fatal(err)
@@ -116,14 +116,14 @@ func TestReceive(t *testing.T) {
 func TestReceiveRefusesBadSettings(t *testing.T) {
 	for name, c := range map[string]receiveCommand{
 		"no secret":  {Listen: "127.0.0.1:0"},
-		"bad secret": {Listen: "127.0.0.1:0", Secret: webhook.NewSecret() + " whsec_s3cret"},
+		"bad secret": {Listen: "127.0.0.1:0", Secret: secretText(webhook.NewSecret() + " whsec_s3cret")},
 	} {
 		err := c.Run(&env{ctx: t.Context(), stdout: io.Discard, stderr: io.Discard})
 		if !errors.Is(err, errUsage) || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "SPATE_WEBHOOK_SECRET") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	err := (&receiveCommand{Listen: "256.0.0.1:0", Secret: webhook.NewSecret()}).Run(&env{ctx: t.Context(), stdout: io.Discard, stderr: io.Discard})
+	err := (&receiveCommand{Listen: "256.0.0.1:0", Secret: secretText(webhook.NewSecret())}).Run(&env{ctx: t.Context(), stdout: io.Discard, stderr: io.Discard})
 	if err == nil || !strings.Contains(err.Error(), "SPATE_RECEIVE_LISTEN") {
 		t.Errorf("%v", err)
 	}
@@ -145,7 +145,7 @@ func TestReceiveCommandLine(t *testing.T) {
 	if _, err := k.Parse([]string{"receive", "--json"}); err != nil {
 		t.Fatal(err)
 	}
-	if p.Receive.Secret != secret || p.Receive.Listen != "127.0.0.1:8080" || !p.Receive.JSON {
+	if string(p.Receive.Secret) != secret || p.Receive.Listen != "127.0.0.1:8080" || !p.Receive.JSON {
 		t.Error("the settings are not read")
 	}
 	_, _ = k.Parse([]string{"receive", "--help"}) // prints, then goes on

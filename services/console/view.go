@@ -60,6 +60,6 @@ func (v *view) alert(r alert.Record) {
 		count += " so far"
 	}
 	const clock = "15:04:05"
-	_, v.last = fmt.Fprintf(v.w, "%s %s  user %-12s window %s - %s  %s  %s\n", severity, fmt.Sprintf("%-6s", r.State), activity.UserText(r.UserID),
+	_, v.last = fmt.Fprintf(v.w, "%s %s  user %-12s window %s - %s  %s  %s\n", severity, fmt.Sprintf("%-6s", r.State), printable(activity.UserText(r.UserID)),
 		r.WindowStart.Format(clock), r.WindowEnd.Format(clock), count, v.paint(r.ID, dim))
 }

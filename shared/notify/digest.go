@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -97,15 +98,17 @@ func byCount(a, b alert.Record) int {
 	return 0
 }
 
-// Data returns the digest. link may be empty; {since} and {until} in it become the digest's times, RFC 3339.
+// Data returns the digest. link, unless it is nil, makes its link.
 func (b *Digester) Data(link func(Digest) string) (json.RawMessage, error) {
 	b.d.Users = len(b.users)
 	if link != nil {
 		b.d.Link = link(b.d)
 	}
-	data, err := json.Marshal(b.d)
-	if err != nil {
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetEscapeHTML(false) // a user stays what it was
+	if err := enc.Encode(b.d); err != nil {
 		return nil, fmt.Errorf("encode digest: %w", err)
 	}
-	return data, nil
+	return bytes.TrimSuffix(data.Bytes(), []byte("\n")), nil
 }

@@ -3,6 +3,7 @@ package notify
 import (
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 
@@ -58,7 +59,7 @@ func (e Endpoint) Validate() error {
 	if e.DigestAbove < 0 {
 		problem("digest_above: %d messages a minute are below 0 (any number)", e.DigestAbove)
 	}
-	if e.Rate < 0 || e.Rate > 0 && e.Rate < MinRate {
+	if e.Rate != 0 && !(e.Rate >= MinRate) || math.IsInf(e.Rate, 1) { // NaN is not at least anything
 		problem("rate: %v tries a second are neither 0 (any number) nor at least %v", e.Rate, MinRate)
 	}
 	return errors.Join(errs...)

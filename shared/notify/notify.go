@@ -73,11 +73,12 @@ func Step(r Result, counted int, first, now time.Time, key string) (Outcome, tim
 	case Delivered, Gone:
 		return r.Outcome, time.Time{}
 	case Throttled:
-		// A promise to take it later costs no try, but is not believed for ever.
-		if now.Sub(first) > patience {
+		// A promise to take it later costs no try, but is not believed for ever, and less and less.
+		waited := now.Sub(first)
+		if waited > patience {
 			return Exhausted, time.Time{}
 		}
-		return Throttled, now.Add(min(r.After, maxAfter))
+		return Throttled, now.Add(min(max(r.After, waited/20), maxAfter))
 	}
 	wait, ok := Wait(counted+1, key)
 	if !ok {
