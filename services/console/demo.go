@@ -64,6 +64,7 @@ func summary(w io.Writer, r embedded.DemoResult) error {
 	for _, x := range r.Examples {
 		fmt.Fprintf(&b, "           %s\n", x)
 	}
+	fmt.Fprintf(&b, "webhooks   %d messages, of which a receiver verified %d\n", r.Messages, r.Verified)
 	fmt.Fprintf(&b, "attackers  precision %.3f; recall", r.Precision)
 	for _, kind := range slices.Sorted(maps.Keys(r.Recall)) {
 		fmt.Fprintf(&b, " %s %.3f", kind, r.Recall[kind])

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"spate/services/alerter"
 	"spate/services/simulator"
 	"spate/services/verifier"
 	"spate/shared/alert"
@@ -43,6 +44,8 @@ type DemoResult struct {
 	Missing   int                `json:"missing"`
 	Wrong     int                `json:"wrong"`
 	Extra     int                `json:"extra"`
+	Messages  int                `json:"messages"` // what there was to tell of the alerts
+	Verified  int                `json:"verified"` // that a receiver got, signature and all
 	Recall    map[string]float64 `json:"recall"`
 	Precision float64            `json:"precision"`
 	Latency   Latency            `json:"alert_latency_ms"`
@@ -57,8 +60,10 @@ type Latency struct {
 	P99 float64 `json:"p99"`
 }
 
-// Exact tells that the alerts are those of the reference.
-func (r DemoResult) Exact() bool { return r.Missing == 0 && r.Wrong == 0 && r.Extra == 0 }
+// Exact tells that the alerts are those of the reference, and that all were told.
+func (r DemoResult) Exact() bool {
+	return r.Missing == 0 && r.Wrong == 0 && r.Extra == 0 && r.Messages == r.Verified
+}
 
 // Demo runs the pipeline on a temporary state with seeded traffic in real time, and judges what it finds.
 func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
@@ -68,7 +73,14 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	s, err := start(ctx, Config{Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Print: cfg.Print, Log: cfg.Log})
+	h, err := startHook(cfg.Log)
+	if err != nil {
+		return DemoResult{}, fmt.Errorf("demo: %w", err)
+	}
+	defer h.close()
+	s, err := start(ctx, Config{
+		Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Endpoints: []alerter.Endpoint{h.endpoint}, Print: cfg.Print, Log: cfg.Log,
+	})
 	if err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
 	}
@@ -94,7 +106,14 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 	if err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
 	}
-	return s.judge(ctx, cfg, sent.Truth, began)
+	res, err := s.judge(ctx, cfg, sent.Truth, began)
+	if err == nil {
+		res.Messages, res.Verified, err = s.told(ctx, h)
+	}
+	if err != nil {
+		return DemoResult{}, fmt.Errorf("demo: %w", err)
+	}
+	return res, nil
 }
 
 // ready waits until every service is.
