@@ -116,7 +116,7 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer s.close()
+	defer kafka.Close(s.cl, s.cfg.Log)
 	s.cfg.Log.Info("alerter started", "topic", names.Alerts, "group", names.AlerterGroup)
 	return s.loop(ctx)
 }
@@ -130,17 +130,6 @@ func (s *session) ensure(ctx context.Context) error {
 	defer plain.Close()
 	_, _, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log)
 	return err
-}
-
-// close leaves the group, so that others take over at once. A broker that is away does not hold it up.
-func (s *session) close() {
-	s.cl.AllowRebalance()
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	if err := s.cl.LeaveGroupContext(ctx); err != nil {
-		s.cfg.Log.Warn("could not leave the group; its partitions wait for the session to time out", "error", err)
-	}
-	s.cl.CloseAllowingRebalance()
 }
 
 func (s *session) loop(ctx context.Context) error {

@@ -140,7 +140,7 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer s.txn.CloseAllowingRebalance()
+	defer kafka.Close(s.txn.Client(), s.cfg.Log)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wctx, cancel := context.WithCancel(ctx)

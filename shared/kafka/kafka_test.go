@@ -136,6 +136,8 @@ func TestEnsureRefuses(t *testing.T) {
 		{"a table that forgets", 4, names.Table(), 4, map[string]string{"cleanup.policy": "delete"}, "cleanup.policy=delete, it must be compact"},
 		{"a log that is compacted", 4, names.Keyed, 4, map[string]string{"cleanup.policy": "compact", "max.message.bytes": "9000000"}, "cleanup.policy=compact, it must be delete"},
 		{"a log that takes no batch", 4, names.Keyed, 4, map[string]string{"max.message.bytes": "1000"}, "max.message.bytes=1000, it must be at least"},
+		{"a topic of events with too many partitions", 0, names.Activity, 901, nil, "at most 900 are possible"},
+		{"too many partitions", 901, names.Activity, 8, nil, "at most 900 are possible"},
 		{"a topic of events as its producers made it", 0, names.Activity, 8, map[string]string{"max.message.bytes": "1000"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -94,6 +94,10 @@ func (l Layout) specs() []topicSpec {
 	}
 }
 
+// MaxSources is how many partitions the topic of events may have: the detector keeps a watermark of each in the metadata of its offsets,
+// for which brokers have 4096 bytes unless told otherwise.
+const MaxSources = 900
+
 // ErrLayout means that a topic exists in a way that the pipeline cannot work with.
 var ErrLayout = errors.New("topic does not fit")
 
@@ -119,6 +123,9 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (sources, keyed in
 			}
 		}
 	}
+	if want > MaxSources {
+		return 0, 0, fmt.Errorf("%w: %d partitions are asked for, at most %d are possible", ErrLayout, want, MaxSources)
+	}
 	count := make(map[string]int32, len(specs))
 	for _, s := range specs {
 		d, ok := found[s.name]
@@ -134,6 +141,9 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (sources, keyed in
 		default:
 			return 0, 0, fmt.Errorf("describe topic %s: %w", s.name, d.Err)
 		}
+	}
+	if n := count[l.Names.Activity]; n > MaxSources {
+		return 0, 0, fmt.Errorf("%w: %s has %d partitions, at most %d are possible", ErrLayout, l.Names.Activity, n, MaxSources)
 	}
 	for _, s := range specs {
 		if !s.same && l.Partitions == 0 {

@@ -104,6 +104,14 @@ func (s *Server) Service(name string) *Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.names, s.states = append(s.names, name), append(s.states, st)
+	s.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "spate_ready", Help: "1 if the service does its work, as /readyz has it.", ConstLabels: prometheus.Labels{"service": name},
+	}, func() float64 {
+		if ready, _ := st.Get(); ready {
+			return 1
+		}
+		return 0
+	}))
 	return st
 }
 

@@ -62,7 +62,7 @@ func TestServer(t *testing.T) {
 	if code, body := get("/healthz"); code != 200 || body != "ok\n" {
 		t.Errorf("/healthz %d %s", code, body)
 	}
-	if code, body := get("/metrics"); code != 200 || !strings.Contains(body, "go_goroutines") {
+	if code, body := get("/metrics"); code != 200 || !strings.Contains(body, "go_goroutines") || !strings.Contains(body, `spate_ready{service="two"} 1`) {
 		t.Errorf("/metrics %d", code)
 	}
 	cancel()

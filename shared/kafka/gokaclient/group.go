@@ -107,7 +107,7 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 	if err != nil {
 		return fmt.Errorf("connect consumer group %s: %w", g.group, err)
 	}
-	defer cl.CloseAllowingRebalance() // leaves the group, which revokes what is left
+	defer kafka.Close(cl, g.cfg.Log) // revokes what is left
 	for {
 		f := cl.PollRecords(ctx, 10_000)
 		if ctx.Err() != nil || f.IsClientClosed() {
