@@ -32,6 +32,7 @@ func TestContainers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts containers")
 	}
+	t.Parallel()
 	t.Run("containers", func(t *testing.T) {
 		needsDocker(t, redpandaImage, postgresImage)
 		database := startPostgres(t)

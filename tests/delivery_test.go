@@ -119,6 +119,7 @@ func TestEverythingDies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
 	}
+	t.Parallel()
 	n := 5_000
 	if v := os.Getenv("SPATE_TEST_ALERTS"); v != "" {
 		var err error

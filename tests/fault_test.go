@@ -131,6 +131,7 @@ func TestBrokerAway(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute a broker")
 	}
+	t.Parallel()
 	onOwnBrokers(t, testBrokerAway)
 }
 

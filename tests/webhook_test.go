@@ -164,10 +164,10 @@ func standardCalls(t *testing.T) (calls []webhookCall, want []wantLine) {
 	one, before, after := webhook.NewSecret(), webhook.NewSecret(), webhook.NewSecret()
 	now := time.Now()
 	opened := notify.Message{
-		ID: "0123456789abcdef0123456789abcdef.opened", Type: notify.TypeOpened, At: now,
+		ID: "0123456789abcdef0123456789abcdef_opened", Type: notify.TypeOpened, At: now,
 		Data: json.RawMessage(`{"id":"0123456789abcdef0123456789abcdef","user_id":"<é>&\u2028😀","num_actions_per_watermark":7}`),
 	}
-	digest := notify.Message{ID: "digest.1", Type: notify.TypeDigest, At: now, Data: json.RawMessage(`{"messages": 2, "top": []}`)}
+	digest := notify.Message{ID: "digest_1", Type: notify.TypeDigest, At: now, Data: json.RawMessage(`{"messages": 2, "top": []}`)}
 
 	add := func(name, begins, has string, c webhookCall, change func(*webhookCall)) {
 		if change != nil {

@@ -270,7 +270,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 	defer func() { err = errors.Join(err, st.Close()) }()
 	id := c.ID
 	for _, s := range []alert.State{alert.Opened, alert.Closed} {
-		id = strings.TrimSuffix(id, "."+string(s)) // of a message
+		id = strings.TrimSuffix(id, "_"+string(s)) // of a message
 	}
 	var s story
 	if s.Alert, err = st.Alert(e.ctx, id); errors.Is(err, store.ErrNotFound) {

@@ -294,16 +294,16 @@ func TestAlertsShow(t *testing.T) {
 	to := notify.Endpoint{Name: "pager"}
 	b.apply(heard, []alert.Record{r}, to)
 	b.apply(heard.Add(time.Second), []alert.Record{closed}, to)
-	b.try(store.Try{WebhookID: r.ID + ".opened", Endpoint: "pager", At: heard, Took: 23 * time.Millisecond, Status: 500, Outcome: notify.Failed, Reason: "status 500", NextAt: heard.Add(5 * time.Second)})
-	b.try(store.Try{WebhookID: r.ID + ".opened", Endpoint: "pager", At: heard.Add(5 * time.Second), Took: 9 * time.Millisecond, Status: 204, Outcome: notify.Delivered})
+	b.try(store.Try{WebhookID: r.ID + "_opened", Endpoint: "pager", At: heard, Took: 23 * time.Millisecond, Status: 500, Outcome: notify.Failed, Reason: "status 500", NextAt: heard.Add(5 * time.Second)})
+	b.try(store.Try{WebhookID: r.ID + "_opened", Endpoint: "pager", At: heard.Add(5 * time.Second), Took: 9 * time.Millisecond, Status: 204, Outcome: notify.Delivered})
 
 	out, _ := b.run(ExitOK, "alerts", "show", r.ID, "--brokers", broker)
 	says(t, out, "alert      "+r.ID, "window     2019-11-01T00:00:00Z - 00:00:10Z", "count      8 events, threshold 5", "opened     2020-11-24T09:30:00.000Z", "closed     2020-11-24T09:30:01.000Z",
-		"partition 0, offsets 1 to 15", "delivery   pending, 2 tries", r.ID+".opened to pager: delivered, 2 tries",
-		"2020-11-24T09:30:00.000Z  try 1  failed     status 500  23 ms  next 2020-11-24T09:30:05.000Z", r.ID+".closed to pager: pending, 0 tries, due 2020",
+		"partition 0, offsets 1 to 15", "delivery   pending, 2 tries", r.ID+"_opened to pager: delivered, 2 tries",
+		"2020-11-24T09:30:00.000Z  try 1  failed     status 500  23 ms  next 2020-11-24T09:30:05.000Z", r.ID+"_closed to pager: pending, 0 tries, due 2020",
 		"8 events of the user in the window, as the log has them:", `partition 0 offset 1  {"user_id":7,"event_time":"2019-11-01 00:00:00 UTC"}`)
 
-	out, _ = b.run(ExitOK, "alerts", "show", r.ID+".closed", "--json", "--brokers", broker)
+	out, _ = b.run(ExitOK, "alerts", "show", r.ID+"_closed", "--json", "--brokers", broker)
 	got := objects(t, out)[0]
 	if want := "closed_at deliveries delivery events events_more evidence first_event_at id last_event_at num_actions_per_watermark opened_at rule severity state threshold user_id window_end window_start"; keys(got) != want {
 		t.Errorf("keys %s", keys(got))

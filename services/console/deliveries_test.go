@@ -14,7 +14,7 @@ import (
 func tried(t *testing.T) (b *bench, id string) {
 	b = newBench(t)
 	r := record(`7`, 0, alert.Opened)
-	id = r.ID + ".opened"
+	id = r.ID + "_opened"
 	pager, chat := notify.Endpoint{Name: "pager"}, notify.Endpoint{Name: "chat", DigestAbove: 1}
 	b.apply(heard, []alert.Record{r, record(`8`, 0, alert.Opened)}, pager, chat)
 	b.try(store.Try{WebhookID: id, Endpoint: "pager", At: heard, Took: 23 * time.Millisecond, Status: 500, Outcome: notify.Failed, Reason: "status 500", NextAt: heard.Add(5 * time.Second)})
@@ -73,7 +73,7 @@ func TestDeliveriesShow(t *testing.T) {
 	if len(list) != 1 || keys(list[0]) != "alert_id attempts created_at data endpoint state tries type webhook_id" || len(list[0]["tries"].([]any)) != 2 {
 		t.Errorf("%s", out)
 	}
-	held := strings.Replace(id, id, record(`8`, 0, alert.Opened).ID+".opened", 1)
+	held := strings.Replace(id, id, record(`8`, 0, alert.Opened).ID+"_opened", 1)
 	out, _ = b.run(ExitOK, "deliveries", "show", held, "--endpoint", "chat", "--json")
 	via := objects(t, out)[0]["via"].(map[string]any)
 	if via["type"] != notify.TypeDigest || via["state"] != "pending" {
@@ -89,12 +89,12 @@ func TestDeliveriesResend(t *testing.T) {
 	says(t, out, "2 deliveries are due now")
 	_, errs := b.run(ExitFailed, "deliveries", "resend", id, "--endpoint", "pager")
 	says(t, errs, "nothing is sent again: to pager it is still to be delivered, due 2")
-	held := record(`8`, 0, alert.Opened).ID + ".opened"
+	held := record(`8`, 0, alert.Opened).ID + "_opened"
 	_, errs = b.run(ExitFailed, "deliveries", "resend", held, "--endpoint", "chat")
-	says(t, errs, "to chat it goes with the digest digest.chat.")
-	out, errs = b.run(ExitFailed, "deliveries", "resend", "none.opened", "--json")
+	says(t, errs, "to chat it goes with the digest digest_chat_")
+	out, errs = b.run(ExitFailed, "deliveries", "resend", "none_opened", "--json")
 	says(t, out, `{"resent":0}`)
-	says(t, errs, "there is no message none.opened")
+	says(t, errs, "there is no message none_opened")
 }
 
 func TestDeliveriesRecover(t *testing.T) {

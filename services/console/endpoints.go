@@ -209,7 +209,7 @@ func (c *endpointsTestCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	m := notify.Message{ID: "test." + strings.ToLower(rand.Text()), Type: notify.TypeTest, At: now, Data: data}
+	m := notify.Message{ID: "test_" + strings.ToLower(rand.Text()), Type: notify.TypeTest, At: now, Data: data}
 	if !c.JSON {
 		fmt.Fprintf(e.stdout, "%s to %s (%s)\n", m.ID, to.Name, hostOf(to))
 	}

@@ -85,7 +85,7 @@ func TestEndpointsTest(t *testing.T) {
 	if code != ExitOK || errs != "" {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
-	says(t, out, "test.", "to webhook (http://127.0.0.1:", "delivered: status 204 in ")
+	says(t, out, "test_", "to webhook (http://127.0.0.1:", "delivered: status 204 in ")
 	quiet(t, out)
 	if got.Type != notify.TypeTest || got.Data.Endpoint != "webhook" || time.Since(got.Timestamp) > time.Minute {
 		t.Errorf("%+v", got)
@@ -164,7 +164,7 @@ func TestEndpointsDisableAndEnable(t *testing.T) {
 	says(t, out, "pager is disabled: what is due for it is dropped")
 	out, _ = b.run(ExitOK, "endpoints", "disable", "pager", "--reason", "ill")
 	says(t, out, "was disabled already, since 2", "on holiday")
-	second := record(`8`, 0, alert.Opened).ID + ".opened"
+	second := record(`8`, 0, alert.Opened).ID + "_opened"
 	if err := b.st.Disable(t.Context(), second, "pager"); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestEndpointsDisableAndEnable(t *testing.T) {
 	// Who was told of everything is known, too, and who is only configured.
 	done := record(`9`, 0, alert.Opened)
 	b.apply(heard, []alert.Record{done}, notify.Endpoint{Name: "done"})
-	b.try(store.Try{WebhookID: done.ID + ".opened", Endpoint: "done", At: heard, Status: 200, Outcome: notify.Delivered})
+	b.try(store.Try{WebhookID: done.ID + "_opened", Endpoint: "done", At: heard, Status: 200, Outcome: notify.Delivered})
 	b.run(ExitOK, "endpoints", "disable", "done")
 	path := file(t, "endpoints:\n- {name: new, url: https://new.example/t0ken, secret: "+secretA+"}\n")
 	b.run(ExitOK, "endpoints", "disable", "new", "--endpoints", path)

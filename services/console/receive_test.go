@@ -53,7 +53,7 @@ func TestReceive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := notify.Message{ID: "cafe.opened", Type: notify.TypeOpened, At: time.Now(), Data: json.RawMessage(`{"user_id":"<é>","num_actions_per_watermark":7,"severity":"warning"}`)}
+	m := notify.Message{ID: "cafe_opened", Type: notify.TypeOpened, At: time.Now(), Data: json.RawMessage(`{"user_id":"<é>","num_actions_per_watermark":7,"severity":"warning"}`)}
 	for _, asJSON := range []bool{false, true} {
 		url, stdout, stop := receiving(t, receiveCommand{Listen: "127.0.0.1:0", Secret: secretText(webhook.NewSecret() + " " + secret), JSON: asJSON})
 		s, err := webhook.New(webhook.Config{URL: url, Secrets: keys, AllowPrivate: true})
@@ -97,8 +97,8 @@ func TestReceive(t *testing.T) {
 		}
 		if asJSON {
 			want = []string{
-				`^{"at":"[^"]+Z","webhook_id":"cafe.opened","type":"alert.opened","verified":true,"repeat":false,"data":` + regexp.QuoteMeta(string(m.Data)) + `}$`,
-				`^{"at":"[^"]+Z","webhook_id":"cafe.opened","type":"alert.opened","verified":true,"repeat":true,"data":` + regexp.QuoteMeta(string(m.Data)) + `}$`,
+				`^{"at":"[^"]+Z","webhook_id":"cafe_opened","type":"alert.opened","verified":true,"repeat":false,"data":` + regexp.QuoteMeta(string(m.Data)) + `}$`,
+				`^{"at":"[^"]+Z","webhook_id":"cafe_opened","type":"alert.opened","verified":true,"repeat":true,"data":` + regexp.QuoteMeta(string(m.Data)) + `}$`,
 				`^{"at":"[^"]+Z","verified":false,"reason":"headers are missing or invalid: webhook-id is missing","remote":"127\.0\.0\.1:\d+"}$`,
 			}
 		}

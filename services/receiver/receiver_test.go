@@ -176,7 +176,7 @@ func TestReceivesFromTheSender(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	m := notify.Message{ID: "a.opened", Type: notify.TypeOpened, At: now, Data: json.RawMessage(`{"user_id":5}`)}
+	m := notify.Message{ID: "a_opened", Type: notify.TypeOpened, At: now, Data: json.RawMessage(`{"user_id":5}`)}
 	for i := range 2 {
 		if res := s.Notify(t.Context(), m); res.Outcome != notify.Delivered || res.Status != 204 {
 			t.Fatalf("%+v", res)

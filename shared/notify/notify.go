@@ -29,8 +29,9 @@ type Message struct {
 	Data json.RawMessage
 }
 
-// IDOf is the identity of the message about a record: the alert's id and what became of it.
-func IDOf(r alert.Record) string { return r.ID + "." + string(r.State) }
+// IDOf is the identity of the message about a record: the alert's id and what became of it. It has no dot, which separates what
+// Standard Webhooks sign.
+func IDOf(r alert.Record) string { return r.ID + "_" + string(r.State) }
 
 // TypeOf is the type of the message about a record.
 func TypeOf(r alert.Record) string { return "alert." + string(r.State) }

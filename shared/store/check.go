@@ -11,6 +11,10 @@ import (
 	"spate/shared/alert"
 )
 
+// maxID bounds an alert's id, in bytes. Ours have 32; what comes from elsewhere has to go into an index, with what became of the alert and
+// the endpoint's name, or no batch that it is in could ever be stored.
+const maxID = 1000
+
 // Prepare returns r as a store keeps it: the user in canonical form, times in UTC and cut to the millisecond. A record that no store
 // can keep is an error that wraps ErrInvalid. Adapters call it for every record before they touch the database, so that what the
 // schema would refuse never fails a whole transaction.
@@ -34,6 +38,8 @@ func Prepare(r alert.Record) (alert.Record, error) {
 	switch {
 	case r.ID == "":
 		return refuse("id is missing")
+	case len(r.ID) > maxID:
+		return alert.Record{}, fmt.Errorf("%w: %.100q: id has %d bytes, more than %d", ErrInvalid, r.ID, len(r.ID), maxID)
 	case r.Rule == "":
 		return refuse("rule is missing")
 	case err != nil:

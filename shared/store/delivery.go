@@ -116,11 +116,12 @@ type Deliveries interface {
 	ListDeliveries(ctx context.Context, f DeliveryFilter) iter.Seq2[Delivery, error]
 	ListTries(ctx context.Context, f TryFilter) iter.Seq2[Try, error]
 
-	// Resend makes what fits f and is neither pending nor held due at once, with a schedule that begins anew, and returns how many
-	// those are.
+	// Resend makes what fits f due at once, with a schedule that begins anew, and returns how many those are. It leaves out what is
+	// due or under way already, what is held, and a digest whose minute has not ended; a filter's limit does not count. A delivery that waits for its next try is brought
+	// forward; the job that waited finds it settled.
 	Resend(ctx context.Context, now time.Time, f DeliveryFilter) (int, error)
 
-	// Endpoints returns what is known of endpoints, by name: of all that have deliveries or were ever disabled.
+	// Endpoints returns what is known of endpoints, by name: of all that have deliveries which did not get there, or were ever disabled.
 	Endpoints(ctx context.Context) ([]EndpointState, error)
 
 	// SetEnabled enables or disables an endpoint. An endpoint that is disabled already keeps its time and reason.
@@ -221,7 +222,7 @@ func (o Outgoing) Digest(now time.Time, n int) Delivery {
 	since := milli(now).Truncate(minute).Add(time.Duration(n) * minute)
 	end := since.Add(minute)
 	return Delivery{
-		WebhookID: fmt.Sprintf("digest.%s.%d", o.Endpoint.Name, since.Unix()), Endpoint: o.Endpoint.Name, Type: notify.TypeDigest,
+		WebhookID: fmt.Sprintf("digest_%s_%d", o.Endpoint.Name, since.Unix()), Endpoint: o.Endpoint.Name, Type: notify.TypeDigest,
 		State: Pending, CreatedAt: since, BegunAt: end, NextAt: end,
 	}
 }

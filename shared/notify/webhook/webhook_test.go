@@ -26,7 +26,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var message = notify.Message{
-	ID: "0123456789abcdef.opened", Type: notify.TypeOpened,
+	ID: "0123456789abcdef_opened", Type: notify.TypeOpened,
 	At:   time.Date(2026, 9, 1, 12, 30, 15, 123_987_654, time.FixedZone("", 2*60*60)),
 	Data: json.RawMessage(`{"user_id":"<a>&\u00e9é", "num_actions_per_watermark":7}`),
 }

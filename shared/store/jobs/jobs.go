@@ -12,6 +12,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -34,10 +35,11 @@ const (
 	keepCompleted = time.Hour
 	// cooldown is the least time between two fetches, each of which fills a queue's workers.
 	cooldown = 10 * time.Millisecond
-	// grace is what deliveries under way get when the process ends; endAfter is when the database is not waited for any more, and
-	// leaveAfter when nothing is.
-	grace      = 2 * time.Second
-	endAfter   = grace + time.Second/2
+	// grace is what deliveries under way get when the process ends.
+	grace = 2 * time.Second
+	// EndAfter is when, after the process should end, the database is not waited for any more.
+	EndAfter = grace + time.Second/2
+	// leaveAfter is when nothing is.
 	leaveAfter = 5 * time.Second
 
 	retryMin = time.Second
@@ -53,6 +55,8 @@ var indexes = slices.DeleteFunc(river.ReindexerIndexNamesDefault(), func(name st
 type Args struct {
 	WebhookID string `json:"webhook_id"`
 	Endpoint  string `json:"endpoint"`
+	// BegunMS is when the delivery's schedule began. A job with another one is left over: the delivery was sent again since, with a new job.
+	BegunMS int64 `json:"begun_ms"`
 }
 
 // Kind implements river.JobArgs.
@@ -69,7 +73,7 @@ func Of(deliveries []store.Delivery) []Job {
 	jobs := make([]Job, 0, len(deliveries))
 	for _, d := range deliveries {
 		if d.State == store.Pending {
-			jobs = append(jobs, Job{Args: Args{WebhookID: d.WebhookID, Endpoint: d.Endpoint}, At: d.NextAt})
+			jobs = append(jobs, Job{Args: Args{WebhookID: d.WebhookID, Endpoint: d.Endpoint, BegunMS: d.BegunAt.UnixMilli()}, At: d.NextAt})
 		}
 	}
 	return jobs
@@ -84,7 +88,8 @@ type Queue[TTx any] struct {
 
 // New returns the queue of a database that has its tables. poll is how often it is looked at for jobs that nobody tells of.
 func New[TTx any](driver riverdriver.Driver[TTx], poll time.Duration) (*Queue[TTx], error) {
-	add, err := river.NewClient(driver, &river.Config{Logger: slog.New(slog.DiscardHandler)})
+	// Here the cooldown is how often those who work are told of new jobs at most. Of those in between nobody tells until the next poll.
+	add, err := river.NewClient(driver, &river.Config{Logger: slog.New(slog.DiscardHandler), FetchCooldown: river.FetchCooldownMin})
 	if err != nil {
 		return nil, fmt.Errorf("queue of deliveries: %w", err)
 	}
@@ -92,8 +97,8 @@ func New[TTx any](driver riverdriver.Driver[TTx], poll time.Duration) (*Queue[TT
 }
 
 // Add adds jobs in a transaction: one for each delivery that has come to be, or is pending again, in it. River is not asked to look for
-// one that is there already. There is none but that of a delivery which is settled, on its last way out, and to leave out the new one for
-// that would lose the delivery.
+// one that is there already: it is that of a delivery which is settled, on its last way out, or was brought forward, and to leave out the
+// new one for that would lose the delivery.
 func (q *Queue[TTx]) Add(ctx context.Context, tx TTx, jobs []Job) error {
 	if len(jobs) == 0 {
 		return nil
@@ -113,8 +118,8 @@ func (q *Queue[TTx]) Add(ctx context.Context, tx TTx, jobs []Job) error {
 	return nil
 }
 
-// Work works off the queues until ctx ends.
-func (q *Queue[TTx]) Work(ctx context.Context, queues []store.Queue, log *slog.Logger, do store.Do) error {
+// Work works off the queues until ctx ends. of returns a delivery, or store.ErrNoDelivery.
+func (q *Queue[TTx]) Work(ctx context.Context, queues []store.Queue, log *slog.Logger, of func(ctx context.Context, webhookID, endpoint string) (store.Delivery, error), do store.Do) error {
 	if len(queues) == 0 {
 		<-ctx.Done()
 		return nil
@@ -124,7 +129,7 @@ func (q *Queue[TTx]) Work(ctx context.Context, queues []store.Queue, log *slog.L
 	defer end()
 	log = slog.New(newQuiet(log.Handler()))
 	workers := river.NewWorkers()
-	river.AddWorker(workers, &worker{do: do})
+	river.AddWorker(workers, &worker{of: of, do: do})
 	cfg := &river.Config{
 		ID:                          name(),
 		Queues:                      make(map[string]river.QueueConfig, len(queues)),
@@ -154,7 +159,7 @@ func (q *Queue[TTx]) Work(ctx context.Context, queues []store.Queue, log *slog.L
 		return fmt.Errorf("work off deliveries: %w", err)
 	}
 	<-ctx.Done()
-	defer time.AfterFunc(endAfter, end).Stop()
+	defer time.AfterFunc(EndAfter, end).Stop()
 	leave := time.NewTimer(leaveAfter)
 	defer leave.Stop()
 	select {
@@ -176,11 +181,17 @@ func name() string {
 
 type worker struct {
 	river.WorkerDefaults[Args]
+	of func(ctx context.Context, webhookID, endpoint string) (store.Delivery, error)
 	do store.Do
 }
 
 // Work implements river.Worker.
 func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
+	if d, err := w.of(ctx, job.Args.WebhookID, job.Args.Endpoint); err != nil && !errors.Is(err, store.ErrNoDelivery) {
+		return err
+	} else if err == nil && d.BegunAt.UnixMilli() != job.Args.BegunMS {
+		return nil
+	}
 	again, err := w.do(ctx, job.Args.WebhookID, job.Args.Endpoint)
 	switch {
 	case err != nil:

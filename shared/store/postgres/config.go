@@ -1,12 +1,14 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,8 +22,10 @@ const (
 	// cancelTimeout is how long the end of a context waits for the server to confirm it.
 	cancelTimeout = 2 * time.Second
 
-	// connections is how many there are at most, unless the URL has pool_max_conns: an Apply, the queue's own four, and deliveries.
-	connections = 12
+	// connections is how many there are at most, unless the URL has pool_max_conns: an Apply, and deliveries.
+	connections = 8
+	// queueConnections is how many more there are while deliveries are worked off, and there is one on top that listens.
+	queueConnections = 4
 	// poll is how often the queue looks for due deliveries; of new ones the database tells it.
 	poll = time.Second
 )
@@ -94,4 +98,66 @@ func parse(setting string) (*pgxpool.Config, error) {
 		cfg.MaxConns = connections
 	}
 	return cfg, nil
+}
+
+// forQueue returns the configuration of the connections that the queue has of its own. One of them waits for notifications, which the queue
+// breaks off when it wants to listen to something else: to have that confirmed by a server that does nothing would take cancelTimeout
+// each time, two of them before the first delivery.
+func forQueue(cfg *pgxpool.Config) *pgxpool.Config {
+	cfg.MaxConns = min(cfg.MaxConns, queueConnections)
+	cfg.MinConns, cfg.MinIdleConns = 0, 0
+	cfg.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()}
+	}
+	return cfg
+}
+
+// cutter can cut connections: a server that is silent is not waited for when they are closed.
+type cutter struct {
+	dial pgconn.DialFunc
+
+	mu   sync.Mutex
+	open map[net.Conn]struct{}
+	over bool
+}
+
+// Dial is a pgconn.DialFunc.
+func (c *cutter) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := c.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	if c.open == nil {
+		c.open = make(map[net.Conn]struct{})
+	}
+	c.open[conn] = struct{}{}
+	return cuttable{Conn: conn, of: c}, nil
+}
+
+// cut closes what is open, and lets nothing be opened any more.
+func (c *cutter) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	for conn := range c.open {
+		_ = conn.Close() // whoever uses it finds out
+	}
+}
+
+type cuttable struct {
+	net.Conn
+	of *cutter
+}
+
+// Close implements net.Conn.
+func (c cuttable) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.open, c.Conn)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"spate/shared/alert"
 	"spate/shared/notify"
@@ -112,9 +114,32 @@ func timeOrNull(t time.Time) *time.Time {
 	return &t
 }
 
-// Work implements store.Deliveries.
+// Work implements store.Deliveries. The queue has connections of its own, so a busy one does not hold up Apply, nor the other way round.
 func (s *Store) Work(ctx context.Context, queues []store.Queue, log *slog.Logger, do store.Do) error {
-	if err := s.queue.Work(ctx, queues, log, do); err != nil {
+	cfg := forQueue(s.pool.Config())
+	var line cutter
+	line.dial, cfg.ConnConfig.DialFunc = cfg.ConnConfig.DialFunc, line.Dial
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("work off deliveries: %w", s.translate(ctx, err))
+	}
+	closed := make(chan struct{})
+	defer close(closed)
+	defer pool.Close()
+	defer context.AfterFunc(ctx, func() {
+		t := time.NewTimer(jobs.EndAfter)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			line.cut()
+		case <-closed:
+		}
+	})()
+	queue, err := jobs.New(riverpgxv5.New(pool), poll)
+	if err != nil {
+		return err
+	}
+	if err := queue.Work(ctx, queues, log, s.Delivery, do); err != nil {
 		return s.translate(ctx, err)
 	}
 	return nil
@@ -351,7 +376,7 @@ func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilte
 	now = time.UnixMilli(now.UnixMilli()).UTC()
 	var w where
 	w.deliveries(f)
-	w.only("state NOT IN ('pending', 'held')")
+	w.only("state <> 'held' AND (state <> 'pending' OR next_at > ? AND data IS NOT NULL)", now)
 	w.args = append(w.args, now)
 	query := fmt.Sprintf("UPDATE delivery SET state = 'pending', next_at = $%[1]d, begun_at = $%[1]d, counted = 0%s RETURNING webhook_id, endpoint", len(w.args), w.String())
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
@@ -360,7 +385,7 @@ func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilte
 			return err
 		}
 		due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (j jobs.Job, err error) {
-			j.At = now
+			j.At, j.BegunMS = now, now.UnixMilli()
 			return j, row.Scan(&j.WebhookID, &j.Endpoint)
 		})
 		if err != nil {

@@ -67,7 +67,7 @@ func (s *Store) send(ctx context.Context, tx *sql.Tx, now time.Time, changed []a
 				all = append(all, digest)
 			}
 		}
-		put := tx.StmtContext(ctx, s.deliver)
+		put := tx.StmtContext(ctx, s.deliver) //nolint:sqlclosecheck // the end of the transaction closes it
 		made := make([]store.Delivery, 0, len(all))
 		for _, d := range all {
 			res, err := put.ExecContext(ctx, d.WebhookID, d.Endpoint, d.AlertID, d.Type, string(d.State), d.CreatedAt.UnixMilli(), d.BegunAt.UnixMilli(), milliOrNull(d.NextAt), d.Digest, string(d.Data))
@@ -113,7 +113,7 @@ func milliOrZero(ms sql.NullInt64) time.Time {
 
 // Work implements store.Deliveries.
 func (s *Store) Work(ctx context.Context, queues []store.Queue, log *slog.Logger, do store.Do) error {
-	if err := s.queue.Work(ctx, queues, log, do); err != nil {
+	if err := s.queue.Work(ctx, queues, log, s.Delivery, do); err != nil {
 		return s.translate(err)
 	}
 	return nil
@@ -338,8 +338,8 @@ func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilte
 	}
 	var w where
 	w.deliveries(f)
-	w.only("state NOT IN ('pending', 'held')")
 	at := now.UnixMilli()
+	w.only("state <> 'held' AND (state <> 'pending' OR next_at > ? AND data IS NOT NULL)", at)
 	err = s.in(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, "UPDATE delivery SET state = 'pending', next_at = ?, begun_at = ?, counted = 0"+w.String()+" RETURNING webhook_id, endpoint", append([]any{at, at}, w.args...)...)
 		if err != nil {
@@ -347,7 +347,7 @@ func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilte
 		}
 		var due []jobs.Job
 		each(rows, func(r row) (j jobs.Job, err error) {
-			j.At = time.UnixMilli(at)
+			j.At, j.BegunMS = time.UnixMilli(at), at
 			return j, r.Scan(&j.WebhookID, &j.Endpoint)
 		}, func(j jobs.Job, e error) bool {
 			due, err = append(due, j), e

@@ -1,8 +1,10 @@
 package sqlite
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,11 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"spate/shared/alert"
 	"spate/shared/notify"
 	"spate/shared/store"
 	"spate/shared/store/storetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t testing.TB, path string) *Store {
 	t.Helper()
@@ -223,6 +229,44 @@ func TestErrorsWhileRunning(t *testing.T) {
 }
 
 // BenchmarkApplyDeliver is BenchmarkApply/opened with one endpoint that is told of each alert.
+// Work ends although another process holds the database, and what was under way is not lost.
+func TestWorkEndsWhileLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := open(t, path)
+	defer s.Close()
+	if _, err := s.Apply(t.Context(), time.Now(), []alert.Record{storetest.Record("5", 0, alert.Opened)}, notify.Endpoint{Name: "ops"}); err != nil {
+		t.Fatal(err)
+	}
+	began, done := make(chan struct{}), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		done <- s.Work(ctx, []store.Queue{{Endpoint: "ops", Workers: 1}}, slog.New(slog.DiscardHandler), func(ctx context.Context, _, _ string) (time.Time, error) {
+			close(began)
+			<-ctx.Done()
+			return time.Time{}, ctx.Err()
+		})
+	}()
+	<-began
+	other, err := sql.Open("sqlite", dsn(path, url.Values{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	other.SetMaxOpenConns(1)
+	if _, err := other.Exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now()
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Work: %v", err)
+	}
+	if took := time.Since(at); took > 7*time.Second {
+		t.Errorf("Work took %v to end", took)
+	}
+}
+
 func BenchmarkApplyDeliver(b *testing.B) {
 	s := open(b, filepath.Join(b.TempDir(), "a.db"))
 	defer s.Close()

@@ -8,7 +8,9 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -153,7 +155,7 @@ func testOutbox(t *testing.T, s store.Store) {
 	tell(t, s, noon, to, opened)
 	heard := noon.Truncate(time.Millisecond)
 	want := store.Delivery{
-		WebhookID: opened.ID + ".opened", Endpoint: "a", AlertID: opened.ID, Type: notify.TypeOpened, State: store.Pending,
+		WebhookID: opened.ID + "_opened", Endpoint: "a", AlertID: opened.ID, Type: notify.TypeOpened, State: store.Pending,
 		CreatedAt: heard, BegunAt: heard, NextAt: heard, Data: encoded(t, opened),
 	}
 	equal(t, "delivery", delivery(t, s, notify.IDOf(opened), "a"), want)
@@ -270,6 +272,15 @@ func testData(t *testing.T, s store.Store) {
 		equal(t, user+" after it closed", string(delivery(t, s, notify.IDOf(opened), "a").Data), string(want))
 		equal(t, user+" closed", string(delivery(t, s, notify.IDOf(closed), "a").Data), string(encoded(t, closed)))
 	}
+
+	// The longest id there is, of which nothing can be compressed.
+	long := Record("8", 0, alert.Opened)
+	long.ID = ""
+	for rng := rand.New(rand.NewPCG(1, 1)); len(long.ID) < 1000; {
+		long.ID += string(rune(0x20 + rng.IntN(0x5f)))
+	}
+	tell(t, s, noon, []notify.Endpoint{endpoint(strings.Repeat("a", 60))}, long)
+	equal(t, "long id", string(delivery(t, s, notify.IDOf(long), strings.Repeat("a", 60)).Data), string(encoded(t, long)))
 }
 
 func testWork(t *testing.T, s store.Store) {
@@ -490,10 +501,10 @@ func testRecord(t *testing.T, s store.Store) {
 	}
 	// Disable settles what is pending, and nothing else.
 	for name, want := range map[string]store.DeliveryState{"failed": store.Disabled, "delivered": store.Delivered, "exhausted": store.Exhausted} {
-		if err := s.Disable(t.Context(), name+".opened", name); err != nil {
+		if err := s.Disable(t.Context(), name+"_opened", name); err != nil {
 			t.Fatal(err)
 		}
-		if d := delivery(t, s, name+".opened", name); d.State != want || !d.NextAt.IsZero() {
+		if d := delivery(t, s, name+"_opened", name); d.State != want || !d.NextAt.IsZero() {
 			t.Errorf("%s after Disable: %+v", name, d)
 		}
 	}
@@ -531,25 +542,25 @@ func testListDeliveries(t *testing.T, s store.Store) {
 	tell(t, s, noon.Add(time.Second), to, two, one)
 	tell(t, s, noon.Add(2*time.Second), to, closed)
 	tell(t, s, noon, to, three)
-	record(t, s, "1.opened", "a", notify.Delivered, true)
-	record(t, s, "1.opened", "b", notify.Exhausted, true)
+	record(t, s, "1_opened", "a", notify.Delivered, true)
+	record(t, s, "1_opened", "b", notify.Exhausted, true)
 	since := noon.Add(time.Second).Truncate(time.Millisecond)
 	for _, c := range []struct {
 		name string
 		f    store.DeliveryFilter
 		want []string
 	}{
-		{"all, by time, id and endpoint", store.DeliveryFilter{}, []string{"a 3.opened", "b 3.opened", "a 1.opened", "b 1.opened", "a 2.opened", "b 2.opened", "a 1.closed", "b 1.closed"}},
-		{"newest", store.DeliveryFilter{Newest: true, Limit: 3}, []string{"b 1.closed", "a 1.closed", "b 2.opened"}},
-		{"limit", store.DeliveryFilter{Limit: 2}, []string{"a 3.opened", "b 3.opened"}},
-		{"id", store.DeliveryFilter{WebhookID: "1.opened"}, []string{"a 1.opened", "b 1.opened"}},
-		{"endpoint", store.DeliveryFilter{Endpoint: "b"}, []string{"b 3.opened", "b 1.opened", "b 2.opened", "b 1.closed"}},
-		{"alert", store.DeliveryFilter{AlertID: "1"}, []string{"a 1.opened", "b 1.opened", "a 1.closed", "b 1.closed"}},
-		{"state", store.DeliveryFilter{States: []store.DeliveryState{store.Delivered}}, []string{"a 1.opened"}},
-		{"states", store.DeliveryFilter{States: []store.DeliveryState{store.Delivered, store.Exhausted, store.Disabled, store.Held}}, []string{"a 1.opened", "b 1.opened"}},
-		{"since", store.DeliveryFilter{Since: since, Endpoint: "a"}, []string{"a 1.opened", "a 2.opened", "a 1.closed"}},
-		{"since, between", store.DeliveryFilter{Since: since.Add(time.Nanosecond), Endpoint: "a"}, []string{"a 1.closed"}},
-		{"everything", store.DeliveryFilter{WebhookID: "2.opened", Endpoint: "a", AlertID: "2", States: []store.DeliveryState{store.Pending}, Since: since, Limit: 1, Newest: true}, []string{"a 2.opened"}},
+		{"all, by time, id and endpoint", store.DeliveryFilter{}, []string{"a 3_opened", "b 3_opened", "a 1_opened", "b 1_opened", "a 2_opened", "b 2_opened", "a 1_closed", "b 1_closed"}},
+		{"newest", store.DeliveryFilter{Newest: true, Limit: 3}, []string{"b 1_closed", "a 1_closed", "b 2_opened"}},
+		{"limit", store.DeliveryFilter{Limit: 2}, []string{"a 3_opened", "b 3_opened"}},
+		{"id", store.DeliveryFilter{WebhookID: "1_opened"}, []string{"a 1_opened", "b 1_opened"}},
+		{"endpoint", store.DeliveryFilter{Endpoint: "b"}, []string{"b 3_opened", "b 1_opened", "b 2_opened", "b 1_closed"}},
+		{"alert", store.DeliveryFilter{AlertID: "1"}, []string{"a 1_opened", "b 1_opened", "a 1_closed", "b 1_closed"}},
+		{"state", store.DeliveryFilter{States: []store.DeliveryState{store.Delivered}}, []string{"a 1_opened"}},
+		{"states", store.DeliveryFilter{States: []store.DeliveryState{store.Delivered, store.Exhausted, store.Disabled, store.Held}}, []string{"a 1_opened", "b 1_opened"}},
+		{"since", store.DeliveryFilter{Since: since, Endpoint: "a"}, []string{"a 1_opened", "a 2_opened", "a 1_closed"}},
+		{"since, between", store.DeliveryFilter{Since: since.Add(time.Nanosecond), Endpoint: "a"}, []string{"a 1_closed"}},
+		{"everything", store.DeliveryFilter{WebhookID: "2_opened", Endpoint: "a", AlertID: "2", States: []store.DeliveryState{store.Pending}, Since: since, Limit: 1, Newest: true}, []string{"a 2_opened"}},
 		{"nothing", store.DeliveryFilter{WebhookID: "\x00", AlertID: "\x00"}, nil},
 	} {
 		equal(t, c.name, keys(deliveries(t, s, c.f)), c.want)
@@ -582,17 +593,17 @@ func testListTries(t *testing.T, s store.Store) {
 	tell(t, s, noon, []notify.Endpoint{endpoint("a"), endpoint("b")}, r, q)
 	at := noon.Truncate(time.Second)
 	for _, v := range []store.Try{
-		{WebhookID: "2.opened", Endpoint: "a", At: at, Outcome: notify.Failed, NextAt: at},
-		{WebhookID: "1.opened", Endpoint: "b", At: at.Add(time.Second), Outcome: notify.Throttled, NextAt: at},
-		{WebhookID: "1.opened", Endpoint: "a", At: at.Add(time.Second), Outcome: notify.Failed, NextAt: at},
-		{WebhookID: "1.opened", Endpoint: "a", At: at.Add(time.Second), Outcome: notify.Delivered},
-		{WebhookID: "2.opened", Endpoint: "a", At: at.Add(-time.Hour), Outcome: notify.Gone},
+		{WebhookID: "2_opened", Endpoint: "a", At: at, Outcome: notify.Failed, NextAt: at},
+		{WebhookID: "1_opened", Endpoint: "b", At: at.Add(time.Second), Outcome: notify.Throttled, NextAt: at},
+		{WebhookID: "1_opened", Endpoint: "a", At: at.Add(time.Second), Outcome: notify.Failed, NextAt: at},
+		{WebhookID: "1_opened", Endpoint: "a", At: at.Add(time.Second), Outcome: notify.Delivered},
+		{WebhookID: "2_opened", Endpoint: "a", At: at.Add(-time.Hour), Outcome: notify.Gone},
 	} {
 		if _, err := s.Record(t.Context(), v, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	all := []string{"a 2.opened 2", "a 2.opened 1", "a 1.opened 1", "a 1.opened 2", "b 1.opened 1"}
+	all := []string{"a 2_opened 2", "a 2_opened 1", "a 1_opened 1", "a 1_opened 2", "b 1_opened 1"}
 	backwards := slices.Clone(all)
 	slices.Reverse(backwards)
 	for _, c := range []struct {
@@ -604,12 +615,12 @@ func testListTries(t *testing.T, s store.Store) {
 		{"newest", store.TryFilter{Newest: true}, backwards},
 		{"newest, limit", store.TryFilter{Newest: true, Limit: 2}, backwards[:2]},
 		{"limit", store.TryFilter{Limit: 2}, all[:2]},
-		{"id", store.TryFilter{WebhookID: "2.opened"}, all[:2]},
+		{"id", store.TryFilter{WebhookID: "2_opened"}, all[:2]},
 		{"endpoint", store.TryFilter{Endpoint: "b"}, all[4:]},
 		{"outcome", store.TryFilter{Outcome: notify.Failed}, all[1:3]},
 		{"since", store.TryFilter{Since: at.Add(time.Second)}, all[2:]},
 		{"since, between", store.TryFilter{Since: at.Add(time.Nanosecond)}, all[2:]},
-		{"everything", store.TryFilter{WebhookID: "1.opened", Endpoint: "a", Outcome: notify.Failed, Since: at, Limit: 5, Newest: true}, all[2:3]},
+		{"everything", store.TryFilter{WebhookID: "1_opened", Endpoint: "a", Outcome: notify.Failed, Since: at, Limit: 5, Newest: true}, all[2:3]},
 		{"nothing", store.TryFilter{WebhookID: "\x00"}, nil},
 	} {
 		var got []string
@@ -680,8 +691,8 @@ func testResend(t *testing.T, s store.Store) {
 	tell(t, s, time.Now(), []notify.Endpoint{{Name: "a"}, {Name: "few", DigestAbove: 1}}, records...)
 	equal(t, "jobs", len(due(t, s, "a")), 4)
 	for id, o := range outcomes {
-		record(t, s, id+".opened", "a", notify.Throttled, false)
-		record(t, s, id+".opened", "a", o, true)
+		record(t, s, id+"_opened", "a", notify.Throttled, false)
+		record(t, s, id+"_opened", "a", o, true)
 	}
 	before := deliveries(t, s, store.DeliveryFilter{Endpoint: "few"})
 	again := time.Now()
@@ -696,15 +707,26 @@ func testResend(t *testing.T, s store.Store) {
 	}
 	at := time.UnixMilli(again.UnixMilli())
 	for id := range outcomes {
-		d := delivery(t, s, id+".opened", "a")
+		d := delivery(t, s, id+"_opened", "a")
 		if d.State != store.Pending || d.Tries != 2 || d.Counted != 0 || !d.BegunAt.Equal(at) || !d.NextAt.Equal(at) || d.CreatedAt.After(at) || d.Data == nil {
 			t.Errorf("%s: %+v", id, d)
 		}
-		equal(t, "tries", len(tries(t, s, store.TryFilter{WebhookID: id + ".opened"})), 2)
+		equal(t, "tries", len(tries(t, s, store.TryFilter{WebhookID: id + "_opened"})), 2)
 	}
 	equal(t, "those of the other endpoint, pending and held", deliveries(t, s, store.DeliveryFilter{Endpoint: "few"}), before)
-	equal(t, "jobs", due(t, s, "a"), []string{"1.opened", "2.opened", "3.opened"})
-	equal(t, "jobs of the other endpoint", due(t, s, "few"), []string{"1.opened"})
+	// One that waits for its next try is brought forward.
+	wait := store.Try{WebhookID: "4_opened", Endpoint: "a", At: again, Outcome: notify.Failed, NextAt: again.Add(time.Hour)}
+	if _, err := s.Record(t.Context(), wait, true); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Resend(t.Context(), again, store.DeliveryFilter{Endpoint: "a"}); n != 1 || err != nil {
+		t.Fatalf("Resend of what waits: %d, %v", n, err)
+	}
+	if d := delivery(t, s, "4_opened", "a"); d.State != store.Pending || d.Tries != 1 || d.Counted != 0 || !d.NextAt.Equal(at) || !d.BegunAt.Equal(at) {
+		t.Errorf("brought forward: %+v", d)
+	}
+	equal(t, "jobs", due(t, s, "a"), []string{"1_opened", "2_opened", "3_opened", "4_opened"})
+	equal(t, "jobs of the other endpoint", due(t, s, "few"), []string{"1_opened"})
 }
 
 // What is sent again while its job is about to end is not lost with it.
@@ -727,6 +749,40 @@ func testResendRace(t *testing.T, s store.Store) {
 		if err := await(t, calls, "delivery"); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// What is brought forward is not told by the job that waited as well: two jobs would from then on tell everything twice.
+func testResendSupersedes(t *testing.T, s store.Store) {
+	tell(t, s, time.Now(), []notify.Endpoint{endpoint("a")}, Record("5", 0, alert.Opened))
+	waits := []time.Duration{time.Second, 2 * time.Second, 0}
+	type call struct{ at, again time.Time }
+	calls := make(chan call, 10)
+	var mu sync.Mutex
+	work(t, s, func(ctx context.Context, id, endpoint string) (time.Time, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(waits) == 0 {
+			return time.Time{}, errors.New("a call too many")
+		}
+		c := call{at: time.Now()}
+		try := store.Try{WebhookID: id, Endpoint: endpoint, At: c.at, Outcome: notify.Delivered}
+		if waits[0] > 0 {
+			c.again = c.at.Add(waits[0])
+			try.Outcome, try.NextAt = notify.Failed, c.again
+		}
+		waits = waits[1:]
+		_, err := s.Record(ctx, try, true)
+		calls <- c
+		return c.again, err
+	}, store.Queue{Endpoint: "a", Workers: 2})
+	await(t, calls, "delivery")
+	if n, err := s.Resend(t.Context(), time.Now(), store.DeliveryFilter{}); n != 1 || err != nil {
+		t.Fatalf("Resend: %d, %v", n, err)
+	}
+	again := await(t, calls, "delivery that was brought forward").again
+	if at := await(t, calls, "last delivery").at; at.Before(again) {
+		t.Errorf("called %v too early, by the job that was there before", again.Sub(at))
 	}
 }
 
@@ -825,7 +881,7 @@ func testFlood(t *testing.T, s store.Store) {
 	equal(t, "the next minute", states(t, s, "few"), map[string]int{"alert pending": 12, "alert held": 5, "digest pending": 2})
 	equal(t, "without flood control", states(t, s, "all"), map[string]int{"alert pending": n})
 
-	id := fmt.Sprintf("digest.few.%d", minute.Unix())
+	id := fmt.Sprintf("digest_few_%d", minute.Unix())
 	equal(t, "digest", delivery(t, s, id, "few"), store.Delivery{
 		WebhookID: id, Endpoint: "few", Type: notify.TypeDigest, State: store.Pending,
 		CreatedAt: minute.UTC(), BegunAt: minute.Add(time.Minute).UTC(), NextAt: minute.Add(time.Minute).UTC(),
@@ -834,13 +890,13 @@ func testFlood(t *testing.T, s store.Store) {
 	for _, id := range due(t, s, "few") {
 		jobs[id]++
 	}
-	if len(jobs) != 14 || jobs[id] != 1 || jobs[fmt.Sprintf("digest.few.%d", minute.Unix()+60)] != 1 {
+	if len(jobs) != 14 || jobs[id] != 1 || jobs[fmt.Sprintf("digest_few_%d", minute.Unix()+60)] != 1 {
 		t.Errorf("jobs: %v", jobs)
 	}
 	// A digest of the present minute has to wait.
 	now := time.Now().Add(30 * time.Second)
 	tell(t, s, now, []notify.Endpoint{{Name: "later", DigestAbove: 1}}, some(3, alert.Warning)...)
-	if got := due(t, s, "later"); len(got) > 1 || slices.Contains(got, fmt.Sprintf("digest.later.%d", now.Truncate(time.Minute).Unix())) {
+	if got := due(t, s, "later"); len(got) > 1 || slices.Contains(got, fmt.Sprintf("digest_later_%d", now.Truncate(time.Minute).Unix())) {
 		t.Errorf("due already: %v", got)
 	}
 }
@@ -909,10 +965,10 @@ func testSeal(t *testing.T, s store.Store) {
 	// It may look at a part only.
 	for range 2 {
 		if _, err := s.Seal(t.Context(), id, "few", func(held iter.Seq2[alert.Record, error]) (json.RawMessage, error) {
-			for range held {
-				break
+			for _, err := range held {
+				return nil, errors.Join(broken, err)
 			}
-			return nil, broken
+			return nil, errors.New("nothing is held")
 		}); !errors.Is(err, broken) {
 			t.Fatalf("Seal that fails: %v", err)
 		}
@@ -955,10 +1011,10 @@ func testSeal(t *testing.T, s store.Store) {
 	late := []alert.Record{Record("7", 0, alert.Opened), Record("8", 0, alert.Opened)}
 	tell(t, s, noon, to, late...)
 	next := delivery(t, s, notify.IDOf(late[1]), "few")
-	if next.State != store.Held || next.Digest != fmt.Sprintf("digest.few.%d", noon.Truncate(time.Minute).Unix()+60) {
+	if next.State != store.Held || next.Digest != fmt.Sprintf("digest_few_%d", noon.Truncate(time.Minute).Unix()+60) {
 		t.Errorf("late: %+v", next)
 	}
-	if o := delivery(t, s, notify.IDOf(late[1]), "fewer"); o.Digest != fmt.Sprintf("digest.fewer.%d", noon.Truncate(time.Minute).Unix()) {
+	if o := delivery(t, s, notify.IDOf(late[1]), "fewer"); o.Digest != fmt.Sprintf("digest_fewer_%d", noon.Truncate(time.Minute).Unix()) {
 		t.Errorf("late, at the other endpoint: %+v", o)
 	}
 	if d, err = s.Seal(t.Context(), next.Digest, "few", names); err != nil || string(d.Data) != fmt.Sprintf("[%q]", notify.IDOf(late[1])) {

@@ -72,6 +72,7 @@ func Run(t *testing.T, empty func(t *testing.T) (open func() store.Store)) {
 		{"ListMany", testListMany},
 		{"Resend", testResend},
 		{"ResendAtTheLastMoment", testResendRace},
+		{"ResendSupersedes", testResendSupersedes},
 		{"Endpoints", testEndpoints},
 		{"Flood", testFlood},
 		{"FloodConcurrent", testFloodConcurrent},
@@ -263,6 +264,7 @@ func testConflict(t *testing.T, s store.Store) {
 func testInvalid(t *testing.T, s store.Store) {
 	broken := map[string]func(*alert.Record){
 		"no id":            func(r *alert.Record) { r.ID = "" },
+		"long id":          func(r *alert.Record) { r.ID = strings.Repeat("x", 1001) },
 		"zero byte in id":  func(r *alert.Record) { r.ID += "\x00" },
 		"no rule":          func(r *alert.Record) { r.Rule = "" },
 		"no UTF-8":         func(r *alert.Record) { r.Rule = "\xff" },
