@@ -406,15 +406,15 @@ func metric(t *testing.T, reg *prometheus.Registry, endpoint string) prometheus.
 func TestThrottledReceiver(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	var second time.Time
-	var taken, refused int
-	h := newHook(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+	var until time.Time
+	var refused int
+	h := newHook(t, func(n int, w http.ResponseWriter, _ *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		if now := time.Now(); now.Sub(second) >= time.Second {
-			second, taken = now, 0
+		if n > 30 && until.IsZero() {
+			until = time.Now().Add(time.Second)
 		}
-		if taken++; taken > 30 {
+		if time.Now().Before(until) {
 			refused++
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusTooManyRequests)

@@ -43,7 +43,7 @@ type UserWindow struct {
 // usersPath is where a detector answers for its users.
 const usersPath = "/users/"
 
-// ErrNotOwner means that the user's partition is another detector's, or nobody's at the moment.
+// ErrNotOwner means that the user's partition is another detector's, or nobody's at the moment, or was taken over and is being read again.
 var ErrNotOwner = errors.New("the user's partition is not owned here")
 
 // Lookup returns the present windows of a user, given as canonical JSON token.
@@ -59,7 +59,7 @@ func (d *Detector) Lookup(token string) (User, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ready {
+	if !s.ready || !s.caughtUp {
 		return User{}, ErrNotOwner
 	}
 	u := User{UserID: json.RawMessage(token), Partition: p, Windows: []UserWindow{}}

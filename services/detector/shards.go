@@ -45,7 +45,7 @@ func (s *shards) Resume(partition int32, c gokaclient.Commit, end int64) (int64,
 		s.log.Error("the keyed log is shorter than what was committed, reading it from its start", "partition", partition, "committed", pos.Next, "end", end)
 		pos, from = window.Position{}, -1
 	}
-	sh := &shard{partition: partition, log: s.log, table: window.NewTable(s.threshold), resume: pos, recovered: s.report}
+	sh := &shard{partition: partition, log: s.log, table: window.NewTable(s.threshold), resume: pos, end: end, recovered: s.report}
 	s.mu.Lock()
 	s.m[partition] = sh
 	s.mu.Unlock()
@@ -108,6 +108,7 @@ func (s *shards) Position(partition int32, next int64) (gokaclient.Commit, error
 		return gokaclient.Commit{}, err
 	}
 	sh.latest = pos
+	sh.caughtUp = sh.caughtUp || next >= sh.end
 	return gokaclient.Commit{Offset: pos.Replay, Metadata: md}, nil
 }
 

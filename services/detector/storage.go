@@ -24,9 +24,12 @@ type shard struct {
 	mu     sync.Mutex
 	table  *window.Table
 	resume window.Position
+	end    int64 // of the log when the partition was taken over
 	ready  bool
-	latest window.Position // as last handed out for commit
-	waste  int             // unreadable records of the checkpoint
+	// caughtUp: the log was read up to end. Before that the table may lack what the checkpoint did not have.
+	caughtUp bool
+	latest   window.Position // as last handed out for commit
+	waste    int             // unreadable records of the checkpoint
 }
 
 var _ storage.Storage = (*shard)(nil)
