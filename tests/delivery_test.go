@@ -206,9 +206,10 @@ func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
 		}
 		return v
 	}
-	eventually(t, 3*time.Minute, "all alerts are closed", func() bool { return number(`SELECT count(*) FROM alert WHERE state = 'closed'`) == n })
+	more := time.Duration(n) * 10 * time.Millisecond
+	eventually(t, 3*time.Minute+more, "all alerts are closed", func() bool { return number(`SELECT count(*) FROM alert WHERE state = 'closed'`) == n })
 	asked := time.Now()
-	eventually(t, 4*time.Minute, "all are delivered", func() bool {
+	eventually(t, 4*time.Minute+more, "all are delivered", func() bool {
 		if time.Since(asked) > 10*time.Second {
 			asked = time.Now()
 			if err := spate(t, "recover", env, "deliveries", "recover", "--since", "1h").start().wait(time.Minute); err != nil {
