@@ -14,8 +14,8 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 
 COPY . .
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /spate .
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/go/cache \
+    GOCACHE=/go/cache CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /spate .
 
 # Certificates, time zones, the user nonroot (65532), and neither a shell nor anything else.
 FROM gcr.io/distroless/static-debian12:nonroot

@@ -15,7 +15,7 @@ import (
 // TestDemo holds the demo to what it promises; how fast its alerts come is printed, not asserted.
 func TestDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes 20 seconds")
+		t.Skip("takes 20 seconds; -short is set")
 	}
 	var res struct {
 		In        int64              `json:"events_in"`

@@ -251,7 +251,7 @@ func (c *composed) metric(service, name string) (sum float64, ok bool) {
 // the topic of alerts, Postgres and what the receiver verified must agree on every alert, and the alerts with a plain count of the events.
 func TestCompose(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes minutes")
+		t.Skip("takes minutes; -short is set")
 	}
 	t.Parallel()
 	needsDocker(t, slices.Concat([]string{redpandaImage, postgresImage}, buildImages)...)

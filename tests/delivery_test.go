@@ -117,7 +117,7 @@ func (r *receiver) got() map[string]int {
 // alert is stored once and was told, and reading the whole topic again changes nothing. SPATE_TEST_ALERTS is how many, by default 5000.
 func TestEverythingDies(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes minutes")
+		t.Skip("takes minutes; -short is set")
 	}
 	t.Parallel()
 	n := 5_000
@@ -353,19 +353,14 @@ func newAlerting(t *testing.T, away bool) *alerting {
 // ready waits until the alerter is, or is not and says why.
 func (a *alerting) ready(why string) {
 	a.t.Helper()
-	var code int
-	var body string
-	deadline := time.Now().Add(40 * time.Second)
-	for {
-		code, body = a.alerter.get(a.t, "/readyz")
-		if why == "" && code == http.StatusOK || why != "" && code == http.StatusServiceUnavailable && strings.Contains(body, why) {
-			break
-		}
-		if time.Now().After(deadline) {
-			a.t.Fatalf("/readyz: %d %s, want %q", code, body, why)
-		}
-		time.Sleep(50 * time.Millisecond) // between two questions
+	what := "/readyz is 200"
+	if why != "" {
+		what = "/readyz is 503 and says " + why
 	}
+	eventually(a.t, 40*time.Second, what, func() bool {
+		code, body := a.alerter.get(a.t, "/readyz")
+		return why == "" && code == http.StatusOK || why != "" && code == http.StatusServiceUnavailable && strings.Contains(body, why)
+	})
 	if code, _ := a.alerter.get(a.t, "/healthz"); code != http.StatusOK {
 		a.t.Errorf("/healthz: %d", code)
 	}
@@ -382,7 +377,7 @@ func (a *alerting) alerts(n int) {
 // TestPostgresFaults: whatever the database does, the alerter says what is wrong, waits, and goes on.
 func TestPostgresFaults(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes half a minute")
+		t.Skip("takes half a minute; -short is set")
 	}
 	t.Parallel()
 	a := newAlerting(t, true)
@@ -437,7 +432,7 @@ func databaseOf(url string) string {
 // under the same id.
 func TestKilledBetweenCallAndLedger(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes more than a minute")
+		t.Skip("takes more than a minute; -short is set")
 	}
 	t.Parallel()
 	a := newAlerting(t, false)

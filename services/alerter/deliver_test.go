@@ -328,7 +328,7 @@ func TestRetriesKeepIdentity(t *testing.T) {
 // the test lets the rest go faster, by default 100.
 func TestRateIsHeld(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes half a minute")
+		t.Skip("takes half a minute; -short is set")
 	}
 	t.Parallel()
 	const due, perSecond = 10_000, 10
