@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"spate/tests/harness"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -69,15 +71,15 @@ func TestSettingsAreExplained(t *testing.T) {
 		{[]string{"demo", "--log-level", "loud"}, []string{`log-level: "loud"`}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
-			p := spate(t, "spate", []string{"SPATE_BROKERS="}, c.args...).start()
-			err := p.wait(20 * time.Second)
+			p := harness.Spate(t, "spate", []string{"SPATE_BROKERS="}, c.args...).Start()
+			err := p.Wait(20 * time.Second)
 			var e *exec.ExitError
 			if !errors.As(err, &e) || e.ExitCode() != 2 {
 				t.Errorf("exit: %v, want 2", err)
 			}
 			for _, s := range c.says {
-				if !strings.Contains(string(p.output(t)), s) {
-					t.Errorf("it does not say %q: %s", s, p.output(t))
+				if !strings.Contains(string(p.Output()), s) {
+					t.Errorf("it does not say %q: %s", s, p.Output())
 				}
 			}
 		})
@@ -89,26 +91,26 @@ func TestFilesThatAreNotThere(t *testing.T) {
 	for _, args := range [][]string{
 		{"replay", "-q", filepath.Join(t.TempDir(), "none.csv")},
 		{"verify", "-q", filepath.Join(t.TempDir(), "none.csv")},
-		{"up", "--state", "/proc/none/here", "--listen", freePort(t)},
+		{"up", "--state", "/proc/none/here", "--listen", harness.FreePort(t)},
 		{"up", "--state", t.TempDir(), "--listen", "0.0.0.0:9092"},
 	} {
-		p := spate(t, "spate", []string{"SPATE_BROKERS="}, args...).start()
-		if err := p.wait(20 * time.Second); err == nil || p.cmd != nil {
+		p := harness.Spate(t, "spate", []string{"SPATE_BROKERS="}, args...).Start()
+		if err := p.Wait(20 * time.Second); err == nil || p.Running() {
 			t.Errorf("%v: %v", args, err)
 		}
-		if !strings.Contains(string(p.output(t)), "spate: ") {
-			t.Errorf("%v: %s", args, p.output(t))
+		if !strings.Contains(string(p.Output()), "spate: ") {
+			t.Errorf("%v: %s", args, p.Output())
 		}
 	}
 }
 
 // TestUser asks for a user while its window is open, through the consumer group of the detectors.
 func TestUser(t *testing.T) {
-	state, addr := t.TempDir(), freePort(t)
+	state, addr := t.TempDir(), harness.FreePort(t)
 	env := []string{"SPATE_BROKERS="}
-	spate(t, "up", env, "up", "--state", state, "--listen", addr, "--max-ahead", "0").start()
-	cl := connect(t, addr)
-	eventually(t, 20*time.Second, "topics are made", func() bool { return topicExists(t, cl, "activity") })
+	harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr, "--max-ahead", "0").Start()
+	cl := harness.Connect(t, addr)
+	harness.Eventually(t, 20*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, "activity") })
 	for i := range 7 {
 		for _, user := range []string{`42`, `"42"`, `"müller & söhne"`} {
 			if user == `"42"` && i > 2 {
@@ -138,7 +140,7 @@ func TestUser(t *testing.T) {
 		}
 		return out
 	}
-	eventually(t, 10*time.Second, "both users named 42 are known", func() bool {
+	harness.Eventually(t, 10*time.Second, "both users named 42 are known", func() bool {
 		a := ask("42")
 		return len(a) == 2 && string(a[0].User) == "42" && len(a[0].Windows) == 1 && a[0].Windows[0].Count == 7 && a[0].Windows[0].Alert != "" &&
 			string(a[1].User) == `"42"` && len(a[1].Windows) == 1 && a[1].Windows[0].Count == 3 && a[1].Windows[0].Alert == ""

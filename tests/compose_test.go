@@ -26,6 +26,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/notify"
+	"spate/tests/harness"
 )
 
 // What docker-compose.yml and the Dockerfile are made of. Where no registry can be reached, the images may be stand-ins under these names;
@@ -46,12 +47,12 @@ func needsDocker(t *testing.T, images ...string) {
 	t.Helper()
 	for _, args := range [][]string{{"info", "--format", "{{.ServerVersion}}"}, {"compose", "version"}} {
 		if out, err := docker(t.Context(), 30*time.Second, nil, args...); err != nil {
-			missing(t, "docker %s does not work: %v: %s", args[0], err, tail(out, 1))
+			harness.Missing(t, "docker %s does not work: %v: %s", args[0], err, harness.Tail(out, 1))
 		}
 	}
 	for _, image := range images {
 		if _, err := docker(t.Context(), 30*time.Second, nil, "image", "inspect", "--format", "{{.Id}}", image); err != nil {
-			missing(t, "the image %s is not there; docker pull %s", image, image)
+			harness.Missing(t, "the image %s is not there; docker pull %s", image, image)
 		}
 	}
 }
@@ -91,7 +92,7 @@ func compose(t *testing.T, settings ...string) *composed {
 		}
 	}
 	for _, name := range []string{"KAFKA", "POSTGRES", "ROUTER", "DETECTOR", "ALERTER", "RECEIVER"} {
-		_, port, err := net.SplitHostPort(freePort(t))
+		_, port, err := net.SplitHostPort(harness.FreePort(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +109,7 @@ func (c *composed) command(within time.Duration, args ...string) []byte {
 	c.t.Helper()
 	out, err := c.try(c.t.Context(), within, args...)
 	if err != nil {
-		c.t.Fatalf("docker compose %s: %v\n%s", strings.Join(args, " "), err, tail(out, 15))
+		c.t.Fatalf("docker compose %s: %v\n%s", strings.Join(args, " "), err, harness.Tail(out, 15))
 	}
 	return out
 }
@@ -134,7 +135,7 @@ func (c *composed) remove() {
 		c.t.Logf("--- containers, and the last lines of their logs:\n%s\n%s", ps, logs)
 	}
 	if out, err := c.try(ctx, 2*time.Minute, "down", "--volumes", "--remove-orphans", "--timeout", "2"); err != nil {
-		c.t.Errorf("docker compose down -v: %v: %s", err, tail(out, 5))
+		c.t.Errorf("docker compose down -v: %v: %s", err, harness.Tail(out, 5))
 	}
 }
 
@@ -204,7 +205,7 @@ func (c *composed) stored() map[string]string {
 func (c *composed) told() (messages map[string]bool, states map[string]string, records int64) {
 	c.t.Helper()
 	messages, states = map[string]bool{}, map[string]string{}
-	records = readAll(c.t, c.brokers(), kafka.NamesFor(kafka.DefaultTopic).Alerts, func(r *kgo.Record) {
+	records = harness.ReadAll(c.t, c.brokers(), kafka.NamesFor(kafka.DefaultTopic).Alerts, func(r *kgo.Record) {
 		a, err := alert.Parse(r.Value)
 		if err != nil {
 			c.t.Fatal(err)
@@ -270,7 +271,7 @@ func TestCompose(t *testing.T) {
 	began = time.Now()
 	healthy := c.up()
 	var first call
-	eventually(t, max(firstCall-time.Since(began), time.Second), "the receiver has verified a call", func() bool {
+	harness.Eventually(t, max(firstCall-time.Since(began), time.Second), "the receiver has verified a call", func() bool {
 		calls := c.calls()
 		if len(calls) > 0 {
 			first = calls[0]
@@ -288,7 +289,7 @@ func TestCompose(t *testing.T) {
 		c.command(30*time.Second, "kill", "--signal", "KILL", service)
 		again := c.up()
 		t.Logf("killed %s; healthy again after %v", service, again.Round(100*time.Millisecond))
-		eventually(t, 2*time.Minute, "alerts arrive after "+service+" was killed", func() bool { return len(c.verified()) > before })
+		harness.Eventually(t, 2*time.Minute, "alerts arrive after "+service+" was killed", func() bool { return len(c.verified()) > before })
 	}
 
 	c.command(time.Minute, "stop", "simulator")
@@ -296,7 +297,7 @@ func TestCompose(t *testing.T) {
 		v, ok := c.metric(service, name)
 		return ok && v == want
 	}
-	eventually(t, 2*time.Minute, "all that was sent is read, and all windows are closed", func() bool {
+	harness.Eventually(t, 2*time.Minute, "all that was sent is read, and all windows are closed", func() bool {
 		return is("router", "spate_router_lag_events", 0) && is("detector", "spate_detector_lag_batches", 0) &&
 			is("detector", "spate_detector_open_windows", 0) && is("alerter", "spate_alerter_lag_records", 0)
 	})
@@ -326,9 +327,9 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	// What is told is right as well: a count of the events by other code than the engine's.
-	ref := reference(t, c.brokers(), kafka.DefaultTopic, verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5})
+	ref := harness.Reference(t, c.brokers(), kafka.DefaultTopic, verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5})
 	var found []alert.Record
-	readAll(t, c.brokers(), kafka.NamesFor(kafka.DefaultTopic).Alerts, func(r *kgo.Record) {
+	harness.ReadAll(t, c.brokers(), kafka.NamesFor(kafka.DefaultTopic).Alerts, func(r *kgo.Record) {
 		a, err := alert.Parse(r.Value)
 		if err != nil {
 			t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"spate/shared/store"
 	"spate/shared/store/postgres"
 	"spate/shared/store/postgres/postgrestest"
+	"spate/tests/harness"
 )
 
 // TestContainers runs the same suite on a broker and a Postgres in containers that it starts, and on those that are given: by
@@ -42,7 +43,7 @@ func TestContainers(t *testing.T) {
 	t.Run("given", func(t *testing.T) {
 		brokers := os.Getenv("SPATE_TEST_BROKERS")
 		if brokers == "" {
-			missing(t, "SPATE_TEST_BROKERS does not name a Kafka")
+			harness.Missing(t, "SPATE_TEST_BROKERS does not name a Kafka")
 		}
 		t.Run("pipeline", func(t *testing.T) { testStored(t, brokers, givenPostgres(t)) })
 		// Without a URL, go test ./shared/store/postgres starts the same Postgres itself.
@@ -87,7 +88,7 @@ func startPostgres(t *testing.T) string {
 // known before it starts.
 func startRedpanda(t *testing.T) string {
 	t.Helper()
-	address := freePort(t)
+	address := harness.FreePort(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
@@ -103,8 +104,8 @@ func startRedpanda(t *testing.T) string {
 		},
 		WaitingFor: wait.ForExec([]string{"sh", "-c", "rpk cluster health | grep -E 'Healthy:.+true'"}).WithPollInterval(500 * time.Millisecond).WithStartupTimeout(2 * time.Minute),
 	})
-	cl := connect(t, address)
-	eventually(t, 30*time.Second, "the broker answers at the address that it tells", func() bool {
+	cl := harness.Connect(t, address)
+	harness.Eventually(t, 30*time.Second, "the broker answers at the address that it tells", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		return cl.Ping(ctx) == nil
@@ -121,7 +122,7 @@ func startContainer(t *testing.T, request testcontainers.ContainerRequest) testc
 	testcontainers.CleanupContainer(t, c)
 	if err != nil {
 		if strings.Contains(err.Error(), "reaper") {
-			missing(t, "the container that cleans up after testcontainers does not start; TESTCONTAINERS_RYUK_DISABLED=true does without it: %v", err)
+			harness.Missing(t, "the container that cleans up after testcontainers does not start; TESTCONTAINERS_RYUK_DISABLED=true does without it: %v", err)
 		}
 		t.Fatalf("start %s: %v", request.Image, err)
 	}
@@ -131,27 +132,27 @@ func startContainer(t *testing.T, request testcontainers.ContainerRequest) testc
 // testStored sends a small log, the same in every run, through services in processes of their own, and holds what Postgres has in the
 // end against a plain count of the log.
 func testStored(t *testing.T, brokers, database string) {
-	names := kafka.NamesFor(uniqueTopic(t))
+	names := kafka.NamesFor(harness.UniqueTopic(t))
 	env := []string{"SPATE_BROKERS=" + brokers, "SPATE_TOPIC=" + names.Activity, "SPATE_PARTITIONS=4", "SPATE_DATABASE_URL=" + database, "SPATE_WEBHOOK_URL=", "SPATE_WEBHOOK_SECRET=", "SPATE_ENDPOINTS="}
-	services := []*process{
-		spate(t, "router", env, "route", "--instance", names.Activity).start(),
-		spate(t, "detector", env, "detect").start(),
-		spate(t, "alerter", env, "alert").start(),
+	services := []*harness.Process{
+		harness.Spate(t, "router", env, "route", "--instance", names.Activity).Start(),
+		harness.Spate(t, "detector", env, "detect").Start(),
+		harness.Spate(t, "alerter", env, "alert").Start(),
 	}
-	cl := connect(t, brokers)
-	eventually(t, 60*time.Second, "topics are made", func() bool { return topicExists(t, cl, names.Activity) })
-	traffic := spate(t, "traffic", env, "simulate", "--seed", "7", "--duration", "90s", "--event-rate", "300", "--speed", "0", "--quiet").start()
-	if err := traffic.wait(60 * time.Second); err != nil {
+	cl := harness.Connect(t, brokers)
+	harness.Eventually(t, 60*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, names.Activity) })
+	traffic := harness.Spate(t, "traffic", env, "simulate", "--seed", "7", "--duration", "90s", "--event-rate", "300", "--speed", "0", "--quiet").Start()
+	if err := traffic.Wait(60 * time.Second); err != nil {
 		t.Fatal(err)
 	}
-	ref := reference(t, brokers, names.Activity, verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5})
+	ref := harness.Reference(t, brokers, names.Activity, verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5})
 	want := ref.Result()
 	if len(want) < 10 {
 		t.Fatalf("%d events break the rule %d times: too few to tell anything", ref.In, len(want))
 	}
 
 	var st *postgres.Store
-	eventually(t, 30*time.Second, "the alerter has made the tables", func() bool {
+	harness.Eventually(t, 30*time.Second, "the alerter has made the tables", func() bool {
 		pending, err := postgres.Status(t.Context(), database)
 		if err != nil || len(pending) == 0 || pending[len(pending)-1].AppliedAt.IsZero() {
 			return false
@@ -160,7 +161,7 @@ func testStored(t *testing.T, brokers, database string) {
 		return err == nil
 	})
 	defer st.Close()
-	eventually(t, 60*time.Second, "all windows are closed and stored", func() bool {
+	harness.Eventually(t, 60*time.Second, "all windows are closed and stored", func() bool {
 		n, err := st.Count(t.Context())
 		return err == nil && n.Opened == 0 && n.Closed >= int64(len(want))
 	})
@@ -175,11 +176,11 @@ func testStored(t *testing.T, brokers, database string) {
 		t.Errorf("stored alerts: %d of %d, %+v", len(got), len(want), d)
 	}
 	t.Logf("%d events, %d alerts", ref.In, len(got))
-	checkLog(t, brokers, names, ref)
-	checkAlertTopic(t, brokers, names, len(want))
+	harness.CheckLog(t, brokers, names, ref)
+	harness.CheckAlertTopic(t, brokers, names, len(want))
 	for _, s := range services {
-		if err := s.stop(10 * time.Second); err != nil {
-			t.Errorf("%s does not end well on SIGTERM: %v", s.name, err)
+		if err := s.Stop(10 * time.Second); err != nil {
+			t.Errorf("%s does not end well on SIGTERM: %v", s.Name, err)
 		}
 	}
 }
@@ -192,7 +193,7 @@ func testStoreOn(t *testing.T, database string) {
 	cmd.Env = append(os.Environ(), "SPATE_TEST_DATABASE_URL="+database)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("go test ./shared/store/postgres: %v\n%s", err, tail(out, 40))
+		t.Fatalf("go test ./shared/store/postgres: %v\n%s", err, harness.Tail(out, 40))
 	}
-	t.Logf("%s", tail(out, 1))
+	t.Logf("%s", harness.Tail(out, 1))
 }

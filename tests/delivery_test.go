@@ -27,6 +27,7 @@ import (
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
 	"spate/shared/store/postgres/postgrestest"
+	"spate/tests/harness"
 )
 
 // receiver is an endpoint that comes and goes, on a port that stays.
@@ -48,7 +49,7 @@ func newReceiver(t *testing.T, secret string) *receiver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &receiver{t: t, addr: freePort(t), secrets: secrets, calls: map[string]int{}}
+	r := &receiver{t: t, addr: harness.FreePort(t), secrets: secrets, calls: map[string]int{}}
 	r.up()
 	t.Cleanup(r.down)
 	return r
@@ -127,10 +128,10 @@ func TestEverythingDies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	onOwnBrokers(t, func(t *testing.T, addr string, up, down func()) { testEverythingDies(t, n, addr, up, down) })
+	harness.OnOwnBrokers(t, func(t *testing.T, b harness.Broker) { testEverythingDies(t, n, b) })
 }
 
-func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
+func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d, %d alerts", seed, n)
@@ -138,18 +139,18 @@ func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
 	database := server.Database(t)
 	secret := webhook.NewSecret()
 	hook := newReceiver(t, secret)
-	up()
-	env := []string{"SPATE_BROKERS=" + addr, "SPATE_DATABASE_URL=" + database, "SPATE_WEBHOOK_SECRET=" + secret,
+	broker.Up()
+	env := []string{"SPATE_BROKERS=" + broker.Addr, "SPATE_DATABASE_URL=" + database, "SPATE_WEBHOOK_SECRET=" + secret,
 		"SPATE_WEBHOOK_URL=http://" + hook.addr + "/hook", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}
-	alerter := spate(t, "alerter", env, "alert", "--json").start()
+	alerter := harness.Spate(t, "alerter", env, "alert", "--json").Start()
 	names := kafka.NamesFor(kafka.DefaultTopic)
-	eventually(t, 60*time.Second, "the alerter is ready", func() bool {
-		code, _ := alerter.get(t, "/readyz")
+	harness.Eventually(t, 60*time.Second, "the alerter is ready", func() bool {
+		code, _ := alerter.Get("/readyz")
 		return code == http.StatusOK
 	})
 
 	// The alerts, each opened and then closed, over some time.
-	cl := connect(t, addr, kgo.DefaultProduceTopic(names.Alerts))
+	cl := harness.Connect(t, broker.Addr, kgo.DefaultProduceTopic(names.Alerts))
 	written := make(chan error, 1)
 	go func() { written <- writeAlerts(t.Context(), cl, n, 20*time.Second) }()
 
@@ -173,12 +174,12 @@ func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
 			time.Sleep(pause)
 			server.Start(t)
 		case "broker":
-			down()
+			broker.Down()
 			time.Sleep(pause)
-			up()
+			broker.Up()
 		case "alerter":
-			alerter.kill()
-			alerter.start()
+			alerter.Kill()
+			alerter.Start()
 		case "webhook":
 			if rng.IntN(2) == 0 {
 				hook.set(true)
@@ -207,12 +208,12 @@ func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
 		return v
 	}
 	more := time.Duration(n) * 10 * time.Millisecond
-	eventually(t, 3*time.Minute+more, "all alerts are closed", func() bool { return number(`SELECT count(*) FROM alert WHERE state = 'closed'`) == n })
+	harness.Eventually(t, 3*time.Minute+more, "all alerts are closed", func() bool { return number(`SELECT count(*) FROM alert WHERE state = 'closed'`) == n })
 	asked := time.Now()
-	eventually(t, 4*time.Minute+more, "all are delivered", func() bool {
+	harness.Eventually(t, 4*time.Minute+more, "all are delivered", func() bool {
 		if time.Since(asked) > 10*time.Second {
 			asked = time.Now()
-			if err := spate(t, "recover", env, "deliveries", "recover", "--since", "1h").start().wait(time.Minute); err != nil {
+			if err := harness.Spate(t, "recover", env, "deliveries", "recover", "--since", "1h").Start().Wait(time.Minute); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -220,7 +221,7 @@ func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
 	})
 
 	log := map[string]int{} // webhook ids in the log
-	readAll(t, addr, names.Alerts, func(r *kgo.Record) {
+	harness.ReadAll(t, broker.Addr, names.Alerts, func(r *kgo.Record) {
 		a, err := alert.Parse(r.Value)
 		if err != nil {
 			t.Fatal(err)
@@ -250,16 +251,16 @@ func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
 	t.Logf("%d calls for %d messages, %d tries written down", calls, 2*n, number(`SELECT count(*) FROM delivery_try`))
 
 	// The whole topic once more.
-	if err := alerter.stop(20 * time.Second); err != nil {
+	if err := alerter.Stop(20 * time.Second); err != nil {
 		t.Error(err)
 	}
 	admin := kadm.NewClient(cl)
-	eventually(t, 30*time.Second, "the group is gone", func() bool {
+	harness.Eventually(t, 30*time.Second, "the group is gone", func() bool {
 		resp, err := admin.DeleteGroup(t.Context(), names.AlerterGroup)
 		return err == nil && resp.Err == nil
 	})
-	alerter.start()
-	eventually(t, 3*time.Minute, "all is read again", func() bool {
+	alerter.Start()
+	harness.Eventually(t, 3*time.Minute, "all is read again", func() bool {
 		lag, err := admin.Lag(t.Context(), names.AlerterGroup)
 		if err != nil || lag.Error() != nil {
 			return false
@@ -276,7 +277,7 @@ func testEverythingDies(t *testing.T, n int, addr string, up, down func()) {
 	if again := check(); again != calls {
 		t.Errorf("%d calls after the topic was read again, %d before", again, calls)
 	}
-	if out := alerter.output(t); strings.Contains(string(out), secret) || strings.Contains(string(out), secret[len("whsec_"):]) || strings.Contains(string(out), postgrestest.Password) {
+	if out := alerter.Output(); strings.Contains(string(out), secret) || strings.Contains(string(out), secret[len("whsec_"):]) || strings.Contains(string(out), postgrestest.Password) {
 		t.Error("a secret is in the log")
 	}
 }
@@ -327,7 +328,7 @@ type alerting struct {
 	database string
 	secret   string
 	hook     *receiver
-	alerter  *process
+	alerter  *harness.Process
 }
 
 // newAlerting starts an alerter, but not its Postgres if that is away.
@@ -339,14 +340,14 @@ func newAlerting(t *testing.T, away bool) *alerting {
 	}
 	t.Cleanup(c.Close)
 	brokers := strings.Join(c.ListenAddrs(), ",")
-	a := &alerting{t: t, server: postgrestest.Start(t), secret: webhook.NewSecret(), cl: connect(t, brokers, kgo.DefaultProduceTopic(kafka.NamesFor(kafka.DefaultTopic).Alerts))}
+	a := &alerting{t: t, server: postgrestest.Start(t), secret: webhook.NewSecret(), cl: harness.Connect(t, brokers, kgo.DefaultProduceTopic(kafka.NamesFor(kafka.DefaultTopic).Alerts))}
 	a.database = a.server.Database(t)
 	if away {
 		a.server.Stop(t, false)
 	}
 	a.hook = newReceiver(t, a.secret)
-	a.alerter = spate(t, "alerter", []string{"SPATE_BROKERS=" + brokers, "SPATE_DATABASE_URL=" + a.database, "SPATE_WEBHOOK_SECRET=" + a.secret,
-		"SPATE_WEBHOOK_URL=http://" + a.hook.addr + "/hook?token=t0ken", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}, "alert").start()
+	a.alerter = harness.Spate(t, "alerter", []string{"SPATE_BROKERS=" + brokers, "SPATE_DATABASE_URL=" + a.database, "SPATE_WEBHOOK_SECRET=" + a.secret,
+		"SPATE_WEBHOOK_URL=http://" + a.hook.addr + "/hook?token=t0ken", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}, "alert").Start()
 	return a
 }
 
@@ -357,11 +358,11 @@ func (a *alerting) ready(why string) {
 	if why != "" {
 		what = "/readyz is 503 and says " + why
 	}
-	eventually(a.t, 40*time.Second, what, func() bool {
-		code, body := a.alerter.get(a.t, "/readyz")
+	harness.Eventually(a.t, 40*time.Second, what, func() bool {
+		code, body := a.alerter.Get("/readyz")
 		return why == "" && code == http.StatusOK || why != "" && code == http.StatusServiceUnavailable && strings.Contains(body, why)
 	})
-	if code, _ := a.alerter.get(a.t, "/healthz"); code != http.StatusOK {
+	if code, _ := a.alerter.Get("/healthz"); code != http.StatusOK {
 		a.t.Errorf("/healthz: %d", code)
 	}
 }
@@ -387,7 +388,7 @@ func TestPostgresFaults(t *testing.T) {
 	a.alerts(20)
 	told := func(n int) {
 		t.Helper()
-		eventually(t, 60*time.Second, fmt.Sprintf("%d alerts are told", n), func() bool { return len(a.hook.got()) == 2*n })
+		harness.Eventually(t, 60*time.Second, fmt.Sprintf("%d alerts are told", n), func() bool { return len(a.hook.got()) == 2*n })
 	}
 	told(20)
 	// Full: the server answers as it does then.
@@ -407,14 +408,14 @@ func TestPostgresFaults(t *testing.T) {
 	told(60)
 	a.ready("")
 	// Nothing of all this told a secret.
-	_, metrics := a.alerter.get(t, "/metrics")
+	_, metrics := a.alerter.Get("/metrics")
 	if !strings.Contains(metrics, `spate_alerter_deliveries_total{endpoint="webhook",outcome="delivered"} `) {
 		t.Error("/metrics does not tell of deliveries")
 	}
-	if err := a.alerter.stop(20 * time.Second); err != nil {
+	if err := a.alerter.Stop(20 * time.Second); err != nil {
 		t.Error(err)
 	}
-	for name, text := range map[string]string{"log": string(a.alerter.output(t)), "/metrics": metrics} {
+	for name, text := range map[string]string{"log": string(a.alerter.Output()), "/metrics": metrics} {
 		for _, secret := range []string{strings.TrimPrefix(a.secret, "whsec_"), postgrestest.Password, "t0ken"} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s has a secret", name)
@@ -439,15 +440,15 @@ func TestKilledBetweenCallAndLedger(t *testing.T) {
 	a.ready("")
 	killed := make(chan struct{})
 	a.hook.before(func() {
-		a.alerter.signal(syscall.SIGKILL)
+		a.alerter.Signal(syscall.SIGKILL)
 		close(killed)
 	})
 	a.alerts(1)
 	<-killed
-	a.alerter.kill()
-	a.alerter.start()
+	a.alerter.Kill()
+	a.alerter.Start()
 	// Whoever ran the job is taken for dead after 45 s, which is looked after every 30 s.
-	eventually(t, 2*time.Minute, "both messages are told, the first twice", func() bool {
+	harness.Eventually(t, 2*time.Minute, "both messages are told, the first twice", func() bool {
 		got := a.hook.got()
 		calls := 0
 		for _, n := range got {

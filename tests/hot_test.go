@@ -1,12 +1,9 @@
 package tests
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -14,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/kafka"
+	"spate/tests/harness"
 )
 
 // TestHotAccount: an account that sends half of all events must not cost more than as many events of many accounts. What is compared
@@ -22,7 +20,7 @@ func TestHotAccount(t *testing.T) {
 	if testing.Short() {
 		t.Skip("sends four million events")
 	}
-	onBrokers(t, func(t *testing.T, brokers string) {
+	harness.OnBrokers(t, func(t *testing.T, brokers string) {
 		best := map[float64]float64{}
 		for range 2 {
 			for _, share := range []float64{0, 0.5} {
@@ -43,10 +41,10 @@ func TestHotAccount(t *testing.T) {
 // backlogCost returns the microseconds of processor time per event that router and detector need for a backlog.
 func backlogCost(t *testing.T, brokers string, n int, share float64) float64 {
 	t.Helper()
-	names := kafka.NamesFor(uniqueTopic(t))
+	names := kafka.NamesFor(harness.UniqueTopic(t))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cl := connect(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(50_000), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	cl := harness.Connect(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(50_000), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	adm := kadm.NewClient(cl)
 	if _, _, err := (kafka.Layout{Names: names, Partitions: 4}).Ensure(ctx, adm); err != nil {
 		t.Fatal(err)
@@ -75,10 +73,10 @@ func backlogCost(t *testing.T, brokers string, n int, share float64) float64 {
 		t.Fatal(err)
 	}
 	env := []string{"SPATE_BROKERS=" + brokers, "SPATE_TOPIC=" + names.Activity, "SPATE_IDLE_TIMEOUT=0"}
-	route := spate(t, "router", env, "route").start()
-	detect := spate(t, "detector", env, "detect").start()
+	route := harness.Spate(t, "router", env, "route").Start()
+	detect := harness.Spate(t, "detector", env, "detect").Start()
 	// The detector has read everything when it has committed a position at the end of the keyed log that stays.
-	eventually(t, 100*time.Second, "the backlog is done", func() bool {
+	harness.Eventually(t, 100*time.Second, "the backlog is done", func() bool {
 		routed, err := adm.FetchOffsets(ctx, names.RouterGroup)
 		if err != nil {
 			return false
@@ -99,7 +97,7 @@ func backlogCost(t *testing.T, brokers string, n int, share float64) float64 {
 		}
 		ends.Each(func(e kadm.ListedOffset) {
 			o, ok := told.Lookup(names.Keyed, e.Partition)
-			pos, perr := parsePosition(o)
+			pos, perr := harness.ParsePosition(o)
 			if !ok || perr != nil {
 				behind++
 				return
@@ -108,30 +106,11 @@ func backlogCost(t *testing.T, brokers string, n int, share float64) float64 {
 		})
 		return behind == 0
 	})
-	cpu := processorTime(t, route) + processorTime(t, detect)
-	for _, p := range []*process{route, detect} {
-		if err := p.stop(10 * time.Second); err != nil {
+	cpu := route.ProcessorTime() + detect.ProcessorTime()
+	for _, p := range []*harness.Process{route, detect} {
+		if err := p.Stop(10 * time.Second); err != nil {
 			t.Error(err)
 		}
 	}
 	return float64(cpu.Microseconds()) / float64(n)
-}
-
-// processorTime is what a process has used so far.
-func processorTime(t *testing.T, p *process) time.Duration {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		missing(t, "processor time is read from /proc: %v", err)
-	}
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+2:])
-	var ticks int64
-	for _, x := range f[11:13] {
-		n, err := strconv.ParseInt(string(x), 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs Go
 }

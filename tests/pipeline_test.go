@@ -1,4 +1,3 @@
-// Package tests holds what spans packages: the pipeline on a broker, from events to alerts.
 package tests
 
 import (

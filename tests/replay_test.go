@@ -13,13 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"spate/tests/harness"
+
 	"github.com/google/go-cmp/cmp"
 )
 
 // run runs a command to its end and returns its standard output; it must end with the given code.
 func run(t *testing.T, wantCode int, args ...string) []byte {
 	t.Helper()
-	path, err := binary()
+	path, err := harness.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +36,7 @@ func run(t *testing.T, wantCode int, args ...string) []byte {
 		if errors.As(err, &e) {
 			stderr = e.Stderr
 		}
-		t.Fatalf("spate %v: exit %d, want %d: %v\n%s%s", args, code, wantCode, err, out, tail(stderr, 20))
+		t.Fatalf("spate %v: exit %d, want %d: %v\n%s%s", args, code, wantCode, err, out, harness.Tail(stderr, 20))
 	}
 	return out
 }
@@ -79,8 +81,8 @@ func TestReplayGivesFlinksRows(t *testing.T) {
 	} {
 		t.Run(c.in+"/"+strconv.Itoa(c.partitions), func(t *testing.T) {
 			alerts := filepath.Join(t.TempDir(), "alerts.jsonl")
-			want := rows(t, sharedFile(t, c.want))
-			out := run(t, 0, "replay", "-q", "--json", "--partitions", strconv.Itoa(c.partitions), "--alerts", alerts, sharedFile(t, c.in))
+			want := rows(t, harness.SharedFile(t, c.want))
+			out := run(t, 0, "replay", "-q", "--json", "--partitions", strconv.Itoa(c.partitions), "--alerts", alerts, harness.SharedFile(t, c.in))
 			if d := cmp.Diff(want, rows(t, alerts)); d != "" {
 				t.Errorf("(-flink +spate): %s", d)
 			}
@@ -108,7 +110,7 @@ func TestVerify(t *testing.T) {
 	late := filepath.Join(t.TempDir(), "late.csv")
 	run(t, 0, "simulate", "--quiet", "--speed", "0", "-n", "60000", "--disorder", "40s", "--seed", "12", "--out", late)
 	files := []string{generated, late}
-	data, err := filepath.Glob(filepath.Join(filepath.Dir(sharedFile(t, "data/cosmetics-2019-10-head-9col.csv")), "*.csv"))
+	data, err := filepath.Glob(filepath.Join(filepath.Dir(harness.SharedFile(t, "data/cosmetics-2019-10-head-9col.csv")), "*.csv"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +128,7 @@ func TestVerify(t *testing.T) {
 
 // TestReplayIsTheSameEveryTime: late rows included, and whatever the batches were.
 func TestReplayIsTheSameEveryTime(t *testing.T) {
-	file := sharedFile(t, "golden/late.csv.gz")
+	file := harness.SharedFile(t, "golden/late.csv.gz")
 	var first []byte
 	for _, partitions := range []string{"4", "4"} {
 		out := run(t, 0, "replay", "-q", "--partitions", partitions, "--alerts", "-", file)
@@ -146,11 +148,11 @@ func TestReplayIsTheSameEveryTime(t *testing.T) {
 func TestManyUsersInOneTransaction(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "crowd.csv")
 	run(t, 0, "simulate", "--quiet", "--speed", "0", "--event-rate", "400000", "--users", "6000000", "-n", "600000", "--attackers", "none", "--out", file)
-	p := spate(t, "replay", nil, "replay", "--quiet", "--json", "--partitions", "1", file).start()
-	if err := p.wait(2 * time.Minute); err != nil {
+	p := harness.Spate(t, "replay", nil, "replay", "--quiet", "--json", "--partitions", "1", file).Start()
+	if err := p.Wait(2 * time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if out := p.output(t); !bytes.Contains(out, []byte(`"counted":600000`)) || bytes.Contains(out, []byte("aborted")) {
-		t.Errorf("%s", tail(out, 5))
+	if out := p.Output(); !bytes.Contains(out, []byte(`"counted":600000`)) || bytes.Contains(out, []byte("aborted")) {
+		t.Errorf("%s", harness.Tail(out, 5))
 	}
 }

@@ -1,8 +1,6 @@
 package tests
 
 import (
-	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,57 +14,48 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/store"
 	"spate/shared/store/sqlite"
+	"spate/tests/harness"
 )
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
 
 // TestUpLosesNothing stops and kills the all-in-one process in the middle of traffic and starts it again on the same state.
 func TestUpLosesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
-	state, addr := t.TempDir(), freePort(t)
+	state, addr := t.TempDir(), harness.FreePort(t)
 	env := []string{"SPATE_BROKERS=", "SPATE_LATENESS=2s", "SPATE_IDLE_TIMEOUT=2s"}
 	names := kafka.NamesFor(kafka.DefaultTopic)
-	up := spate(t, "up", env, "up", "--state", state, "--listen", addr).start()
-	cl := connect(t, addr)
-	eventually(t, 20*time.Second, "topics are made", func() bool { return topicExists(t, cl, names.Activity) })
-	traffic := spate(t, "traffic", []string{"SPATE_BROKERS=" + addr}, "simulate", "--time", "now", "--event-rate", "2000", "--users", "40000", "--duration", "20s", "--quiet").start()
+	up := harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr).Start()
+	cl := harness.Connect(t, addr)
+	harness.Eventually(t, 20*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, names.Activity) })
+	traffic := harness.Spate(t, "traffic", []string{"SPATE_BROKERS=" + addr}, "simulate", "--time", "now", "--event-rate", "2000", "--users", "40000", "--duration", "20s", "--quiet").Start()
 	pause := func(d time.Duration) {
 		select {
 		case <-time.After(d):
-		case <-traffic.done:
-			t.Fatalf("traffic ended early: %v", traffic.err)
+		case <-traffic.Done():
+			t.Fatalf("traffic ended early: %v", traffic.Err())
 		}
 	}
 	pause(4 * time.Second)
-	if err := up.stop(10 * time.Second); err != nil {
+	if err := up.Stop(10 * time.Second); err != nil {
 		t.Errorf("SIGTERM: %v", err)
 	}
-	up.start()
+	up.Start()
 	pause(5 * time.Second)
-	up.kill()
-	up.start()
-	if err := traffic.wait(60 * time.Second); err != nil {
+	up.Kill()
+	up.Start()
+	if err := traffic.Wait(60 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	rule := verifier.Rule{Window: 10 * time.Second, Lateness: 2 * time.Second, Threshold: 5}
-	ref := reference(t, addr, names.Activity, rule)
+	ref := harness.Reference(t, addr, names.Activity, rule)
 	want := ref.Result()
 	st, err := sqlite.Open(t.Context(), filepath.Join(state, "spate.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	eventually(t, 40*time.Second, "all windows are closed", func() bool {
+	harness.Eventually(t, 40*time.Second, "all windows are closed", func() bool {
 		n, err := st.Count(t.Context())
 		return err == nil && n.Opened == 0 && n.Closed == int64(len(want))
 	})
@@ -80,33 +69,32 @@ func TestUpLosesNothing(t *testing.T) {
 	if d := verifier.Compare(want, got); !d.Exact() || len(want) == 0 {
 		t.Errorf("%+v", d)
 	}
-	checkLog(t, addr, names, ref)
-	checkAlertTopic(t, addr, names, len(want))
-	up.signal(syscall.SIGINT)
-	if err := up.wait(10 * time.Second); err != nil {
+	harness.CheckLog(t, addr, names, ref)
+	harness.CheckAlertTopic(t, addr, names, len(want))
+	up.Signal(syscall.SIGINT)
+	if err := up.Wait(10 * time.Second); err != nil {
 		t.Errorf("Ctrl-C: %v", err)
 	}
 }
 
 // TestSecondUp: the state and the port belong to one.
 func TestSecondUp(t *testing.T) {
-	state, addr := t.TempDir(), freePort(t)
+	state, addr := t.TempDir(), harness.FreePort(t)
 	env := []string{"SPATE_BROKERS="}
-	spate(t, "first", env, "up", "--state", state, "--listen", addr).start()
-	cl := connect(t, addr)
-	eventually(t, 20*time.Second, "topics are made", func() bool { return topicExists(t, cl, "activity") })
+	harness.Spate(t, "first", env, "up", "--state", state, "--listen", addr).Start()
+	cl := harness.Connect(t, addr)
+	harness.Eventually(t, 20*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, "activity") })
 	for name, c := range map[string]struct{ state, listen, says string }{
-		"state": {state, freePort(t), "in use by process"},
+		"state": {state, harness.FreePort(t), "in use by process"},
 		"port":  {t.TempDir(), addr, "has the port"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			second := spate(t, "second-"+name, env, "up", "--state", c.state, "--listen", c.listen).start()
-			if err := second.wait(10 * time.Second); err == nil {
+			second := harness.Spate(t, "second-"+name, env, "up", "--state", c.state, "--listen", c.listen).Start()
+			if err := second.Wait(10 * time.Second); err == nil {
 				t.Fatal("it runs")
 			}
-			b, err := os.ReadFile(second.log.Name())
-			if err != nil || !strings.Contains(string(b), c.says) {
-				t.Errorf("%v: %s", err, b)
+			if out := second.Output(); !strings.Contains(string(out), c.says) {
+				t.Errorf("it does not say %q: %s", c.says, out)
 			}
 		})
 	}
@@ -114,16 +102,16 @@ func TestSecondUp(t *testing.T) {
 
 // TestQuietInputClosesWindows: when the input stops, every open window closes within size + lateness + idle timeout.
 func TestQuietInputClosesWindows(t *testing.T) {
-	onBrokersTogether(t, func(t *testing.T, brokers string) {
-		names := kafka.NamesFor(uniqueTopic(t))
+	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
+		names := kafka.NamesFor(harness.UniqueTopic(t))
 		db := filepath.Join(t.TempDir(), "alerts.db")
 		env := []string{"SPATE_BROKERS=" + brokers, "SPATE_TOPIC=" + names.Activity, "SPATE_WINDOW=4s", "SPATE_LATENESS=3s", "SPATE_IDLE_TIMEOUT=2s", "SPATE_DATABASE_URL=" + db}
 		const bound = 9 * time.Second
-		spate(t, "router", env, "route").start()
-		spate(t, "detector", env, "detect").start()
-		spate(t, "alerter", env, "alert").start()
-		cl := connect(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-		eventually(t, 30*time.Second, "topics are made", func() bool { return topicExists(t, cl, names.Activity) })
+		harness.Spate(t, "router", env, "route").Start()
+		harness.Spate(t, "detector", env, "detect").Start()
+		harness.Spate(t, "alerter", env, "alert").Start()
+		cl := harness.Connect(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		harness.Eventually(t, 30*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, names.Activity) })
 		// Two of four partitions have events, long ago in event time; one of them lags behind.
 		for i := range 50 {
 			ts := time.Date(2020, 1, 1, 0, 0, i%8, 0, time.UTC).Format(time.RFC3339)
@@ -134,13 +122,13 @@ func TestQuietInputClosesWindows(t *testing.T) {
 		}
 		last := time.Now()
 		rule := verifier.Rule{Window: 4 * time.Second, Lateness: 3 * time.Second, Threshold: 5}
-		want := reference(t, brokers, names.Activity, rule).Result()
+		want := harness.Reference(t, brokers, names.Activity, rule).Result()
 		st, err := sqlite.Open(t.Context(), db)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer st.Close()
-		eventually(t, 60*time.Second, "all windows are closed", func() bool {
+		harness.Eventually(t, 60*time.Second, "all windows are closed", func() bool {
 			n, err := st.Count(t.Context())
 			return err == nil && n.Opened == 0 && n.Closed == int64(len(want))
 		})

@@ -18,6 +18,7 @@ import (
 
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
+	"spate/tests/harness"
 )
 
 // webhookCall is what a receiver sees of a call, and the secret that it knows.
@@ -68,7 +69,7 @@ func verifyLines(cmd *exec.Cmd, calls []webhookCall) ([]string, error) {
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &out, &errs
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, tail(errs.Bytes(), 10))
+		return nil, fmt.Errorf("%w: %s", err, harness.Tail(errs.Bytes(), 10))
 	}
 	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n"), nil
 }
@@ -108,8 +109,8 @@ func TestStandardWebhooks(t *testing.T) {
 				python = "python3"
 			}
 			if out, err := exec.Command(python, "-c", "import standardwebhooks").CombinedOutput(); err != nil {
-				missing(t, "%s has no standardwebhooks (%v: %s); install it with: %s; then set SPATE_TEST_PYTHON to DIR/bin/python",
-					python, err, tail(out, 1), install)
+				harness.Missing(t, "%s has no standardwebhooks (%v: %s); install it with: %s; then set SPATE_TEST_PYTHON to DIR/bin/python",
+					python, err, harness.Tail(out, 1), install)
 			}
 			lines, err := verifyLines(exec.Command(python, filepath.Join("receivers", "python", "verify.py")), calls)
 			if err != nil {
@@ -127,10 +128,10 @@ func TestStandardWebhooks(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := os.Stat(filepath.Join(modules, "standardwebhooks")); err != nil {
-				missing(t, "%s has no standardwebhooks; install it with: %s; or set SPATE_TEST_NODE_MODULES to a node_modules that has it", modules, installJS)
+				harness.Missing(t, "%s has no standardwebhooks; install it with: %s; or set SPATE_TEST_NODE_MODULES to a node_modules that has it", modules, installJS)
 			}
 			if _, err := exec.LookPath("node"); err != nil {
-				missing(t, "node is not installed")
+				harness.Missing(t, "node is not installed")
 			}
 			cmd := exec.Command("node", filepath.Join("receivers", "javascript", "verify.js"))
 			cmd.Env = append(os.Environ(), "NODE_PATH="+modules)

@@ -1,0 +1,122 @@
+package harness
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// OnBrokers runs a test on an in-process broker, and on the real one that SPATE_TEST_BROKERS names, one after the other.
+func OnBrokers(t *testing.T, test func(t *testing.T, brokers string)) { onEach(t, false, test) }
+
+// OnBrokersTogether is OnBrokers for tests that mostly wait: it runs both at once.
+func OnBrokersTogether(t *testing.T, test func(t *testing.T, brokers string)) { onEach(t, true, test) }
+
+func onEach(t *testing.T, together bool, test func(t *testing.T, brokers string)) {
+	t.Run("kfake", func(t *testing.T) {
+		if together {
+			t.Parallel()
+		}
+		c, err := kfake.NewCluster(kfake.NumBrokers(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		test(t, strings.Join(c.ListenAddrs(), ","))
+	})
+	t.Run("kafka", func(t *testing.T) {
+		if together {
+			t.Parallel()
+		}
+		brokers := os.Getenv("SPATE_TEST_BROKERS")
+		if brokers == "" {
+			Missing(t, "SPATE_TEST_BROKERS does not name a Kafka")
+		}
+		test(t, brokers)
+	})
+}
+
+// Broker is one that a test starts and ends as it likes. It is down at first, and keeps its data when it goes down.
+type Broker struct {
+	Addr string
+	Up   func()
+	Down func() // as a crash, for a real Kafka
+}
+
+// OnOwnBrokers runs a test on an in-process broker and on a real Kafka of its own, both at once.
+func OnOwnBrokers(t *testing.T, test func(t *testing.T, b Broker)) {
+	for name, own := range map[string]func(*testing.T) Broker{"kfake": OwnKfake, "kafka": OwnKafka} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, own(t))
+		})
+	}
+}
+
+// OwnKfake is an in-process broker.
+func OwnKfake(t *testing.T) Broker {
+	t.Helper()
+	addr, dir := FreePort(t), t.TempDir()
+	var c *kfake.Cluster
+	return Broker{Addr: addr, Up: func() {
+		var err error
+		if c, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}, Down: func() { c.Close() }}
+}
+
+// OwnKafka is a real Kafka, by the scripts of the reference data.
+func OwnKafka(t *testing.T) Broker {
+	t.Helper()
+	up, down := SharedFile(t, "kafka/kafka-up"), SharedFile(t, "kafka/kafka-down")
+	addr, dir := FreePort(t), t.TempDir()
+	script := func(args ...string) {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "KAFKA_CONTROLLER_PORT="+strconv.Itoa(PortOf(t, FreePort(t))))
+		// Not CombinedOutput: the broker inherits the pipe and keeps it open.
+		log, err := os.Create(filepath.Join(dir, "script.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer log.Close()
+		cmd.Stdout, cmd.Stderr = log, log
+		if err := cmd.Run(); err != nil {
+			b, _ := os.ReadFile(log.Name())
+			t.Fatalf("%v: %v: %s", args, err, b)
+		}
+	}
+	t.Cleanup(func() { script(down, dir) })
+	return Broker{Addr: addr, Up: func() { script(up, strconv.Itoa(PortOf(t, addr)), dir) }, Down: func() { script(down, dir, "-9") }}
+}
+
+// FreePort returns an address of this machine that nobody listened at a moment ago.
+func FreePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// PortOf returns the port of an address.
+func PortOf(t *testing.T, addr string) int {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

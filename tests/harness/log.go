@@ -1,0 +1,216 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/services/verifier"
+	"spate/shared/alert"
+	"spate/shared/kafka"
+	"spate/shared/window"
+)
+
+// UniqueTopic is a topic of events for one test; everything else of the pipeline follows from its name.
+func UniqueTopic(t *testing.T) string {
+	return fmt.Sprintf("test-%d-%s", time.Now().UnixNano(), strings.NewReplacer("/", "-", "#", "-").Replace(strings.ToLower(t.Name())))
+}
+
+// Connect returns a client that is closed at the end of the test.
+func Connect(t *testing.T, brokers string, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(kafka.Config{Brokers: kafka.ParseBrokers(brokers)}.Options(opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}
+
+// ReadAll reads the committed records of a topic from its beginning to its present end.
+func ReadAll(t *testing.T, brokers, topic string, each func(*kgo.Record)) (n int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // millions of events, on a machine that may be busy
+	defer cancel()
+	cl := Connect(t, brokers, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
+	ends, err := committedEnds(ctx, kadm.NewClient(cl), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := map[int32]int64{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			left[o.Partition] = o.Offset
+		}
+	})
+	for len(left) > 0 {
+		f := cl.PollFetches(ctx)
+		if err := f.Err(); err != nil {
+			t.Fatalf("read %s: %v, partitions left %v", topic, err, left)
+		}
+		for it := f.RecordIter(); !it.Done(); {
+			r := it.Next()
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+			if !r.Attrs.IsControl() {
+				n++
+				each(r)
+			}
+		}
+	}
+	return n
+}
+
+// UserWindow is a window of a user, who is a JSON token.
+type UserWindow struct {
+	User    string
+	StartMS int64
+}
+
+// committedEnds returns the ends of a topic's partitions. For a moment after it was made, a partition may have no leader.
+func committedEnds(ctx context.Context, adm *kadm.Client, topic string) (ends kadm.ListedOffsets, err error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ends, err = adm.ListCommittedOffsets(ctx, topic); err == nil {
+			err = ends.Error()
+		}
+		if err == nil {
+			return ends, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("ends of %s: %w", topic, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// KeyedCounts adds up what the keyed log says, window by window: the table with a threshold of 0 tells every window's count.
+func KeyedCounts(t *testing.T, brokers, topic string) map[UserWindow]int64 {
+	t.Helper()
+	tables := map[int32]*window.Table{}
+	counts := map[UserWindow]int64{}
+	take := func(vs []window.Verdict, err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range vs {
+			if v.Final {
+				counts[UserWindow{v.User, v.Pane.StartMS}] += v.Pane.Count
+			}
+		}
+	}
+	ReadAll(t, brokers, topic, func(r *kgo.Record) {
+		if tables[r.Partition] == nil {
+			tables[r.Partition] = window.NewTable(0)
+		}
+		take(tables[r.Partition].Apply(r.Offset, r.Value, nil))
+	})
+	for _, table := range tables {
+		if st := table.Stats(); st.Stray != 0 {
+			t.Errorf("%d stray events", st.Stray)
+		}
+		table.Each(func(user string, p window.Pane) { counts[UserWindow{user, p.StartMS}] = p.Count })
+	}
+	return counts
+}
+
+// Reference counts the topic of events in the plain way.
+func Reference(t *testing.T, brokers, topic string, rule verifier.Rule) *verifier.Reference {
+	t.Helper()
+	ref := verifier.NewReference(rule)
+	ReadAll(t, brokers, topic, func(r *kgo.Record) { ref.AddJSON(r.Partition, r.Value) })
+	return ref
+}
+
+// ParsePosition returns the offset below which a detector has told everything.
+func ParsePosition(o kadm.OffsetResponse) (int64, error) {
+	p, err := window.ParsePosition(o.At, o.Metadata)
+	return p.Next, err
+}
+
+// CheckLog holds the keyed log and the side topics against the topic of events.
+func CheckLog(t *testing.T, brokers string, names kafka.Names, ref *verifier.Reference) {
+	t.Helper()
+	var counted int64
+	counts := KeyedCounts(t, brokers, names.Keyed)
+	for _, n := range counts {
+		counted += n
+	}
+	late := ReadAll(t, brokers, names.Late, func(*kgo.Record) {})
+	invalid := ReadAll(t, brokers, names.DLQ, func(*kgo.Record) {})
+	t.Logf("%d in = %d counted + %d late + %d invalid", ref.In, counted, late, invalid)
+	if counted != ref.Counted || late != ref.Late || invalid != ref.Invalid || counted+late+invalid != ref.In {
+		t.Errorf("accounts: in %d, counted %d (want %d), late %d (want %d), invalid %d (want %d)", ref.In, counted, ref.Counted, late, ref.Late, invalid, ref.Invalid)
+	}
+	wrong := 0
+	for _, row := range ref.Above(0) {
+		if counts[UserWindow{row.User, row.WindowStart}] != row.Count {
+			wrong++
+		}
+		delete(counts, UserWindow{row.User, row.WindowStart})
+	}
+	if wrong > 0 || len(counts) > 0 {
+		t.Errorf("%d windows have another count in the keyed log, %d are in it alone", wrong, len(counts))
+	}
+}
+
+// CheckAlertTopic: whatever was written twice was written with the same content.
+func CheckAlertTopic(t *testing.T, brokers string, names kafka.Names, want int) {
+	t.Helper()
+	type key struct {
+		id    string
+		state alert.State
+	}
+	content := map[key]string{}
+	var conflicts, repeats int
+	ReadAll(t, brokers, names.Alerts, func(r *kgo.Record) {
+		var a alert.Record
+		if err := json.Unmarshal(r.Value, &a); err != nil {
+			t.Fatal(err)
+		}
+		k := key{a.ID, a.State}
+		was, ok := content[k]
+		switch {
+		case !ok:
+			content[k] = string(r.Value)
+		case was != string(r.Value):
+			conflicts++
+			if conflicts == 1 {
+				t.Errorf("told twice, differently:\n%s\n%s", was, r.Value)
+			}
+		default:
+			repeats++
+		}
+	})
+	t.Logf("%d alert records, %d of them told again", len(content)+repeats, repeats)
+	if conflicts > 0 || len(content) != 2*want {
+		t.Errorf("%d conflicts; %d different records, want %d", conflicts, len(content), 2*want)
+	}
+}
+
+// TopicExists tells whether a topic can be written to.
+func TopicExists(t *testing.T, cl *kgo.Client, topic string) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	found, err := kadm.NewClient(cl).ListTopics(ctx, topic)
+	if err != nil || found[topic].Err != nil {
+		return false
+	}
+	for _, p := range found[topic].Partitions {
+		if p.Err != nil { // it has no leader yet
+			return false
+		}
+	}
+	return len(found[topic].Partitions) > 0
+}
