@@ -12,6 +12,7 @@ import (
 	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/kafka"
+	"spate/shared/ops"
 )
 
 // ruleFlags say what is looked for.
@@ -77,7 +78,16 @@ func (f kafkaFlags) check(mode string) error {
 
 // httpFlags say where a service tells of itself.
 type httpFlags struct {
-	HTTP string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address of /metrics, /healthz and /readyz; port 0 takes a free one and says which."`
+	HTTP  string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address of /metrics, /healthz and /readyz; port 0 takes a free one and says which."`
+	PProf bool   `name:"pprof" env:"SPATE_PPROF" help:"Serve /debug/pprof/ there, too: profiles hold names and ids, so only where no stranger reaches it."`
+}
+
+func (f httpFlags) listen() (*ops.Server, error) {
+	server, err := ops.Listen(f.HTTP)
+	if err == nil && f.PProf {
+		server.Profile()
+	}
+	return server, err
 }
 
 // stateDir is where a person's programs keep state, after the XDG base directory specification.

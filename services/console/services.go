@@ -45,7 +45,7 @@ func (c *routeCommand) Run(e *env) error {
 	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
 		return err
 	}
-	server, err := ops.Listen(c.HTTP)
+	server, err := c.listen()
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (c *detectCommand) Run(e *env) error {
 	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
 		return err
 	}
-	server, err := ops.Listen(c.HTTP)
+	server, err := c.listen()
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (c *alertCommand) Run(e *env) error {
 		return usage(err)
 	}
 	defer closeEndpoints()
-	server, err := ops.Listen(c.HTTP)
+	server, err := c.listen()
 	if err != nil {
 		return err
 	}

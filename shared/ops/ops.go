@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"sync"
 	"time"
@@ -97,6 +98,15 @@ func (s *Server) Addr() string { return s.ln.Addr().String() }
 
 // Handle adds a page.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// Profile adds the profiles of the runtime at /debug/pprof/, without the command line, which may hold secrets.
+func (s *Server) Profile() {
+	s.Handle("GET /debug/pprof/profile", http.HandlerFunc(pprof.Profile))
+	s.Handle("GET /debug/pprof/trace", http.HandlerFunc(pprof.Trace))
+	for _, p := range []string{"allocs", "block", "goroutine", "heap", "mutex"} {
+		s.Handle("GET /debug/pprof/"+p, pprof.Handler(p))
+	}
+}
 
 // Service adds a service to what /readyz asks.
 func (s *Server) Service(name string) *Status {
