@@ -34,6 +34,16 @@ test: ## Run all tests (ARGS=-short leaves the long ones out)
 test-race: ## Run all tests with the race detector (needs a C compiler)
 	$(GO) test -race $(ARGS) $(PKG)
 
+# As `go test` has them in tests/chaos; SEED=0 is a new one.
+DURATION ?= 60s
+SEED     ?= 0
+SEEDS    ?= 1
+BROKER   ?= both
+
+.PHONY: chaos
+chaos: ## Random faults under load (DURATION=30m SEED=7 SEEDS=20 BROKER=kafka)
+	$(GO) test ./tests/chaos -run '^TestChaos$$' -v -timeout 0 -duration $(DURATION) -seed $(SEED) -seeds $(SEEDS) -broker $(BROKER)
+
 .PHONY: lint
 lint: ## Check style and the import rule with golangci-lint
 	@command -v $(GOLANGCI) >/dev/null || { \

@@ -384,7 +384,7 @@ func TestComposeFiles(t *testing.T) {
 		}
 	}
 	defined := definedMetrics(t)
-	if !defined["spate_router_events_total"] || !defined["spate_detector_users"] {
+	if !defined["spate_router_events_total"] || !defined["spate_detector_open_windows"] {
 		t.Fatalf("the metrics of the program are not found, only %v", slices.Sorted(maps.Keys(defined)))
 	}
 	known := func(name string) bool {

@@ -57,13 +57,14 @@ type detectCommand struct {
 	ruleFlags
 	kafkaFlags
 	httpFlags
-	Advertise string `env:"SPATE_ADVERTISE" placeholder:"HOST:PORT" help:"Address under which spate user reaches this detector. Default: that of --http."`
+	MaxOpenWindows int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Open windows, one a user that has events in it, at which this detector stops reading until there are fewer. A million are some 100 MB."`
+	Advertise      string `env:"SPATE_ADVERTISE" placeholder:"HOST:PORT" help:"Address under which spate user reaches this detector. Default: that of --http."`
 }
 
 func (c *detectCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "detector")
 	r := c.rule()
-	cfg := detector.Config{Kafka: c.config(), Layout: c.layout(), Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions, Log: log}
+	cfg := detector.Config{Kafka: c.config(), Layout: c.layout(), Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions, MaxOpenWindows: c.MaxOpenWindows, Log: log}
 	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
 		return err
 	}

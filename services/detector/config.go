@@ -21,6 +21,8 @@ type Config struct {
 
 	// Threshold is the count that a window must exceed, Critical the count above which the severity is critical.
 	Threshold, Critical int64
+	// MaxOpenWindows is how many open windows of users this process holds before it stops reading; 0 is DefaultMaxOpenWindows.
+	MaxOpenWindows int64
 	// Transitions are the states that are written: opened and closed, or closed alone for consumers that expect one record a window.
 	Transitions []alert.State
 	// Address is where other processes reach this one's user pages, "host:port". It is told to the group.
@@ -41,6 +43,9 @@ func (c Config) Validate() error {
 	if c.Critical < c.Threshold {
 		errs = append(errs, fmt.Errorf("critical: %d is below the threshold %d", c.Critical, c.Threshold))
 	}
+	if c.MaxOpenWindows < 0 {
+		errs = append(errs, fmt.Errorf("max-open-windows: %d is below 0", c.MaxOpenWindows))
+	}
 	if len(c.Transitions) == 0 {
 		errs = append(errs, errors.New("transitions: none given; use opened,closed or closed"))
 	}
@@ -55,11 +60,15 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// DefaultMaxOpenWindows are some 500 MB: five million users within size + lateness, or 200,000 new ones a second with 10 s of each.
+const DefaultMaxOpenWindows = 5_000_000
+
 const (
-	commitEvery     = 250 * time.Millisecond
-	checkpointEvery = time.Second
-	// checkpointUsers bounds how long a checkpoint keeps a table from its batches.
-	checkpointUsers = 2000
+	commitEvery = 250 * time.Millisecond
+	// checkpointEvery is how old the changelog may be. Nothing is recovered from it; most windows of a backlog come and go in between.
+	checkpointEvery = 10 * time.Second
+	// checkpointPanes bounds how long a checkpoint keeps a table from its batches.
+	checkpointPanes = 4096
 	// shutdownGrace is how long alerts may wait for the broker when the process is asked to stop.
 	shutdownGrace = 4 * time.Second
 )

@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,9 @@ func New(cfg Config) (*Detector, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("detector: %w", err)
 	}
+	cfg.MaxOpenWindows = cmp.Or(cfg.MaxOpenWindows, DefaultMaxOpenWindows)
 	d := &Detector{cfg: cfg, metrics: newMetrics(cfg.Registry)}
+	d.metrics.limit.Set(float64(cfg.MaxOpenWindows))
 	cfg.Registry.MustRegister(tables{&d.shards})
 	return d, nil
 }
@@ -66,13 +69,7 @@ func (d *Detector) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sh := newShards(cfg.Threshold, cfg.Log, func(ready bool) {
-		if ready {
-			cfg.Status.Ready()
-		} else {
-			cfg.Status.NotReady("recovering the group table")
-		}
-	})
+	sh := newShards(cfg, func(n int64) { d.metrics.lost.Add(float64(n)) })
 	d.shards.Store(sh)
 	member := cfg.Kafka
 	member.ClientID = clientID(cfg.Address)
@@ -86,17 +83,15 @@ func (d *Detector) session(ctx context.Context) error {
 		goka.WithStorageBuilder(sh.build),
 		goka.WithTopicManagerBuilder(gokaclient.TopicManagerBuilder(cfg.Kafka)),
 		goka.WithProducerBuilder(producer.Builder()),
-		goka.WithConsumerSaramaBuilder(gokaclient.ConsumerBuilder(cfg.Kafka, cfg.Log)),
+		goka.WithConsumerSaramaBuilder(gokaclient.ConsumerBuilder()),
 		goka.WithConsumerGroupBuilder(gokaclient.GroupBuilder(gokaclient.GroupConfig{
-			Kafka: member, Topic: names.Keyed, Positions: sh, Every: commitEvery, Log: cfg.Log,
+			Kafka: member, Topic: names.Keyed, Positions: sh, Full: sh.full, Every: commitEvery, Log: cfg.Log,
 			Assigned: func(n int) {
 				cfg.Log.Info("partitions assigned", "count", n)
 				if n == 0 {
-					cfg.Status.Ready() // a stand-by: it has nothing to recover
+					sh.forget()
+					cfg.Status.Ready() // a stand-by: it has nothing to take over
 				}
-			},
-			Mark: func(ctx context.Context, parts []int32) error {
-				return producer.WriteSync(ctx, names.Table(), parts, ownerKey, []byte(member.ClientID))
 			},
 			Lag: func(p int32, n int64) { d.metrics.lag.WithLabelValues(fmt.Sprint(p)).Set(float64(n)) },
 		})))
@@ -164,7 +159,7 @@ func (d *Detector) emit(ctx goka.Context, v window.Verdict) {
 	ctx.Emit(goka.Stream(d.cfg.Layout.Names.Alerts), key, value)
 }
 
-// checkpoint writes what changed in the tables to the changelog, until ctx ends.
+// checkpoint writes what changed in the tables to the changelog, for whoever reads it, until ctx ends.
 func (d *Detector) checkpoint(ctx context.Context, shards *shards, producer *gokaclient.Producer, table string) {
 	t := time.NewTicker(checkpointEvery)
 	defer t.Stop()
@@ -183,7 +178,7 @@ func (d *Detector) checkpoint(ctx context.Context, shards *shards, producer *gok
 				}
 				var keys []string
 				var values [][]byte
-				more = sh.table.Checkpoint(checkpointUsers, func(key string, value []byte) {
+				more = sh.table.Checkpoint(checkpointPanes, func(key string, value []byte) {
 					keys = append(keys, key)
 					if value != nil {
 						value = append(make([]byte, 0, len(value)), value...)

@@ -4,24 +4,20 @@
 //
 // # What goka does, and what this package does
 //
-// goka owns the consumer group, the assignment, one goroutine per partition, the recovery of the group table from its changelog and the
-// completion of a message when its alerts are acknowledged. Its transports are those of shared/kafka/gokaclient.
+// goka owns the consumer group, the assignment, one goroutine per partition and the completion of a message when its alerts are
+// acknowledged. Its transports are those of shared/kafka/gokaclient.
 //
 // The storage of the group table is the window engine itself: a window.Table per partition ([storage]). A batch holds the sums of many
 // users, so the callback applies it to the table instead of reading and writing one value through goka; the table's changes go to
-// the changelog every [checkpointEvery], the latest state per user.
+// the changelog every [checkpointEvery], the latest state per user, for others to read.
 //
 // # After a crash
 //
-// The keyed log is the truth and the changelog a checkpoint of it. The committed offset of a partition is the first batch of any
-// window that is still open; its metadata tells the offset up to which all alerts are acknowledged, and the watermarks there. So the
-// next owner
+// The keyed log is the truth. The committed offset of a partition is the first batch of any window that is still open; its metadata
+// tells the offset up to which all alerts are acknowledged, and the watermarks there. So the next owner
 //
-//  1. loads the checkpoint, except what it knows of batches whose alerts may not have been written;
-//  2. reads from the committed offset; what the checkpoint contains already is skipped, and nothing is told again up to the offset up
-//     to which all was told;
-//  3. from there on judges as if nothing had happened: the same alerts, with the same content, under the same ids.
+//  1. reads from the committed offset, and tells nothing again up to the offset up to which all was told;
+//  2. from there on judges as if nothing had happened: the same alerts, with the same content, under the same ids.
 //
-// A checkpoint that is old, has gaps, or was written by an owner that had lost the partition without knowing (a zombie) costs time, not
-// truth: every open window is read again from its first event.
+// A process that gets a partition back has its table still, and leaves out what it applied already.
 package detector

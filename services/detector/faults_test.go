@@ -332,3 +332,48 @@ func TestUnreadableOffsets(t *testing.T) {
 		return !ready && strings.Contains(why, "reset the consumer group")
 	})
 }
+
+// TestAsManyWindowsAsMayBe: at the limit the detector stops reading and says so; what waits in the log is not lost.
+func TestAsManyWindowsAsMayBe(t *testing.T) {
+	b, _ := faulty(t)
+	small := func(n *detector.Counts) func(*detector.Config) {
+		return func(c *detector.Config) { c.MaxOpenWindows, c.Counts = 40, n }
+	}
+	crowd := func(window int64, events int, mark int64) {
+		for i := range 30 {
+			b.events(fmt.Sprint(window*100+int64(i)), window*10, events)
+		}
+		b.batch(mark)
+	}
+	// Windows that close make room: 30 at a time are open, sixty in the meantime.
+	var first detector.Counts
+	_, stop := b.start(small(&first))
+	for w := range int64(10) {
+		crowd(w, 1, w*10_000-1)
+	}
+	b.settled()
+	// Nothing closes any more.
+	for range 3 {
+		crowd(10, 3, 99_999)
+		crowd(11, 3, 99_999)
+	}
+	b.eventually("the detector says that it is full", func() bool {
+		ready, why := b.status.Get()
+		return !ready && strings.Contains(why, "SPATE_MAX_OPEN_WINDOWS")
+	})
+	for i := range int64(20) {
+		crowd(12+i, 1, 99_999)
+		b.events("7000000", 100, 6)
+		b.batch(99_999)
+	}
+	stop()
+	read := first.Batches.Load()
+	if all := int64(partitions * (10 + 6 + 40)); read >= all {
+		t.Errorf("%d batches of %d were read by a detector that was full", read, all)
+	}
+	b.start()
+	b.batch(window.EndOfTime)
+	if got := b.alerts(2 * (60 + 1)); len(got) != 122 {
+		t.Errorf("%d alerts", len(got))
+	}
+}

@@ -20,6 +20,8 @@ type metrics struct {
 	alerts  *prometheus.CounterVec
 	batches *prometheus.CounterVec
 	lag     *prometheus.GaugeVec
+	lost    prometheus.Counter
+	limit   prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -30,8 +32,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Records of the keyed log by outcome (applied, corrupt)."}, []string{"outcome"}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_detector_lag_batches",
 			Help: "Records of the keyed log that are not read yet, by partition."}, []string{"partition"}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_detector_lost_batches_total",
+			Help: "Records of the keyed log that were deleted before they were read. Anything but 0 means that alerts can be missing."}),
+		limit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_detector_open_windows_limit",
+			Help: "Open windows of all partitions at which this process stops reading."}),
 	}
-	reg.MustRegister(m.alerts, m.batches, m.lag)
+	reg.MustRegister(m.alerts, m.batches, m.lag, m.lost, m.limit)
 	return m
 }
 
@@ -41,15 +47,13 @@ type tables struct {
 }
 
 var (
-	descUsers     = prometheus.NewDesc("spate_detector_users", "Users with an open window, by partition.", []string{"partition"}, nil)
-	descWindows   = prometheus.NewDesc("spate_detector_open_windows", "Open windows of all users, by partition.", []string{"partition"}, nil)
+	descWindows   = prometheus.NewDesc("spate_detector_open_windows", "Open windows, one for each user with events in it, by partition.", []string{"partition"}, nil)
 	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have spoken.", []string{"partition"}, nil)
 	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that came for a window after its close, by partition. Anything but 0 means that the topic of events got more partitions while in use.", []string{"partition"}, nil)
 )
 
 // Describe is part of prometheus.Collector.
 func (t tables) Describe(ch chan<- *prometheus.Desc) {
-	ch <- descUsers
 	ch <- descWindows
 	ch <- descWatermark
 	ch <- descStray
@@ -66,7 +70,6 @@ func (t tables) Collect(ch chan<- prometheus.Metric) {
 		st := sh.table.Stats()
 		sh.mu.Unlock()
 		p := strconv.Itoa(int(sh.partition))
-		ch <- prometheus.MustNewConstMetric(descUsers, prometheus.GaugeValue, float64(st.Users), p)
 		ch <- prometheus.MustNewConstMetric(descWindows, prometheus.GaugeValue, float64(st.Windows), p)
 		ch <- prometheus.MustNewConstMetric(descStray, prometheus.CounterValue, float64(st.Stray), p)
 		if st.WatermarkMS != window.NoTime && st.WatermarkMS != window.EndOfTime {

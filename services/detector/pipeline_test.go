@@ -82,7 +82,7 @@ func (b *bed) events(user string, second int64, n int) {
 // batch writes what was added, with the watermark of the only source partition.
 func (b *bed) batch(watermark int64) {
 	b.t.Helper()
-	home := func(user string) int32 { return kafka.PartitionFor([]byte(user), partitions) }
+	home := func(user []byte) int32 { return kafka.PartitionFor(user, partitions) }
 	b.sums.Flush(partitions, home, 1, []window.Mark{{WatermarkMS: watermark}}, func(p int32, value []byte) {
 		b.write(b.layout.Names.Keyed, p, "", slices.Clone(value))
 	})
@@ -227,12 +227,14 @@ func TestCheckpointIsNotTheTruth(t *testing.T) {
 		for range 100 {
 			s.Add([]byte(user), 0, 1, 0, 1)
 		}
-		s.Flush(1, func(string) int32 { return 0 }, 1, nil, func(_ int32, v []byte) {
+		s.Flush(1, func([]byte) int32 { return 0 }, 1, nil, func(_ int32, v []byte) {
 			if _, err := c.Apply(1<<40, v, nil); err != nil {
 				t.Fatal(err)
 			}
 		})
-		return c.State(user)
+		var state []byte
+		c.Checkpoint(1, func(_ string, v []byte) { state = slices.Clone(v) })
+		return state
 	}()
 	for name, harm := range map[string]func(b *bed){
 		"nothing":   func(*bed) {},

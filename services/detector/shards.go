@@ -2,13 +2,13 @@ package detector
 
 import (
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 
 	"github.com/lovoo/goka/storage"
 
+	"spate/shared/fault"
 	"spate/shared/kafka/gokaclient"
 	"spate/shared/window"
 )
@@ -16,22 +16,23 @@ import (
 // shards are the partitions that this process owns. They implement gokaclient.Positions, which is what ties a table to the offsets that
 // are committed for it.
 type shards struct {
-	threshold int64
-	log       *slog.Logger
-	ready     func(bool)
+	cfg     Config
+	lost    func(records int64) // told of what was deleted before it was read
+	wasFull bool                // of the group's loop alone
 
-	mu sync.Mutex
-	m  map[int32]*shard
+	mu   sync.Mutex
+	m    map[int32]*shard
+	kept map[int32]*shard // those that were revoked, until it is known which come back
 }
 
 var _ gokaclient.Positions = (*shards)(nil)
 
-func newShards(threshold int64, log *slog.Logger, ready func(bool)) *shards {
-	return &shards{threshold: threshold, log: log, ready: ready, m: make(map[int32]*shard)}
+func newShards(cfg Config, lost func(int64)) *shards {
+	return &shards{cfg: cfg, lost: lost, m: make(map[int32]*shard), kept: make(map[int32]*shard)}
 }
 
-// Resume begins a partition's table anew.
-func (s *shards) Resume(partition int32, c gokaclient.Commit, end int64) (int64, error) {
+// Resume takes a partition over. If this process had it before, its table is at hand, and has to read again only what is new.
+func (s *shards) Resume(partition int32, c gokaclient.Commit, start, end int64) (int64, error) {
 	pos, from := window.Position{}, int64(-1)
 	if c.Offset >= 0 {
 		var err error
@@ -40,16 +41,25 @@ func (s *shards) Resume(partition int32, c gokaclient.Commit, end int64) (int64,
 		}
 		from = c.Offset
 	}
-	if pos.Next > end {
+	switch {
+	case pos.Next > end:
 		// The log was made anew. What was committed says nothing about it, and would keep alerts from being told.
-		s.log.Error("the keyed log is shorter than what was committed, reading it from its start", "partition", partition, "committed", pos.Next, "end", end)
+		s.cfg.Log.Error("the keyed log is shorter than what was committed, reading it from its start", "partition", partition, "committed", pos.Next, "end", end)
 		pos, from = window.Position{}, -1
+	case c.Offset >= 0 && pos.Replay < start:
+		s.cfg.Log.Error("the keyed log was deleted before it was read: alerts of windows that were open then can be missing, or too low",
+			"partition", partition, "replay_from", pos.Replay, "log_begins", start)
+		s.lost(start - pos.Replay)
 	}
-	sh := &shard{partition: partition, log: s.log, table: window.NewTable(s.threshold), resume: pos, end: end, recovered: s.report}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := s.kept[partition]
+	if sh == nil {
+		sh = &shard{partition: partition, log: s.cfg.Log, table: window.NewTable(s.cfg.Threshold), recovered: s.report}
+	}
+	sh.begin(pos, end)
 	s.m[partition] = sh
-	s.mu.Unlock()
-	s.ready(false)
+	s.cfg.Status.NotReady("taking partitions over")
 	return from, nil
 }
 
@@ -64,8 +74,34 @@ func (s *shards) report() {
 				return
 			}
 		}
-		s.ready(true)
+		s.cfg.Status.Ready()
 	}()
+}
+
+// full tells whether the tables hold as much as they may. Windows that are closed leave them when that is committed; if all are open, only
+// others can help: a higher limit, or another detector that takes partitions over.
+func (s *shards) full() bool {
+	var open int64
+	for _, sh := range s.all() {
+		open += sh.open.Load()
+	}
+	full := open >= s.cfg.MaxOpenWindows
+	if full != s.wasFull {
+		s.wasFull = full
+		s.room(!full, open)
+	}
+	return full
+}
+
+// room tells of the limit: there is room again, or there is none.
+func (s *shards) room(again bool, open int64) {
+	if again {
+		s.cfg.Log.Info("fewer windows are open, reading on", "open", open)
+		s.cfg.Status.Ready()
+		return
+	}
+	s.cfg.Log.Warn("as many windows are open as may be: what follows waits in the keyed log", "open", open, "limit", s.cfg.MaxOpenWindows)
+	s.cfg.Status.NotReady(fmt.Sprintf("%d windows are open, the limit is %d: set SPATE_MAX_OPEN_WINDOWS (--max-open-windows) higher, or start more detectors", open, s.cfg.MaxOpenWindows))
 }
 
 // build is goka's storage builder.
@@ -74,7 +110,15 @@ func (s *shards) build(_ string, partition int32) (storage.Storage, error) {
 	if sh == nil {
 		return nil, fmt.Errorf("partition %d is not assigned", partition)
 	}
+	s.forget() // every partition of the assignment has been resumed
 	return sh, nil
+}
+
+// forget drops the tables that did not come back.
+func (s *shards) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.kept)
 }
 
 func (s *shards) get(partition int32) *shard {
@@ -103,12 +147,15 @@ func (s *shards) Position(partition int32, next int64) (gokaclient.Commit, error
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	pos := sh.table.Position(next)
+	if fault.NoClamp {
+		pos.Replay = pos.Next
+	}
 	md, err := pos.Metadata()
 	if err != nil {
 		return gokaclient.Commit{}, err
 	}
 	sh.latest = pos
-	sh.caughtUp = sh.caughtUp || next >= sh.end
+	sh.caughtUp = sh.caughtUp || next >= sh.until
 	return gokaclient.Commit{Offset: pos.Replay, Metadata: md}, nil
 }
 
@@ -121,11 +168,16 @@ func (s *shards) Committed(partition int32, c gokaclient.Commit) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.table.Committed(sh.latest)
+	sh.count()
 }
 
-// Revoked drops the partition's table.
+// Revoked puts the partition's table aside: after most rebalances it is needed again at once.
 func (s *shards) Revoked(partition int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.m, partition)
+	if sh := s.m[partition]; sh != nil {
+		sh.end()
+		s.kept[partition] = sh
+		delete(s.m, partition)
+	}
 }

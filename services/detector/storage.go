@@ -4,16 +4,12 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/lovoo/goka/storage"
 
 	"spate/shared/window"
 )
-
-// ownerKey is the key of the record that a new owner writes to the changelog before it reads it. goka recovers until it is handed the
-// record before the end that it saw; without this one that could be a tombstone, which compaction may have removed. No user has it:
-// users are JSON tokens.
-const ownerKey = "owner"
 
 // shard is one partition of the group table. It implements goka's storage for that partition. It is safe for concurrent use.
 type shard struct {
@@ -21,15 +17,16 @@ type shard struct {
 	log       *slog.Logger
 	recovered func()
 
+	open atomic.Int64 // windows in the table
+
 	mu     sync.Mutex
 	table  *window.Table
 	resume window.Position
-	end    int64 // of the log when the partition was taken over
+	until  int64 // end of the log when the partition was taken over
 	ready  bool
-	// caughtUp: the log was read up to end. Before that the table may lack what the checkpoint did not have.
+	// caughtUp: the log was read up to there. Before that the table lacks what is still to be read again.
 	caughtUp bool
 	latest   window.Position // as last handed out for commit
-	waste    int             // unreadable records of the checkpoint
 }
 
 var _ storage.Storage = (*shard)(nil)
@@ -40,39 +37,14 @@ func (s *shard) Open() error { return nil }
 // Close is part of storage.Storage.
 func (s *shard) Close() error { return nil }
 
-// Has tells whether a user has open windows.
-func (s *shard) Has(key string) (bool, error) {
-	b, err := s.Get(key)
-	return b != nil, err
-}
+// errWhole is what single users are answered with: the callback works on the table as a whole.
+var errWhole = errors.New("the group table has no single values")
 
-// Get returns a user's state as the changelog has it.
-func (s *shard) Get(key string) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.table.State(key), nil
-}
-
-// Set takes over a record of the changelog. One that cannot be read is left out: the user's windows come back from the log.
-func (s *shard) Set(key string, value []byte) error {
-	if key == ownerKey {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.table.Load(key, value); err != nil {
-		s.waste++
-		s.log.Warn("checkpoint record left out", "partition", s.partition, "error", err)
-	}
-	return nil
-}
-
-// Delete takes over a tombstone of the changelog.
-func (s *shard) Delete(key string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.table.Load(key, nil)
-}
+// Has, Get, Set and Delete are part of storage.Storage.
+func (s *shard) Has(string) (bool, error)   { return false, errWhole }
+func (s *shard) Get(string) ([]byte, error) { return nil, errWhole }
+func (s *shard) Set(string, []byte) error   { return errWhole }
+func (s *shard) Delete(string) error        { return errWhole }
 
 // GetOffset is part of storage.Storage: nothing is kept between sessions.
 func (s *shard) GetOffset(def int64) (int64, error) { return def, nil }
@@ -80,30 +52,44 @@ func (s *shard) GetOffset(def int64) (int64, error) { return def, nil }
 // SetOffset is part of storage.Storage.
 func (s *shard) SetOffset(int64) error { return nil }
 
-// MarkRecovered ends the recovery; goka calls it before the first message.
+// MarkRecovered is goka's word that messages follow.
 func (s *shard) MarkRecovered() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.Resume(s.resume)
+	s.count()
 	s.ready = true
-	st := s.table.Stats()
-	s.log.Info("partition recovered", "partition", s.partition, "users", st.Users, "replay_from", s.resume.Replay, "told_up_to", s.resume.Next)
+	s.log.Info("partition taken over", "partition", s.partition, "kept_windows", s.table.Stats().Windows, "replay_from", s.resume.Replay, "told_up_to", s.resume.Next)
 	s.recovered()
 	return nil
 }
 
-var errNoIterator = errors.New("the group table has no iterator")
-
-// Iterator is part of storage.Storage; only goka's visitors need it.
-func (s *shard) Iterator() (storage.Iterator, error) { return nil, errNoIterator }
-
-// IteratorWithRange is part of storage.Storage.
+// Iterator and IteratorWithRange are part of storage.Storage; only goka's visitors need them.
+func (s *shard) Iterator() (storage.Iterator, error) { return nil, errWhole }
 func (s *shard) IteratorWithRange([]byte, []byte) (storage.Iterator, error) {
-	return nil, errNoIterator
+	return nil, errWhole
+}
+
+// begin prepares for a session of the partition; goka ends the preparation with MarkRecovered.
+func (s *shard) begin(p window.Position, until int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resume, s.until, s.ready, s.caughtUp = p, until, false, false
+}
+
+// end tells that the partition is another's.
+func (s *shard) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = false
 }
 
 func (s *shard) apply(offset int64, batch []byte, out []window.Verdict) ([]window.Verdict, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.count()
 	return s.table.Apply(offset, batch, out)
 }
+
+// count is called after every change of the table, with the lock held.
+func (s *shard) count() { s.open.Store(int64(s.table.Stats().Windows)) }

@@ -299,7 +299,7 @@ func (s *session) commit(ctx context.Context) (bool, error) {
 		}
 	}
 	s.tally.panes = int64(s.combiner.Panes())
-	home := func(user string) int32 { return kafka.PartitionFor([]byte(user), s.keyed) }
+	home := func(user []byte) int32 { return kafka.PartitionFor(user, s.keyed) }
 	s.combiner.Flush(s.keyed, home, s.sources.total, marks, func(p int32, value []byte) {
 		s.produce(ctx, &kgo.Record{Topic: names.Keyed, Partition: p, Value: append([]byte(nil), value...)})
 	})

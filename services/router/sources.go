@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"spate/shared/fault"
 	"spate/shared/window"
 )
 
@@ -60,7 +61,7 @@ func (s *sources) fetched(resp *kmsg.OffsetFetchResponse) error {
 	defer s.mu.Unlock()
 	for p, f := range found {
 		var md string
-		if f.metadata != nil {
+		if f.metadata != nil && !fault.WatermarkLost {
 			md = *f.metadata
 		}
 		st, err := window.ParseSource(md)

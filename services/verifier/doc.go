@@ -6,5 +6,5 @@
 // kafka), which is Kafka's own.
 //
 // It keeps every (user, window) in memory, judges a partition's events in the order it is given them, and knows no idle partitions:
-// an event that is late only because its partition was silent (reason "idle") is counted here.
+// an event that is late only because its partition was silent (reason "idle") is counted here, unless it is told (AddIdleJSON).
 package verifier

@@ -17,26 +17,44 @@ const maxUser = 256
 // time, which is txn_timestamp unless that is absent or null, then event_time; a string or epoch milliseconds. It tells whether the
 // event is late; what is no event is counted as invalid.
 func (r *Reference) AddJSON(partition int32, value []byte) (late bool) {
-	var members map[string]json.RawMessage
-	if json.Unmarshal(value, &members) != nil {
-		r.AddInvalid()
-		return false
-	}
-	user, ok := userOfJSON(members["user_id"])
+	user, ms, ok := parseJSON(value)
 	if !ok {
 		r.AddInvalid()
 		return false
 	}
+	return r.Add(partition, user, ms)
+}
+
+// AddIdleJSON takes the next event of a source partition, of which the log says that it came too late for a promise made while the
+// partition was silent. It cannot be told from the events, for it depends on the wall clock. What is no event is counted as invalid.
+func (r *Reference) AddIdleJSON(partition int32, value []byte) {
+	_, ms, ok := parseJSON(value)
+	if !ok {
+		r.AddInvalid()
+		return
+	}
+	r.In++
+	r.Late++
+	if newest, known := r.newest[partition]; !known || ms > newest {
+		r.newest[partition] = ms
+	}
+}
+
+func parseJSON(value []byte) (user string, ms int64, ok bool) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(value, &members) != nil {
+		return "", 0, false
+	}
+	if user, ok = userOfJSON(members["user_id"]); !ok {
+		return "", 0, false
+	}
 	for _, name := range []string{"txn_timestamp", "event_time"} {
 		if token := members[name]; len(token) > 0 && string(token) != "null" {
-			if ms, ok := timeOfJSON(token); ok {
-				return r.Add(partition, user, ms)
-			}
-			break
+			ms, ok = timeOfJSON(token)
+			return user, ms, ok
 		}
 	}
-	r.AddInvalid()
-	return false
+	return "", 0, false
 }
 
 // addText takes an event whose columns are text. An empty txn is absent.

@@ -97,3 +97,19 @@ func TestAddJSON(t *testing.T) {
 		}
 	}
 }
+
+// TestAddIdleJSON: an event that is late for a promise is not counted, and moves the watermark as any other does.
+func TestAddIdleJSON(t *testing.T) {
+	r := NewReference(Rule{Window: 10 * time.Millisecond, Lateness: 5 * time.Millisecond})
+	r.AddIdleJSON(0, []byte(`{"user_id":1,"event_time":24}`))
+	if !r.AddJSON(0, []byte(`{"user_id":1,"event_time":9}`)) {
+		t.Error("24 - 5 has passed the window of 9, and 9 is counted")
+	}
+	if r.AddJSON(1, []byte(`{"user_id":1,"event_time":9}`)) || r.AddJSON(0, []byte(`{"user_id":1,"event_time":20}`)) {
+		t.Error("late, without a watermark that has passed")
+	}
+	r.AddIdleJSON(0, []byte(`{"user_id":1}`))
+	if r.In != 5 || r.Counted != 2 || r.Late != 2 || r.Invalid != 1 || len(r.Result()) != 2 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -112,7 +112,7 @@ func TestEnsureMakesTopics(t *testing.T) {
 		"clicks message.timestamp.type":              "LogAppendTime",
 		"clicks.keyed cleanup.policy":                "delete",
 		"clicks.keyed max.message.bytes":             strconv.Itoa(maxBatchBytes),
-		"spate-detector.clicks-table cleanup.policy": "compact",
+		"spate-detector.clicks-table cleanup.policy": "compact,delete",
 	} {
 		if got[key] != want {
 			t.Errorf("%s is %q, want %q", key, got[key], want)
@@ -133,7 +133,6 @@ func TestEnsureRefuses(t *testing.T) {
 		{"another count than asked for", 4, names.Activity, 8, nil, "activity has 8 partitions, 4 are needed"},
 		{"a keyed topic of its own count", 4, names.Keyed, 2, nil, "activity.keyed has 2 partitions, 4 are needed"},
 		{"a table that does not match", 0, names.Table(), 7, nil, "spate-detector-table has 7 partitions, 4 are needed"},
-		{"a table that forgets", 4, names.Table(), 4, map[string]string{"cleanup.policy": "delete"}, "cleanup.policy=delete, it must be compact"},
 		{"a log that is compacted", 4, names.Keyed, 4, map[string]string{"cleanup.policy": "compact", "max.message.bytes": "9000000"}, "cleanup.policy=compact, it must be delete"},
 		{"a log that takes no batch", 4, names.Keyed, 4, map[string]string{"max.message.bytes": "1000"}, "max.message.bytes=1000, it must be at least"},
 		{"a topic of events with too many partitions", 0, names.Activity, 901, nil, "at most 900 are possible"},

@@ -89,8 +89,8 @@ func (l Layout) specs() []topicSpec {
 		{n.Late, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
 		{n.DLQ, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
 		{n.Alerts, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(30 * day), "message.timestamp.type": "LogAppendTime"}},
-		// A checkpoint: one record a user, gone soon after the user's last window. goka accepts no other policy.
-		{n.Table(), true, map[string]string{"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": retain(10 * time.Minute), "delete.retention.ms": retain(time.Minute)}},
+		// For others to read: one record a user, gone soon after the user's last window, or after a day if a crash left it behind.
+		{n.Table(), true, map[string]string{"cleanup.policy": "compact,delete", "retention.ms": retain(day), "min.cleanable.dirty.ratio": "0.1", "segment.ms": retain(10 * time.Minute), "delete.retention.ms": retain(time.Minute)}},
 	}
 }
 
@@ -193,7 +193,7 @@ func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, parti
 	}
 }
 
-// checkConfigs refuses topics whose settings lose data, compaction of a log or deletion from a table, or would refuse what is written.
+// checkConfigs refuses topics whose settings lose data, compaction of a log, or would refuse what is written.
 func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client, specs []topicSpec) error {
 	var names []string
 	want := make(map[string]topicSpec)
@@ -218,7 +218,7 @@ func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client, specs []topi
 			need := want[c.Name].config[kv.Key]
 			switch kv.Key {
 			case "cleanup.policy":
-				if *kv.Value != need {
+				if *kv.Value != need && c.Name != l.Names.Table() { // nothing is recovered from the table
 					errs = append(errs, fmt.Errorf("%w: %s has cleanup.policy=%s, it must be %s", ErrLayout, c.Name, *kv.Value, need))
 				}
 			case "max.message.bytes":

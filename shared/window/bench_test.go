@@ -31,7 +31,7 @@ func BenchmarkCombine(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				c.Add(us[i%n], 0, int64(i%10_000), int32(i%4), int64(i))
 				if i%100_000 == 99_999 {
-					c.Flush(4, func(u string) int32 { return int32(u[len(u)-1]) % 4 }, 4, nil, func(int32, []byte) {})
+					c.Flush(4, func(u []byte) int32 { return int32(u[len(u)-1]) % 4 }, 4, nil, func(int32, []byte) {})
 				}
 			}
 		})
@@ -47,7 +47,7 @@ func BenchmarkApply(b *testing.B) {
 		for i, u := range us {
 			c.Add(u, window*10_000, window*10_000+int64(i), 0, int64(i))
 		}
-		c.Flush(1, func(string) int32 { return 0 }, 1, []Mark{{0, window*10_000 - 10_001}}, func(_ int32, v []byte) { out = slices.Clone(v) })
+		c.Flush(1, func([]byte) int32 { return 0 }, 1, []Mark{{0, window*10_000 - 10_001}}, func(_ int32, v []byte) { out = slices.Clone(v) })
 		return out
 	}
 	table := NewTable(1 << 40)

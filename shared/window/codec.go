@@ -11,8 +11,8 @@ var ErrCorrupt = errors.New("corrupt record")
 
 // The formats are varints (encoding/binary), each record begins with its version.
 const (
-	batchVersion    = 1
-	userVersion     = 1
+	batchVersion    = 2
+	userVersion     = 2
 	positionVersion = 1
 	sourceVersion   = 1
 )
@@ -24,6 +24,11 @@ type decoder struct {
 }
 
 func (d *decoder) uint() uint64 {
+	if len(d.b) > 0 && d.b[0] < 0x80 { // most numbers are small
+		v := d.b[0]
+		d.b = d.b[1:]
+		return uint64(v)
+	}
 	v, n := binary.Uvarint(d.b)
 	if n <= 0 {
 		d.fail, d.b = true, nil
@@ -53,7 +58,7 @@ func (d *decoder) count() int {
 	return int(v)
 }
 
-// maxNatural bounds counts, offsets and the like, well inside an int64. Sums are checked against it too.
+// maxNatural bounds counts, offsets and the like, well inside an int64. Sums stop there.
 const maxNatural = 1 << 62
 
 // natural reads a number that is not negative.
@@ -88,8 +93,11 @@ func (d *decoder) sources() int32 {
 	return int32(v)
 }
 
-func (d *decoder) bytes() []byte {
-	n := d.count()
+func (d *decoder) bytes(n uint64) []byte {
+	if n > uint64(len(d.b)) {
+		d.fail, d.b = true, nil
+		return nil
+	}
 	b := d.b[:n]
 	d.b = d.b[n:]
 	return b
@@ -108,57 +116,6 @@ func (d *decoder) err(what string) error {
 	return nil
 }
 
-// appendPane writes everything of p but its size, which its surroundings know.
-func appendPane(b []byte, p *Pane) []byte {
-	b = binary.AppendVarint(b, p.StartMS)
-	b = binary.AppendUvarint(b, uint64(p.Count))
-	b = binary.AppendUvarint(b, uint64(p.FirstMS-p.StartMS))
-	b = binary.AppendUvarint(b, uint64(p.LastMS-p.FirstMS))
-	b = binary.AppendUvarint(b, uint64(p.ranges))
-	if p.ranges > 0 {
-		b = appendRange(b, p.one)
-	}
-	for _, r := range p.more {
-		b = appendRange(b, r)
-	}
-	return b
-}
-
-func appendRange(b []byte, r Range) []byte {
-	b = binary.AppendUvarint(b, uint64(r.Partition))
-	b = binary.AppendUvarint(b, uint64(r.First))
-	return binary.AppendUvarint(b, uint64(r.Last-r.First))
-}
-
-// pane reads what appendPane wrote, merges it into the pane that into returns, if any, and returns the count that it read.
-func (d *decoder) pane(size int64, into func(start int64) *Pane) int64 {
-	start, n := d.int(), d.natural()
-	first := d.natural()
-	span := d.natural()
-	if d.fail || n == 0 || first >= size || span >= size-first || start < -1<<60 || start > 1<<60 || start != Start(start, size) {
-		d.fail = true
-		return 0
-	}
-	p := into(start)
-	if p != nil && n > maxNatural-p.Count {
-		d.fail = true
-		return 0
-	}
-	if p != nil {
-		p.add(n, start+first, start+first+span)
-	}
-	for k := d.count(); k > 0 && !d.fail; k-- {
-		r := Range{Partition: d.partition()}
-		r.First = d.natural()
-		r.Last = r.First + d.natural()
-		d.fail = d.fail || r.Last < r.First || r.Last > maxNatural
-		if p != nil && !d.fail {
-			p.witness(r)
-		}
-	}
-	return n
-}
-
 // size reads the size of windows.
 func (d *decoder) size() int64 {
 	n := d.natural()
@@ -167,4 +124,15 @@ func (d *decoder) size() int64 {
 		return 1
 	}
 	return n
+}
+
+// evidence reads one range.
+func (d *decoder) evidence() Range {
+	r := Range{Partition: d.partition()}
+	r.First = d.natural()
+	r.Last = r.First + d.natural()
+	if r.Last < r.First || r.Last > maxNatural {
+		d.fail = true
+	}
+	return r
 }

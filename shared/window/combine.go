@@ -6,17 +6,13 @@ import "encoding/binary"
 // keyed log is thus bounded by the users, not by the events: an account that sends half of all traffic is one pane a batch.
 // It is not safe for concurrent use.
 type Combiner struct {
-	size  int64
-	index map[string]int32
-	users []combined // slots beyond len keep their room
-	panes int
-	out   [][]byte // a batch in the making per keyed partition
-}
-
-type combined struct {
-	key   string
-	first Pane
-	more  []Pane
+	size    int64
+	windows []*counts // in the order in which they came
+	byStart map[int64]*counts
+	last    *counts // the window of the last event: the next is likely of it, too
+	panes   int
+	room    room
+	out     [][]byte // a batch in the making per keyed partition
 }
 
 // MaxBatchBytes bounds a batch, well below the 1 MiB that brokers accept by default. A batch can exceed it by one user.
@@ -24,47 +20,31 @@ const MaxBatchBytes = 512 << 10
 
 // NewCombiner returns an empty combiner for windows of size milliseconds.
 func NewCombiner(size int64) *Combiner {
-	return &Combiner{size: size, index: make(map[string]int32)}
+	return &Combiner{size: size, byStart: make(map[int64]*counts)}
 }
 
 // Add counts one event of user at ts in the window that begins at start, with its place in the source as evidence.
 func (c *Combiner) Add(user []byte, start, ts int64, partition int32, offset int64) {
-	i, ok := c.index[string(user)]
-	if !ok {
-		i = int32(len(c.users))
-		key := string(user)
-		c.index[key] = i
-		if int(i) < cap(c.users) {
-			c.users = c.users[:i+1]
-		} else {
-			c.users = append(c.users, combined{})
-		}
-		u := &c.users[i]
-		u.key, u.more = key, u.more[:0]
-		u.first.reset()
-	}
-	p := c.pane(&c.users[i], start)
-	p.add(1, ts, ts)
-	p.witness(Range{partition, offset, offset})
+	w := c.window(start)
+	was := w.n
+	p := w.at(w.of(user))
+	c.panes += w.n - was
+	p.add(1, ts-start, ts-start)
+	w.witness(p, Range{partition, offset, offset})
 }
 
-func (c *Combiner) pane(u *combined, start int64) *Pane {
-	p := &u.first
-	if p.Count > 0 && p.StartMS != start {
-		p = nil
-		for i := range u.more {
-			if u.more[i].StartMS == start {
-				return &u.more[i]
-			}
-		}
-		u.more = append(u.more, Pane{})
-		p = &u.more[len(u.more)-1]
+func (c *Combiner) window(start int64) *counts {
+	if c.last != nil && c.last.startMS == start {
+		return c.last
 	}
-	if p.Count == 0 {
-		p.StartMS, p.SizeMS = start, c.size
-		c.panes++
+	w := c.byStart[start]
+	if w == nil {
+		w = c.room.open(start, c.size)
+		c.windows = append(c.windows, w)
+		c.byStart[start] = w
 	}
-	return p
+	c.last = w
+	return w
 }
 
 // Panes is the number of (user, window) pairs that wait for the next flush.
@@ -72,9 +52,12 @@ func (c *Combiner) Panes() int { return c.panes }
 
 // Reset forgets everything that was added since the last flush.
 func (c *Combiner) Reset() {
-	clear(c.index)
-	c.users = c.users[:0]
-	c.panes = 0
+	for _, w := range c.windows {
+		c.room.close(w)
+	}
+	clear(c.windows)
+	clear(c.byStart)
+	c.windows, c.last, c.panes = c.windows[:0], nil, 0
 }
 
 // Mark is the watermark of a source partition.
@@ -83,24 +66,43 @@ type Mark struct {
 	WatermarkMS int64
 }
 
+// A batch is: version, window size, number of source partitions; then a number says what follows:
+//
+//	1      a window: its start. What follows until the next window is of it.
+//	2 + n  a user of n + 1 bytes: the user, count, first event since the window's start, last event since the first,
+//	       number of source partitions and, for each, its number, first offset, last offset since the first.
+//	0      the marks: their number, and for each source partition and watermark. They end the last batch of a flush.
+const (
+	isMarks  = 0
+	isWindow = 1
+	isUser   = 2
+)
+
 // Flush hands everything out as batches, and resets. Each of the n partitions of the keyed log gets at least one batch; the last
 // one of each carries the marks, so that a watermark never overtakes an event that it covers. sources is the number of source
 // partitions of the topic; partition tells the keyed partition of a user. emit must not keep value beyond its call.
-func (c *Combiner) Flush(n int32, partition func(user string) int32, sources int32, marks []Mark, emit func(partition int32, value []byte)) {
+func (c *Combiner) Flush(n int32, partition func(user []byte) int32, sources int32, marks []Mark, emit func(partition int32, value []byte)) {
 	for int(n) > len(c.out) {
 		c.out = append(c.out, nil)
 	}
 	for p := range c.out[:n] {
 		c.out[p] = c.appendHeader(c.out[p][:0], sources)
 	}
-	for i := range c.users {
-		u := &c.users[i]
-		p := partition(u.key)
-		if len(c.out[p]) > MaxBatchBytes {
-			emit(p, c.out[p])
-			c.out[p] = c.appendHeader(c.out[p][:0], sources)
+	told := make([]*counts, n) // the window that each batch has come to
+	for _, w := range c.windows {
+		for i := range w.n {
+			p := w.at(i)
+			user := w.user(p)
+			to := partition(user)
+			if len(c.out[to]) > MaxBatchBytes {
+				emit(to, c.out[to])
+				c.out[to], told[to] = c.appendHeader(c.out[to][:0], sources), nil
+			}
+			if told[to] != w {
+				c.out[to], told[to] = binary.AppendVarint(append(c.out[to], isWindow), w.startMS), w
+			}
+			c.out[to] = w.appendUser(c.out[to], p, user)
 		}
-		c.out[p] = appendCombined(c.out[p], u)
 	}
 	for p := range n {
 		c.out[p] = appendMarks(c.out[p], marks)
@@ -109,27 +111,41 @@ func (c *Combiner) Flush(n int32, partition func(user string) int32, sources int
 	c.Reset()
 }
 
-// A batch is: version, window size, number of source partitions, then for each user the number of panes (at least 1), the user
-// and the panes, then, in the last batch of a flush, a 0 and the marks.
 func (c *Combiner) appendHeader(b []byte, sources int32) []byte {
 	b = binary.AppendUvarint(b, batchVersion)
 	b = binary.AppendUvarint(b, uint64(c.size))
 	return binary.AppendUvarint(b, uint64(sources))
 }
 
-func appendCombined(b []byte, u *combined) []byte {
-	b = binary.AppendUvarint(b, uint64(1+len(u.more)))
-	b = binary.AppendUvarint(b, uint64(len(u.key)))
-	b = append(b, u.key...)
-	b = appendPane(b, &u.first)
-	for i := range u.more {
-		b = appendPane(b, &u.more[i])
+func (c *counts) appendUser(b []byte, p *pane, user []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(isUser+len(user)-1))
+	b = append(b, user...)
+	return c.appendPane(b, p)
+}
+
+// appendPane writes what the window's start and the user do not tell.
+func (c *counts) appendPane(b []byte, p *pane) []byte {
+	b = binary.AppendUvarint(b, uint64(p.count))
+	b = binary.AppendUvarint(b, uint64(p.firstEvent))
+	b = binary.AppendUvarint(b, uint64(p.lastEvent-p.firstEvent))
+	b = binary.AppendUvarint(b, uint64(c.ranges(p)))
+	if p.partition >= 0 {
+		b = appendRange(b, Range{p.partition, p.from, p.to})
+	}
+	for i := p.more; i != 0; i = c.more[i-1].next {
+		b = appendRange(b, c.more[i-1].Range)
 	}
 	return b
 }
 
+func appendRange(b []byte, r Range) []byte {
+	b = binary.AppendUvarint(b, uint64(r.Partition))
+	b = binary.AppendUvarint(b, uint64(r.First))
+	return binary.AppendUvarint(b, uint64(r.Last-r.First))
+}
+
 func appendMarks(b []byte, marks []Mark) []byte {
-	b = append(b, 0)
+	b = append(b, isMarks)
 	b = binary.AppendUvarint(b, uint64(len(marks)))
 	for _, m := range marks {
 		b = binary.AppendUvarint(b, uint64(m.Partition))

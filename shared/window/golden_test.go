@@ -27,7 +27,7 @@ func TestFlink(t *testing.T) {
 			offset := int64(0)
 			flush := func() {
 				marks := []Mark{{0, source.Watermark(rule.LatenessMS)}}
-				combiner.Flush(1, func(string) int32 { return 0 }, 1, marks, func(_ int32, batch []byte) {
+				combiner.Flush(1, func([]byte) int32 { return 0 }, 1, marks, func(_ int32, batch []byte) {
 					vs, err := table.Apply(offset, batch, nil)
 					if err != nil {
 						t.Fatal(err)

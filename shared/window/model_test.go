@@ -153,9 +153,9 @@ func (t *trial) flush(c *Combiner, state []Source) {
 	})
 }
 
-func (t *trial) home(user string) int32 {
+func (t *trial) home(user []byte) int32 {
 	h := fnv.New32()
-	h.Write([]byte(user))
+	h.Write(user)
 	return int32(h.Sum32() % uint32(len(t.keyed)))
 }
 
@@ -164,23 +164,20 @@ type outcome struct {
 	closed map[windowKey][]Verdict
 }
 
-// detect reads one partition of the keyed log and crashes at random. What it handed over below the committed Next must be complete;
-// what it handed over above may come again.
+// detect reads one partition of the keyed log, and loses it at random: it crashes, or another owner has it for a while, or none. What it
+// handed over below the committed Next must be complete; what it handed over above may come again.
 func (t *trial) detect(log keyedLog, out outcome) error {
 	committed := Position{}
-	saved := map[string][][]byte{} // every version of the checkpoint, since a crash may leave any of them
 	r := t.rng
-	for {
-		table := NewTable(t.threshold)
-		for k, versions := range saved {
-			v := versions[r.IntN(len(versions))]
-			if r.IntN(3) > 0 {
-				v = versions[len(versions)-1]
-			}
-			if err := table.Load(k, v); err != nil {
-				return err
-			}
+	table, saved := NewTable(t.threshold), map[string][]byte{}
+	save := func(k string, v []byte) {
+		if v == nil {
+			delete(saved, k)
+		} else {
+			saved[k] = slices.Clone(v)
 		}
+	}
+	for {
 		md, err := committed.Metadata()
 		if err != nil {
 			return err
@@ -194,14 +191,13 @@ func (t *trial) detect(log keyedLog, out outcome) error {
 		}
 		table.Resume(p)
 		applied := p.Replay
-		crashed := false
-		for applied < int64(len(log.batches)) && !crashed {
+		lost := false
+		for applied < int64(len(log.batches)) && !lost {
 			vs, err := table.Apply(applied, log.batches[applied], nil)
 			if err != nil {
 				return err
 			}
 			for _, v := range vs {
-				v.Pane.more = slices.Clone(v.Pane.more)
 				k := windowKey{v.User, v.Pane.StartMS}
 				if v.Final {
 					out.closed[k] = append(out.closed[k], v)
@@ -221,25 +217,54 @@ func (t *trial) detect(log keyedLog, out outcome) error {
 				table.Committed(c)
 				p.Replay = next
 			case 1:
-				table.Checkpoint(1+r.IntN(10), func(k string, v []byte) {
-					if r.IntN(4) > 0 { // some are lost
-						saved[k] = append(saved[k], slices.Clone(v))
+				if !table.Checkpoint(1+r.IntN(10), save) {
+					table.Checkpoint(1<<30, save) // a whole pass without a change
+					for k, v := range saved {
+						got, err := ParseUser(v)
+						if d := cmp.Diff(table.Lookup(k), got, cmp.AllowUnexported(Pane{})); d != "" || err != nil {
+							return fmt.Errorf("checkpoint of %s: %w %s", k, err, d)
+						}
 					}
-				})
+				}
 			case 2:
-				crashed = r.IntN(6) == 0
+				lost = r.IntN(6) == 0
 			}
 		}
-		if !crashed {
+		if !lost {
 			st := table.Stats()
 			if st.Stray != 0 {
 				return fmt.Errorf("%d stray events", st.Stray)
 			}
 			table.Committed(table.Position(applied))
-			if st := table.Stats(); st.Users != 0 || st.Windows != 0 || len(table.ends) != 0 || len(table.history) != 0 {
-				return fmt.Errorf("not empty at the end of time: %+v, %d ends, %d history", st, len(table.ends), len(table.history))
+			table.Checkpoint(1<<30, save)
+			if st := table.Stats(); st.Windows != 0 || len(table.windows) != 0 || len(table.gone) != 0 || len(table.history) != 0 || table.room.used != 0 || len(saved) != 0 {
+				return fmt.Errorf("not empty at the end of time: %+v, %d windows, %d gone, %d history, %d arrays, %d saved", st, len(table.windows), len(table.gone), len(table.history), table.room.used, len(saved))
 			}
 			return nil
+		}
+		switch r.IntN(3) {
+		case 0: // a crash
+			table, saved = NewTable(t.threshold), map[string][]byte{}
+		case 1: // another owner comes as far as the end of what is there, or less far, and gives the partition back
+			other := NewTable(t.threshold)
+			other.Resume(committed)
+			for next := committed.Replay; next < int64(len(log.batches)) && r.IntN(10) > 0; next++ {
+				vs, err := other.Apply(next, log.batches[next], nil)
+				if err != nil {
+					return err
+				}
+				for _, v := range vs {
+					k := windowKey{v.User, v.Pane.StartMS}
+					if v.Final {
+						out.closed[k] = append(out.closed[k], v)
+					} else {
+						out.opened[k] = append(out.opened[k], v)
+					}
+				}
+				committed = other.Position(next + 1)
+				other.Committed(committed)
+			}
+			table.Checkpoint(1<<30, save)
 		}
 	}
 }

@@ -2,9 +2,9 @@ package window
 
 import (
 	"cmp"
-	"encoding/binary"
-	"fmt"
 	"slices"
+
+	"spate/shared/fault"
 )
 
 // Verdict is what a [Table] finds: a window of a user that passed the threshold, or the exact count of one that had.
@@ -17,171 +17,85 @@ type Verdict struct {
 // Table is the global half for one partition of the keyed log: the open windows of its users and the watermarks of all source
 // partitions. It is not safe for concurrent use.
 //
-// Life: [NewTable], [Table.Load] for every record of the checkpoint, [Table.Resume] with the stored position, then [Table.Apply]
-// for each batch from Position.Replay on, [Table.Position] when offsets are to be committed and [Table.Committed] when they are.
-// [Table.Checkpoint] hands out what changed, at any time; correctness does not depend on when or whether that is written.
+// Life: [NewTable], [Table.Resume] with the stored position, then [Table.Apply] for each batch from Position.Replay on,
+// [Table.Position] when offsets are to be committed and [Table.Committed] when they are. A table that was put aside can be resumed
+// again, with the position that was stored last. [Table.Checkpoint] hands out what changed, for those who want to look at the table
+// from outside; nothing is restored from it.
 type Table struct {
 	threshold int64
-	users     map[string]*user
-	ends      map[int64]*ending // by the end of the window
-	marks     []int64           // watermarks by source partition
-	watermark int64             // their minimum
-	resumed   int64             // verdicts below this offset were handed over by whoever came before
-	history   []Position        // watermarks after each batch that moved any, since the last committed position
+	windows   []*counts  // open ones, and those whose close is not committed; by end, then by start
+	marks     []int64    // watermarks by source partition
+	watermark int64      // their minimum
+	applied   int64      // offset of the last batch applied
+	told      int64      // verdicts below this offset were handed over by whoever came before
+	history   []Position // watermarks after each batch that moved any, since the last committed position
 	base      Position
-	dirty     []*user
-	open      int
+	gone      []*counts // windows that were forgotten, for the checkpoint to take their users back
+	open      int       // panes in windows
 	stray     int64
-}
-
-type user struct {
-	key   string
-	last  int64 // offset of the last batch applied
-	dirty bool
-	saved bool // the checkpoint may hold a record of it
-	panes []Pane
-	room  [1]Pane
-}
-
-// ending is what is known of all windows with one end.
-type ending struct {
-	first  int64 // offset of the first batch that has a pane of them
-	closed bool
-	users  []*user
+	room      room
 }
 
 // NewTable returns an empty table. A window opens an alert when its count exceeds threshold.
 func NewTable(threshold int64) *Table {
-	return &Table{
-		threshold: threshold,
-		users:     make(map[string]*user),
-		ends:      make(map[int64]*ending),
-		watermark: NoTime,
-	}
+	return &Table{threshold: threshold, watermark: NoTime, applied: -1}
 }
 
-// Load takes over one record of the checkpoint. A nil value removes the user.
-func (t *Table) Load(key string, value []byte) error {
-	if value == nil {
-		delete(t.users, key)
-		return nil
-	}
-	u := &user{key: key, saved: true}
-	if err := u.decode(value); err != nil {
-		return fmt.Errorf("user %q: %w", key, err)
-	}
-	t.users[key] = u
-	return nil
-}
-
-// Resume ends the loading. What the checkpoint knows of batches at or after p.Next is dropped, for those batches are judged again
-// and their verdicts handed over; and so are windows that were closed at p. Whatever is missing comes back with the batches that
-// are read again from p.Replay on.
+// Resume sets the table to a stored position. Whatever is missing comes back with the batches that are read again from p.Replay on:
+// every window that was open at p is counted from its first event.
+//
+// A table that was in use before keeps what it has, and leaves out what it applied already, unless that includes batches whose verdicts
+// were not handed over for good: those are judged again, from the start.
 func (t *Table) Resume(p Position) {
-	t.resumed, t.base = p.Next, p
+	if t.applied >= p.Next || t.applied < p.Replay-1 {
+		t.forget(len(t.windows))
+		t.applied = p.Replay - 1
+	}
+	t.told, t.base, t.history = p.Next, p, nil
 	t.marks = slices.Clone(p.Watermarks)
 	t.watermark = lowest(t.marks)
-	for _, u := range t.users {
-		u.panes = slices.DeleteFunc(u.panes, func(w Pane) bool { return w.EndMS()-1 <= t.watermark })
-		if u.last >= p.Next || len(u.panes) == 0 {
-			u.panes = nil
-			t.forget(u)
-			continue
-		}
-		for i := range u.panes {
-			e := t.ending(u.panes[i].EndMS(), p.Replay)
-			e.users = append(e.users, u)
-			t.open++
-		}
-	}
+	t.forgetClosed(t.watermark)
 }
 
-func (t *Table) ending(end, offset int64) *ending {
-	e := t.ends[end]
-	if e == nil {
-		e = &ending{first: offset}
-		t.ends[end] = e
-	}
-	e.first = min(e.first, offset)
-	return e
-}
-
-// forget removes a user without windows; the checkpoint is told by a tombstone.
-func (t *Table) forget(u *user) {
-	delete(t.users, u.key)
-	if u.saved {
-		t.touch(u)
-	}
-}
-
-func (t *Table) touch(u *user) {
-	if !u.dirty {
-		u.dirty = true
-		t.dirty = append(t.dirty, u)
-	}
-}
-
-// Apply takes the batch at offset, which must be above all offsets applied since [Table.Resume], and appends its verdicts to out:
-// first the windows that passed the threshold, then the windows that the batch's watermarks close, by end and in the order in
-// which their users came. The panes' evidence is shared with the table and valid until the next call.
+// Apply takes the batch at offset and appends its verdicts to out: first the windows that passed the threshold, then the windows that
+// the batch's watermarks close, by end and in the order in which their users came. A batch that was applied before, or is older than
+// one that was, changes nothing.
 func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, error) {
+	if offset <= t.applied && !fault.NoDedupe {
+		return out, nil
+	}
+	t.applied = offset
+	silent := offset < t.told
 	d := decoder{b: batch}
 	d.version(batchVersion)
 	size := d.size()
 	sources := d.sources()
-	silent := offset < t.resumed
+	var w *counts // nil if it is closed
+	begun := false
 	for len(d.b) > 0 && !d.fail {
-		panes := d.count()
-		if panes == 0 {
+		switch k := d.uint(); {
+		case k == isMarks:
 			t.advance(&d, offset, sources)
-			break
-		}
-		key := d.bytes()
-		if d.fail || len(key) == 0 {
+			if len(d.b) > 0 {
+				d.fail = true
+			}
+		case k == isWindow:
+			w, begun = t.window(d.int(), size, offset, &d), true
+		case !begun || k-isUser >= maxKey:
 			d.fail = true
-			break
-		}
-		u := t.users[string(key)]
-		if u == nil {
-			u = &user{key: string(key), last: -1}
-			u.panes = u.room[:0]
-			t.users[u.key] = u
-		}
-		seen := offset <= u.last
-		for ; panes > 0 && !d.fail; panes-- {
-			var p *Pane
-			var was int64
-			n := d.pane(size, func(start int64) *Pane {
-				if start+size-1 <= t.watermark {
-					return nil
-				}
-				e := t.ending(start+size, offset)
-				if seen {
-					return nil
-				}
-				p = t.pane(u, e, start, size)
-				was = p.Count
-				return p
-			})
+		default:
+			user := d.bytes(k - isUser + 1)
+			i, passed, n := t.add(w, user, size, &d)
 			switch {
-			case silent:
-			case p == nil:
+			case w == nil && !silent:
 				t.stray += n
-			case was <= t.threshold && p.Count > t.threshold:
-				out = append(out, Verdict{User: u.key, Pane: *p})
+			case passed && !silent:
+				out = append(out, Verdict{User: string(user), Pane: w.pane(w.at(i))})
+			}
+			if silent && i >= 0 {
+				w.at(i).saved, w.saved = true, true // whoever came before may have written it
 			}
 		}
-		if !seen {
-			u.last = max(u.last, offset)
-		}
-		if len(u.panes) == 0 {
-			t.forget(u)
-		} else if !seen {
-			t.touch(u)
-		}
-	}
-	if len(d.b) > 0 {
-		d.fail = true
 	}
 	if err := d.err("batch"); err != nil {
 		return out, err
@@ -189,17 +103,63 @@ func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, err
 	return t.closeDue(out), nil
 }
 
-// pane returns the pane of a user's window to add to.
-func (t *Table) pane(u *user, e *ending, start, size int64) *Pane {
-	for i := range u.panes {
-		if u.panes[i].StartMS == start && u.panes[i].SizeMS == size {
-			return &u.panes[i]
-		}
+// window returns the counts of a window, nil if it is closed.
+func (t *Table) window(start, size, offset int64, d *decoder) *counts {
+	if d.fail || start < -1<<60 || start > 1<<60 || start != Start(start, size) {
+		d.fail = true
+		return nil
 	}
-	u.panes = append(u.panes, Pane{StartMS: start, SizeMS: size})
-	e.users = append(e.users, u)
-	t.open++
-	return &u.panes[len(u.panes)-1]
+	end := start + size
+	if end-1 <= t.watermark {
+		return nil
+	}
+	i, ok := slices.BinarySearchFunc(t.windows, end, func(w *counts, end int64) int {
+		return cmp.Or(cmp.Compare(w.endMS(), end), cmp.Compare(w.startMS, start))
+	})
+	if ok {
+		return t.windows[i]
+	}
+	w := t.room.open(start, size)
+	w.first = offset
+	t.windows = slices.Insert(t.windows, i, w)
+	return w
+}
+
+// add reads what a batch says of a user in a window of the given size and adds it up. It returns the number of the pane, or -1, whether
+// the threshold was passed, and the events that were read. What it accepts does not depend on what the table has.
+func (t *Table) add(w *counts, user []byte, size int64, d *decoder) (i int, passed bool, n int64) {
+	n = d.natural()
+	first := d.natural()
+	span := d.natural()
+	ranges := d.count()
+	if d.fail || n == 0 || first >= size || span >= size-first {
+		d.fail = true
+		return -1, false, 0
+	}
+	if w == nil {
+		for ; ranges > 0 && !d.fail; ranges-- {
+			d.evidence()
+		}
+		return -1, false, n
+	}
+	was := w.n
+	i = w.of(user)
+	t.open += w.n - was
+	p := w.at(i)
+	passed = p.count <= t.threshold && p.count+n > t.threshold
+	if passed {
+		w.passed = append(w.passed, int32(i))
+	}
+	p.add(n, first, first+span)
+	p.dirty = true
+	for ; ranges > 0; ranges-- {
+		r := d.evidence()
+		if d.fail {
+			break
+		}
+		w.witness(p, r)
+	}
+	return i, passed, n
 }
 
 // advance reads the marks of a batch.
@@ -226,22 +186,18 @@ func (t *Table) advance(d *decoder, offset int64, sources int32) {
 
 // closeDue hands out the final counts of the windows that the watermark has passed.
 func (t *Table) closeDue(out []Verdict) []Verdict {
-	var due []int64
-	for end, e := range t.ends {
-		if end-1 <= t.watermark && !e.closed {
-			due = append(due, end)
+	for _, w := range t.windows {
+		if w.endMS()-1 > t.watermark {
+			break
 		}
-	}
-	slices.Sort(due)
-	for _, end := range due {
-		e := t.ends[end]
-		e.closed = true
-		for _, u := range e.users {
-			for i := range u.panes {
-				if p := &u.panes[i]; p.EndMS() == end && p.Count > t.threshold {
-					out = append(out, Verdict{User: u.key, Final: true, Pane: *p})
-				}
-			}
+		if w.closed {
+			continue
+		}
+		w.closed = true
+		slices.Sort(w.passed)
+		for _, i := range w.passed {
+			p := w.at(int(i))
+			out = append(out, Verdict{User: string(w.user(p)), Final: true, Pane: w.pane(p)})
 		}
 	}
 	return out
@@ -254,78 +210,66 @@ func (t *Table) Position(next int64) Position {
 		t.history = t.history[1:]
 	}
 	// While batches are read again, next is still below what was handed over before; that must not be handed over twice.
-	p := Position{Replay: next, Next: max(next, t.resumed), Watermarks: t.base.Watermarks}
-	w := p.Watermark()
-	for end, e := range t.ends {
-		if end-1 > w {
-			p.Replay = min(p.Replay, e.first)
+	p := Position{Replay: next, Next: max(next, t.told), Watermarks: t.base.Watermarks}
+	mark := p.Watermark()
+	for _, w := range t.windows {
+		if w.endMS()-1 > mark {
+			p.Replay = min(p.Replay, w.first)
 		}
 	}
 	return p
 }
 
 // Committed tells that p is stored. Windows that were closed at p are forgotten: they cannot be needed again.
-func (t *Table) Committed(p Position) {
-	w := p.Watermark()
-	for end, e := range t.ends {
-		if end-1 > w {
-			continue
-		}
-		for _, u := range e.users {
-			before := len(u.panes)
-			u.panes = slices.DeleteFunc(u.panes, func(p Pane) bool { return p.EndMS() == end })
-			t.open -= before - len(u.panes)
-			if len(u.panes) == 0 && before > 0 {
-				t.forget(u)
-			}
-		}
-		delete(t.ends, end)
+func (t *Table) Committed(p Position) { t.forgetClosed(p.Watermark()) }
+
+func (t *Table) forgetClosed(watermark int64) {
+	n := 0
+	for n < len(t.windows) && t.windows[n].endMS()-1 <= watermark {
+		n++
 	}
+	t.forget(n)
 }
 
-// Checkpoint hands out the state of up to limit users that changed since they were handed out, nil for one that is gone, and tells
-// whether there are more. emit must not keep value beyond its call.
-func (t *Table) Checkpoint(limit int, emit func(key string, value []byte)) (more bool) {
-	n := min(limit, len(t.dirty))
-	var b []byte
-	for _, u := range t.dirty[:n] {
-		u.dirty = false
-		now := t.users[u.key]
-		switch {
-		case now == u:
-			b = u.encode(b[:0])
-			u.saved = true
-			emit(u.key, b)
-		case now == nil && u.saved:
-			emit(u.key, nil)
-		case u.saved: // gone and come again: whoever it is now has the old one's record to overwrite
-			now.saved = true
+// forget gives the first n windows up.
+func (t *Table) forget(n int) {
+	for _, w := range t.windows[:n] {
+		t.open -= w.n
+		if w.seen = 0; w.saved {
+			t.gone = append(t.gone, w)
+		} else {
+			t.room.close(w)
 		}
 	}
-	rest := copy(t.dirty, t.dirty[n:])
-	clear(t.dirty[rest:])
-	t.dirty = t.dirty[:rest]
-	return rest > 0
+	t.windows = slices.Delete(t.windows, 0, n)
 }
 
 // Lookup returns the windows of a user that are in the table, by start: open ones and those whose close is not yet committed.
-func (t *Table) Lookup(user string) []Pane {
-	u := t.users[user]
-	if u == nil {
-		return nil
-	}
-	out := slices.Clone(u.panes)
-	for i := range out {
-		out[i].more = slices.Clone(out[i].more)
+func (t *Table) Lookup(user string) (out []Pane) {
+	key := []byte(user)
+	tag := tag(key)
+	for _, w := range t.windows {
+		if i := w.find(tag, key); i >= 0 {
+			out = append(out, w.pane(w.at(i)))
+		}
 	}
 	slices.SortFunc(out, func(a, b Pane) int { return cmp.Compare(a.StartMS, b.StartMS) })
 	return out
 }
 
+// Each calls f for every window in the table.
+func (t *Table) Each(f func(user string, p Pane)) {
+	for _, w := range t.windows {
+		for i := range w.n {
+			p := w.at(i)
+			f(string(w.user(p)), w.pane(p))
+		}
+	}
+}
+
 // Stats are figures for observability.
 type Stats struct {
-	Users       int
-	Windows     int   // open windows of all users
+	Windows     int   // open windows of all users: one for each user that has events in it
 	WatermarkMS int64 // minimum over the source partitions; NoTime while one has not spoken
 	Sources     int   // source partitions heard of
 	// Stray counts events that came for a window after its close. There are none, unless the topic of events got more
@@ -335,47 +279,5 @@ type Stats struct {
 
 // Stats returns the present figures.
 func (t *Table) Stats() Stats {
-	return Stats{Users: len(t.users), Windows: t.open, WatermarkMS: t.watermark, Sources: len(t.marks), Stray: t.stray}
-}
-
-// State returns the user's record for the checkpoint; nil if there is none.
-func (t *Table) State(key string) []byte {
-	if u := t.users[key]; u != nil {
-		return u.encode(nil)
-	}
-	return nil
-}
-
-func (u *user) encode(b []byte) []byte {
-	b = binary.AppendUvarint(b, userVersion)
-	b = binary.AppendVarint(b, u.last)
-	for i := range u.panes {
-		b = binary.AppendUvarint(b, uint64(u.panes[i].SizeMS))
-		b = appendPane(b, &u.panes[i])
-	}
-	return b
-}
-
-func (u *user) decode(b []byte) error {
-	d := decoder{b: b}
-	d.version(userVersion)
-	u.last = d.int()
-	u.panes = u.room[:0]
-	for len(d.b) > 0 && !d.fail {
-		size := d.size()
-		d.pane(size, func(start int64) *Pane {
-			u.panes = append(u.panes, Pane{StartMS: start, SizeMS: size})
-			return &u.panes[len(u.panes)-1]
-		})
-	}
-	return d.err("user state")
-}
-
-// Each calls f for every window in the table. The pane's evidence is shared with the table.
-func (t *Table) Each(f func(user string, p Pane)) {
-	for _, u := range t.users {
-		for _, p := range u.panes {
-			f(u.key, p)
-		}
-	}
+	return Stats{Windows: t.open, WatermarkMS: t.watermark, Sources: len(t.marks), Stray: t.stray}
 }

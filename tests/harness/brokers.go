@@ -51,7 +51,10 @@ type Broker struct {
 
 // OnOwnBrokers runs a test on an in-process broker and on a real Kafka of its own, both at once.
 func OnOwnBrokers(t *testing.T, test func(t *testing.T, b Broker)) {
-	for name, own := range map[string]func(*testing.T) Broker{"kfake": OwnKfake, "kafka": OwnKafka} {
+	for name, own := range map[string]func(*testing.T) Broker{
+		"kfake": func(t *testing.T) Broker { return OwnKfake(t) },
+		"kafka": func(t *testing.T) Broker { return OwnKafka(t) },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, own(t))
@@ -59,21 +62,21 @@ func OnOwnBrokers(t *testing.T, test func(t *testing.T, b Broker)) {
 	}
 }
 
-// OwnKfake is an in-process broker.
-func OwnKfake(t *testing.T) Broker {
+// OwnKfake is an in-process broker. Options beyond its port and its data are the test's.
+func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 	t.Helper()
 	addr, dir := FreePort(t), t.TempDir()
 	var c *kfake.Cluster
 	return Broker{Addr: addr, Up: func() {
 		var err error
-		if c, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)); err != nil {
+		if c, err = kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)}, opts...)...); err != nil {
 			t.Fatal(err)
 		}
 	}, Down: func() { c.Close() }}
 }
 
-// OwnKafka is a real Kafka, by the scripts of the reference data.
-func OwnKafka(t *testing.T) Broker {
+// OwnKafka is a real Kafka, by the scripts of the reference data. Properties, as key=value, override theirs.
+func OwnKafka(t *testing.T, properties ...string) Broker {
 	t.Helper()
 	up, down := SharedFile(t, "kafka/kafka-up"), SharedFile(t, "kafka/kafka-down")
 	addr, dir := FreePort(t), t.TempDir()
@@ -93,7 +96,7 @@ func OwnKafka(t *testing.T) Broker {
 		}
 	}
 	t.Cleanup(func() { script(down, dir) })
-	return Broker{Addr: addr, Up: func() { script(up, strconv.Itoa(PortOf(t, addr)), dir) }, Down: func() { script(down, dir, "-9") }}
+	return Broker{Addr: addr, Up: func() { script(append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties...)...) }, Down: func() { script(down, dir, "-9") }}
 }
 
 // FreePort returns an address of this machine that nobody listened at a moment ago.

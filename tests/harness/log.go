@@ -94,11 +94,22 @@ func committedEnds(ctx context.Context, adm *kadm.Client, topic string) (ends ka
 	}
 }
 
-// KeyedCounts adds up what the keyed log says, window by window: the table with a threshold of 0 tells every window's count.
+// KeyedCounts adds up what the keyed log says, window by window.
 func KeyedCounts(t *testing.T, brokers, topic string) map[UserWindow]int64 {
 	t.Helper()
+	counts, stray := keyedCounts(t, brokers, topic)
+	if stray != 0 {
+		t.Errorf("%d stray events", stray)
+	}
+	return counts
+}
+
+// keyedCounts tells as well how many events came for windows that were closed. The table with a threshold of 0 tells every window's
+// count.
+func keyedCounts(t *testing.T, brokers, topic string) (counts map[UserWindow]int64, stray int64) {
+	t.Helper()
 	tables := map[int32]*window.Table{}
-	counts := map[UserWindow]int64{}
+	counts = map[UserWindow]int64{}
 	take := func(vs []window.Verdict, err error) {
 		if err != nil {
 			t.Fatal(err)
@@ -116,12 +127,10 @@ func KeyedCounts(t *testing.T, brokers, topic string) map[UserWindow]int64 {
 		take(tables[r.Partition].Apply(r.Offset, r.Value, nil))
 	})
 	for _, table := range tables {
-		if st := table.Stats(); st.Stray != 0 {
-			t.Errorf("%d stray events", st.Stray)
-		}
+		stray += table.Stats().Stray
 		table.Each(func(user string, p window.Pane) { counts[UserWindow{user, p.StartMS}] = p.Count })
 	}
-	return counts
+	return counts, stray
 }
 
 // Reference counts the topic of events in the plain way.
@@ -141,37 +150,55 @@ func ParsePosition(o kadm.OffsetResponse) (int64, error) {
 // CheckLog holds the keyed log and the side topics against the topic of events.
 func CheckLog(t *testing.T, brokers string, names kafka.Names, ref *verifier.Reference) {
 	t.Helper()
+	report(t, LogViolations(t, brokers, names, ref))
+}
+
+// LogViolations is CheckLog for a test that wants to know what is wrong.
+func LogViolations(t *testing.T, brokers string, names kafka.Names, ref *verifier.Reference) (wrong []string) {
+	t.Helper()
 	var counted int64
-	counts := KeyedCounts(t, brokers, names.Keyed)
+	counts, stray := keyedCounts(t, brokers, names.Keyed)
 	for _, n := range counts {
 		counted += n
 	}
 	late := ReadAll(t, brokers, names.Late, func(*kgo.Record) {})
 	invalid := ReadAll(t, brokers, names.DLQ, func(*kgo.Record) {})
 	t.Logf("%d in = %d counted + %d late + %d invalid", ref.In, counted, late, invalid)
-	if counted != ref.Counted || late != ref.Late || invalid != ref.Invalid || counted+late+invalid != ref.In {
-		t.Errorf("accounts: in %d, counted %d (want %d), late %d (want %d), invalid %d (want %d)", ref.In, counted, ref.Counted, late, ref.Late, invalid, ref.Invalid)
+	if stray != 0 {
+		wrong = append(wrong, fmt.Sprintf("%d stray events", stray))
 	}
-	wrong := 0
+	if counted != ref.Counted || late != ref.Late || invalid != ref.Invalid || counted+late+invalid != ref.In {
+		wrong = append(wrong, fmt.Sprintf("accounts: in %d, counted %d (want %d), late %d (want %d), invalid %d (want %d)", ref.In, counted, ref.Counted, late, ref.Late, invalid, ref.Invalid))
+	}
+	other := 0
 	for _, row := range ref.Above(0) {
 		if counts[UserWindow{row.User, row.WindowStart}] != row.Count {
-			wrong++
+			other++
 		}
 		delete(counts, UserWindow{row.User, row.WindowStart})
 	}
-	if wrong > 0 || len(counts) > 0 {
-		t.Errorf("%d windows have another count in the keyed log, %d are in it alone", wrong, len(counts))
+	if other > 0 || len(counts) > 0 {
+		wrong = append(wrong, fmt.Sprintf("%d windows have another count in the keyed log, %d are in it alone", other, len(counts)))
 	}
+	return wrong
 }
 
 // CheckAlertTopic: whatever was written twice was written with the same content.
 func CheckAlertTopic(t *testing.T, brokers string, names kafka.Names, want int) {
+	t.Helper()
+	_, wrong := AlertTopicViolations(t, brokers, names, want)
+	report(t, wrong)
+}
+
+// AlertTopicViolations is CheckAlertTopic for a test that wants to know what is wrong. It returns the closed alerts by id, too.
+func AlertTopicViolations(t *testing.T, brokers string, names kafka.Names, want int) (closed map[string]alert.Record, wrong []string) {
 	t.Helper()
 	type key struct {
 		id    string
 		state alert.State
 	}
 	content := map[key]string{}
+	closed = map[string]alert.Record{}
 	var conflicts, repeats int
 	ReadAll(t, brokers, names.Alerts, func(r *kgo.Record) {
 		var a alert.Record
@@ -183,10 +210,13 @@ func CheckAlertTopic(t *testing.T, brokers string, names kafka.Names, want int) 
 		switch {
 		case !ok:
 			content[k] = string(r.Value)
+			if a.State == alert.Closed {
+				closed[a.ID] = a
+			}
 		case was != string(r.Value):
 			conflicts++
 			if conflicts == 1 {
-				t.Errorf("told twice, differently:\n%s\n%s", was, r.Value)
+				wrong = append(wrong, fmt.Sprintf("told twice, differently:\n%s\n%s", was, r.Value))
 			}
 		default:
 			repeats++
@@ -194,7 +224,15 @@ func CheckAlertTopic(t *testing.T, brokers string, names kafka.Names, want int) 
 	})
 	t.Logf("%d alert records, %d of them told again", len(content)+repeats, repeats)
 	if conflicts > 0 || len(content) != 2*want {
-		t.Errorf("%d conflicts; %d different records, want %d", conflicts, len(content), 2*want)
+		wrong = append(wrong, fmt.Sprintf("alerts topic: %d conflicts; %d different records, want %d", conflicts, len(content), 2*want))
+	}
+	return closed, wrong
+}
+
+func report(t *testing.T, wrong []string) {
+	t.Helper()
+	for _, w := range wrong {
+		t.Error(w)
 	}
 }
 

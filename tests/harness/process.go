@@ -154,6 +154,14 @@ func (p *Process) Err() error { return p.err }
 // Running tells whether the process was started and has not been waited for.
 func (p *Process) Running() bool { return p.cmd != nil }
 
+// PID is the number of the process; 0 if there is none.
+func (p *Process) PID() int {
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 // Output is everything that the process has written so far.
 func (p *Process) Output() []byte {
 	p.t.Helper()

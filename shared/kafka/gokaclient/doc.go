@@ -11,14 +11,14 @@
 //	group.go         the consumer group: reads committed records, commits only what is done without a gap
 //	tracker.go       which offset that is
 //	producer.go      idempotent, acknowledged by all replicas, retried for ever
-//	consumer.go      reads a table's changelog for recovery
 //	topicmanager.go  looks topics up; making them is the job of kafka.Layout
+//	consumer.go      reads nothing: tables are rebuilt from the input
 //
 // # Session
 //
-// goka's protocol is eager: a rebalance ends the session of all partitions, and the next one begins with the recovery of all tables.
+// goka's protocol is eager: a rebalance ends the session of all partitions.
 //
-//	assigned: fetch committed offsets -> Positions.Resume -> mark the tables (Producer.Mark) -> goka Setup (recovers the tables)
+//	assigned: fetch committed offsets -> Positions.Resume -> goka Setup
 //	running:  poll -> claims -> goka -> marks; every commit interval Positions.Position -> commit -> Positions.Committed
 //	revoked:  end the claims -> goka Cleanup (waits for acknowledgements) -> last commit -> Positions.Revoked
 //

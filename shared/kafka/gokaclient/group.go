@@ -1,6 +1,7 @@
 package gokaclient
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"spate/shared/fault"
 	"spate/shared/kafka"
 )
 
@@ -28,9 +30,9 @@ type Commit struct {
 // Positions ties the offsets that are committed to the state of the partitions. Its methods are called for one input topic; those
 // for one partition are not called concurrently with each other.
 type Positions interface {
-	// Resume tells what was committed, before goka sets the partition up. Offset is -1 if nothing was. end is the end of the log.
+	// Resume tells what was committed, before goka sets the partition up. Offset is -1 if nothing was. start and end are those of the log.
 	// It returns the offset to read from; -1 is the start of the log.
-	Resume(partition int32, c Commit, end int64) (from int64, err error)
+	Resume(partition int32, c Commit, start, end int64) (from int64, err error)
 	// Position returns what to commit when all messages below next are done.
 	Position(partition int32, next int64) (Commit, error)
 	// Committed tells that c, which Position returned, is committed.
@@ -46,8 +48,8 @@ type GroupConfig struct {
 	Positions Positions
 	// Assigned, if set, is told how many partitions a new session has; none is a stand-by.
 	Assigned func(partitions int)
-	// Mark is called with the partitions of a new session, before goka recovers their tables.
-	Mark func(ctx context.Context, partitions []int32) error
+	// Full, if set, is asked before every poll whether there is no room for more: then nothing is read until there is again.
+	Full func() bool
 	// Every is the commit interval.
 	Every time.Duration
 	Log   *slog.Logger
@@ -76,6 +78,8 @@ const (
 	// rebalanceTimeout bounds how long the end of one session may take: goka waits for acknowledgements.
 	rebalanceTimeout = 20 * time.Second
 	requestTimeout   = 10 * time.Second
+	// fullPause is how often Full is asked while it says yes.
+	fullPause = 100 * time.Millisecond
 )
 
 // Consume reads until ctx ends, which is no error, or until goka or the group fails.
@@ -94,7 +98,7 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 		kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(500*time.Millisecond), kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchIsolationLevel(isolation()),
 		kgo.KeepControlRecords(),               // the ends of transactions, so that the end of the log is known when it is reached
 		kgo.FetchMaxWait(500*time.Millisecond), // a partition that was taken over waits for a long poll of the others to end
 		kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxBytes(16<<20),
@@ -109,12 +113,14 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 	}
 	defer kafka.Close(cl, g.cfg.Log) // revokes what is left
 	for {
-		f := cl.PollRecords(ctx, 10_000)
+		f := g.poll(ctx, cl)
 		if ctx.Err() != nil || f.IsClientClosed() {
 			break
 		}
 		for _, e := range f.Errors() {
-			g.cfg.Log.Warn("fetch", "topic", e.Topic, "partition", e.Partition, "error", e.Err)
+			if !errors.Is(e.Err, context.DeadlineExceeded) {
+				g.cfg.Log.Warn("fetch", "topic", e.Topic, "partition", e.Partition, "error", e.Err)
+			}
 		}
 		m.deliver(f)
 		cl.AllowRebalance()
@@ -125,6 +131,19 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 		return cause
 	}
 	return nil
+}
+
+// poll returns what has been fetched; nothing for a while, if there is no room for more. The group is served in any case, so that others
+// can take partitions over.
+func (g *Group) poll(ctx context.Context, cl *kgo.Client) kgo.Fetches {
+	if g.cfg.Full == nil || !g.cfg.Full() {
+		cl.ResumeFetchTopics(g.cfg.Topic)
+		return cl.PollRecords(ctx, 10_000)
+	}
+	cl.PauseFetchTopics(g.cfg.Topic)
+	ctx, cancel := context.WithTimeout(ctx, fullPause)
+	defer cancel()
+	return cl.PollRecords(ctx, 10_000)
 }
 
 // Errors is part of sarama.ConsumerGroup.
@@ -287,25 +306,25 @@ func (g *Group) newSession(ctx context.Context, cl *kgo.Client, parts []int32) (
 	if err != nil {
 		return nil, fmt.Errorf("list end offsets: %w", err)
 	}
+	starts, err := adm.ListStartOffsets(rctx, g.cfg.Topic)
+	if err != nil {
+		return nil, fmt.Errorf("list start offsets: %w", err)
+	}
 	for _, p := range parts {
+		start, _ := starts.Lookup(g.cfg.Topic, p)
 		end, ok := ends.Lookup(g.cfg.Topic, p)
-		if !ok || end.Err != nil {
-			return nil, fmt.Errorf("end offset of partition %d is not known: %w", p, end.Err)
+		if err := cmp.Or(start.Err, end.Err); !ok || err != nil {
+			return nil, fmt.Errorf("offsets of partition %d are not known: %w", p, err)
 		}
 		was := Commit{Offset: -1}
 		if o, ok := committed.Lookup(g.cfg.Topic, p); ok && o.At >= 0 {
 			was = Commit{Offset: o.At, Metadata: o.Metadata}
 		}
-		from, err := g.cfg.Positions.Resume(p, was, end.Offset)
+		from, err := g.cfg.Positions.Resume(p, was, start.Offset, end.Offset)
 		if err != nil {
 			return nil, fmt.Errorf("resume partition %d: %w", p, err)
 		}
 		s.claims[p] = &claim{topic: g.cfg.Topic, partition: p, from: from, messages: make(chan *sarama.ConsumerMessage, 64), tracker: newTracker(max(from, 0))}
-	}
-	if g.cfg.Mark != nil {
-		if err := g.cfg.Mark(rctx, parts); err != nil {
-			return nil, fmt.Errorf("mark tables: %w", err)
-		}
 	}
 	return s, nil
 }
@@ -466,6 +485,13 @@ func (c *claim) deliver(ctx context.Context, p kgo.FetchTopicPartition) {
 			return
 		}
 	}
+}
+
+func isolation() kgo.IsolationLevel {
+	if fault.ReadUncommitted {
+		return kgo.ReadUncommitted()
+	}
+	return kgo.ReadCommitted()
 }
 
 func message(r *kgo.Record) *sarama.ConsumerMessage {

@@ -59,21 +59,9 @@ func (p *Producer) EmitWithHeaders(topic, key string, value []byte, headers goka
 	return promise
 }
 
-// Write writes to a partition of a table, in the background. What fails is dropped: a checkpoint may have gaps.
+// Write writes to a partition of a table, in the background. What fails is dropped: nothing is recovered from a table.
 func (p *Producer) Write(table string, partition int32, key string, value []byte) {
 	p.cl.Produce(context.Background(), &kgo.Record{Topic: table, Partition: partition, Key: []byte(key), Value: value}, nil)
-}
-
-// WriteSync writes the same record to several partitions of a table and waits.
-func (p *Producer) WriteSync(ctx context.Context, table string, partitions []int32, key string, value []byte) error {
-	rs := make([]*kgo.Record, len(partitions))
-	for i, n := range partitions {
-		rs[i] = &kgo.Record{Topic: table, Partition: n, Key: []byte(key), Value: value}
-	}
-	if err := p.cl.ProduceSync(ctx, rs...).FirstErr(); err != nil {
-		return fmt.Errorf("write to %s: %w", table, err)
-	}
-	return nil
 }
 
 // AbortAfter waits for the producer to be closed. When ctx ends first, it fails everything that is not acknowledged by then: without a

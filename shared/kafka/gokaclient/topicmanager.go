@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -12,7 +11,9 @@ import (
 	"spate/shared/kafka"
 )
 
-// TopicManager implements goka.TopicManager. It makes no topic: kafka.Layout does, with the settings that they need.
+// TopicManager implements goka.TopicManager. It makes no topic: kafka.Layout does, with the settings that they need. And it says of every
+// table that it has nothing to recover: whoever uses this package rebuilds tables from the input, from the offset that Positions.Resume
+// tells.
 type TopicManager struct {
 	cl  *kgo.Client
 	adm *kadm.Client
@@ -67,15 +68,11 @@ func (m *TopicManager) Partitions(topic string) ([]int32, error) {
 	return found[topic].Partitions.Numbers(), nil
 }
 
-// GetOffset returns the first offset of a partition (sarama.OffsetOldest) or the one after its last (sarama.OffsetNewest).
-func (m *TopicManager) GetOffset(topic string, partition int32, time int64) (int64, error) {
+// GetOffset returns the offset after the last of a table's partition, which is also what goka is told to be the first.
+func (m *TopicManager) GetOffset(topic string, partition int32, _ int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
-	list := m.adm.ListEndOffsets
-	if time == sarama.OffsetOldest {
-		list = m.adm.ListStartOffsets
-	}
-	offsets, err := list(ctx, topic)
+	offsets, err := m.adm.ListEndOffsets(ctx, topic)
 	if err != nil {
 		return 0, fmt.Errorf("list offsets of %s: %w", topic, err)
 	}

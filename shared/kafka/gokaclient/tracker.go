@@ -3,6 +3,8 @@ package gokaclient
 import (
 	"slices"
 	"sync"
+
+	"spate/shared/fault"
 )
 
 // tracker knows which of the delivered messages of a partition are done. It is safe for concurrent use.
@@ -50,6 +52,9 @@ func (t *tracker) done(offset int64) {
 		n++
 	}
 	t.queue = t.queue[n:]
+	if fault.CommitMax {
+		t.next = max(t.next, offset+1)
+	}
 }
 
 // committable is the offset below which everything delivered is done.

@@ -1,0 +1,12 @@
+//go:build !faults
+
+package fault
+
+// The released program has none of them; on.go says what each would be.
+const (
+	CommitMax       = false
+	NoClamp         = false
+	NoDedupe        = false
+	ReadUncommitted = false
+	WatermarkLost   = false
+)

@@ -1,0 +1,283 @@
+package window
+
+import (
+	"hash/maphash"
+	"slices"
+)
+
+// counts are the panes of one window, one for each user. Both halves of the aggregation keep them: the local one for the length of a
+// transaction, the global one until the window's close is committed.
+//
+// There may be millions, so they are laid out for the memory and for the garbage collector: 48 bytes a pane and 8 to 22 of index, in
+// arrays without pointers, which the collector need not look through. The arrays come from a [room] and return there with the window.
+type counts struct {
+	startMS, sizeMS int64
+
+	index []uint64 // open addressing: the high half is of the hash, the low half 1 + the pane's number; 0 is free
+	panes [][]pane // in the order in which their users came
+	n     int
+	keys  [][]byte // the users, back to back
+	more  []link   // evidence of the second and further source partitions of a user
+	room  *room
+
+	// What the Table knows of the window.
+	first  int64   // offset of the first batch that has a pane of it
+	closed bool    // its final counts are handed out
+	passed []int32 // the panes above the threshold
+	seen   int     // panes that this pass of the checkpoint has looked at
+	saved  bool    // the checkpoint may hold records of its users
+}
+
+// pane is the count of one user.
+type pane struct {
+	count                 int64
+	from, to              int64 // evidence: offsets of the first and the last event in one source partition
+	key                   uint32
+	firstEvent, lastEvent uint32 // times, since the window's start
+	partition             int32  // of from and to; -1 without evidence
+	more                  uint32 // 1 + the number of the first link with further evidence; 0 is none
+	keyLen                uint16
+	dirty                 bool // changed since the checkpoint wrote it
+	saved                 bool // the checkpoint may hold a record of the user
+}
+
+type link struct {
+	Range
+	next uint32 // as pane.more
+}
+
+const (
+	panesPerArray = 1 << 10
+	keysPerArray  = 1 << 16
+	// maxKey bounds a user. Routers refuse longer ones far below; see shared/activity.
+	maxKey = 1 << 12
+)
+
+var seed = maphash.MakeSeed() // of the index; no result depends on it
+
+// tag is the half of a user's hash that is kept. The low bits choose the place in the index.
+func tag(user []byte) uint64 { return maphash.Bytes(seed, user) >> 32 }
+
+// room keeps the arrays of windows that are gone for those that come.
+type room struct {
+	index [][]uint64
+	panes [][]pane
+	keys  [][]byte
+	more  [][]link
+	used  int // arrays of panes that windows have
+	size  int // panes of a window, as the last ones had them
+}
+
+// open returns the counts of a window, empty.
+func (r *room) open(start, size int64) *counts {
+	c := &counts{startMS: start, sizeMS: size, room: r}
+	if n := len(r.index); n > 0 {
+		c.index = r.index[n-1]
+		r.index = r.index[:n-1]
+	}
+	if len(c.index) == 0 || len(c.index) > 16*(r.size+1) {
+		c.index = make([]uint64, 8)
+	}
+	clear(c.index)
+	if n := len(r.more); n > 0 {
+		c.more = r.more[n-1]
+		r.more = r.more[:n-1]
+	}
+	return c
+}
+
+// close takes the arrays of a window back. What is kept is no more than what is in use, so that a flood does not hold memory for ever.
+func (r *room) close(c *counts) {
+	r.size = max(c.n, r.size-r.size/8)
+	r.used -= len(c.panes)
+	most := max(r.used, len(c.panes))
+	r.panes = spare(r.panes, c.panes, panesPerArray, most)
+	r.keys = spare(r.keys, c.keys, keysPerArray, most)
+	if len(r.index) < most {
+		r.index = append(r.index, c.index)
+	}
+	if len(r.more) < most && cap(c.more) > 0 && cap(c.more) <= 16*(r.size+1) {
+		r.more = append(r.more, c.more[:0])
+	}
+	*c = counts{}
+}
+
+// spare adds the arrays that have their full size to those that are kept, and keeps most of them at most.
+func spare[T any](kept, arrays [][]T, size, most int) [][]T {
+	for _, a := range arrays {
+		if cap(a) == size {
+			kept = append(kept, a[:0])
+		}
+	}
+	if len(kept) > most {
+		clear(kept[most:])
+		kept = kept[:most]
+	}
+	return kept
+}
+
+// push appends an array to a list of arrays: a spare one, or a new one. The first of a window begins small and grows, for most windows of
+// a quiet shop are small.
+func push[T any](list [][]T, kept *[][]T, size int) [][]T {
+	if n := len(*kept); n > 0 {
+		list = append(list, (*kept)[n-1])
+		*kept = (*kept)[:n-1]
+		return list
+	}
+	if len(list) == 0 {
+		size /= 64
+	}
+	return append(list, make([]T, 0, size))
+}
+
+// grow doubles an array until it has room for n more.
+func grow[T any](a []T, n, size int) []T {
+	if len(a)+n <= cap(a) {
+		return a
+	}
+	want := cap(a)
+	for want < len(a)+n {
+		want *= 2
+	}
+	return append(make([]T, 0, min(want, size)), a...)
+}
+
+func (c *counts) endMS() int64 { return c.startMS + c.sizeMS }
+
+// at returns a pane by its number. It is valid until the next call of add.
+func (c *counts) at(i int) *pane { return &c.panes[i/panesPerArray][i%panesPerArray] }
+
+func (c *counts) user(p *pane) []byte {
+	a := c.keys[p.key/keysPerArray]
+	k := p.key % keysPerArray
+	return a[k : k+uint32(p.keyLen) : k+uint32(p.keyLen)]
+}
+
+// find returns the number of a user's pane, or -1.
+func (c *counts) find(tag uint64, user []byte) int {
+	mask := uint64(len(c.index) - 1)
+	for at := tag & mask; ; at = (at + 1) & mask {
+		e := c.index[at]
+		if e == 0 {
+			return -1
+		}
+		if e>>32 == tag {
+			i := int(uint32(e)) - 1
+			if string(c.user(c.at(i))) == string(user) {
+				return i
+			}
+		}
+	}
+}
+
+// of returns the number of a user's pane; it makes one if there is none.
+func (c *counts) of(user []byte) int {
+	t := tag(user)
+	if i := c.find(t, user); i >= 0 {
+		return i
+	}
+	if (c.n+1)*4 > len(c.index)*3 {
+		c.grow()
+	}
+	c.put(t<<32 | uint64(c.n+1))
+	return c.add(user)
+}
+
+func (c *counts) grow() {
+	old := c.index
+	c.index = make([]uint64, 2*len(old))
+	for _, e := range old {
+		if e != 0 {
+			c.put(e)
+		}
+	}
+}
+
+func (c *counts) put(e uint64) {
+	mask := uint64(len(c.index) - 1)
+	at := e >> 32 & mask
+	for c.index[at] != 0 {
+		at = (at + 1) & mask
+	}
+	c.index[at] = e
+}
+
+// add appends an empty pane.
+func (c *counts) add(user []byte) int {
+	if len(c.panes) == 0 || len(c.panes[len(c.panes)-1]) == panesPerArray {
+		c.panes = push(c.panes, &c.room.panes, panesPerArray)
+		c.room.used++
+	}
+	last := len(c.panes) - 1
+	a := grow(c.panes[last], 1, panesPerArray)
+	c.panes[last] = append(a, pane{key: c.keep(user), keyLen: uint16(len(user)), partition: -1})
+	c.n++
+	return c.n - 1
+}
+
+// keep stores a user and returns where it is.
+func (c *counts) keep(user []byte) uint32 {
+	if len(c.keys) == 0 || len(c.keys[len(c.keys)-1])+len(user) > keysPerArray {
+		c.keys = push(c.keys, &c.room.keys, keysPerArray)
+	}
+	last := len(c.keys) - 1
+	a := grow(c.keys[last], len(user), keysPerArray)
+	c.keys[last] = append(a, user...)
+	return uint32(last*keysPerArray + len(a))
+}
+
+// add counts n events whose times lie between first and last, counted from the window's start.
+func (p *pane) add(n, first, last int64) {
+	if p.count == 0 {
+		p.firstEvent, p.lastEvent = uint32(first), uint32(last)
+	} else {
+		p.firstEvent, p.lastEvent = min(p.firstEvent, uint32(first)), max(p.lastEvent, uint32(last))
+	}
+	p.count += min(n, maxNatural-p.count)
+}
+
+// witness merges r into the evidence of p.
+func (c *counts) witness(p *pane, r Range) {
+	switch p.partition {
+	case -1:
+		p.partition, p.from, p.to = r.Partition, r.First, r.Last
+		return
+	case r.Partition:
+		p.from, p.to = min(p.from, r.First), max(p.to, r.Last)
+		return
+	}
+	for i := p.more; i != 0; {
+		l := &c.more[i-1]
+		if l.Partition == r.Partition {
+			l.First, l.Last = min(l.First, r.First), max(l.Last, r.Last)
+			return
+		}
+		i = l.next
+	}
+	c.more = append(c.more, link{r, p.more})
+	p.more = uint32(len(c.more))
+}
+
+// ranges is the number of source partitions in the evidence of p.
+func (c *counts) ranges(p *pane) (n int) {
+	if p.partition >= 0 {
+		n = 1
+	}
+	for i := p.more; i != 0; i = c.more[i-1].next {
+		n++
+	}
+	return n
+}
+
+// pane returns what is known of a user for those who ask.
+func (c *counts) pane(p *pane) Pane {
+	out := Pane{StartMS: c.startMS, SizeMS: c.sizeMS, Count: p.count, FirstMS: c.startMS + int64(p.firstEvent), LastMS: c.startMS + int64(p.lastEvent)}
+	if p.partition >= 0 {
+		out.evidence = append(out.evidence, Range{p.partition, p.from, p.to})
+	}
+	for i := p.more; i != 0; i = c.more[i-1].next {
+		out.evidence = append(out.evidence, c.more[i-1].Range)
+	}
+	slices.SortFunc(out.evidence, func(a, b Range) int { return int(a.Partition) - int(b.Partition) })
+	return out
+}
