@@ -22,6 +22,7 @@ type metrics struct {
 	watermark    prometheus.Gauge
 	owned        prometheus.Gauge
 	idle         prometheus.Gauge
+	waiting      prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -40,8 +41,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Source partitions owned."}),
 		idle: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_idle_partitions",
 			Help: "Source partitions owned that are silent and do not hold windows open."}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_waiting_partitions",
+			Help: "Source partitions owned that are far ahead in event time and wait for others with a backlog."}),
 	}
-	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle)
+	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting)
 	return m
 }
 

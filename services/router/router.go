@@ -88,7 +88,10 @@ type session struct {
 	combiner *window.Combiner
 	idleness window.Idleness
 	foreign  map[int32]window.Peer // as last read
+	waiting  map[int32]bool        // partitions that are ahead, and not read
 	tally    tally
+
+	maxLeadMS int64
 
 	mu     sync.Mutex
 	failed error // why the open transaction must be aborted
@@ -110,6 +113,7 @@ func (s *session) run(ctx context.Context) error {
 	nowMS := func() int64 { return s.cfg.Now().UnixMilli() }
 	s.sources = newSources(total, nowMS)
 	s.combiner = window.NewCombiner(s.rule.SizeMS)
+	s.maxLeadMS = s.rule.SizeMS + s.rule.LatenessMS + maxLead.Milliseconds()
 	s.idleness = window.Idleness{Rule: s.rule, TimeoutMS: s.cfg.IdleTimeout.Milliseconds()}
 
 	revoked := func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.sources.revoked(m[names.Activity]) }
@@ -202,6 +206,7 @@ func (s *session) loop(ctx context.Context) error {
 
 // poll returns what has been fetched, or nothing after d.
 func (s *session) poll(ctx context.Context, d time.Duration) (kgo.Fetches, error) {
+	s.align()
 	pctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	f := s.txn.PollRecords(pctx, 20_000)

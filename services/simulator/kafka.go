@@ -58,7 +58,15 @@ type kafkaSink struct {
 }
 
 func newKafkaSink(ctx context.Context, cfg *Config, count *counters) (*kafkaSink, error) {
-	client, err := kgo.NewClient(cfg.Kafka.Options(
+	s := &kafkaSink{log: cfg.Log, key: cfg.Key, onSent: cfg.OnSent, count: count, quit: make(chan struct{})}
+	var err error
+	if s.partitions, err = s.findTopic(ctx, cfg); err != nil {
+		return nil, err
+	}
+	s.client, err = kgo.NewClient(cfg.Kafka.Options(
+		// The broker has answered, so one that drops a connection at once is not misconfigured: it restarts, behind something that
+		// takes connections all the same.
+		kgo.AlwaysRetryEOF(),
 		kgo.DefaultProduceTopic(cfg.Topic),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()), // idempotent and retried without end by default
@@ -69,11 +77,6 @@ func newKafkaSink(ctx context.Context, cfg *Config, count *counters) (*kafkaSink
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("create kafka client: %w", err)
-	}
-	s := &kafkaSink{client: client, log: cfg.Log, key: cfg.Key, onSent: cfg.OnSent, count: count, quit: make(chan struct{})}
-	if s.partitions, err = s.findTopic(ctx, cfg); err != nil {
-		client.Close()
-		return nil, err
 	}
 
 	records, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -93,9 +96,14 @@ func newKafkaSink(ctx context.Context, cfg *Config, count *counters) (*kafkaSink
 
 // findTopic returns the number of partitions of the topic. It waits for a broker as long as ctx lets it.
 func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
+	client, err := kgo.NewClient(cfg.Kafka.Options()...)
+	if err != nil {
+		return 0, fmt.Errorf("create kafka client: %w", err)
+	}
+	defer client.Close()
 	brokers := strings.Join(cfg.Kafka.Brokers, ",")
 	for {
-		n, err := s.countPartitions(ctx, cfg.Topic)
+		n, err := countPartitions(ctx, client, cfg.Topic)
 		switch {
 		case err == nil:
 			return n, nil
@@ -111,14 +119,14 @@ func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
 }
 
 // countPartitions asks once, and takes stallEvery to fail.
-func (s *kafkaSink) countPartitions(ctx context.Context, topic string) (int32, error) {
+func countPartitions(ctx context.Context, client *kgo.Client, topic string) (int32, error) {
 	attempt, cancel := context.WithTimeout(ctx, stallEvery)
 	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
 	t.Topic = kmsg.StringPtr(topic)
 	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(attempt, s.client)
+	resp, err := req.RequestWith(attempt, client)
 	if err == nil && len(resp.Topics) == 1 {
 		if err = kerr.ErrorForCode(resp.Topics[0].ErrorCode); err == nil && len(resp.Topics[0].Partitions) > 0 {
 			return int32(len(resp.Topics[0].Partitions)), nil

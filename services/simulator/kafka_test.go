@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -154,6 +155,77 @@ func TestKafkaBrokerAway(t *testing.T) {
 }
 
 // TestKafkaInterrupted: what was accepted is written.
+// TestKafkaBehindAProxy: between the simulator and a broker that restarts is something that takes connections all the same and drops
+// them, as load balancers and Docker's proxy do. What is sent meanwhile waits.
+func TestKafkaBehindAProxy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes ten seconds; -short is set")
+	}
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var mu sync.Mutex
+	var open []net.Conn
+	var until time.Time // connections are dropped
+	dropped := 0
+	brokers := broker(t, kfake.ListenFn(func(network, address string) (net.Listener, error) {
+		behind, err := net.Listen(network, address)
+		if err != nil {
+			return nil, err
+		}
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				if time.Now().Before(until) {
+					dropped++
+					conn.Close()
+				} else if to, err := net.Dial(network, behind.Addr().String()); err == nil {
+					open = append(open, conn)
+					go io.Copy(to, conn) //nolint:errcheck // it ends with the connection
+					go io.Copy(conn, to) //nolint:errcheck // likewise
+				}
+				mu.Unlock()
+			}
+		}()
+		return advertised{behind, ln.Addr()}, nil
+	}))
+	cfg := Default()
+	cfg.Speed, cfg.Rate, cfg.Events, cfg.Kafka = 0, 100, 500, kafka.Config{Brokers: brokers}
+	cfg.Key = KeyNone // all partitions wait
+	sent := 0
+	cfg.OnSent = func(Row, int32, int64) {
+		if sent++; sent == 50 {
+			mu.Lock()
+			defer mu.Unlock()
+			until = time.Now().Add(8 * time.Second)
+			for _, conn := range open {
+				conn.Close()
+			}
+		}
+	}
+	if r, err := Run(t.Context(), cfg); err != nil || r.Sent != 500 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if dropped == 0 {
+		t.Error("no connection was dropped")
+	}
+}
+
+// advertised is a listener that is reached at another address.
+type advertised struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (a advertised) Addr() net.Addr { return a.addr }
+
 func TestKafkaInterrupted(t *testing.T) {
 	brokers := broker(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -118,14 +118,14 @@ func spare[T any](kept, arrays [][]T, size, most int) [][]T {
 
 // push appends an array to a list of arrays: a spare one, or a new one. The first of a window begins small and grows, for most windows of
 // a quiet shop are small.
-func push[T any](list [][]T, kept *[][]T, size int) [][]T {
+func push[T any](list [][]T, kept *[][]T, first, size int) [][]T {
 	if n := len(*kept); n > 0 {
 		list = append(list, (*kept)[n-1])
 		*kept = (*kept)[:n-1]
 		return list
 	}
 	if len(list) == 0 {
-		size /= 64
+		size = first
 	}
 	return append(list, make([]T, 0, size))
 }
@@ -205,7 +205,7 @@ func (c *counts) put(e uint64) {
 // add appends an empty pane.
 func (c *counts) add(user []byte) int {
 	if len(c.panes) == 0 || len(c.panes[len(c.panes)-1]) == panesPerArray {
-		c.panes = push(c.panes, &c.room.panes, panesPerArray)
+		c.panes = push(c.panes, &c.room.panes, 4, panesPerArray)
 		c.room.used++
 	}
 	last := len(c.panes) - 1
@@ -218,7 +218,7 @@ func (c *counts) add(user []byte) int {
 // keep stores a user and returns where it is.
 func (c *counts) keep(user []byte) uint32 {
 	if len(c.keys) == 0 || len(c.keys[len(c.keys)-1])+len(user) > keysPerArray {
-		c.keys = push(c.keys, &c.room.keys, keysPerArray)
+		c.keys = push(c.keys, &c.room.keys, 64, keysPerArray)
 	}
 	last := len(c.keys) - 1
 	a := grow(c.keys[last], len(user), keysPerArray)
