@@ -12,10 +12,19 @@ func ConsumerBuilder() func(brokers []string, clientID string) (sarama.Consumer,
 	return func([]string, string) (sarama.Consumer, error) { return noConsumer{}, nil }
 }
 
-type noConsumer struct{ sarama.Consumer }
+// noConsumer implements sarama.Consumer. goka asks it for high-water marks, for its statistics, and closes it.
+type noConsumer struct{}
+
+var errNoChangelog = errors.New("tables are rebuilt from the input, not read from their changelog")
 
 func (noConsumer) ConsumePartition(string, int32, int64) (sarama.PartitionConsumer, error) {
-	return nil, errors.New("tables are rebuilt from the input, not read from their changelog")
+	return nil, errNoChangelog
 }
-
-func (noConsumer) Close() error { return nil }
+func (noConsumer) Topics() ([]string, error)                  { return nil, errNoChangelog }
+func (noConsumer) Partitions(string) ([]int32, error)         { return nil, errNoChangelog }
+func (noConsumer) HighWaterMarks() map[string]map[int32]int64 { return nil }
+func (noConsumer) Pause(map[string][]int32)                   {}
+func (noConsumer) Resume(map[string][]int32)                  {}
+func (noConsumer) PauseAll()                                  {}
+func (noConsumer) ResumeAll()                                 {}
+func (noConsumer) Close() error                               { return nil }

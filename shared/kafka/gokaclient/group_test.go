@@ -332,3 +332,20 @@ func TestProducer(t *testing.T) {
 	}
 	var _ goka.TopicManager = tm
 }
+
+// TestConsumerIsAsked: goka asks for high-water marks every few seconds, when most tests are over.
+func TestConsumerIsAsked(t *testing.T) {
+	c, err := ConsumerBuilder()(nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if marks := c.HighWaterMarks(); len(marks) != 0 {
+		t.Errorf("%v", marks)
+	}
+	if _, err := c.ConsumePartition("table", 0, 0); err == nil {
+		t.Error("a changelog can be read")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
