@@ -14,9 +14,9 @@ GOLANGCI_VERSION := v2.15.0
 help: ## Show this help
 	@echo "Usage: make <target>"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "Variables: PKG=./... (test, test-race, lint, bench-micro), FUZZTIME=60s (for each fuzz target)"
+	@echo "Variables: PKG=./... (test, test-race, lint, bench-micro, bench-compare), FUZZTIME=60s (for each fuzz target)"
 	@echo "Tests:     SPATE_TEST_SHARED=DIR    reference data (default ../shared)"
 	@echo "           SPATE_TEST_BROKERS=...   a real Kafka, host:port[,host:port...]"
 	@echo "           SPATE_TEST_DATABASE_URL=.. a PostgreSQL to make databases in (default: one of its own)"
@@ -58,9 +58,36 @@ fuzz: ## Fuzz every decoder, FUZZTIME each
 		$(GO) test "$$dir" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME); \
 	done
 
+ROUNDS   ?= 3
+# All but soak if empty; `make bench ARGS=-h` lists them.
+SECTIONS ?=
+
+.PHONY: bench
+bench: ## Measure on a real Kafka, beside Flink SQL (SECTIONS="throughput latency" ROUNDS=1 ARGS=-flink=false)
+	$(GO) build -o dist/bench ./tests/bench
+	./dist/bench -rounds $(ROUNDS) $(ARGS) $(SECTIONS)
+
+# Which benchmarks, as `go test -bench` has it, and how often each.
+BENCH ?= .
+COUNT ?= 1
+
 .PHONY: bench-micro
-bench-micro: ## Run the benchmarks of the packages
-	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
+bench-micro: ## Run the benchmarks of the packages (BENCH=Apply COUNT=6)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
+
+OLD       ?= HEAD
+BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+
+# Old and new take turns, so that a busy minute is not all one's own. Fewer than 6 times say nothing, so 1 is 6.
+.PHONY: bench-compare
+bench-compare: ## Compare them with those of another commit, by benchstat (OLD=HEAD~1 COUNT=6 PKG=./shared/window)
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; trap 'exit 1' INT TERM; \
+	mkdir "$$dir/code"; git archive --format=tar $(OLD) | tar -x -C "$$dir/code"; \
+	bench() { $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG); }; \
+	for i in $$(seq $(if $(filter 1,$(COUNT)),6,$(COUNT))); do \
+		echo "round $$i" >&2; (cd "$$dir/code" && bench) >>"$$dir/old"; bench >>"$$dir/new"; \
+	done; \
+	$(GO) run $(BENCHSTAT) "$(OLD)=$$dir/old" "this=$$dir/new"
 
 .PHONY: demo
 demo: ## Show it: traffic with attackers, alerts as they come, and how right they were

@@ -90,6 +90,7 @@ type session struct {
 	foreign  map[int32]window.Peer // as last read
 	waiting  map[int32]bool        // partitions that are ahead, and not read
 	tally    tally
+	trouble  error // why the last transaction was aborted, until one is committed
 
 	maxLeadMS int64
 
@@ -315,6 +316,7 @@ func (s *session) commit(ctx context.Context) (bool, error) {
 	if err := s.abortCause(); err != nil {
 		s.cfg.Log.Warn("transaction aborted, its events are read again", "error", err)
 		try = kgo.TryAbort
+		s.trouble = err
 	}
 	ok, err := s.txn.End(kgo.PreTxnCommitFnContext(ctx, commitContext(names.Activity, parts, owned)), try)
 	defer s.tally.reset()
@@ -332,6 +334,7 @@ func (s *session) commit(ctx context.Context) (bool, error) {
 		src.committed, src.settled = src.now, src.position
 	}
 	s.metrics.committed(&s.tally, s.cfg.Counts)
+	s.trouble = nil
 	return true, nil
 }
 
@@ -375,7 +378,11 @@ func (s *session) gauges() {
 	if low != window.NoTime && low != window.EndOfTime {
 		s.metrics.watermark.Set(float64(low) / 1000)
 	}
-	if len(parts) > 0 {
+	switch {
+	case len(parts) == 0: // it has said why, or waits for the group
+	case s.trouble != nil && lag > 0:
+		s.cfg.Status.NotReady("transactions are aborted, their events wait: " + s.trouble.Error())
+	default:
 		s.cfg.Status.Ready()
 	}
 }

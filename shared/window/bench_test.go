@@ -22,9 +22,9 @@ func users(n int) [][]byte {
 	return out
 }
 
-// BenchmarkCombine is per event: 100,000 events, then a flush to four partitions.
+// BenchmarkCombine is per event: 100,000 events, then a flush to four partitions. Of 1,000,000 users nobody comes twice before it.
 func BenchmarkCombine(b *testing.B) {
-	for _, n := range []int{1, 1_000, 100_000} {
+	for _, n := range []int{1, 1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("users=%d", n), func(b *testing.B) {
 			c, us := NewCombiner(10_000), users(n)
 			b.ReportAllocs()
@@ -38,35 +38,114 @@ func BenchmarkCombine(b *testing.B) {
 	}
 }
 
-// BenchmarkApply is per delta: batches of 1,000 users, a new window every 100 batches, the old ones closed and forgotten.
-func BenchmarkApply(b *testing.B) {
+// BenchmarkFlush is per batch of 1,000 users, without the adding up.
+func BenchmarkFlush(b *testing.B) {
 	const n = 1_000
-	us := users(n)
-	c := NewCombiner(10_000)
-	batch := func(window int64) (out []byte) {
+	c, us := NewCombiner(10_000), users(n)
+	size := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
 		for i, u := range us {
-			c.Add(u, window*10_000, window*10_000+int64(i), 0, int64(i))
+			c.Add(u, 0, int64(i), int32(i%4), int64(i))
 		}
-		c.Flush(1, func([]byte) int32 { return 0 }, 1, []Mark{{0, window*10_000 - 10_001}}, func(_ int32, v []byte) { out = slices.Clone(v) })
+		b.StartTimer()
+		c.Flush(1, func([]byte) int32 { return 0 }, 4, []Mark{{0, 1}, {1, 2}, {2, 3}, {3, 4}}, func(_ int32, v []byte) { size = len(v) })
+	}
+	b.SetBytes(int64(size))
+	b.ReportMetric(float64(size)/n, "B/delta")
+}
+
+// BenchmarkApply is per delta: batches of 1,000 users, who come again and again in a window and then in the next; the old ones are closed
+// and forgotten. 1,000 users come 100 times in a window, as the hottest do; 1,000,000 twice, so that half of the deltas are of new ones.
+func BenchmarkApply(b *testing.B) {
+	for _, bench := range []struct{ users, times int }{{1_000, 100}, {1_000_000, 2}} {
+		b.Run(fmt.Sprintf("users=%d", bench.users), func(b *testing.B) { benchmarkApply(b, bench.users, bench.times) })
+	}
+}
+
+func benchmarkApply(b *testing.B, n, times int) {
+	const size = 1_000 // users of a batch
+	us, c := users(n), NewCombiner(10_000)
+	batches := func(window int64) (out [][]byte) {
+		for from := 0; from < n; from += size {
+			for i, u := range us[from : from+size] {
+				c.Add(u, window*10_000, window*10_000+int64(i), 0, int64(i))
+			}
+			c.Flush(1, func([]byte) int32 { return 0 }, 1, []Mark{{0, window*10_000 - 10_001}}, func(_ int32, v []byte) { out = append(out, slices.Clone(v)) })
+		}
 		return out
 	}
-	table := NewTable(1 << 40)
+	table, perWindow := NewTable(1<<40), int64(n/size*times)
 	var out []Verdict
-	var cur []byte
+	var cur [][]byte
 	b.ReportAllocs()
 	b.ResetTimer()
-	for i := range int64(b.N/n + 1) {
-		if i%100 == 0 {
+	for i := range int64(b.N/size + 1) {
+		if i%perWindow == 0 {
 			b.StopTimer()
-			cur = batch(i / 100)
+			cur = batches(i / perWindow)
 			b.StartTimer()
 		}
 		var err error
-		if out, err = table.Apply(i, cur, out[:0]); err != nil {
+		if out, err = table.Apply(i, cur[i%int64(len(cur))], out[:0]); err != nil {
 			b.Fatal(err)
 		}
 		if i%20 == 19 {
 			table.Committed(table.Position(i + 1))
+		}
+	}
+}
+
+func position(sources int) Position {
+	p := Position{Replay: 1_000_000, Next: 1_000_120}
+	for i := range int64(sources) {
+		p.Watermarks = append(p.Watermarks, 1_572_566_400_000+i*37)
+	}
+	return p
+}
+
+// BenchmarkPositionEncode and BenchmarkPositionDecode are per position, of which there is one for each partition and commit.
+func BenchmarkPositionEncode(b *testing.B) {
+	for _, n := range []int{4, 900} {
+		b.Run(fmt.Sprintf("sources=%d", n), func(b *testing.B) {
+			p := position(n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := p.Metadata(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkPositionDecode(b *testing.B) {
+	for _, n := range []int{4, 900} {
+		b.Run(fmt.Sprintf("sources=%d", n), func(b *testing.B) {
+			p := position(n)
+			m, err := p.Metadata()
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(len(m)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := ParsePosition(p.Replay, m); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSource is per source partition of a transaction: its state to the offset's metadata and back.
+func BenchmarkSource(b *testing.B) {
+	s := Source{MaxTS: 1_572_566_400_000, Floor: 1_572_566_390_000}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseSource(s.Metadata()); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

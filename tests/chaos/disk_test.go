@@ -1,0 +1,29 @@
+package chaos
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+func TestDisk(t *testing.T) {
+	d := newDisk(t, 1<<20)
+	if !d.small {
+		t.Skip("mounting a file system is not allowed")
+	}
+	file := filepath.Join(d.Dir, "file")
+	if err := d.Fill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("x"), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a write to a full disk: %v", err)
+	}
+	if err := d.Free(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Error(err)
+	}
+}
