@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"net/http"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -74,6 +75,84 @@ func TestUpLosesNothing(t *testing.T) {
 	up.Signal(syscall.SIGINT)
 	if err := up.Wait(10 * time.Second); err != nil {
 		t.Errorf("Ctrl-C: %v", err)
+	}
+}
+
+// TestUpOnFullDisk: when the disk of the state directory is full, nothing is taken that cannot be kept; /readyz says that events wait; and
+// when there is room again, everything goes on by itself. What was acknowledged is there after a restart, too.
+func TestUpOnFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute; -short is set")
+	}
+	t.Parallel()
+	disk := harness.NewDisk(t, 96<<20)
+	if !disk.Small {
+		harness.Missing(t, "a small disk cannot be mounted")
+	}
+	state, addr := filepath.Join(disk.Dir, "state"), harness.FreePort(t)
+	env := []string{"SPATE_BROKERS=", "SPATE_LATENESS=2s", "SPATE_IDLE_TIMEOUT=2s"}
+	names := kafka.NamesFor(kafka.DefaultTopic)
+	up := harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr).Start()
+	cl := harness.Connect(t, addr)
+	harness.Eventually(t, 20*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, names.Activity) })
+	send := func(seed string, d time.Duration) *harness.Process {
+		return harness.Spate(t, "traffic-"+seed, []string{"SPATE_BROKERS=" + addr}, "simulate", "--time", "now", "--seed", seed, "--event-rate", "2000", "--users", "40000",
+			"--duration", d.String(), "--quiet").Start()
+	}
+	full := send("1", 30*time.Second)
+	harness.Eventually(t, 20*time.Second, "events are counted", func() bool {
+		_, page := up.Get("/metrics")
+		return strings.Contains(page, `spate_detector_batches_total{outcome="applied"}`) && strings.Contains(page, `spate_router_events_total{fate="counted"`)
+	})
+	if err := disk.Fill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := full.Wait(20 * time.Second); err == nil {
+		t.Error("the broker took everything, without room for it")
+	}
+	harness.Eventually(t, 20*time.Second, "/readyz says that events wait, or nothing waits", func() bool {
+		code, page := up.Get("/readyz")
+		_, figures := up.Get("/metrics")
+		return code == http.StatusServiceUnavailable && strings.Contains(page, "transactions are aborted") || strings.Contains(figures, "spate_router_lag_events 0\n")
+	})
+	if err := disk.Free(); err != nil {
+		t.Fatal(err)
+	}
+	if err := send("2", 4*time.Second).Wait(30 * time.Second); err != nil {
+		t.Fatalf("with room again: %v", err)
+	}
+	check := func(when string) int {
+		t.Helper()
+		ref := harness.Reference(t, addr, names.Activity, verifier.Rule{Window: 10 * time.Second, Lateness: 2 * time.Second, Threshold: 5})
+		want := ref.Result()
+		st, err := sqlite.Open(t.Context(), filepath.Join(state, "spate.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		harness.Eventually(t, 40*time.Second, when+": all windows are closed", func() bool {
+			n, err := st.Count(t.Context())
+			return err == nil && n.Opened == 0 && n.Closed == int64(len(want))
+		})
+		var got []alert.Record
+		for a, err := range st.Alerts(t.Context(), store.Filter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, a.Record)
+		}
+		if d := verifier.Compare(want, got); !d.Exact() || len(want) == 0 {
+			t.Errorf("%s: %d alerts, %+v", when, len(want), d)
+		}
+		harness.CheckLog(t, addr, names, ref)
+		return len(want)
+	}
+	before := check("with room again")
+	up.Kill()
+	up.Start()
+	harness.Eventually(t, 20*time.Second, "the broker is back", func() bool { return harness.TopicExists(t, cl, names.Activity) })
+	if after := check("after a restart"); after != before {
+		t.Errorf("%d alerts before the restart, %d after it", before, after)
 	}
 }
 

@@ -4,6 +4,5 @@
 //	plan.go     what happens when: a function of the seed
 //	world.go    the processes, the broker, the load, and how an action is carried out
 //	proxy.go    all connections to the broker, which can be cut and held up
-//	disk.go     the disk of the alerters' database, which can be full
 //	check.go    the invariants
 package chaos

@@ -41,7 +41,7 @@ type world struct {
 
 	proxy    *proxy
 	broker   harness.Broker
-	disk     *disk
+	disk     *harness.Disk
 	database string
 	names    kafka.Names
 	client   *kgo.Client
@@ -96,7 +96,7 @@ func newWorld(t *testing.T, s setup) *world {
 	w.proxy.Forward(w.broker.Addr)
 	w.broker.Up()
 	t.Cleanup(w.broker.Down)
-	w.disk = newDisk(t, 64<<20+int64(s.Load.Minutes()*16)<<20)
+	w.disk = harness.NewDisk(t, 64<<20+int64(s.Load.Minutes()*16)<<20)
 	w.database = filepath.Join(w.disk.Dir, "alerts.db")
 
 	env := []string{

@@ -191,7 +191,7 @@ func (p *Process) ProcessorTime() time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs Go
 }
 
-var address = regexp.MustCompile(`/readyz","service":"[a-z]+","address":"([^"]+)"`)
+var address = regexp.MustCompile(`(?:/readyz","service":"[a-z]+","address":"|http://)([^" ]+)(?:"| has /metrics)`) // of a service, or of up
 
 // Get asks the process's server for operators: /metrics, /healthz, /readyz.
 func (p *Process) Get(page string) (int, string) {

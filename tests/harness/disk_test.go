@@ -1,4 +1,4 @@
-package chaos
+package harness
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 )
 
 func TestDisk(t *testing.T) {
-	d := newDisk(t, 1<<20)
-	if !d.small {
+	d := NewDisk(t, 1<<20)
+	if !d.Small {
 		t.Skip("mounting a file system is not allowed")
 	}
 	file := filepath.Join(d.Dir, "file")

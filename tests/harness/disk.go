@@ -1,4 +1,4 @@
-package chaos
+package harness
 
 import (
 	"errors"
@@ -11,21 +11,21 @@ import (
 	"testing"
 )
 
-// disk is a small file system. It is one in memory of its own where mounting is allowed; elsewhere it is a folder that cannot be full.
-type disk struct {
+// Disk is a small file system. It is one in memory of its own where mounting is allowed; elsewhere it is a folder that cannot be full.
+type Disk struct {
 	Dir   string
-	small bool
+	Small bool // it can be full
 }
 
-// newDisk mounts a disk of some bytes until the test ends. Processes that use it must be started after it.
-func newDisk(t *testing.T, size int64) *disk {
+// NewDisk mounts a disk of some bytes until the test ends. Processes that use it must be started after it.
+func NewDisk(t *testing.T, size int64) *Disk {
 	t.Helper()
-	d := &disk{Dir: t.TempDir()}
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", size), "spate-chaos", d.Dir).CombinedOutput(); err != nil {
+	d := &Disk{Dir: t.TempDir()}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", size), "spate-test", d.Dir).CombinedOutput(); err != nil {
 		t.Logf("the disk will not be full: mounting one needs more rights: %v: %s", err, out)
 		return d
 	}
-	d.small = true
+	d.Small = true
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", d.Dir).CombinedOutput(); err != nil {
 			t.Errorf("unmount %s: %v: %s", d.Dir, err, out)
@@ -34,11 +34,11 @@ func newDisk(t *testing.T, size int64) *disk {
 	return d
 }
 
-func (d *disk) ballast() string { return filepath.Join(d.Dir, "ballast") }
+func (d *Disk) ballast() string { return filepath.Join(d.Dir, "ballast") }
 
 // Fill leaves no byte free.
-func (d *disk) Fill() error {
-	if !d.small {
+func (d *Disk) Fill() error {
+	if !d.Small {
 		return nil
 	}
 	f, err := os.Create(d.ballast())
@@ -53,7 +53,7 @@ func (d *disk) Fill() error {
 }
 
 // Free takes what Fill wrote away.
-func (d *disk) Free() error {
+func (d *Disk) Free() error {
 	if err := os.Remove(d.ballast()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("free the disk: %w", err)
 	}
