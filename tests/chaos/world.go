@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ type world struct {
 	client   *kgo.Client
 	store    *sqlite.Store // opened after the faults
 	load     *harness.Process
+	hushed   atomic.Bool // nothing is sent
 
 	victims map[string]*victim
 
@@ -229,7 +231,14 @@ func (w *world) do(v *victim, a action) {
 		<-time.After(a.For)
 		w.start(v)
 		done("is started again")
-	case freeze, hush:
+	case hush:
+		w.hushed.Store(true)
+		v.process.Signal(syscall.SIGSTOP)
+		<-time.After(a.For)
+		v.process.Signal(syscall.SIGCONT)
+		w.hushed.Store(false)
+		done("goes on")
+	case freeze:
 		v.process.Signal(syscall.SIGSTOP)
 		<-time.After(a.For)
 		v.process.Signal(syscall.SIGCONT)
@@ -291,6 +300,9 @@ func (w *world) sendMalformed(ctx context.Context) {
 	defer tick.Stop()
 	for i := 0; ctx.Err() == nil; i++ {
 		<-tick.C
+		if w.hushed.Load() {
+			continue
+		}
 		r := &kgo.Record{Topic: w.names.Activity, Partition: int32(i % partitions), Value: []byte(malformed[i%len(malformed)])}
 		w.client.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
 			if err != nil {
