@@ -51,8 +51,9 @@ type Config struct {
 	// Brokers are those of a Kafka to use; empty starts the embedded one, which listens on Listen.
 	Brokers []string
 	Listen  string
-	// HTTP is where the pages for operators are.
+	// HTTP is where the pages for operators are; with Profile, those of the runtime's profiles are among them.
 	HTTP       string
+	Profile    bool
 	Partitions int32
 	Topic      string
 	// Print, if set, is told of each alert that is new or has moved on, when it is stored.
@@ -112,6 +113,9 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	}
 	if s.server, err = ops.Listen(cfg.HTTP); err != nil {
 		return nil, err
+	}
+	if cfg.Profile {
+		s.server.Profile()
 	}
 	if err := s.openStore(ctx); err != nil {
 		return nil, err

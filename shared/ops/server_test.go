@@ -123,3 +123,33 @@ func TestLogger(t *testing.T) {
 		t.Errorf("%s: %v", b.String(), err)
 	}
 }
+
+// TestProfile: the profiles are there if asked for, and never the command line, which may hold secrets.
+func TestProfile(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		s, err := ops.Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asked {
+			s.Profile()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		for page, want := range map[string]bool{"heap": asked, "goroutine": asked, "profile?seconds=1": asked, "cmdline": false, "": false} {
+			resp, err := http.Get("http://" + s.Addr() + "/debug/pprof/" + page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if got := resp.StatusCode == http.StatusOK; got != want {
+				t.Errorf("asked for %v, %q: %s", asked, page, resp.Status)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
