@@ -48,8 +48,19 @@ func TestUpLosesNothing(t *testing.T) {
 	if err := traffic.Wait(60 * time.Second); err != nil {
 		t.Fatal(err)
 	}
-	rule := verifier.Rule{Window: 10 * time.Second, Lateness: 2 * time.Second, Threshold: 5}
-	ref := harness.Reference(t, addr, names.Activity, rule)
+	checkUp(t, addr, state)
+	up.Signal(syscall.SIGINT)
+	if err := up.Wait(10 * time.Second); err != nil {
+		t.Errorf("Ctrl-C: %v", err)
+	}
+}
+
+// checkUp waits until every window is closed, holds what is stored and what is in the log against the events, and returns the number of
+// alerts. The lateness is 2 s.
+func checkUp(t *testing.T, addr, state string) int {
+	t.Helper()
+	names := kafka.NamesFor(kafka.DefaultTopic)
+	ref := harness.Reference(t, addr, names.Activity, verifier.Rule{Window: 10 * time.Second, Lateness: 2 * time.Second, Threshold: 5})
 	want := ref.Result()
 	st, err := sqlite.Open(t.Context(), filepath.Join(state, "spate.db"))
 	if err != nil {
@@ -68,14 +79,11 @@ func TestUpLosesNothing(t *testing.T) {
 		got = append(got, a.Record)
 	}
 	if d := verifier.Compare(want, got); !d.Exact() || len(want) == 0 {
-		t.Errorf("%+v", d)
+		t.Errorf("%d alerts, %+v", len(want), d)
 	}
 	harness.CheckLog(t, addr, names, ref)
 	harness.CheckAlertTopic(t, addr, names, len(want))
-	up.Signal(syscall.SIGINT)
-	if err := up.Wait(10 * time.Second); err != nil {
-		t.Errorf("Ctrl-C: %v", err)
-	}
+	return len(want)
 }
 
 // TestUpOnFullDisk: when the disk of the state directory is full, nothing is taken that cannot be kept; /readyz says that events wait; and
@@ -121,37 +129,11 @@ func TestUpOnFullDisk(t *testing.T) {
 	if err := send("2", 4*time.Second).Wait(30 * time.Second); err != nil {
 		t.Fatalf("with room again: %v", err)
 	}
-	check := func(when string) int {
-		t.Helper()
-		ref := harness.Reference(t, addr, names.Activity, verifier.Rule{Window: 10 * time.Second, Lateness: 2 * time.Second, Threshold: 5})
-		want := ref.Result()
-		st, err := sqlite.Open(t.Context(), filepath.Join(state, "spate.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer st.Close()
-		harness.Eventually(t, 40*time.Second, when+": all windows are closed", func() bool {
-			n, err := st.Count(t.Context())
-			return err == nil && n.Opened == 0 && n.Closed == int64(len(want))
-		})
-		var got []alert.Record
-		for a, err := range st.Alerts(t.Context(), store.Filter{}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, a.Record)
-		}
-		if d := verifier.Compare(want, got); !d.Exact() || len(want) == 0 {
-			t.Errorf("%s: %d alerts, %+v", when, len(want), d)
-		}
-		harness.CheckLog(t, addr, names, ref)
-		return len(want)
-	}
-	before := check("with room again")
+	before := checkUp(t, addr, state)
 	up.Kill()
 	up.Start()
 	harness.Eventually(t, 20*time.Second, "the broker is back", func() bool { return harness.TopicExists(t, cl, names.Activity) })
-	if after := check("after a restart"); after != before {
+	if after := checkUp(t, addr, state); after != before {
 		t.Errorf("%d alerts before the restart, %d after it", before, after)
 	}
 }

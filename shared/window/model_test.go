@@ -164,6 +164,17 @@ type outcome struct {
 	closed map[windowKey][]Verdict
 }
 
+func (o outcome) add(vs []Verdict) {
+	for _, v := range vs {
+		k := windowKey{v.User, v.Pane.StartMS}
+		if v.Final {
+			o.closed[k] = append(o.closed[k], v)
+		} else {
+			o.opened[k] = append(o.opened[k], v)
+		}
+	}
+}
+
 // detect reads one partition of the keyed log, and loses it at random: it crashes, or another owner has it for a while, or none. What it
 // handed over below the committed Next must be complete; what it handed over above may come again.
 func (t *trial) detect(log keyedLog, out outcome) error {
@@ -197,14 +208,7 @@ func (t *trial) detect(log keyedLog, out outcome) error {
 			if err != nil {
 				return err
 			}
-			for _, v := range vs {
-				k := windowKey{v.User, v.Pane.StartMS}
-				if v.Final {
-					out.closed[k] = append(out.closed[k], v)
-				} else {
-					out.opened[k] = append(out.opened[k], v)
-				}
-			}
+			out.add(vs)
 			applied++
 			switch r.IntN(8) {
 			case 0: // commit a prefix of what was applied: later acknowledgements are on their way
@@ -253,14 +257,7 @@ func (t *trial) detect(log keyedLog, out outcome) error {
 				if err != nil {
 					return err
 				}
-				for _, v := range vs {
-					k := windowKey{v.User, v.Pane.StartMS}
-					if v.Final {
-						out.closed[k] = append(out.closed[k], v)
-					} else {
-						out.opened[k] = append(out.opened[k], v)
-					}
-				}
+				out.add(vs)
 				committed = other.Position(next + 1)
 				other.Committed(committed)
 			}
