@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -99,15 +101,20 @@ func OwnKafka(t *testing.T, properties ...string) Broker {
 	return Broker{Addr: addr, Up: func() { script(append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties...)...) }, Down: func() { script(down, dir, "-9") }}
 }
 
-// FreePort returns an address of this machine that nobody listened at a moment ago.
+// FreePort returns an address of this machine that nobody listened at a moment ago. It is below the ports that systems give to clients, so
+// that none of their connections takes it before a broker has started, which can be seconds.
 func FreePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if err != nil {
+			continue // somebody has it
+		}
+		defer ln.Close()
+		return ln.Addr().String()
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no free port between 20000 and 32000")
+	return ""
 }
 
 // PortOf returns the port of an address.
