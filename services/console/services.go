@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"runtime/debug"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,8 +16,15 @@ import (
 	"spate/shared/ops"
 )
 
+// gcPercent is half of Go's default. Most of what services hold are arrays without pointers, through which a collection need not look, so
+// twice as many cost little, and a third of the memory is saved.
+const gcPercent = 50
+
 // serve runs a service beside the server that tells of it.
 func serve(e *env, server *ops.Server, log *slog.Logger, service func(context.Context) error) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	log.Info("serving /metrics, /healthz, /readyz", "address", server.Addr())
 	ctx, cancel := context.WithCancel(e.ctx)
 	defer cancel()

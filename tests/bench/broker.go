@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -172,17 +173,20 @@ func (b *bench) startKafka(ctx context.Context) error {
 	return nil
 }
 
-// freePorts returns ports of this machine that nobody listened at a moment ago.
+// freePorts returns ports of this machine that nobody listened at a moment ago. They are below those that systems give to clients, so that
+// none of their connections takes one before the broker has started.
 func freePorts(n int) (ports []int, err error) {
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			continue // somebody has it
 		}
 		defer ln.Close()
-		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+		if ports = append(ports, ln.Addr().(*net.TCPAddr).Port); len(ports) == n {
+			return ports, nil
+		}
 	}
-	return ports, nil
+	return nil, errors.New("no free port between 20000 and 32000")
 }
 
 // close ends and removes what the run has started and made. Whoever starts a process stops it; what an error left over ends here.

@@ -235,7 +235,7 @@ func (b *bench) flinkSQL(ctx context.Context, load *backlog) (run, error) {
 		return r, err
 	}
 	defer c.close()
-	p, err := b.start(ctx, "flink", []string{"FLINK_HEAP=-Xms2g -Xmx4g"}, filepath.Join(scripts, "run-sql"), filepath.Join(scripts, "burst.sql"),
+	p, err := b.start(ctx, "flink", []string{"FLINK_HEAP=-Xms2g -Xmx4g -Djava.io.tmpdir=" + b.tmp}, filepath.Join(scripts, "run-sql"), filepath.Join(scripts, "burst.sql"),
 		"in="+load.topic, "out="+out, "brokers="+strings.Join(b.kafka.Brokers, ","), "parallelism.default="+strconv.Itoa(2), "source=", "sink=")
 	if err != nil {
 		return r, err

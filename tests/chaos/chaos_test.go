@@ -43,10 +43,12 @@ func TestChaos(t *testing.T) {
 			for i := range *seeds {
 				t.Run(fmt.Sprint("seed=", first+uint64(i)), func(t *testing.T) {
 					s := setup{Broker: b, Seed: first + uint64(i), Load: *duration, Rate: 5000, Mix: everything(restOn(b)), Program: program, Fault: *fault, Patience: time.Minute}
-					for _, v := range play(t, s).wrong {
+					w := play(t, s)
+					for _, v := range w.wrong {
 						t.Error(v)
 					}
 					if t.Failed() {
+						w.keep()
 						t.Logf("again: make chaos BROKER=%s SEED=%d DURATION=%v", b, s.Seed, s.Load)
 					}
 				})

@@ -3,8 +3,10 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -342,6 +344,7 @@ func (w *world) settle(what string, done func(progress) bool) {
 			was, moved = now, time.Now()
 		case time.Since(moved) > w.setup.Patience:
 			w.stuck = w.stuck || err != nil || was.routers > 0 || was.detectors > 0 || was.alerters > 0 || was.open
+			w.logTransactions()
 			w.violate("nothing has moved for %v, and it does not hold that %s: %v (%v)", w.setup.Patience, what, was, err)
 			return
 		}
@@ -400,6 +403,53 @@ func (w *world) progress() (p progress, err error) {
 		return p, fmt.Errorf("count what is stored: %w", err)
 	}
 	return p, nil
+}
+
+// logTransactions tells what holds readers back.
+func (w *world) logTransactions() {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	defer cancel()
+	adm := kadm.NewClient(w.client)
+	transactions, err := adm.DescribeTransactions(ctx)
+	if err != nil {
+		w.t.Logf("transactions: %v", err)
+	}
+	for _, x := range transactions.Sorted() {
+		w.t.Logf("transaction %s: %s, producer %d epoch %d, since %v, open in %v", x.TxnID, x.State, x.ProducerID, x.ProducerEpoch, time.UnixMilli(x.StartTimestamp).UTC(), x.Topics)
+	}
+	topics, err := adm.DescribeProducers(ctx, kadm.TopicsSet{w.names.Keyed: nil, w.names.Late: nil, w.names.DLQ: nil, "__consumer_offsets": nil})
+	if err != nil {
+		w.t.Logf("producers: %v", err)
+	}
+	for _, topic := range topics {
+		for _, p := range topic.Partitions {
+			for _, x := range p.ActiveProducers {
+				if x.CurrentTxnStartOffset >= 0 {
+					w.t.Logf("%s/%d is open from %d: producer %d epoch %d", x.Topic, x.Partition, x.CurrentTxnStartOffset, x.ProducerID, x.ProducerEpoch)
+				}
+			}
+		}
+	}
+}
+
+// keep keeps what the processes and the broker said.
+func (w *world) keep() {
+	dir, err := os.MkdirTemp("", fmt.Sprintf("spate-chaos-%s-%d-", w.setup.Broker, w.setup.Seed))
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	for _, v := range w.victims {
+		if v.process != nil {
+			err = errors.Join(err, os.WriteFile(filepath.Join(dir, v.process.Name+".log"), v.process.Output(), 0o600))
+		}
+	}
+	logs, _ := filepath.Glob(filepath.Join(w.broker.Dir, "broker.log*")) // the pattern is well formed
+	for _, log := range logs {
+		said, rerr := os.ReadFile(log)
+		err = errors.Join(err, rerr, os.WriteFile(filepath.Join(dir, filepath.Base(log)), said, 0o600))
+	}
+	w.t.Logf("all logs are kept in %s (%v)", dir, err)
 }
 
 // end ends everything as an operator does.

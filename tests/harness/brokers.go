@@ -47,6 +47,7 @@ func onEach(t *testing.T, together bool, test func(t *testing.T, brokers string)
 // Broker is one that a test starts and ends as it likes. It is down at first, and keeps its data when it goes down.
 type Broker struct {
 	Addr string
+	Dir  string // of its data; a real Kafka has its log there, broker.log
 	Up   func()
 	Down func() // as a crash, for a real Kafka
 }
@@ -69,7 +70,7 @@ func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 	t.Helper()
 	addr, dir := FreePort(t), t.TempDir()
 	var c *kfake.Cluster
-	return Broker{Addr: addr, Up: func() {
+	return Broker{Addr: addr, Dir: dir, Up: func() {
 		var err error
 		if c, err = kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)}, opts...)...); err != nil {
 			t.Fatal(err)
@@ -98,7 +99,7 @@ func OwnKafka(t *testing.T, properties ...string) Broker {
 		}
 	}
 	t.Cleanup(func() { script(down, dir) })
-	return Broker{Addr: addr, Up: func() { script(append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties...)...) }, Down: func() { script(down, dir, "-9") }}
+	return Broker{Addr: addr, Dir: dir, Up: func() { script(append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties...)...) }, Down: func() { script(down, dir, "-9") }}
 }
 
 // FreePort returns an address of this machine that nobody listened at a moment ago. It is below the ports that systems give to clients, so
