@@ -17,7 +17,7 @@ import (
 )
 
 // gcPercent is half of Go's default. Most of what services hold are arrays without pointers, through which a collection need not look, so
-// twice as many cost little, and a third of the memory is saved.
+// twice as many cost little, and a quarter of the memory is saved.
 const gcPercent = 50
 
 // serve runs a service beside the server that tells of it.
