@@ -70,9 +70,7 @@ func (b *bench) send(ctx context.Context, t traffic, sent *atomic.Int64) (int64,
 			failed.CompareAndSwap(nil, &err)
 		}
 	}
-	// What was begun is sent, whatever ends the traffic.
-	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
-	defer cancel()
+	through := context.WithoutCancel(ctx) // what was begun is sent, whatever ends the traffic
 	body, began := newBody(), time.Now()
 	var i int64
 	for ctx.Err() == nil && failed.Load() == nil && (t.until == 0 || i < t.until) {
@@ -90,12 +88,14 @@ func (b *bench) send(ctx context.Context, t traffic, sent *atomic.Int64) (int64,
 		for ; i < due; i++ {
 			user, ts := t.pick(i, now.UnixMilli())
 			key, value := body.event(user, ts)
-			cl.Produce(flush, &kgo.Record{Key: key, Value: value}, promise)
+			cl.Produce(through, &kgo.Record{Key: key, Value: value}, promise)
 		}
 		if sent != nil {
 			sent.Store(i)
 		}
 	}
+	flush, cancel := context.WithTimeout(through, 5*time.Minute)
+	defer cancel()
 	if err := cl.Flush(flush); err != nil {
 		return i, fmt.Errorf("send: %w", err)
 	}
