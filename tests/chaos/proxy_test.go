@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"spate/tests/harness"
 )
 
 // TestProxy: what goes through it arrives, and what is cut or held up does not.
@@ -58,7 +60,7 @@ func TestProxy(t *testing.T) {
 	}
 	pid := os.Getpid()
 	if _, err := portsOf(pid); err != nil {
-		t.Skipf("processes' connections are found in /proc: %v", err)
+		harness.Missing(t, "processes' connections are found in /proc: %v", err)
 	}
 
 	n, release, err := p.Hold(pid, true)
