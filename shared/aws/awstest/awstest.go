@@ -1,0 +1,189 @@
+// Package awstest starts stand-ins of AWS for tests: kinesalite for Kinesis, dynalite for DynamoDB, moto for S3, SNS, SQS and
+// CloudFormation. Each is started once for a test process, when it is first asked for, and ends with that process, however that ends.
+//
+// tests/emulators pins them. kinesalite and dynalite are looked for in its node_modules, or in the folder that SPATE_TEST_EMULATORS
+// names; moto in the Python that SPATE_TEST_PYTHON names, or python3. Without them a test is skipped, or fails if REQUIRE_INTEGRATION=1.
+package awstest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+)
+
+// startTimeout is how long a stand-in may take to answer.
+const startTimeout = 60 * time.Second
+
+// server is a stand-in, once it is started.
+type server struct {
+	command func(root string, port int) (*exec.Cmd, error)
+
+	once  sync.Once
+	url   string
+	err   error
+	input io.WriteCloser // its standard input: it ends when that is closed
+}
+
+var (
+	kinesalite = server{command: node("kinesalite", "--createStreamMs", "0", "--deleteStreamMs", "0", "--updateStreamMs", "0", "--shardLimit", "1000")}
+	dynalite   = server{command: node("dynalite", "--host", "127.0.0.1", "--createTableMs", "0", "--deleteTableMs", "0", "--updateTableMs", "0")}
+	moto       = server{command: python}
+)
+
+func node(name string, args ...string) func(string, int) (*exec.Cmd, error) {
+	return func(root string, port int) (*exec.Cmd, error) {
+		modules := os.Getenv("SPATE_TEST_EMULATORS")
+		if modules == "" {
+			modules = filepath.Join(root, "tests", "emulators", "node_modules")
+		}
+		cli := filepath.Join(modules, name, "cli.js")
+		if _, err := os.Stat(cli); err != nil {
+			return nil, fmt.Errorf("%s is not there; run npm ci in tests/emulators, or set SPATE_TEST_EMULATORS to a node_modules that has it: %w", name, err)
+		}
+		guard := filepath.Join(root, "tests", "emulators", "guard.js")
+		return exec.Command("node", append([]string{"-r", guard, cli, "--port", fmt.Sprint(port)}, args...)...), nil
+	}
+}
+
+func python(root string, port int) (*exec.Cmd, error) {
+	python := os.Getenv("SPATE_TEST_PYTHON")
+	if python == "" {
+		python = "python3"
+	}
+	if out, err := exec.Command(python, "-c", "import moto.server, flask").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("moto is not there; install tests/emulators/requirements.txt and set SPATE_TEST_PYTHON: %w: %s", err, out)
+	}
+	return exec.Command(python, filepath.Join(root, "tests", "emulators", "moto_server.py"), "-H", "127.0.0.1", "-p", fmt.Sprint(port)), nil
+}
+
+// start starts the stand-in, if it is not there, and returns its URL.
+func (s *server) start(t testing.TB) string {
+	t.Helper()
+	s.once.Do(func() { s.url, s.err = s.run() })
+	if s.err != nil {
+		if os.Getenv("REQUIRE_INTEGRATION") == "1" {
+			t.Fatalf("REQUIRE_INTEGRATION=1, and %v", s.err)
+		}
+		t.Skip(s.err.Error())
+	}
+	return s.url
+}
+
+func (s *server) run() (string, error) {
+	root, err := root()
+	if err != nil {
+		return "", err
+	}
+	port, err := freePort()
+	if err != nil {
+		return "", err
+	}
+	cmd, err := s.command(root, port)
+	if err != nil {
+		return "", err
+	}
+	if s.input, err = cmd.StdinPipe(); err != nil {
+		return "", err
+	}
+	log, err := os.CreateTemp("", "spate-emulator-*.log")
+	if err != nil {
+		return "", err
+	}
+	os.Remove(log.Name()) // it lives as long as it is open
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	url := fmt.Sprintf("http://127.0.0.1:%d", port)
+	deadline := time.Now().Add(startTimeout)
+	for time.Now().Before(deadline) {
+		select {
+		case err := <-ended:
+			_, _ = log.Seek(0, io.SeekStart)
+			said, _ := io.ReadAll(log)
+			return "", fmt.Errorf("%s ended at its start: %v: %s", strings.Join(cmd.Args, " "), err, said)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if resp, err := http.Get(url); err == nil {
+			resp.Body.Close()
+			return url, nil
+		}
+	}
+	return "", fmt.Errorf("%s does not answer after %v", strings.Join(cmd.Args, " "), startTimeout)
+}
+
+// freePort returns a port that nobody listened at a moment ago, below those that systems give to clients: none of their connections takes
+// it before the stand-in does.
+func freePort() (int, error) {
+	for range 100 {
+		port := 20_000 + rand.IntN(12_000)
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue // somebody has it
+		}
+		return port, ln.Close()
+	}
+	return 0, errors.New("no free port between 20000 and 32000")
+}
+
+// root is the project's folder: the one with go.mod above the test.
+func root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("no go.mod above the test")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// Kinesis starts kinesalite and returns its URL.
+func Kinesis(t testing.TB) string { t.Helper(); return kinesalite.start(t) }
+
+// DynamoDB starts dynalite and returns its URL.
+func DynamoDB(t testing.TB) string { t.Helper(); return dynalite.start(t) }
+
+// Moto starts moto and returns its URL.
+func Moto(t testing.TB) string { t.Helper(); return moto.start(t) }
+
+// Env starts all of them and returns the environment in which an AWS SDK uses them.
+func Env(t testing.TB) []string {
+	t.Helper()
+	return []string{
+		"AWS_ENDPOINT_URL=" + Moto(t),
+		"AWS_ENDPOINT_URL_KINESIS=" + Kinesis(t),
+		"AWS_ENDPOINT_URL_DYNAMODB=" + DynamoDB(t),
+		"AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_PROFILE=", "AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull,
+	}
+}
+
+// Config is a configuration of which every service is at one URL, as those above return it.
+func Config(url string) aws.Config {
+	return aws.Config{
+		Region:       "us-east-1",
+		Credentials:  credentials.NewStaticCredentialsProvider("test", "test", ""),
+		BaseEndpoint: aws.String(url),
+	}
+}
