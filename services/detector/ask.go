@@ -196,3 +196,5 @@ func get(ctx context.Context, address, token string) (User, error) {
 	}
 	return u, nil
 }
+
+func at(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

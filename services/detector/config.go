@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,17 +45,7 @@ func (c Config) Validate() error {
 	if c.MaxOpenWindows < 0 {
 		errs = append(errs, fmt.Errorf("max-open-windows: %d is below 0", c.MaxOpenWindows))
 	}
-	if len(c.Transitions) == 0 {
-		errs = append(errs, errors.New("transitions: none given; use opened,closed or closed"))
-	}
-	if len(c.Transitions) > 0 && !slices.Contains(c.Transitions, alert.Closed) {
-		errs = append(errs, errors.New("transitions: closed is missing, without which no alert has its exact count; use opened,closed or closed"))
-	}
-	for _, t := range c.Transitions {
-		if t.Rank() == 0 {
-			errs = append(errs, fmt.Errorf("transitions: %q is neither opened nor closed", t))
-		}
-	}
+	errs = append(errs, alert.CheckTransitions(c.Transitions))
 	return errors.Join(errs...)
 }
 

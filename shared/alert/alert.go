@@ -87,16 +87,25 @@ type Record struct {
 	Evidence     Evidence  `json:"evidence"`
 }
 
-// Evidence says where in the log the counted events lie: between the two offsets of each partition, among other users' events.
+// Evidence says where in the log the counted events lie: between the two places of each partition, among other users' events. The log is
+// a Kafka topic with partitions and offsets, or a Kinesis stream with shards and sequence numbers.
 type Evidence struct {
-	Topic      string                 `json:"topic"`
-	Partitions map[string]OffsetRange `json:"partitions"`
+	Topic      string                   `json:"topic,omitempty"`
+	Partitions map[string]OffsetRange   `json:"partitions,omitempty"`
+	Stream     string                   `json:"stream,omitempty"`
+	Shards     map[string]SequenceRange `json:"shards,omitempty"`
 }
 
 // OffsetRange is inclusive at both ends.
 type OffsetRange struct {
 	First int64 `json:"first_offset"`
 	Last  int64 `json:"last_offset"`
+}
+
+// SequenceRange is inclusive at both ends.
+type SequenceRange struct {
+	First string `json:"first_sequence_number"`
+	Last  string `json:"last_sequence_number"`
 }
 
 // Encode returns the record's JSON. Unlike json.Marshal it leaves <, > and & as they are, so a user stays what it was.
