@@ -29,6 +29,8 @@ type GetAPI interface {
 type Position struct {
 	// After is the sequence number of the last record that was read.
 	After string `json:"after,omitempty"`
+	// Include begins with that record instead of behind it.
+	Include bool `json:"include,omitempty"`
 	// AtMS is, if After is empty, the arrival time to begin at, Unix milliseconds; what is older is left out.
 	AtMS int64 `json:"at_ms,omitempty"`
 }
@@ -235,7 +237,7 @@ func (s *shardReader) open(ctx context.Context) error {
 	if err != nil {
 		return notFound(err)
 	}
-	s.iterator, s.skip = out.ShardIterator, s.at.After != ""
+	s.iterator, s.skip = out.ShardIterator, s.at.After != "" && !s.at.Include
 	return nil
 }
 

@@ -1,0 +1,177 @@
+package dynamodb
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"spate/shared/activity"
+	"spate/shared/alert"
+)
+
+// The names of attributes. Those of a record are the names of its JSON; consumers made for the original find its own.
+const (
+	partitionKey = "ddb_partition_key"
+	sortKey      = "ddb_sort_key"
+
+	attrID           = "id"
+	attrRule         = "rule"
+	attrState        = "state"
+	attrRank         = "state_rank"
+	attrSeverity     = "severity"
+	attrUser         = "user_id"
+	attrToken        = "user_token" // the user as a JSON token: DynamoDB writes numbers in its own way, and 7.0 is not the user 7
+	attrCount        = "num_actions_per_watermark"
+	attrThreshold    = "threshold"
+	attrWindowStart  = "window_start"
+	attrWindowEnd    = "window_end"
+	attrFirst        = "first_event_at"
+	attrLast         = "last_event_at"
+	attrEvidence     = "evidence" // JSON
+	attrArrived      = "arrived_at"
+	attrOpened       = "opened_at"
+	attrClosed       = "closed_at"
+	attrNotification = "notification"
+	attrNotified     = "notified_at"
+	attrExpires      = "expires_at"
+)
+
+type attributes = map[string]types.AttributeValue
+
+func text(s string) types.AttributeValue  { return &types.AttributeValueMemberS{Value: s} }
+func number(n int64) types.AttributeValue { return decimal(strconv.FormatInt(n, 10)) }
+func decimal(n string) types.AttributeValue {
+	return &types.AttributeValueMemberN{Value: n}
+}
+func instant(t time.Time) types.AttributeValue { return text(t.UTC().Format(time.RFC3339Nano)) }
+
+func (k Key) attributes() attributes {
+	return attributes{partitionKey: text(k.Partition), sortKey: decimal(k.Sort)}
+}
+
+// recordAttributes are those that a record sets whenever it moves its alert.
+func (it Item) recordAttributes() (attributes, error) {
+	evidence, err := evidenceText(it.Evidence)
+	if err != nil {
+		return nil, fmt.Errorf("evidence: %w", err)
+	}
+	out := attributes{
+		attrID: text(it.ID), attrRule: text(it.Rule), attrState: text(string(it.State)), attrRank: number(int64(it.State.Rank())),
+		attrSeverity: text(string(it.Severity)), attrUser: userAttribute(string(it.UserID)), attrToken: text(string(it.UserID)),
+		attrCount: number(it.Count), attrThreshold: number(it.Threshold),
+	}
+	for name, t := range map[string]time.Time{
+		attrWindowStart: it.WindowStart, attrWindowEnd: it.WindowEnd, attrFirst: it.FirstEventAt, attrLast: it.LastEventAt, attrArrived: it.ArrivedAt,
+	} {
+		if !t.IsZero() {
+			out[name] = instant(t)
+		}
+	}
+	if len(it.Evidence.Partitions)+len(it.Evidence.Shards) > 0 {
+		out[attrEvidence] = text(evidence)
+	}
+	return out, nil
+}
+
+// userAttribute is a number only if DynamoDB gives it back as it was written: a whole one that it has room for.
+func userAttribute(token string) types.AttributeValue {
+	const digits = 38
+	if n := len(token); n <= digits && (token == "0" || token[0] >= '1' && token[0] <= '9') {
+		for i := range n {
+			if token[i] < '0' || token[i] > '9' {
+				return text(token)
+			}
+		}
+		return decimal(token)
+	}
+	return text(activity.UserText([]byte(token)))
+}
+
+// reader reads attributes and keeps the first thing that is wrong with them.
+type reader struct {
+	attributes
+	err error
+}
+
+func (r *reader) text(name string) string {
+	switch v := r.attributes[name].(type) {
+	case nil:
+	case *types.AttributeValueMemberS:
+		return v.Value
+	default:
+		r.wrong(name, fmt.Errorf("is %T", v))
+	}
+	return ""
+}
+
+func (r *reader) decimal(name string) string {
+	switch v := r.attributes[name].(type) {
+	case nil:
+	case *types.AttributeValueMemberN:
+		return v.Value
+	default:
+		r.wrong(name, fmt.Errorf("is %T", v))
+	}
+	return ""
+}
+
+func (r *reader) number(name string) int64 {
+	s := r.decimal(name)
+	if s == "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		r.wrong(name, err)
+	}
+	return n
+}
+
+func (r *reader) instant(name string) time.Time {
+	s := r.text(name)
+	if s == "" {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		r.wrong(name, err)
+	}
+	return t.UTC()
+}
+
+func (r *reader) wrong(name string, err error) {
+	if r.err == nil {
+		r.err = fmt.Errorf("attribute %s: %w", name, err)
+	}
+}
+
+// readItem reads what Apply wrote. An item that something else wrote has no id.
+func readItem(a attributes) (Item, error) {
+	r := &reader{attributes: a}
+	it := Item{Key: Key{Partition: r.text(partitionKey), Sort: r.decimal(sortKey)}}
+	if it.ID = r.text(attrID); it.ID == "" {
+		return it, nil
+	}
+	it.Rule, it.State, it.Severity = r.text(attrRule), alert.State(r.text(attrState)), alert.Severity(r.text(attrSeverity))
+	it.UserID = json.RawMessage(r.text(attrToken))
+	it.Count, it.Threshold = r.number(attrCount), r.number(attrThreshold)
+	it.WindowStart, it.WindowEnd = r.instant(attrWindowStart), r.instant(attrWindowEnd)
+	it.FirstEventAt, it.LastEventAt = r.instant(attrFirst), r.instant(attrLast)
+	if evidence := r.text(attrEvidence); evidence != "" {
+		if err := json.Unmarshal([]byte(evidence), &it.Evidence); err != nil {
+			r.wrong(attrEvidence, err)
+		}
+	}
+	it.ArrivedAt, it.OpenedAt, it.ClosedAt = r.instant(attrArrived), r.instant(attrOpened), r.instant(attrClosed)
+	it.Notification, it.NotifiedAt = Notification(r.text(attrNotification)), r.instant(attrNotified)
+	if it.Notification == "" {
+		it.Notification = None
+	}
+	if r.err != nil {
+		return it, fmt.Errorf("alert %s: %w", it.ID, r.err)
+	}
+	return it, nil
+}

@@ -1,0 +1,49 @@
+package dynamodb
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+)
+
+// expression builds an update. All names are placeholders, for state, rule and others are reserved words.
+type expression struct {
+	names  map[string]string // placeholder to attribute
+	values attributes        // by placeholder
+	sets   []string
+}
+
+func newExpression() *expression {
+	return &expression{names: make(map[string]string), values: make(attributes)}
+}
+
+func (e *expression) name(attribute string) string  { return "#" + attribute }
+func (e *expression) value(attribute string) string { return ":" + attribute }
+
+func (e *expression) add(attribute string, v types.AttributeValue, to string) {
+	e.names[e.name(attribute)], e.values[e.value(attribute)] = attribute, v
+	e.sets = append(e.sets, e.name(attribute)+" = "+to)
+}
+
+// set gives an attribute a value.
+func (e *expression) set(attribute string, v types.AttributeValue) {
+	e.add(attribute, v, e.value(attribute))
+}
+
+// setOnce gives it a value if it has none.
+func (e *expression) setOnce(attribute string, v types.AttributeValue) {
+	e.add(attribute, v, "if_not_exists("+e.name(attribute)+", "+e.value(attribute)+")")
+}
+
+// update is the same text for the same attributes.
+func (e *expression) update() string {
+	return "SET " + strings.Join(slices.Sorted(slices.Values(e.sets)), ", ")
+}
+
+func (e *expression) withName(placeholder, attribute string) map[string]string {
+	names := maps.Clone(e.names)
+	names[placeholder] = attribute
+	return names
+}

@@ -1,0 +1,191 @@
+package dynamodb
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"spate/shared/activity"
+	"spate/shared/alert"
+	"spate/shared/store"
+)
+
+// DefaultServer is the server that the original wrote into every partition key.
+const DefaultServer = "app-server-tomcat-123"
+
+// Config of a table.
+type Config struct {
+	Table string
+	// Server is part of every partition key; DefaultServer if empty. Another one is another alert.
+	Server string
+	// Retain is how long after a record of it an alert is kept, if the table's time to live is on expires_at; 0 is for ever.
+	Retain time.Duration
+}
+
+// Validate reports every problem at once.
+func (c Config) Validate() error {
+	var errs []error
+	if n := len(c.Table); n < 3 || n > 255 || strings.Trim(c.Table, nameCharacters) != "" {
+		errs = append(errs, fmt.Errorf("table: %q is no name of a table: 3 to 255 letters, digits, dots, dashes and underscores", c.Table))
+	}
+	if n := len(c.Server); n > 255 {
+		errs = append(errs, fmt.Errorf("server: %d bytes, more than 255", n))
+	}
+	if c.Retain < 0 {
+		errs = append(errs, fmt.Errorf("retain: %v is below 0 (for ever)", c.Retain))
+	}
+	return errors.Join(errs...)
+}
+
+const nameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+
+// Key of an item.
+type Key struct {
+	Partition string
+	Sort      string // a decimal number, as DynamoDB writes it
+}
+
+// Item is an alert as the table has it.
+type Item struct {
+	Key
+	// Record has its user in canonical form. Its window is the zero time if nobody knows it, as are the times of events.
+	alert.Record
+	// ArrivedAt is when the stream got the record, if its window is not known.
+	ArrivedAt time.Time
+
+	// The rest is set by the table.
+	OpenedAt     time.Time // when it first heard of the alert
+	ClosedAt     time.Time // when it heard of the final count; zero while open
+	Notification Notification
+	NotifiedAt   time.Time
+}
+
+// Notification is how far telling of an alert is.
+type Notification string
+
+// The states of a notification.
+const (
+	None    Notification = "none" // the attribute is absent
+	Pending Notification = "pending"
+	Sent    Notification = "sent"
+)
+
+// maxPartition is DynamoDB's bound on partition keys, in bytes.
+const maxPartition = 2048
+
+// Item returns the item of an alert. A record that the table cannot keep is an error that wraps store.ErrInvalid.
+func (c Config) Item(r alert.Record) (Item, error) {
+	r, err := store.Prepare(r)
+	if err != nil {
+		return Item{}, err
+	}
+	it := Item{Record: r}
+	it.Sort = seconds(r.WindowStart)
+	it.Partition, err = c.partition(r)
+	return it, err
+}
+
+// sequenceDigits is how much of a sequence number is in a sort key: with the ten digits of a time, DynamoDB's numbers, of 38, have room for it.
+const sequenceDigits = 27
+
+// Arrived returns the item of an alert of which the window is not known: at is when the stream got its record, sequence is the record's
+// sequence number. The same record has the same item whenever it is read. The record's window is left out.
+func (c Config) Arrived(r alert.Record, at time.Time, sequence string) (Item, error) {
+	r.WindowStart, r.WindowEnd = time.UnixMilli(0), time.UnixMilli(1) // Prepare looks at the window too
+	r, err := store.Prepare(r)
+	if err != nil {
+		return Item{}, err
+	}
+	r.WindowStart, r.WindowEnd = time.Time{}, time.Time{}
+	if sequence == "" || strings.Trim(sequence, "0123456789") != "" || at.Unix() < 0 {
+		return Item{}, fmt.Errorf("%w: %q: sequence number %q, arrived at %v, is no place in a stream", store.ErrInvalid, r.ID, sequence, at)
+	}
+	it := Item{Record: r, ArrivedAt: time.UnixMilli(at.UnixMilli()).UTC()}
+	last := sequence[max(0, len(sequence)-sequenceDigits):]
+	it.Sort = strconv.FormatInt(at.Unix(), 10) + fraction(strings.Repeat("0", sequenceDigits-len(last))+last)
+	it.Partition, err = c.partition(r)
+	return it, err
+}
+
+func (c Config) partition(r alert.Record) (string, error) {
+	server := c.Server
+	if server == "" {
+		server = DefaultServer
+	}
+	user := userText(string(r.UserID))
+	key := "userid#" + user + "#appserver#" + server
+	switch {
+	case user == "":
+		return "", fmt.Errorf("%w: %q: user_id is empty", store.ErrInvalid, r.ID)
+	case len(key) > maxPartition:
+		return "", fmt.Errorf("%w: %q: user_id has %d bytes, which make a partition key of more than %d", store.ErrInvalid, r.ID, len(user), maxPartition)
+	}
+	return key, nil
+}
+
+// userText is the user in a partition key: a string without its quotes, a number as it is. Strings that could be taken for another user
+// then keep them: those that are a number within, and those that begin with a quote.
+func userText(token string) string {
+	text := activity.UserText([]byte(token))
+	if token[0] == '"' && (strings.HasPrefix(text, `"`) || activity.UserToken(text)[0] == text) {
+		return token
+	}
+	return text
+}
+
+// seconds are those since 1970, as a decimal number without zeros at its end: the way in which DynamoDB writes it.
+func seconds(t time.Time) string {
+	ms := t.UnixMilli()
+	sign := ""
+	if ms < 0 {
+		sign, ms = "-", -ms
+	}
+	return fmt.Sprintf("%s%d%s", sign, ms/1000, fraction(fmt.Sprintf("%03d", ms%1000)))
+}
+
+func fraction(digits string) string {
+	if digits = strings.TrimRight(digits, "0"); digits != "" {
+		return "." + digits
+	}
+	return ""
+}
+
+// at is what orders items: the window's start, or the record's arrival.
+func (it Item) at() time.Time {
+	if it.WindowStart.IsZero() {
+		return it.ArrivedAt
+	}
+	return it.WindowStart
+}
+
+// contradiction returns why next cannot be about the stored alert, or nil if it only repeats it or comes late.
+func contradiction(stored, next Item) error {
+	switch {
+	case stored.ID != next.ID:
+		return fmt.Errorf("%w: %s at %s is the alert %q, and %q comes; one table is for one rule and one window size", store.ErrConflict,
+			stored.Partition, stored.Sort, stored.ID, next.ID)
+	case stored.State == alert.Closed && next.State == alert.Closed && stored.Severity != next.Severity:
+		return fmt.Errorf("%w: %s is closed as %s, and comes again as %s", store.ErrConflict, next.ID, stored.Severity, next.Severity)
+	}
+	return store.Contradiction(stored.Record, next.Record)
+}
+
+// Alert returns the alert in the form of the port. An alert of which the window is not known has windows of the zero time.
+func (it Item) Alert() store.Alert {
+	a := store.Alert{Record: it.Record, OpenedAt: it.OpenedAt, ClosedAt: it.ClosedAt, Delivery: store.Summary{State: store.None}}
+	switch it.Notification {
+	case Pending:
+		a.Delivery.State = store.Pending
+	case Sent:
+		a.Delivery = store.Summary{State: store.Delivered, Attempts: 1} // at least: how many there were is not kept
+	}
+	return a
+}
+
+func evidenceText(e alert.Evidence) (string, error) {
+	b, err := json.Marshal(e)
+	return string(b), err
+}
