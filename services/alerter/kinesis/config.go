@@ -1,0 +1,73 @@
+package kinesis
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"spate/shared/alert"
+	"spate/shared/aws/emf"
+	"spate/shared/notify/sns"
+	"spate/shared/store/dynamodb"
+)
+
+// Config of a handler.
+type Config struct {
+	Table *dynamodb.Table
+	// Publisher tells of alerts; nil: nobody is told.
+	Publisher *sns.Publisher
+	// MinSeverity is that of alerts that are told of, or worse. An alert that gets worse is told of then.
+	MinSeverity alert.Severity
+
+	// Threshold and Critical grade rows that others wrote: they say how many events there were, and nothing else.
+	Threshold int64
+	Critical  int64
+	// Window is the size of the windows of those rows that tell only one of its bounds.
+	Window time.Duration
+
+	// Metrics gets a line of metrics for each batch; nil: nobody does.
+	Metrics io.Writer
+	// Namespace of the metrics in CloudWatch, and the name of the one that counts new alerts.
+	Namespace    string
+	AlertsMetric string
+
+	Log *slog.Logger     // discards if nil
+	Now func() time.Time // wall clock; time.Now if nil
+}
+
+// Validate reports every problem at once; it does no I/O.
+func (c Config) Validate() error {
+	var errs []error
+	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Table == nil {
+		problem("table: none given")
+	}
+	if s := c.MinSeverity; s != alert.Warning && s != alert.Critical {
+		problem("min severity: %q is neither %s nor %s (SPATE_MIN_SEVERITY, --min-severity)", s, alert.Warning, alert.Critical)
+	}
+	if c.Threshold < 1 {
+		problem("threshold: %d is below 1", c.Threshold)
+	}
+	if c.Critical < c.Threshold {
+		problem("critical: %d is below the threshold, %d", c.Critical, c.Threshold)
+	}
+	if c.Window < time.Millisecond || c.Window%time.Millisecond != 0 {
+		problem("window: %v is not a number of whole milliseconds, at least 1", c.Window)
+	}
+	if c.Metrics != nil {
+		if err := emf.ValidName(c.Namespace); err != nil {
+			problem("metrics namespace: %w (SPATE_METRICS_NAMESPACE, --metrics-namespace)", err)
+		}
+		if err := emf.ValidName(c.AlertsMetric); err != nil {
+			problem("alerts metric: %w (SPATE_ALERTS_METRIC, --alerts-metric)", err)
+		}
+		for _, name := range otherMetrics {
+			if c.AlertsMetric == name {
+				problem("alerts metric: %q is the name of another metric (SPATE_ALERTS_METRIC, --alerts-metric)", name)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,195 @@
+package kinesis
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	snssdk "github.com/aws/aws-sdk-go-v2/service/sns"
+
+	"spate/shared/alert"
+	"spate/shared/aws/awstest"
+	"spate/shared/notify/sns"
+	"spate/shared/store"
+	"spate/shared/store/dynamodb"
+)
+
+var (
+	start  = time.Date(2023, 11, 14, 22, 13, 10, 0, time.UTC)
+	noon   = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	tables atomic.Int64
+
+	errInjected = errors.New("injected")
+)
+
+// gate comes between the table and the emulator. before and after, if not nil, may fail a call before it is made or after it was; they see
+// the item's partition key, and whether the call notes that a message was sent.
+type gate struct {
+	dynamodb.API
+	mu            sync.Mutex
+	before, after func(key string, sent bool) error
+}
+
+func (g *gate) UpdateItem(ctx context.Context, in *sdk.UpdateItemInput, opts ...func(*sdk.Options)) (*sdk.UpdateItemOutput, error) {
+	key := in.Key["ddb_partition_key"].(*types.AttributeValueMemberS).Value
+	_, sent := in.ExpressionAttributeValues[":sent"]
+	if err := g.ask(g.before, key, sent); err != nil {
+		return nil, err
+	}
+	out, err := g.API.UpdateItem(ctx, in, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, g.ask(g.after, key, sent)
+}
+
+func (g *gate) ask(f func(string, bool) error, key string, sent bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f(key, sent)
+}
+
+// topic stands for SNS: it keeps what is published, and fails where fail says so, before it has taken the message or after.
+type topic struct {
+	mu        sync.Mutex
+	fail      func() error
+	lost      bool // the failing call is taken, and only its answer is lost
+	published []string
+}
+
+func (p *topic) Publish(_ context.Context, in *snssdk.PublishInput, _ ...func(*snssdk.Options)) (*snssdk.PublishOutput, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	if p.fail != nil {
+		err = p.fail()
+	}
+	if err == nil || p.lost {
+		p.published = append(p.published, *in.MessageAttributes["id"].StringValue)
+	}
+	return &snssdk.PublishOutput{}, err
+}
+
+// count returns how often each alert was published.
+func (p *topic) count() map[string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[string]int)
+	for _, id := range p.published {
+		out[id]++
+	}
+	return out
+}
+
+// world is a handler with what is around it.
+type world struct {
+	t       *testing.T
+	gate    *gate
+	topic   *topic
+	cfg     Config
+	handler *Handler
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	api := sdk.NewFromConfig(awstest.Config(awstest.DynamoDB(t)), func(o *sdk.Options) { o.Retryer = aws.NopRetryer{} })
+	w := &world{t: t, gate: &gate{API: api}, topic: &topic{}}
+	table, err := dynamodb.New(w.gate, dynamodb.Config{Table: fmt.Sprintf("alerts-%d", tables.Add(1))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.cfg = testConfig(t, table, w.topic)
+	w.handler = newHandler(t, w.cfg)
+	return w
+}
+
+func testConfig(t *testing.T, table *dynamodb.Table, api sns.API) Config {
+	t.Helper()
+	publisher, err := sns.New(api, "arn:aws:sns:us-east-1:123456789012:alerts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Config{
+		Table: table, Publisher: publisher, MinSeverity: alert.Critical, Threshold: 5, Critical: 10, Window: 10 * time.Second,
+		Metrics: io.Discard, Namespace: "test", AlertsMetric: "alerts", Now: func() time.Time { return noon },
+	}
+}
+
+func newHandler(t *testing.T, cfg Config) *Handler {
+	t.Helper()
+	h, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (w *world) handle(records []Record) Result {
+	w.t.Helper()
+	return w.handler.Handle(w.t.Context(), records)
+}
+
+// alerts returns all alerts of the table by id.
+func (w *world) alerts() map[string]store.Alert {
+	w.t.Helper()
+	out := make(map[string]store.Alert)
+	for a, err := range w.cfg.Table.Alerts(w.t.Context(), store.Filter{}) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		out[a.ID] = a
+	}
+	return out
+}
+
+func closed(user string, window int, count int64) alert.Record {
+	at := start.Add(time.Duration(window) * 10 * time.Second)
+	return alert.Record{
+		ID: alert.ID(alert.Burst, user, at.UnixMilli(), 10_000), Rule: alert.Burst, State: alert.Closed, Severity: alert.SeverityOf(count, 10),
+		UserID: json.RawMessage(user), Count: count, Threshold: 5, WindowStart: at, WindowEnd: at.Add(10 * time.Second),
+		FirstEventAt: at.Add(time.Millisecond), LastEventAt: at.Add(time.Second),
+		Evidence: alert.Evidence{Stream: "raw", Shards: map[string]alert.SequenceRange{"shardId-000000000000": {First: "1", Last: "2"}}},
+	}
+}
+
+func opened(user string, window int) alert.Record {
+	r := closed(user, window, 6)
+	r.State = alert.Opened
+	return r
+}
+
+// records makes records of the stream: alerts, or texts as they are.
+func records(t *testing.T, data ...any) []Record {
+	t.Helper()
+	out := make([]Record, len(data))
+	for i, d := range data {
+		out[i] = Record{ShardID: "shardId-000000000001", SequenceNumber: strconv.Itoa(100 + i), ArrivedAt: start.Add(time.Duration(i) * time.Millisecond)}
+		switch d := d.(type) {
+		case string:
+			out[i].Data = []byte(d)
+		case alert.Record:
+			b, err := d.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[i].Data = b
+		}
+	}
+	return out
+}
