@@ -1,0 +1,174 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"hash/maphash"
+	"time"
+	"unicode/utf8"
+
+	"spate/shared/activity"
+	"spate/shared/aws/stream"
+	"spate/shared/window"
+)
+
+// identity stands for an event's, in 128 bits: no result depends on which, and two are the same by chance once in 10^20 events.
+type identity struct{ a, b uint64 }
+
+var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
+
+// counts are events by fate, since the last save.
+type counts struct {
+	counted, repeated int64
+	late              [3]int64 // by window.Fate
+	invalid           map[activity.Reason]int64
+}
+
+// reasonAggregate: what the Kinesis Producer Library packed cannot be unpacked.
+const reasonAggregate activity.Reason = "bad_aggregate"
+
+// record judges the events of a record of the stream.
+func (s *session) record(sh *shard, seq string, data []byte, arrived time.Time) {
+	number := sh.seqs.Add(seq)
+	events, err := stream.Deaggregate(data, nil)
+	if err != nil {
+		s.invalid(sh, seq, data, reasonAggregate)
+	}
+	for _, e := range events {
+		s.event(sh, seq, number, e, arrived)
+	}
+	sh.at = stream.Position{After: seq}
+	s.dirty = true
+}
+
+func (s *session) event(sh *shard, seq string, number int64, data []byte, arrived time.Time) {
+	mark, reason := s.scanner.Scan(data)
+	if ahead := s.cfg.MaxAhead.Milliseconds(); reason == activity.ReasonNone && ahead > 0 && mark.TimeMS > arrived.UnixMilli()+ahead {
+		reason = activity.ReasonTimeAhead
+	}
+	if reason != activity.ReasonNone {
+		s.invalid(sh, seq, data, reason)
+		return
+	}
+	sh.heard = s.cfg.Now().UnixMilli()
+	fate, start, lateBy := sh.src.Judge(s.rule, mark.TimeMS)
+	switch {
+	case fate.Late():
+		s.late(sh, seq, data, fate, start, lateBy)
+	case s.repeated(data, start):
+		if s.replay == 0 {
+			s.tally.In++
+			s.tally.Repeated++
+			s.counted.repeated++
+		}
+	default:
+		if s.replay == 0 {
+			s.tally.In++
+			s.tally.Counted++
+			s.counted.counted++
+		}
+		s.combiner.Add(mark.User, start, mark.TimeMS, sh.number, number)
+		if s.gathers.IsZero() {
+			s.gathers = time.Now()
+		}
+	}
+}
+
+// repeated tells whether the event was counted in its window already.
+func (s *session) repeated(data []byte, start int64) bool {
+	if s.ids == nil {
+		return false
+	}
+	id, reason := s.ids.Scan(data)
+	if reason != activity.ReasonNone {
+		return false // it has none: it is counted as it comes
+	}
+	key := identity{maphash.Bytes(seeds[0], id.User), maphash.Bytes(seeds[1], id.User)}
+	in := s.seen[start]
+	if in == nil {
+		in = make(map[identity]struct{})
+		s.seen[start] = in
+	}
+	if _, there := in[key]; there {
+		return true
+	}
+	in[key] = struct{}{}
+	return false
+}
+
+func (s *session) late(sh *shard, seq string, data []byte, fate window.Fate, start, lateBy int64) {
+	if s.replay > 0 {
+		return // it was told before
+	}
+	s.tally.In++
+	if fate == window.LateIdle {
+		s.tally.Idle++
+	} else {
+		s.tally.Late++
+	}
+	s.counted.late[fate]++
+	s.setAside(sh, seq, data, aside{Reason: fate.String(), WindowStartMS: &start, LateByMS: &lateBy})
+}
+
+func (s *session) invalid(sh *shard, seq string, data []byte, reason activity.Reason) {
+	if s.replay > 0 {
+		return
+	}
+	s.tally.In++
+	s.tally.Invalid++
+	if s.counted.invalid == nil {
+		s.counted.invalid = make(map[activity.Reason]int64)
+	}
+	s.counted.invalid[reason]++
+	s.setAside(sh, seq, data, aside{Reason: string(reason)})
+}
+
+// aside is a record of the stream of events that are late or none.
+type aside struct {
+	Reason         string `json:"reason"`
+	Stream         string `json:"stream"`
+	ShardID        string `json:"shard_id"`
+	SequenceNumber string `json:"sequence_number"`
+	WindowStartMS  *int64 `json:"window_start_ms,omitempty"` // late: the window that was missed
+	LateByMS       *int64 `json:"late_by_ms,omitempty"`      // late: by how much the watermark had passed the window's last instant
+	Event          string `json:"event,omitempty"`           // as text, if it is some
+	Data           []byte `json:"data,omitempty"`            // base64, if it is none
+	Truncated      int    `json:"truncated,omitempty"`       // the length of what was too long to be kept whole
+}
+
+// maxAside is how much of an event is kept: a record of Kinesis has room for 1 MiB, and base64 takes a third more.
+const maxAside = 512 << 10
+
+func (s *session) setAside(sh *shard, seq string, data []byte, a aside) {
+	if s.aside == nil {
+		s.cfg.Log.Debug("event set aside", "reason", a.Reason, "stream", s.cfg.Stream, "shard", sh.id, "sequence_number", seq)
+		return
+	}
+	a.Stream, a.ShardID, a.SequenceNumber = s.cfg.Stream, sh.id, seq
+	if len(data) > maxAside {
+		a.Truncated, data = len(data), data[:maxAside]
+	}
+	if utf8.Valid(data) {
+		a.Event = string(data)
+	} else {
+		a.Data = data
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		s.cfg.Log.Error("encode event to set aside", "error", err, "shard", sh.id, "sequence_number", seq)
+		return
+	}
+	s.asides = append(s.asides, stream.Entry{Key: sh.id, Data: b})
+}
+
+// writeAside writes what was set aside.
+func (s *session) writeAside(ctx context.Context) error {
+	if len(s.asides) == 0 {
+		return nil
+	}
+	if _, err := s.aside.Put(ctx, s.asides); err != nil {
+		return err
+	}
+	s.asides = s.asides[:0]
+	return nil
+}

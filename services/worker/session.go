@@ -1,0 +1,307 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"spate/shared/activity"
+	"spate/shared/alert"
+	"spate/shared/aws/lease"
+	"spate/shared/aws/stream"
+	"spate/shared/window"
+)
+
+const (
+	// gather is how long events are added up before the threshold is looked at.
+	gather = 50 * time.Millisecond
+	// maxPanes ends that early: it bounds memory.
+	maxPanes = 200_000
+	// tick is how often silence is looked at.
+	tick = 100 * time.Millisecond
+	// saveEvery bounds what has to be read and judged again after a crash when no window closes.
+	saveEvery = 5 * time.Second
+	// listEvery is how often shards are listed while one that is closed waits for its children.
+	listEvery = time.Second
+	// releaseTimeout is what ending in good order may take.
+	releaseTimeout = 5 * time.Second
+)
+
+// session is one worker's life as the holder of the lease.
+type session struct {
+	cfg     Config
+	metrics *metrics
+	held    *lease.Held
+	st      state
+	rule    window.Rule
+	scanner *activity.Scanner
+	ids     *activity.Scanner // of events, nil without
+	reader  *stream.Reader
+	alerts  *stream.Producer
+	aside   *stream.Producer // nil: events set aside are logged
+	reports *reports
+
+	shards   map[string]*shard
+	numbered []*shard // by the number that stands for a shard in the engine
+	fetches  chan stream.Fetch
+	replay   int // shards that have not come to their cut yet
+	group    *errgroup.Group
+	ctx      context.Context // of the readers
+
+	combiner *window.Combiner
+	table    *window.Table
+	idleness window.Idleness
+	seen     map[int64]map[identity]struct{} // by window: the events that were counted
+	batch    int64                           // offset of the next batch, in a log that is never written
+	snaps    []snapshot                      // places before each batch, from the first of an open window on
+	outbox   []stream.Entry                  // alerts that are not written yet
+	asides   []stream.Entry
+
+	tally   tally // of everything that was judged, st.Tally up to the cut
+	counted counts
+	gathers time.Time // when the oldest event that is not in the table was judged; zero: there is none
+	saved   time.Time
+	listed  time.Time
+	dirty   bool
+}
+
+// snapshot is how far each shard had come before a batch.
+type snapshot struct {
+	batch int64
+	at    map[string]mark
+}
+
+// mark is a place in a shard: what a place of the state is made of.
+type mark struct {
+	stream.Position
+	maxTS  int64
+	record int64 // number of the next record, of sequences
+}
+
+// runSession waits for the lease and works for as long as it lasts.
+func runSession(ctx context.Context, cfg Config, m *metrics, r *reports) error {
+	m.active.Set(0)
+	l := cfg.Lease
+	l.Waiting = func(owner string) {
+		cfg.Log.Info("standing by", "active", owner)
+		cfg.Status.Ready() // that is its work
+	}
+	cfg.Status.NotReady("waiting for the lease in table " + l.Table)
+	held, err := l.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	m.active.Set(1)
+	defer m.active.Set(0)
+	rule, err := window.NewRule(cfg.Window, cfg.Lateness)
+	if err != nil {
+		return err
+	}
+	s := &session{
+		cfg: cfg, metrics: m, held: held, rule: rule,
+		reader: &stream.Reader{API: cfg.Kinesis, Stream: cfg.Stream, Log: cfg.Log, Interval: cfg.Poll},
+		alerts: &stream.Producer{API: cfg.Kinesis, Stream: cfg.AlertsStream, Log: cfg.Log, Before: held.Valid},
+
+		shards: make(map[string]*shard), fetches: make(chan stream.Fetch),
+		combiner: window.NewCombiner(rule.SizeMS), table: window.NewTable(cfg.Threshold),
+		idleness: window.Idleness{Rule: rule, TimeoutMS: cfg.IdleTimeout.Milliseconds()},
+		seen:     make(map[int64]map[identity]struct{}),
+		reports:  r,
+	}
+	if cfg.AsideStream != "" {
+		s.aside = &stream.Producer{API: cfg.Kinesis, Stream: cfg.AsideStream, Log: cfg.Log, Before: held.Valid}
+	}
+	if s.scanner, err = activity.NewScanner(cfg.Fields); err != nil {
+		return err
+	}
+	if s.ids, err = cfg.dedupeScanner(); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+func (s *session) run(ctx context.Context) error {
+	// Once it is asked to end it does so in good order, so what it does then must not end with ctx.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	s.group, s.ctx = errgroup.WithContext(work)
+	s.group.Go(func() error { return s.held.Keep(s.ctx) })
+	err := s.work(ctx)
+	if s.ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = context.Cause(s.ctx) // a reader or the lease has failed
+	}
+	end, stop := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer stop()
+	if err == nil && s.replay == 0 {
+		if err = s.flush(end); err == nil {
+			err = s.save(end)
+		}
+	}
+	if !errors.Is(err, lease.ErrLost) {
+		s.held.Release(end)
+	}
+	cancel()
+	_ = s.group.Wait() // what it says is in err already, or is that everything ends
+	return err
+}
+
+// work reads until ctx ends or everything is drained.
+func (s *session) work(ctx context.Context) error {
+	if err := s.load(s.ctx); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("worker started", "stream", s.cfg.Stream, "alerts_stream", s.cfg.AlertsStream, "shards", len(s.shards), "epoch", s.held.Epoch(),
+		"replay", s.replay, "window", s.cfg.Window.String(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
+	s.cfg.Status.Ready()
+	if s.replay == 0 {
+		if err := s.replayed(s.ctx); err != nil {
+			return err
+		}
+	}
+	ticks := time.NewTicker(min(tick, gather))
+	defer ticks.Stop()
+	looked := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		case f := <-s.fetches:
+			if err := s.take(s.ctx, f); err != nil {
+				return err
+			}
+		case <-ticks.C:
+		}
+		if s.replay > 0 {
+			continue
+		}
+		if !s.gathers.IsZero() && time.Since(s.gathers) >= gather || s.combiner.Panes() >= maxPanes {
+			if err := s.flush(s.ctx); err != nil {
+				return err
+			}
+		}
+		if time.Since(looked) >= tick {
+			looked = time.Now()
+			if err := s.look(s.ctx); err != nil {
+				return err
+			}
+			if s.cfg.Drain && s.drained() {
+				return s.finish(s.ctx)
+			}
+		}
+	}
+}
+
+// load makes the session what the state says, and starts the readers.
+func (s *session) load(ctx context.Context) error {
+	var err error
+	if b := s.held.State(); b != nil {
+		s.st, err = s.cfg.parseState(b)
+	} else {
+		var shards []stream.Shard
+		if shards, err = s.reader.Shards(ctx); err == nil {
+			s.st = s.cfg.firstState(shards)
+			err = s.store(ctx)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.tally = s.st.Tally
+	s.table.Resume(window.Position{Watermarks: []int64{s.st.Closed}})
+	for id, p := range s.st.Shards {
+		sh := s.add(id, p)
+		if sh.cut != "" && sh.cut != p.After {
+			s.replay++
+		} else {
+			sh.cut = ""
+		}
+	}
+	s.snap()
+	for _, sh := range s.shards {
+		if !sh.waits {
+			s.start(sh)
+		}
+	}
+	return s.inherit(ctx)
+}
+
+// replayed goes on when every shard has come to its cut: the close that was under way is done first.
+func (s *session) replayed(ctx context.Context) error {
+	if _, err := s.apply(nil); err != nil { // what opened was written before the cut was
+		return err
+	}
+	if s.st.Pending > s.st.Closed {
+		if err := s.close(ctx); err != nil {
+			return err
+		}
+	}
+	now := s.cfg.Now().UnixMilli()
+	for _, sh := range s.shards {
+		sh.heard = now
+		if sh.held == nil {
+			continue
+		}
+		f := *sh.held
+		sh.held = nil
+		if err := s.take(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look decides what the silence of shards means, whether windows close, and whether the state is to be saved.
+func (s *session) look(ctx context.Context) error {
+	if time.Since(s.listed) >= listEvery {
+		if err := s.inherit(ctx); err != nil {
+			return err
+		}
+	}
+	s.silence()
+	if to := s.watermark(); s.rule.Crosses(s.st.Closed, to) {
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+		if err := s.decide(ctx, to); err != nil {
+			return err
+		}
+	}
+	if s.dirty && time.Since(s.saved) >= saveEvery {
+		if err := s.flush(ctx); err != nil {
+			return err
+		}
+		if err := s.save(ctx); err != nil {
+			return err
+		}
+	}
+	s.align()
+	s.gauges()
+	return nil
+}
+
+// finish closes every window that has an event.
+func (s *session) finish(ctx context.Context) error {
+	if err := s.flush(ctx); err != nil {
+		return err
+	}
+	last := int64(window.NoTime)
+	for _, sh := range s.shards {
+		last = max(last, sh.src.MaxTS)
+	}
+	if last == window.NoTime {
+		return nil
+	}
+	if to := window.Start(last, s.rule.SizeMS) + s.rule.SizeMS - 1; to > s.st.Closed {
+		return s.decide(ctx, to)
+	}
+	return nil
+}
+
+// terms of the alerts.
+func (s *session) terms() alert.Terms {
+	return alert.Terms{Threshold: s.cfg.Threshold, Critical: s.cfg.Critical}
+}

@@ -1,0 +1,294 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"spate/shared/aws/stream"
+	"spate/shared/window"
+)
+
+// shard is a shard that is read, or was and is still needed.
+type shard struct {
+	id      string
+	number  int32 // stands for it in the engine
+	parents []string
+	src     window.Source
+	at      stream.Position // the last record that was judged
+	begin   int64           // MaxTS before it; see place
+	cut     string          // replay: what comes up to here was judged before; empty: nothing is replayed
+	held    *stream.Fetch   // what came behind the cut, until all shards have come to theirs
+	waits   bool            // its parents are not read to their ends yet
+	closed  bool            // read to its end
+	ended   bool            // and its children have taken over
+	atEnd   bool            // there was nothing more to read
+	heard   int64           // wall clock of the last event, milliseconds
+	behind  int64           // as Kinesis has it, milliseconds
+	seqs    stream.Sequences
+
+	more    chan struct{} // the reader may go on
+	started bool
+	paused  bool // it is ahead of the others: the reader waits
+	owed    bool // it would go on, were it not paused
+}
+
+// add makes a shard of the session out of what the state knows of it.
+func (s *session) add(id string, p place) *shard {
+	sh := &shard{
+		id: id, number: int32(len(s.numbered)), parents: p.Parents, at: p.Position, cut: p.Cut, waits: p.Waits, ended: p.Ended,
+		src: window.Source{MaxTS: p.MaxTS, Floor: s.st.Closed}, heard: s.cfg.Now().UnixMilli(), more: make(chan struct{}, 1),
+	}
+	if p.Ended && p.Cut == "" { // nothing of it has to be read again
+		sh.closed = true
+	}
+	s.shards[id] = sh
+	s.numbered = append(s.numbered, sh)
+	return sh
+}
+
+// start begins to read a shard.
+func (s *session) start(sh *shard) {
+	if sh.started || sh.closed {
+		return
+	}
+	sh.started = true
+	from := sh.at
+	s.group.Go(func() error {
+		err := s.reader.Read(s.ctx, sh.id, from, func(ctx context.Context, f stream.Fetch) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case s.fetches <- f:
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-sh.more:
+				return nil
+			}
+		})
+		if err != nil && s.ctx.Err() == nil {
+			return fmt.Errorf("shard %s: %w", sh.id, err)
+		}
+		return err
+	})
+}
+
+// next lets the shard's reader go on.
+func (sh *shard) next() {
+	if sh.paused {
+		sh.owed = true
+		return
+	}
+	select {
+	case sh.more <- struct{}{}:
+	default: // it has been told
+	}
+}
+
+// take judges what was read of a shard.
+func (s *session) take(ctx context.Context, f stream.Fetch) error {
+	sh := s.shards[f.Shard]
+	if f.Lost {
+		s.tally.Lost++
+		s.metrics.lost.Inc()
+		s.dirty = true
+		s.cfg.Log.Error("records were deleted before they were read: alerts can be missing", "stream", s.cfg.Stream, "shard", sh.id, "after", sh.at.After)
+	}
+	if s.replay > 0 {
+		return s.takeAgain(ctx, sh, f)
+	}
+	for _, r := range f.Records {
+		s.record(sh, aws.ToString(r.SequenceNumber), r.Data, aws.ToTime(r.ApproximateArrivalTimestamp))
+	}
+	sh.atEnd, sh.behind = f.AtEnd, f.BehindMS
+	if f.Closed {
+		sh.closed = true
+		if err := s.inherit(ctx); err != nil {
+			return err
+		}
+	}
+	if len(s.asides) >= stream.MaxRecords {
+		if err := s.writeAside(ctx); err != nil {
+			return err
+		}
+	}
+	sh.next()
+	return nil
+}
+
+// takeAgain judges what comes up to the cut, and keeps what comes behind it until all shards have come to theirs.
+func (s *session) takeAgain(ctx context.Context, sh *shard, f stream.Fetch) error {
+	if sh.cut == "" { // it is there already
+		sh.held = &f
+		return nil
+	}
+	rest := len(f.Records) // of it was judged before
+	for i, r := range f.Records {
+		seq := aws.ToString(r.SequenceNumber)
+		if stream.Before(sh.cut, seq) {
+			rest = i
+			break
+		}
+		s.record(sh, seq, r.Data, aws.ToTime(r.ApproximateArrivalTimestamp))
+	}
+	if s.combiner.Panes() >= maxPanes {
+		if _, err := s.apply(nil); err != nil {
+			return err
+		}
+	}
+	if rest == len(f.Records) && sh.at.After != sh.cut && !f.Closed && !f.AtEnd {
+		sh.next()
+		return nil
+	}
+	f.Records, f.Lost = f.Records[rest:], false
+	sh.held, sh.cut = &f, ""
+	if s.replay--; s.replay > 0 {
+		return nil
+	}
+	return s.replayed(ctx)
+}
+
+// inherit starts the shards whose parents are all read to their ends: they go on where those have come to.
+func (s *session) inherit(ctx context.Context) error {
+	s.listed = time.Now()
+	for _, sh := range s.shards {
+		if !sh.closed || sh.ended || s.replay > 0 {
+			continue
+		}
+		children, err := s.childrenOf(ctx, sh)
+		if err != nil {
+			return err
+		}
+		all := len(children) > 0
+		for _, c := range children {
+			all = all && !c.waits
+		}
+		if all {
+			sh.ended = true
+			s.dirty = true
+		}
+	}
+	return nil
+}
+
+// childrenOf returns the children of a shard that is read to its end; those that can begin have begun.
+func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, error) {
+	listed, err := s.reader.Shards(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*shard
+	for _, l := range listed {
+		if !slices.Contains(l.Parents, parent.id) {
+			continue
+		}
+		sh := s.shards[l.ID]
+		if sh == nil {
+			sh = s.add(l.ID, place{MaxTS: window.NoTime, Waits: true, Parents: l.Parents})
+		}
+		if sh.waits {
+			s.succeed(sh)
+		}
+		out = append(out, sh)
+	}
+	if len(out) == 0 {
+		s.cfg.Log.Warn("shard is closed, its children are not listed yet", "stream", s.cfg.Stream, "shard", parent.id)
+	}
+	return out, nil
+}
+
+// succeed begins a shard if all its parents are read to their ends. It takes over from the one that is furthest behind.
+func (s *session) succeed(sh *shard) {
+	from := window.Source{MaxTS: window.EndOfTime}
+	for _, id := range sh.parents {
+		p := s.shards[id]
+		if p == nil {
+			continue // it was done with long ago
+		}
+		if !p.closed {
+			return
+		}
+		if p.src.MaxTS < from.MaxTS {
+			from = p.src
+		}
+	}
+	if from.MaxTS == window.EndOfTime {
+		from.MaxTS = window.NoTime
+	}
+	sh.waits = false
+	sh.src = window.Source{MaxTS: from.MaxTS, Floor: s.st.Closed}
+	sh.heard = s.cfg.Now().UnixMilli()
+	s.dirty = true
+	s.snapShard(sh)
+	s.cfg.Log.Info("shard begins", "stream", s.cfg.Stream, "shard", sh.id, "parents", sh.parents)
+	s.start(sh)
+}
+
+// live tells whether the shard has a say in the watermark.
+func (sh *shard) live() bool { return !sh.waits && !sh.ended }
+
+// silence finds the shards that are read to their ends and have had no event for the idle timeout.
+func (s *session) silence() {
+	now := s.cfg.Now().UnixMilli()
+	for _, sh := range s.shards {
+		sh.src.Idle = s.cfg.IdleTimeout > 0 && sh.live() && !sh.closed && sh.atEnd && now-sh.heard >= s.cfg.IdleTimeout.Milliseconds()
+	}
+}
+
+// watermark is how far windows could be closed.
+func (s *session) watermark() int64 {
+	var peers []window.Peer
+	for _, sh := range s.shards {
+		if sh.live() {
+			peers = append(peers, window.Peer{Source: sh.src, Known: true})
+		}
+	}
+	if len(peers) == 0 {
+		return window.NoTime
+	}
+	return s.idleness.Promise(s.cfg.Now().UnixMilli(), peers)
+}
+
+// drained tells whether every shard is read to its end.
+func (s *session) drained() bool {
+	for _, sh := range s.shards {
+		if sh.waits || !sh.ended && !sh.atEnd {
+			return false
+		}
+	}
+	return true
+}
+
+// maxLead is how far a shard may be ahead of the slowest in event time, beyond a window and its lateness, while there is a backlog.
+const maxLead = time.Minute
+
+// align keeps the shards together in event time while there is a backlog: all windows between the slowest and the fastest are open, with
+// everyone who has an event in them. With too many open windows, only the slowest is read.
+func (s *session) align() {
+	slowest := int64(window.EndOfTime)
+	for _, sh := range s.shards {
+		if sh.live() && !sh.closed && !sh.atEnd && sh.src.MaxTS != window.NoTime {
+			slowest = min(slowest, sh.src.MaxTS)
+		}
+	}
+	lead := s.rule.SizeMS + s.rule.LatenessMS + maxLead.Milliseconds()
+	if int64(s.table.Stats().Windows) >= s.cfg.MaxOpenWindows {
+		lead = 0
+	}
+	for _, sh := range s.shards {
+		ahead := sh.src.MaxTS != window.NoTime && sh.src.MaxTS-lead > slowest
+		if ahead == sh.paused {
+			continue
+		}
+		sh.paused = ahead
+		if !ahead && sh.owed {
+			sh.owed = false
+			sh.next()
+		}
+	}
+}

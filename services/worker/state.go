@@ -1,0 +1,109 @@
+package worker
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"spate/shared/aws/stream"
+	"spate/shared/window"
+)
+
+// errState: the state cannot be worked with; nobody but a person can mend that.
+var errState = errors.New("state")
+
+const stateVersion = 1
+
+// state is what outlives a worker, as JSON in the item of the lease.
+type state struct {
+	Version int `json:"version"`
+	// Closed: the alerts of all windows up to this watermark are written.
+	Closed int64 `json:"closed"`
+	// Pending: all windows up to this watermark are closed by the cut. It is Closed, unless a close is under way.
+	Pending int64            `json:"pending"`
+	Rule    rule             `json:"rule"`
+	Shards  map[string]place `json:"shards"`
+	Tally   tally            `json:"tally"` // of all events up to the cut
+}
+
+// rule is what Pending was decided with.
+type rule struct {
+	WindowMS   int64  `json:"window_ms"`
+	LatenessMS int64  `json:"lateness_ms"`
+	MaxAheadMS int64  `json:"max_ahead_ms"`
+	Threshold  int64  `json:"threshold"`
+	Critical   int64  `json:"critical"`
+	Fields     string `json:"fields"`
+	Dedupe     string `json:"dedupe,omitempty"`
+}
+
+// place is how far a shard has come.
+type place struct {
+	stream.Position // resume: windows that are open at Closed have no event before it
+	// MaxTS is the highest event time before resume.
+	MaxTS int64 `json:"max_ts"`
+	// Cut is the last record that was read; empty is none since resume.
+	Cut string `json:"cut,omitempty"`
+	// Waits: its parents are not read to their ends yet.
+	Waits bool `json:"waits,omitempty"`
+	// Ended: it is closed, read to its end, and its children have taken over; it is kept for windows that are still open.
+	Ended   bool     `json:"ended,omitempty"`
+	Parents []string `json:"parents,omitempty"`
+}
+
+// tally accounts for every event: In = Counted + Late + Idle + Invalid + Repeated.
+type tally struct {
+	In       int64 `json:"in"`
+	Counted  int64 `json:"counted"`
+	Late     int64 `json:"late"`     // its shard's event time had passed the window by the lateness
+	Idle     int64 `json:"idle"`     // the window was closed while the shard was silent
+	Invalid  int64 `json:"invalid"`  // no event
+	Repeated int64 `json:"repeated"` // counted already, by its identity
+	Lost     int64 `json:"lost"`     // places where records were deleted before they were read
+}
+
+func (c Config) rule() rule {
+	return rule{
+		WindowMS: c.Window.Milliseconds(), LatenessMS: c.Lateness.Milliseconds(), MaxAheadMS: c.MaxAhead.Milliseconds(),
+		Threshold: c.Threshold, Critical: c.Critical, Fields: fmt.Sprint(c.Fields.User, c.Fields.Time), Dedupe: c.DedupeField,
+	}
+}
+
+// firstState is that of a stream of which nothing was read.
+func (c Config) firstState(shards []stream.Shard) state {
+	st := state{Version: stateVersion, Closed: window.NoTime, Pending: window.NoTime, Rule: c.rule(), Shards: make(map[string]place)}
+	var begin stream.Position // the oldest that there is; never the latest, which would be somewhere else after a crash
+	if !c.From.IsZero() {
+		begin.AtMS = c.From.UnixMilli()
+	}
+	for _, sh := range shards {
+		st.Shards[sh.ID] = place{Position: begin, MaxTS: window.NoTime, Waits: len(sh.Parents) > 0, Parents: sh.Parents}
+	}
+	return st
+}
+
+func (s state) encode() ([]byte, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode state: %w", err)
+	}
+	return b, nil
+}
+
+// parseState decodes a state and holds it against the settings.
+func (c Config) parseState(b []byte) (state, error) {
+	var s state
+	if err := json.Unmarshal(b, &s); err != nil {
+		return state{}, fmt.Errorf("decode %w: %w", errState, err)
+	}
+	if s.Version != stateVersion {
+		return state{}, fmt.Errorf("%w: it has version %d, this program reads %d", errState, s.Version, stateVersion)
+	}
+	if now := c.rule(); s.Rule != now && s.Pending > s.Closed {
+		// What is written again has to be what was written before.
+		return state{}, fmt.Errorf("%w: a close of windows is under way that was decided with other settings: %+v, now %+v; "+
+			"start one worker with those, stop it in good order (SIGTERM), then change them", errState, s.Rule, now)
+	}
+	s.Rule = c.rule()
+	return s, nil
+}
