@@ -3,6 +3,7 @@ package tests
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -63,15 +64,24 @@ func TestSettingsAreExplained(t *testing.T) {
 		{[]string{"route", "--brokers", "nowhere"}, []string{`brokers: "nowhere" is not host:port`}},
 		{[]string{"detect", "--transitions", "opened"}, []string{"transitions: closed is missing"}},
 		{[]string{"route", "--mode", "kafka"}, []string{"brokers: mode kafka needs them"}},
-		{[]string{"up", "--mode", "aws"}, []string{"aws is not part of this version"}},
+		{[]string{"up", "--mode", "aws"}, []string{"mode: this command is for Kafka"}},
 		{[]string{"up", "--user-field", ""}, []string{"user field"}},
 		{[]string{"simulate", "--speed", "0"}, []string{"events, duration: one of them is needed"}},
+		{[]string{"simulate", "--to", "sqs"}, []string{"--to must be one of"}},
+		{[]string{"simulate", "--to", "kinesis", "--stream", "a b", "--rate=-1"}, []string{`stream: "a b" is no name of a stream`, "rate: -1"}},
+		{[]string{"simulate", "--mode", "aws", "--stream", "a b"}, []string{`stream: "a b" is no name of a stream`}},
+		{[]string{"simulate", "--spread-by-user"}, []string{"spread-by-user: has a meaning with kinesis alone"}},
+		{[]string{"simulate", "s3://Bucket/key"}, []string{`file: "s3://Bucket/key" is not s3://bucket/key`}},
+		{[]string{"simulate", "--put", "bucket/key", "-o", "x.csv"}, []string{`put: "bucket/key" is not s3://bucket/key`, "file: put needs one", "put, out: only one of them"}},
+		{[]string{"simulate", "s3://bucket/key", "--put", "s3://bucket/other"}, []string{"file: put stores a local file"}},
+		{[]string{"simulate", "-n", "1", "--to", "kinesis"}, []string{"region: none is set; set AWS_REGION"}},
 		{[]string{"verify"}, []string{`expected "<file>"`}},
 		{[]string{"nonsense"}, []string{"unexpected argument nonsense"}},
 		{[]string{"demo", "--log-level", "loud"}, []string{`log-level: "loud"`}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
-			p := harness.Spate(t, "spate", []string{"SPATE_BROKERS="}, c.args...).Start()
+			env := []string{"SPATE_BROKERS=", "AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=", "AWS_CONFIG_FILE=" + os.DevNull}
+			p := harness.Spate(t, "spate", env, c.args...).Start()
 			err := p.Wait(20 * time.Second)
 			var e *exec.ExitError
 			if !errors.As(err, &e) || e.ExitCode() != 2 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"spate/shared/aws/object"
 	"spate/shared/kafka"
 )
 
@@ -21,11 +22,17 @@ const (
 	TimeShift    = "shift"    // txn_timestamp is the event's time, moved so that the first event is now; event_time stays
 )
 
+// What events can be sent to.
+const (
+	ToKafka   = "kafka"
+	ToKinesis = "kinesis"
+)
+
 // The fields a record can be keyed by.
 const (
 	KeyCategory = "category_id" // as the original's producer does
 	KeyUser     = "user_id"
-	KeyNone     = "none" // no key: round robin
+	KeyNone     = "none" // no key: round robin; in Kinesis, where every record has one, the row's number
 )
 
 const (
@@ -40,12 +47,15 @@ const defaultStart int64 = 1572566400000
 // Config is the settings of the simulator: flags, environment and help. Start from [Default]; the zero value asks for unpaced,
 // endless traffic, which Validate refuses.
 type Config struct {
-	File string `arg:"" optional:"" name:"file" help:"CSV file to replay (plain, .gz, .zip; - is standard input). Without it, traffic is generated."`
-	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write to this file (.jsonl or .csv, also .gz; - is standard output, as JSON lines) instead of Kafka."`
+	File string `arg:"" optional:"" name:"file" help:"CSV file to replay (plain, .gz, .zip; - is standard input), also s3://bucket/key. Without it, traffic is generated."`
+	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write to this file (.jsonl or .csv, also .gz; - is standard output, as JSON lines) instead of a broker."`
+	To   string `name:"to" env:"SPATE_TO" default:"" enum:",kafka,kinesis" placeholder:"BROKER" help:"Send to kafka or kinesis. Default: kinesis in mode aws, else kafka."`
 
-	Topic         string `name:"topic" env:"SPATE_TOPIC" default:"activity" help:"Topic to send to."`
+	Topic         string `name:"topic" env:"SPATE_TOPIC" default:"activity" help:"Topic of Kafka to send to."`
+	Stream        string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Stream of Kinesis to send to. Every event gets an event_id there, as a record may be written twice."`
 	Key           string `name:"key" env:"SPATE_KEY" default:"category_id" enum:"category_id,user_id,none" help:"Field that keys the records: ${enum}."`
-	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Largest record batch, bytes; not above the topic's max.message.bytes, or the broker refuses it."`
+	SpreadByUser  bool   `name:"spread-by-user" env:"SPATE_SPREAD_BY_USER" help:"Kinesis: choose the shard by user_id (ExplicitHashKey), whatever the partition key is."`
+	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Kafka: largest record batch, bytes; not above the topic's max.message.bytes, or the broker refuses it."`
 
 	TimeMode string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event time: ${enum}."`
 	Speed    float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed by event time: 1 is real time, 0 as fast as possible."`
@@ -77,8 +87,10 @@ type Config struct {
 	Log *slog.Logger `kong:"-"`
 	// Now is the wall clock of the time modes and the pace; nil is time.Now.
 	Now func() time.Time `kong:"-"`
-	// OnSent is told of every row that the broker acknowledged, with its place; a file's rows are in partition -1. Calls do not
-	// overlap, and come in offset order within a partition. It holds up sending, so it must be quick. May be nil.
+	// OnSent is told of every row that the broker acknowledged, with its place; a file's rows are in partition -1. Kinesis has names for
+	// shards and no offsets: there, a partition is the number of the shard in the order in which this run met them, and an offset the
+	// number of the row among this run's rows in it. Calls do not overlap, and come in offset order within a partition. It holds up
+	// sending, so it must be quick. May be nil.
 	OnSent func(row Row, partition int32, offset int64) `kong:"-"`
 }
 
@@ -86,6 +98,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Topic:         "activity",
+		Stream:        "e-commerce-raw-user-activity-stream-1",
 		Key:           KeyCategory,
 		BatchMaxBytes: 1_000_012,
 		TimeMode:      TimeOriginal,
@@ -104,15 +117,33 @@ func (c *Config) Validate() error {
 	var errs []error
 	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	if c.Out == "" {
+	if !slices.Contains([]string{"", ToKafka, ToKinesis}, c.To) {
+		problem("to: %q is not one of kafka, kinesis", c.To)
+	}
+	switch {
+	case c.Out != "":
+		if _, err := formatOf(c.Out); err != nil {
+			errs = append(errs, err)
+		}
+	case c.To == ToKinesis:
+		if !isStream(c.Stream) {
+			problem("stream: %q is no name of a stream: 1 to 128 letters, digits, dots, hyphens and underscores", c.Stream)
+		}
+	default:
 		if err := c.Kafka.Validate(); err != nil {
 			errs = append(errs, err)
 		}
 		if c.Topic == "" {
 			problem("topic: must not be empty")
 		}
-	} else if _, err := formatOf(c.Out); err != nil {
-		errs = append(errs, err)
+	}
+	if c.SpreadByUser && (c.Out != "" || c.To != ToKinesis) {
+		problem("spread-by-user: has a meaning with kinesis alone; give --to kinesis, or --key user_id for kafka")
+	}
+	if object.IsURL(c.File) {
+		if _, _, err := object.ParseURL(c.File); err != nil {
+			problem("file: %w", err)
+		}
 	}
 	if !slices.Contains([]string{KeyCategory, KeyUser, KeyNone}, c.Key) {
 		problem("key: %q is not one of category_id, user_id, none", c.Key)
@@ -184,6 +215,12 @@ func (c *Config) validateGenerator(problem func(format string, args ...any)) {
 	if !c.Start.IsZero() && (c.Start.Year() < 1970 || c.Start.Year() > 2200) {
 		problem("start: year %d is not within 1970 to 2200", c.Start.Year())
 	}
+}
+
+func isStream(name string) bool {
+	return len(name) >= 1 && len(name) <= 128 && !strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_')
+	})
 }
 
 // generates reports whether the events come from the generator.

@@ -55,6 +55,14 @@ func TestValidate(t *testing.T) {
 		}},
 		{"both paces", func(c *Config) { c.Out, c.Speed, c.Rate = "-", 2, 100 }, []string{"rate, speed: only one of them"}},
 		{"duration of a file", func(c *Config) { c.Out, c.File, c.Duration = "-", "a.csv", time.Minute }, []string{"duration: only generated traffic has one"}},
+		{"to kinesis", func(c *Config) { c.To, c.SpreadByUser = ToKinesis, true }, nil},
+		{"out of S3", func(c *Config) { c.To, c.File = ToKinesis, "s3://bucket/2019/nov.csv" }, nil},
+		{"no stream", func(c *Config) { c.To, c.Stream = ToKinesis, "" }, []string{`stream: "" is no name of a stream`}},
+		{"odd stream, odd object", func(c *Config) { c.To, c.Stream, c.File = ToKinesis, "arn:aws:kinesis:x", "s3://bucket" }, []string{
+			"stream: ", `file: "s3://bucket" is not s3://bucket/key`,
+		}},
+		{"spread in kafka", func(c *Config) { c.Kafka.Brokers, c.SpreadByUser = []string{"h:1"}, true }, []string{"spread-by-user: has a meaning with kinesis alone"}},
+		{"to nowhere", func(c *Config) { c.To, c.Kafka.Brokers = "sqs", []string{"h:1"} }, []string{`to: "sqs" is not one of kafka, kinesis`}},
 		{"no topic", func(c *Config) { c.Kafka.Brokers, c.Topic = []string{"h:1"}, "" }, []string{"topic: must not be empty"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,9 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"spate/shared/aws/cloud"
+	"spate/shared/aws/object"
 )
 
 const (
@@ -101,28 +105,62 @@ func newFileCSV(f *os.File) (*CSV, error) {
 	}
 	var magic [4]byte
 	if n, _ := f.ReadAt(magic[:], 0); n == len(magic) && isZip(magic[:]) {
-		return newZipCSV(f, info.Size())
+		return newZipCSV(f.Name(), f, f, info.Size())
 	}
-	c := newCSV(f.Name(), f)
+	total := int64(0)
 	if info.Mode().IsRegular() {
-		c.total = info.Size()
+		total = info.Size()
 	}
-	counted := &countingReader{r: f, n: c.read}
-	c.members = []member{{f.Name(), func() (io.ReadCloser, error) { return io.NopCloser(counted), nil }}}
+	return newStreamCSV(f.Name(), f, f, total), nil
+}
+
+// openObjectCSV opens the CSV object at an URL of S3; see [CSV]. ctx bounds the reading. A zip is read in blocks, the others as one stream.
+func openObjectCSV(ctx context.Context, url string) (*CSV, error) {
+	bucket, key, err := object.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("open events file: %w", err)
+	}
+	cfg, err := cloud.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open events file %s: %w", url, err)
+	}
+	o, err := object.Open(ctx, cfg, bucket, key)
+	if err != nil {
+		return nil, fmt.Errorf("open events file: %w", err) // names the object
+	}
+	in := bufio.NewReaderSize(o, 64<<10)
+	magic, _ := in.Peek(4) // an error comes back on reading
+	if !isZip(magic) {
+		return newStreamCSV(url, in, o, o.Size()), nil
+	}
+	blocks := o.Blocks()
+	c, err := newZipCSV(url, blocks, blocks, o.Size())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open events file %s: %w", url, err), blocks.Close())
+	}
 	return c, nil
 }
 
-func newZipCSV(f *os.File, size int64) (*CSV, error) {
-	z, err := zip.NewReader(f, size)
+// newStreamCSV reads plain or gzip from r; total is its size in bytes, 0 if it is not known.
+func newStreamCSV(name string, r io.Reader, file io.Closer, total int64) *CSV {
+	c := newCSV(name, file)
+	c.total = total
+	counted := &countingReader{r: r, n: c.read}
+	c.members = []member{{name, func() (io.ReadCloser, error) { return io.NopCloser(counted), nil }}}
+	return c
+}
+
+func newZipCSV(name string, r io.ReaderAt, file io.Closer, size int64) (*CSV, error) {
+	z, err := zip.NewReader(r, size)
 	if err != nil {
 		return nil, fmt.Errorf("read zip: %w", err)
 	}
 	var csvs, others []*zip.File
 	for _, m := range z.File {
-		name := strings.ToLower(m.Name)
+		lower := strings.ToLower(m.Name)
 		switch {
 		case m.FileInfo().IsDir(), strings.HasPrefix(m.Name, "__MACOSX/"):
-		case strings.HasSuffix(name, ".csv"), strings.HasSuffix(name, ".csv.gz"):
+		case strings.HasSuffix(lower, ".csv"), strings.HasSuffix(lower, ".csv.gz"):
 			csvs = append(csvs, m)
 		default:
 			others = append(others, m)
@@ -134,10 +172,10 @@ func newZipCSV(f *os.File, size int64) (*CSV, error) {
 	if len(csvs) == 0 {
 		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv", len(others))
 	}
-	c := newCSV(f.Name(), f)
+	c := newCSV(name, file)
 	for _, m := range csvs {
 		c.total += int64(m.UncompressedSize64)
-		c.members = append(c.members, member{f.Name() + ":" + m.Name, func() (io.ReadCloser, error) {
+		c.members = append(c.members, member{name + ":" + m.Name, func() (io.ReadCloser, error) {
 			r, err := m.Open()
 			if err != nil {
 				return nil, err

@@ -1,11 +1,13 @@
-// Package simulator is the first stage of spate: it sends click events to the topic that the pipeline watches, or to a file.
+// Package simulator is the first stage of spate: it sends click events to the topic or the stream that the pipeline watches, or to a file.
 //
-// The events come from a [Source]: a CSV file of the data set ([CSV]) or seeded traffic with labelled attackers ([Generator]).
+// The events come from a [Source]: a CSV file of the data set ([CSV]), on a disk or in S3, or seeded traffic with labelled attackers
+// ([Generator]).
 // Each row then passes, in this order:
 //
 //	source ─► disorder ─► pace ─► time mode ─► ground truth ─► sink
-//	          arrival     wall    what the     what was        Kafka topic
-//	          order       clock   event says   really sent     or file
+//	          arrival     wall    what the     what was        Kafka topic,
+//	          order       clock   event says   really sent     Kinesis stream
+//	                                                           or file
 //
 // Everything up to the pace is a function of the configuration alone: the same seed gives the same rows in the same order, on
 // every platform (the generator computes with integers only). The wall clock decides when a row is sent, and, in the time modes
@@ -21,5 +23,10 @@
 // 1 or 0, in now at speed 1 on a broker that keeps up. Otherwise the rows are still labelled right, but shoppers may break the
 // rule too.
 //
-// The package leaves to others: creating the topic, reading what it wrote, and judging it.
+// # Written twice
+//
+// A Kafka topic gets every row once. Kinesis may write the records of a call that had to be repeated twice, so rows that go there carry
+// an event_id: "<run>-<row>", the run 10 random characters, the row its number from 0.
+//
+// The package leaves to others: creating the topic or the stream, reading what it wrote, and judging it.
 package simulator

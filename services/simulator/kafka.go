@@ -45,8 +45,7 @@ type kafkaSink struct {
 	onSent     func(Row, int32, int64)
 	count      *counters
 
-	// ctx is that of the records. It ends flushTimeout after that of the run, so that an interrupted run still gets rid of what
-	// it accepted, and never blocks for ever on a broker that is gone.
+	// ctx is that of the records. It ends flushTimeout after that of the run; see outlive.
 	ctx     context.Context
 	release func()
 
@@ -79,17 +78,7 @@ func newKafkaSink(ctx context.Context, cfg *Config, count *counters) (*kafkaSink
 		return nil, fmt.Errorf("create kafka client: %w", err)
 	}
 
-	records, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		timer := time.NewTimer(flushTimeout)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			cancel()
-		case <-records.Done():
-		}
-	})
-	s.ctx, s.release = records, func() { stop(); cancel() }
+	s.ctx, s.release = outlive(ctx, flushTimeout)
 	s.watcher.Go(s.watch)
 	return s, nil
 }

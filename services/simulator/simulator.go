@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"spate/shared/activity"
+	"spate/shared/aws/object"
 )
 
 // flushTimeout bounds how long an interrupted run waits for what the sink has accepted.
@@ -126,6 +127,8 @@ func (r *run) open(ctx context.Context) (Source, error) {
 			in = os.Stdin
 		}
 		return ReadCSV(newInterruptible(ctx, in), "standard input")
+	case object.IsURL(cfg.File):
+		return openObjectCSV(ctx, cfg.File)
 	case cfg.File != "":
 		return OpenCSV(cfg.File)
 	default:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"spate/shared/activity"
 )
@@ -24,10 +25,29 @@ type sink interface {
 
 // newSink returns the sink that the configuration asks for. It counts in count.sent what is written.
 func newSink(ctx context.Context, cfg *Config, count *counters) (sink, error) {
-	if cfg.Out == "" {
-		return newKafkaSink(ctx, cfg, count)
+	switch {
+	case cfg.Out != "":
+		return newFileSink(cfg, count)
+	case cfg.To == ToKinesis:
+		return newKinesisSink(ctx, cfg, count)
 	}
-	return newFileSink(cfg, count)
+	return newKafkaSink(ctx, cfg, count)
+}
+
+// outlive returns a context that ends the given time after ctx: an interrupted run still gets rid of what it accepted, and never blocks
+// for ever on a broker that is gone. release frees what it holds.
+func outlive(ctx context.Context, by time.Duration) (longer context.Context, release func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(by)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() { stop(); cancel() }
 }
 
 // fileSink writes JSON lines or CSV.

@@ -2,7 +2,7 @@ package activity
 
 import "time"
 
-// Event is one row of the data set, every column as the text that the file has. An empty string means absent.
+// Event is one row of the data set, every column as the text that the file has, and what a sender adds. An empty string means absent.
 type Event struct {
 	EventTime    string // "2019-11-01 00:00:00 UTC"
 	EventType    string // view, cart, remove_from_cart or purchase
@@ -14,6 +14,7 @@ type Event struct {
 	UserID       string
 	UserSession  string
 	TxnTimestamp string // RFC 3339 with milliseconds, the zone may be missing; not a column of the original files
+	EventID      string // unique to the event, for those who may be sent it twice; in JSON only, no column of any file
 }
 
 // CSVHeader is the first line of a file of AppendCSV lines, without its line end.
@@ -21,8 +22,8 @@ const CSVHeader = "event_time,event_type,product_id,category_id,category_code,br
 
 // AppendJSON appends e as one compact JSON object, members in the order of CSVHeader. The ids and the price are JSON
 // numbers if their text is a JSON number, digit by digit as it stands, else JSON strings. An absent product_id,
-// category_id or price is null, an absent txn_timestamp is left out, any other absent column is "". Invalid UTF-8
-// is written as U+FFFD. It allocates nothing if b has room.
+// category_id or price is null, an absent txn_timestamp or event_id (the last member) is left out, any other absent
+// column is "". Invalid UTF-8 is written as U+FFFD. It allocates nothing if b has room.
 func (e *Event) AppendJSON(b []byte) []byte {
 	b = append(b, `{"event_time":`...)
 	b = appendQuoted(b, e.EventTime)
@@ -45,6 +46,10 @@ func (e *Event) AppendJSON(b []byte) []byte {
 	if e.TxnTimestamp != "" {
 		b = append(b, `,"txn_timestamp":`...)
 		b = appendQuoted(b, e.TxnTimestamp)
+	}
+	if e.EventID != "" {
+		b = append(b, `,"event_id":`...)
+		b = appendQuoted(b, e.EventID)
 	}
 	return append(b, '}')
 }

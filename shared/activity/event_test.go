@@ -33,6 +33,9 @@ func TestEventAppendJSON(t *testing.T) {
 		{"no numbers", Event{ProductID: "01", CategoryID: "+1", Price: "1.", UserID: "a\"<\n\xff"},
 			`{"event_time":"","event_type":"","product_id":"01","category_id":"+1","category_code":"",` +
 				`"brand":"","price":"1.","user_id":"a\"<\n\ufffd","user_session":""}`},
+		{"sent where it may come twice", Event{TxnTimestamp: "2019-11-01T00:00:00.123", EventID: "ABCDEFGHIJ-7\""},
+			`{"event_time":"","event_type":"","product_id":null,"category_id":null,"category_code":"","brand":"","price":null,` +
+				`"user_id":"","user_session":"","txn_timestamp":"2019-11-01T00:00:00.123","event_id":"ABCDEFGHIJ-7\""}`},
 		{"numbers", Event{ProductID: "-0", CategoryID: "1e+2", Price: "0.50", UserID: "1.5E3"},
 			`{"event_time":"","event_type":"","product_id":-0,"category_id":1e+2,"category_code":"",` +
 				`"brand":"","price":0.50,"user_id":1.5E3,"user_session":""}`},
@@ -65,7 +68,7 @@ func TestEventAppendCSV(t *testing.T) {
 		return text.String()
 	}
 	for range 2000 {
-		e := Event{column(), column(), column(), column(), column(), column(), column(), column(), column(), column()}
+		e := Event{column(), column(), column(), column(), column(), column(), column(), column(), column(), column(), "no column"}
 		line := e.AppendCSV(nil)
 		got, err := csv.NewReader(bytes.NewReader(line)).Read()
 		if err != nil {
