@@ -3,6 +3,7 @@ package console
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -148,6 +149,7 @@ func (f migrateFlags) directoryNotState(states ...string) error {
 
 type alertsLsCommand struct {
 	migrateFlags
+	tableFlags
 	User     *string `placeholder:"USER" help:"Only those of this user: 7 is the number, '\"7\"' the string, other text is a string."`
 	Only     string  `name:"only" placeholder:"STATE" help:"Only those that are opened (their windows have not ended), or closed."`
 	Severity string  `placeholder:"SEVERITY" help:"Only those that are at least this bad: warning or critical."`
@@ -196,11 +198,19 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 	if err != nil {
 		return usage(err)
 	}
-	st, err := c.look(e.ctx)
-	if err != nil {
-		return err
+	var st alertReader
+	if e.mode == "aws" {
+		if st, err = c.table(e.ctx); err != nil {
+			return usage(err)
+		}
+	} else {
+		db, err := c.look(e.ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, db.Close()) }()
+		st = db
 	}
-	defer func() { err = errors.Join(err, st.Close()) }()
 	v := newView(e.stdout, false)
 	return tell(e, f.Limit, c.JSON, func(limit int) iter.Seq2[store.Alert, error] {
 		f.Newest, f.Limit = limit > 0, limit
@@ -226,6 +236,7 @@ func countText(r alert.Record) string {
 
 type alertsShowCommand struct {
 	migrateFlags
+	tableFlags
 	ID        string   `arg:"" name:"id" help:"Id of the alert, 32 hexadecimal digits, or the webhook-id of a message about it."`
 	Brokers   []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers of the Kafka that has the events. Default: the broker of spate up, 127.0.0.1:9092."`
 	NoEvents  bool     `name:"no-events" help:"Do not read the events from Kafka."`
@@ -251,10 +262,32 @@ type story struct {
 
 // event is one event of the log.
 type event struct {
-	Partition int32           `json:"partition"`
-	Offset    int64           `json:"offset"`
-	At        time.Time       `json:"at"` // event time
-	Value     json.RawMessage `json:"value"`
+	place
+	At    time.Time       `json:"at"` // event time
+	Value json.RawMessage `json:"value"`
+}
+
+// place is where an event is in its log: a topic of Kafka, or a stream of Kinesis.
+type place struct {
+	Partition *int32 `json:"partition,omitempty"`
+	Offset    *int64 `json:"offset,omitempty"`
+	Shard     string `json:"shard_id,omitempty"`
+	Sequence  string `json:"sequence_number,omitempty"`
+}
+
+func (p place) String() string {
+	if p.Shard != "" {
+		return fmt.Sprintf("%s %s", printable(p.Shard), printable(p.Sequence))
+	}
+	return fmt.Sprintf("partition %d offset %d", *p.Partition, *p.Offset)
+}
+
+// compare orders places by partition, then by how far they are in it.
+func (p place) compare(q place) int {
+	if p.Shard != "" {
+		return cmp.Or(cmp.Compare(p.Shard, q.Shard), cmp.Compare(len(p.Sequence), len(q.Sequence)), cmp.Compare(p.Sequence, q.Sequence))
+	}
+	return cmp.Or(cmp.Compare(*p.Partition, *q.Partition), cmp.Compare(*p.Offset, *q.Offset))
 }
 
 func (c *alertsShowCommand) Run(e *env) (err error) {
@@ -263,28 +296,26 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 	if err := usage(errors.Join(err, k.Validate())); err != nil {
 		return err
 	}
-	st, err := c.look(e.ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
 	id := c.ID
 	for _, s := range []alert.State{alert.Opened, alert.Closed} {
 		id = strings.TrimSuffix(id, "_"+string(s)) // of a message
 	}
 	var s story
-	if s.Alert, err = st.Alert(e.ctx, id); errors.Is(err, store.ErrNotFound) {
+	read := func() { s.read(e.ctx, k, scanner) }
+	if e.mode == "aws" {
+		read, err = c.fromTable(e.ctx, &s, id, scanner)
+	} else {
+		err = c.fromDatabase(e.ctx, &s, id)
+	}
+	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("there is no alert with the id %s; spate alerts ls lists them", printable(id))
 	} else if err != nil {
-		return err
-	}
-	if s.Deliveries, err = deliveryStories(e.ctx, st, store.DeliveryFilter{AlertID: id}); err != nil {
 		return err
 	}
 	if c.NoEvents {
 		s.Note = "not asked for (--no-events)"
 	} else {
-		s.read(e.ctx, k, scanner)
+		read()
 		if err := e.ctx.Err(); err != nil {
 			return err
 		}
@@ -295,6 +326,20 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 	}
 	s.write(o)
 	return o.end(nil)
+}
+
+// fromDatabase reads what the database has of an alert.
+func (c *alertsShowCommand) fromDatabase(ctx context.Context, s *story, id string) (err error) {
+	st, err := c.look(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	if s.Alert, err = st.Alert(ctx, id); err != nil {
+		return err
+	}
+	s.Deliveries, err = deliveryStories(ctx, st, store.DeliveryFilter{AlertID: id})
+	return err
 }
 
 func (s *story) write(o *out) {
@@ -312,6 +357,10 @@ func (s *story) write(o *out) {
 	for _, p := range slices.SortedFunc(maps.Keys(s.Evidence.Partitions), byNumber) {
 		r := s.Evidence.Partitions[p]
 		o.printf("evidence   topic %s, partition %s, offsets %d to %d\n", printable(s.Evidence.Topic), printable(p), r.First, r.Last)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Evidence.Shards)) {
+		r := s.Evidence.Shards[id]
+		o.printf("evidence   stream %s, %s, sequence numbers %s to %s\n", printable(s.Evidence.Stream), printable(id), printable(r.First), printable(r.Last))
 	}
 	o.printf("delivery   %s, %s\n", s.Delivery.State, tries(s.Delivery.Attempts))
 	for _, d := range s.Deliveries {
@@ -338,7 +387,7 @@ func (s *story) write(o *out) {
 		if len(text) > wide {
 			text = fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:wide], ""), len(ev.Value))
 		}
-		o.printf("  %s  partition %d offset %d  %s\n", ev.At.Format(instant), ev.Partition, ev.Offset, printable(text))
+		o.printf("  %s  %s  %s\n", ev.At.Format(instant), ev.place, printable(text))
 	}
 	if s.More > 0 {
 		o.printf("  and %d more\n", s.More)
@@ -412,7 +461,7 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 			}
 			for _, record := range p.Records {
 				if record.Offset <= r.Last && !record.Attrs.IsControl() {
-					s.take(record, scanner)
+					s.take(place{Partition: &record.Partition, Offset: &record.Offset}, record.Value, scanner)
 				}
 				if record.Offset >= r.Last {
 					delete(ranges, p.Partition)
@@ -473,25 +522,17 @@ func (s *story) ranges(ctx context.Context, adm *kadm.Client, note func(string, 
 }
 
 // take keeps a record if it is an event of the alert.
-func (s *story) take(r *kgo.Record, scanner *activity.Scanner) {
-	mark, reason := scanner.Scan(r.Value)
+func (s *story) take(at place, value []byte, scanner *activity.Scanner) {
+	mark, reason := scanner.Scan(value)
 	if reason != activity.ReasonNone || !bytes.Equal(mark.User, s.UserID) || mark.TimeMS < s.WindowStart.UnixMilli() || mark.TimeMS >= s.WindowEnd.UnixMilli() {
 		return
 	}
-	ev := event{Partition: r.Partition, Offset: r.Offset, At: time.UnixMilli(mark.TimeMS).UTC(), Value: bytes.ToValidUTF8(bytes.Clone(r.Value), []byte("\ufffd"))}
-	at, _ := slices.BinarySearchFunc(s.Events, ev, func(a, b event) int {
-		if c := a.At.Compare(b.At); c != 0 {
-			return c
-		}
-		if a.Partition != b.Partition {
-			return int(a.Partition) - int(b.Partition)
-		}
-		return int(a.Offset - b.Offset)
-	})
-	if at < maxEvents {
-		s.Events = slices.Insert(s.Events, at, ev)
+	ev := event{place: at, At: time.UnixMilli(mark.TimeMS).UTC(), Value: bytes.ToValidUTF8(bytes.Clone(value), []byte("\ufffd"))}
+	to, _ := slices.BinarySearchFunc(s.Events, ev, func(a, b event) int { return cmp.Or(a.At.Compare(b.At), a.compare(b.place)) })
+	if to < maxEvents {
+		s.Events = slices.Insert(s.Events, to, ev)
 	}
-	if len(s.Events) > maxEvents || at >= maxEvents {
+	if len(s.Events) > maxEvents || to >= maxEvents {
 		s.More++
 		s.Events = s.Events[:maxEvents]
 	}

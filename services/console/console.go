@@ -36,10 +36,15 @@ type program struct {
 	Route  routeCommand  `cmd:"" group:"services" help:"Service: judge events, add them up per user and window (exactly once)."`
 	Detect detectCommand `cmd:"" group:"services" help:"Service: find the windows above the threshold."`
 	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store the alerts and print them."`
+	Work   workCommand   `cmd:"" group:"aws" help:"Service: find the windows above the threshold in a Kinesis stream (router and detector in one)."`
+	Lambda lambdaCommand `cmd:"" group:"aws" help:"Service: the alerter as an AWS Lambda function, for the records of a Kinesis stream."`
 
 	Alerts     alertsCommand     `cmd:"" help:"Look at the alerts that were stored: list them, or tell the whole story of one."`
 	Deliveries deliveriesCommand `cmd:"" help:"Look at who was told of alerts and how that went; send messages again."`
 	Endpoints  endpointsCommand  `cmd:"" help:"Look at who is told of alerts; try them out, enable and disable them."`
+
+	AWS   awsCommand   `cmd:"" name:"aws" group:"aws" help:"Make what mode aws needs."`
+	Rules rulesCommand `cmd:"" help:"Write the rule for other engines: Flink SQL."`
 
 	Receive receiveCommand `cmd:"" help:"Receive webhooks: verify their signatures and print them."`
 	Migrate migrateCommand `cmd:"" help:"Look after the schema of the database of alerts."`
@@ -81,7 +86,10 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			"Every flag can be set in the environment; a flag wins.\n\nStart with: spate demo"),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
-		kong.ExplicitGroups([]kong.Group{{Key: "services", Title: "Services, one process each, on your Kafka:"}}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "services", Title: "Services, one process each, on your Kafka:"},
+			{Key: "aws", Title: "On AWS (SPATE_MODE=aws; spate alert works there, too):"},
+		}),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code; panic(exit{}) }),
 	)
@@ -101,6 +109,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		kongplete.Complete(parser)
 		if len(args) == 0 {
 			args = []string{"--help"}
+			if os.Getenv(runtimeAPI) != "" { // AWS Lambda starts programs without arguments
+				args = []string{"lambda"}
+			}
 		}
 		k, err := parser.Parse(args)
 		if err != nil {
@@ -125,9 +136,7 @@ type exit struct{}
 
 func (e *env) validate() error {
 	switch e.mode {
-	case "", "embedded", "kafka":
-	case "aws":
-		return fmt.Errorf("%w: mode: aws is not part of this version; use embedded or kafka", errUsage)
+	case "", "embedded", "kafka", "aws":
 	default:
 		return fmt.Errorf("%w: mode: %q is none of embedded, kafka, aws (SPATE_MODE, --mode)", errUsage, e.mode)
 	}
@@ -136,6 +145,14 @@ func (e *env) validate() error {
 		if err := l.UnmarshalText([]byte(e.level)); err != nil {
 			return fmt.Errorf("%w: log-level: %q is none of debug, info, warn, error", errUsage, e.level)
 		}
+	}
+	return nil
+}
+
+// need tells that a command is of one mode only.
+func (e *env) need(mode string) error {
+	if e.mode != "" && e.mode != mode {
+		return fmt.Errorf("mode: %s; this command is of mode %s only (SPATE_MODE, --mode)", e.mode, mode)
 	}
 	return nil
 }

@@ -64,6 +64,9 @@ func (f kafkaFlags) layout() kafka.Layout {
 
 // check holds the mode against the brokers.
 func (f kafkaFlags) check(mode string) error {
+	if mode == "aws" {
+		return errors.New("mode: this command is for Kafka; in mode aws, spate work finds the alerts and spate alert or spate lambda tells of them")
+	}
 	if mode == "kafka" && len(f.Brokers) == 0 {
 		return errors.New("brokers: mode kafka needs them; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
 	}

@@ -98,11 +98,15 @@ type alertCommand struct {
 	httpFlags
 	databaseFlags
 	webhookFlags
-	JSON bool `name:"json" help:"Print alerts as JSON lines."`
+	AWS  awsConsumerFlags `embed:"" group:"aws"`
+	JSON bool             `name:"json" help:"Print alerts as JSON lines."`
 }
 
 func (c *alertCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "alerter")
+	if e.mode == "aws" {
+		return c.AWS.run(e, c.httpFlags, log)
+	}
 	if err := usage(errors.Join(c.check(e.mode), c.config().Validate())); err != nil {
 		return err
 	}

@@ -1,0 +1,92 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+
+	"spate/services/worker"
+	"spate/shared/aws/cloud"
+	"spate/shared/aws/emf"
+)
+
+// streamFlags name the two streams.
+type streamFlags struct {
+	Stream       string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Kinesis stream that the events come in."`
+	AlertsStream string `name:"alerts-stream" env:"SPATE_ALERTS_STREAM" default:"e-commerce-raw-user-activity-stream-2" help:"Kinesis stream of the alerts."`
+}
+
+// leaseFlags say how processes agree on which one works.
+type leaseFlags struct {
+	StateTable string        `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"DynamoDB table with the lease, and the state of whoever holds it."`
+	Lease      time.Duration `name:"lease" env:"SPATE_LEASE" default:"10s" help:"A process that is silent for this long is replaced by one that stands by; the same for all."`
+	Poll       time.Duration `name:"poll" env:"SPATE_POLL" default:"250ms" help:"Time between two reads of a shard, which takes five a second of all its readers together."`
+	Owner      string        `name:"owner" env:"SPATE_INSTANCE" placeholder:"NAME" help:"Name of this process, for people. Default: the host's name and the process's number."`
+}
+
+type workCommand struct {
+	ruleFlags
+	streamFlags
+	leaseFlags
+	httpFlags
+	From             string `name:"from" env:"SPATE_FROM" default:"oldest" placeholder:"oldest|now|TIME" help:"Where the first worker of all begins: oldest, now, or an arrival time (RFC 3339). Later ones go on where it was."`
+	AsideStream      string `name:"aside-stream" env:"SPATE_ASIDE_STREAM" placeholder:"STREAM" help:"Kinesis stream for events that are late or none, with the reason. Without it they are counted only."`
+	DedupeField      string `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Member that is the same for an event that was written twice, as event_id of spate simulate: it is counted once. Without it all are counted."`
+	MaxOpenWindows   int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Open windows, one a user that has events in it, from which on only the slowest shard is read. A million are some 100 MB."`
+	MetricsNamespace string `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"Write metrics to standard output for CloudWatch (Embedded Metric Format), under this namespace. Default: none."`
+	Drain            bool   `name:"drain" help:"Read what is there, close every window that has an event, and end."`
+}
+
+func (c *workCommand) Run(e *env) error {
+	log := e.logger(slog.LevelInfo).With("service", "worker")
+	r := c.rule()
+	from, err := c.from()
+	cfg := worker.Config{
+		Stream: c.Stream, AlertsStream: c.AlertsStream, AsideStream: c.AsideStream,
+		Fields: r.Fields, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead,
+		Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions,
+		DedupeField: c.DedupeField, MaxOpenWindows: c.MaxOpenWindows,
+		From: from, Poll: c.Poll, Drain: c.Drain, Log: log,
+	}
+	if err := usage(errors.Join(e.need("aws"), err, c.check(), cfg.Validate())); err != nil {
+		return err
+	}
+	aws, err := cloud.Load(e.ctx)
+	if err != nil {
+		return usage(err)
+	}
+	cfg.Kinesis = kinesis.NewFromConfig(aws)
+	cfg.Lease = c.lease(dynamodb.NewFromConfig(aws), "worker#"+c.Stream, log)
+	if c.MetricsNamespace != "" {
+		if err := emf.ValidName(c.MetricsNamespace); err != nil {
+			return usage(fmt.Errorf("metrics-namespace: %w", err))
+		}
+		cfg.EMF = emf.New(e.stdout, c.MetricsNamespace, "worker")
+	}
+	server, err := c.listen()
+	if err != nil {
+		return err
+	}
+	cfg.Registry, cfg.Status = server.Registry, server.Service("worker")
+	return serve(e, server, log, func(ctx context.Context) error { return worker.Run(ctx, cfg) })
+}
+
+// from returns the time that the setting names; zero is the oldest.
+func (c *workCommand) from() (time.Time, error) {
+	switch c.From {
+	case "oldest":
+		return time.Time{}, nil
+	case "now":
+		return time.Now(), nil
+	}
+	t, err := time.Parse(time.RFC3339, c.From)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("from: %q is none of oldest, now, or a time as 2026-01-31T23:59:00Z", c.From)
+	}
+	return t, nil
+}
