@@ -63,6 +63,24 @@ func (r *Reference) Add(partition int32, user string, tsMS int64) (late bool) {
 	return false
 }
 
+// Succeed makes a source partition begin as the continuation of others, as a shard of Kinesis that others were split or merged into: with
+// the highest event time of the one that is furthest behind. Without any that is known it begins as if it were the first.
+func (r *Reference) Succeed(partition int32, parents ...int32) {
+	var from int64
+	for i, p := range parents {
+		newest, known := r.newest[p]
+		if !known {
+			return
+		}
+		if i == 0 || newest < from {
+			from = newest
+		}
+	}
+	if len(parents) > 0 {
+		r.newest[partition] = from
+	}
+}
+
 // Last returns the user and the window of the event counted last.
 func (r *Reference) Last() (user string, windowStart int64) { return r.last.user, r.last.start }
 

@@ -1,0 +1,316 @@
+package aws
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sns"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"spate/services/verifier"
+	"spate/shared/alert"
+	"spate/shared/aws/awstest"
+	"spate/shared/notify/webhook"
+	"spate/shared/store"
+	"spate/shared/store/dynamodb"
+	"spate/shared/store/postgres"
+	"spate/shared/store/postgres/postgrestest"
+	"spate/tests/harness"
+)
+
+// mode is a deployment of spate, with everything that it needs.
+type mode interface {
+	// feed sends a file to its end, and runs the pipeline over it until every window is closed.
+	feed(t *testing.T, file string)
+	// stored are the alerts that it keeps, told the ids of those that somebody was told of.
+	stored(t *testing.T) []store.Alert
+	told(t *testing.T) map[string]bool
+}
+
+// TestModesAgree runs the same input through Kafka, PostgreSQL and a webhook, and through Kinesis, DynamoDB and SNS: the same alerts come out,
+// and they are those of the reference.
+func TestModesAgree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short is set, and it takes a minute")
+	}
+	golden := verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5}
+	inputs := []struct {
+		name string
+		file func(t *testing.T) string
+		// partitions: which events are late depends on it, so an input with late ones has one.
+		partitions int
+	}{
+		{"cosmetics-2019-10", shared("data/cosmetics-2019-10-head-9col.csv"), 1},
+		{"cosmetics-2019-12", shared("data/cosmetics-2019-12-head-9col.csv"), 1},
+		{"rees46", shared("data/rees46-2019-oct-head.csv"), 4},
+		{"in-order", shared("golden/in-order.csv.gz"), 4},
+		{"late", shared("golden/late.csv.gz"), 1},
+		{"generated", generated, 4},
+	}
+	server := postgrestest.Start(t)
+	for _, in := range inputs {
+		t.Run(in.name, func(t *testing.T) {
+			t.Parallel()
+			file := in.file(t)
+			ref, err := verifier.File(file, "category_id", int32(in.partitions), golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			modes := map[string]mode{"kafka": onKafka(t, in.partitions, server.Database(t)), "aws": onKinesis(t, in.partitions)}
+			found := map[string][]string{}
+			for name, m := range modes {
+				m.feed(t, file)
+				var records []alert.Record
+				told := m.told(t)
+				for _, a := range m.stored(t) {
+					if a.State != alert.Closed {
+						t.Errorf("%s: alert %s is %s", name, a.ID, a.State)
+					}
+					if !told[a.ID] {
+						t.Errorf("%s: nobody was told of alert %s", name, a.ID)
+					}
+					records = append(records, a.Record)
+					found[name] = append(found[name], line(a.Record))
+				}
+				if d := verifier.Compare(ref.Result(), records); !d.Exact() || len(records) != len(ref.Result()) || len(told) != len(records) {
+					t.Errorf("%s: %d alerts, %d told, %+v", name, len(records), len(told), d)
+				}
+			}
+			slices.Sort(found["kafka"])
+			slices.Sort(found["aws"])
+			if !slices.Equal(found["kafka"], found["aws"]) {
+				t.Errorf("the modes differ: kafka %d alerts, aws %d", len(found["kafka"]), len(found["aws"]))
+			}
+			t.Logf("%d events, %d late, %d alerts in each", ref.In, ref.Late, len(found["aws"]))
+		})
+	}
+}
+
+// line is what must be the same of an alert in every mode: everything but where the events are in which log.
+func line(r alert.Record) string {
+	return fmt.Sprint(r.ID, r.Rule, r.State, r.Severity, string(r.UserID), r.Count, r.Threshold, r.WindowStart.UTC(), r.WindowEnd.UTC(), r.FirstEventAt.UTC(), r.LastEventAt.UTC())
+}
+
+func shared(name string) func(*testing.T) string {
+	return func(t *testing.T) string { return harness.SharedFile(t, name) }
+}
+
+// generated is traffic with attackers, as a file.
+func generated(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "generated.csv")
+	p := harness.Spate(t, "generate", nil, "simulate", "--out", path, "--speed", "0", "--event-rate", "300", "--users", "4000", "--duration", "2m", "--disorder", "8s", "--quiet").Start()
+	if err := p.Wait(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// onKafka is mode kafka: an in-process broker, PostgreSQL, a webhook.
+func onKafka(t *testing.T, partitions int, database string) mode {
+	t.Helper()
+	m := &kafkaMode{broker: harness.OwnKfake(t), partitions: partitions, url: database, ids: map[string]bool{}, secret: webhook.NewSecret()}
+	m.broker.Up()
+	t.Cleanup(m.broker.Down)
+	secrets, err := webhook.ParseSecrets(m.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.hook = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || webhook.Verify(secrets, r.Header, body, time.Now()) != nil {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		var call struct{ Data alert.Record }
+		if json.Unmarshal(body, &call) == nil {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.ids[call.Data.ID] = true
+		}
+	}))
+	t.Cleanup(m.hook.Close)
+	return m
+}
+
+type kafkaMode struct {
+	broker     harness.Broker
+	partitions int
+	url        string
+	secret     string
+	hook       *httptest.Server
+
+	mu  sync.Mutex
+	ids map[string]bool
+}
+
+func (m *kafkaMode) feed(t *testing.T, file string) {
+	t.Helper()
+	env := []string{"SPATE_BROKERS=" + m.broker.Addr, fmt.Sprintf("SPATE_PARTITIONS=%d", m.partitions), "SPATE_IDLE_TIMEOUT=2s", "SPATE_DATABASE_URL=" + m.url,
+		"SPATE_WEBHOOK_URL=" + m.hook.URL, "SPATE_WEBHOOK_SECRET=" + m.secret, "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}
+	// The topic is made by the router, and filled before the router may read it: what is silent, and for how long, is not for this test.
+	harness.Spate(t, "router", env, "route").Start()
+	cl := harness.Connect(t, m.broker.Addr)
+	harness.Eventually(t, time.Minute, "the topic is there", func() bool { return harness.TopicExists(t, cl, "activity") })
+	p := harness.Spate(t, "feed", env, "simulate", file, "--speed", "0", "--quiet").Start()
+	if err := p.Wait(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	harness.Spate(t, "detector", env, "detect").Start()
+	harness.Spate(t, "alerter", env, "alert").Start()
+	harness.Eventually(t, 2*time.Minute, "every window is closed, stored and told", func() bool {
+		alerts := m.stored(t)
+		return len(alerts) > 0 && !slices.ContainsFunc(alerts, func(a store.Alert) bool { return a.State != alert.Closed || a.Delivery.State != store.Delivered })
+	})
+}
+
+func (m *kafkaMode) stored(t *testing.T) []store.Alert {
+	t.Helper()
+	st, err := postgres.Open(t.Context(), m.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	var out []store.Alert
+	for a, err := range st.Alerts(t.Context(), store.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func (m *kafkaMode) told(*testing.T) map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ids
+}
+
+// onKinesis is mode aws: kinesalite, dynalite, moto's SNS.
+func onKinesis(t *testing.T, partitions int) mode {
+	t.Helper()
+	a := harness.OnAWS(t, partitions, "SPATE_IDLE_TIMEOUT=0")
+	return &awsMode{AWS: a, queue: subscribe(t, a.TopicARN), ids: map[string]bool{}}
+}
+
+type awsMode struct {
+	*harness.AWS
+	queue queue
+	ids   map[string]bool
+}
+
+func (m *awsMode) feed(t *testing.T, file string) {
+	t.Helper()
+	for _, args := range [][]string{{"simulate", file, "--speed", "0", "--quiet"}, {"work", "--drain"}} {
+		p := harness.Spate(t, args[0], m.Env, args...).Start()
+		if err := p.Wait(2 * time.Minute); err != nil {
+			t.Fatalf("spate %v: %v", args, err)
+		}
+	}
+	closed, _ := alerts(t, m.AWS)
+	p := harness.Spate(t, "alerter", m.Env, "alert").Start()
+	// moto takes its time for two thousand messages.
+	harness.Eventually(t, 5*time.Minute, "every alert is stored, closed and told", func() bool {
+		left := len(closed)
+		for _, a := range m.stored(t) {
+			if a.State == alert.Closed && a.Delivery.State == store.Delivered {
+				left--
+			}
+		}
+		return left <= 0
+	})
+	if err := p.Stop(20 * time.Second); err != nil {
+		t.Errorf("the alerter does not end well on SIGTERM: %v", err)
+	}
+}
+
+func (m *awsMode) stored(t *testing.T) []store.Alert {
+	t.Helper()
+	table, err := dynamodb.New(m.DynamoDB, dynamodb.Config{Table: m.Table})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []store.Alert
+	for a, err := range table.Alerts(t.Context(), store.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// told reads on in the queue behind the topic.
+func (m *awsMode) told(t *testing.T) map[string]bool {
+	t.Helper()
+	for _, body := range m.queue.receive(t) {
+		var r alert.Record
+		if err := json.Unmarshal([]byte(body), &r); err != nil {
+			t.Fatal(err)
+		}
+		m.ids[r.ID] = true
+	}
+	return m.ids
+}
+
+// queue is subscribed to a topic.
+type queue struct {
+	api *sqs.Client
+	url string
+}
+
+func subscribe(t *testing.T, topic string) queue {
+	t.Helper()
+	cfg := awstest.Config(awstest.Moto(t))
+	q := queue{api: sqs.NewFromConfig(cfg)}
+	made, err := q.api.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(topic[strings.LastIndex(topic, ":")+1:])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.url = *made.QueueUrl
+	got, err := q.api.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &q.url, AttributeNames: []sqstypes.QueueAttributeName{"QueueArn"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = sns.NewFromConfig(cfg).Subscribe(t.Context(), &sns.SubscribeInput{TopicArn: &topic, Protocol: aws.String("sqs"), Endpoint: aws.String(got.Attributes["QueueArn"]),
+		Attributes: map[string]string{"RawMessageDelivery": "true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// receive takes what is there.
+func (q queue) receive(t *testing.T) (bodies []string) {
+	t.Helper()
+	for {
+		out, err := q.api.ReceiveMessage(context.Background(), &sqs.ReceiveMessageInput{QueueUrl: &q.url, MaxNumberOfMessages: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(out.Messages) == 0 {
+			return bodies
+		}
+		var done []sqstypes.DeleteMessageBatchRequestEntry
+		for _, m := range out.Messages {
+			bodies = append(bodies, *m.Body)
+			done = append(done, sqstypes.DeleteMessageBatchRequestEntry{Id: m.MessageId, ReceiptHandle: m.ReceiptHandle})
+		}
+		if _, err := q.api.DeleteMessageBatch(context.Background(), &sqs.DeleteMessageBatchInput{QueueUrl: &q.url, Entries: done}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

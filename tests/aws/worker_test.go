@@ -1,0 +1,239 @@
+package aws
+
+import (
+	"context"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	"spate/services/verifier"
+	"spate/shared/alert"
+	"spate/tests/harness"
+)
+
+// rule of the tests: windows that close within seconds, and a lateness that some of the traffic exceeds.
+var rule = verifier.Rule{Window: 4 * time.Second, Lateness: 2 * time.Second, Threshold: 5}
+
+var ruleEnv = []string{"SPATE_WINDOW=4s", "SPATE_LATENESS=2s", "SPATE_LEASE=2s"}
+
+// alerts reads the stream of alerts and checks that no alert has two counts.
+func alerts(t *testing.T, a *harness.AWS) (closed []alert.Record, written int) {
+	t.Helper()
+	counts := map[string]int64{}
+	a.Records(a.AlertsStream, func(_ string, r types.Record) {
+		rec, err := alert.Parse(r.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		written++
+		if rec.State != alert.Closed {
+			return
+		}
+		if n, there := counts[rec.ID]; there && n != rec.Count {
+			t.Errorf("alert %s has the counts %d and %d", rec.ID, n, rec.Count)
+		} else if !there {
+			closed = append(closed, rec)
+		}
+		counts[rec.ID] = rec.Count
+	})
+	return closed, written
+}
+
+// check holds the stream of alerts, and the worker's own account of the events, against the reference.
+func check(t *testing.T, a *harness.AWS, ref *verifier.Reference) {
+	t.Helper()
+	closed, written := alerts(t, a)
+	want := ref.Result()
+	if d := verifier.Compare(want, closed); !d.Exact() {
+		t.Errorf("alerts: %+v", d)
+	}
+	st, _ := a.State()
+	n := st.Tally
+	t.Logf("%d events, %d alerts, %d records written; %d epochs, %d saves; tally %+v", ref.In, len(want), written, st.Epoch, st.Saves, n)
+	if len(want) == 0 {
+		t.Error("there is nothing to find: the test proves nothing")
+	}
+	if n.In != ref.In || n.Counted != ref.Counted || n.Late != ref.Late || n.Invalid != ref.Invalid || n.Idle != 0 || n.Lost != 0 {
+		t.Errorf("accounted: %+v; reference: in %d, counted %d, late %d, invalid %d", n, ref.In, ref.Counted, ref.Late, ref.Invalid)
+	}
+}
+
+// drain reads what is left and closes all windows.
+func drain(t *testing.T, a *harness.AWS, env []string) {
+	t.Helper()
+	p := harness.Spate(t, "drain", env, "work", "--drain").Start()
+	if err := p.Wait(time.Minute); err != nil {
+		t.Fatalf("spate work --drain: %v", err)
+	}
+}
+
+// TestWorkerKilledWhileShardsChange kills the worker with kill -9, twenty times, while shards are split and merged under traffic of which
+// some comes too late. Another worker stands by all the time.
+func TestWorkerKilledWhileShardsChange(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short is set, and it takes a minute")
+	}
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	rng := rand.New(rand.NewPCG(seed, 1))
+	t.Logf("seed %d", seed)
+	// Silence is not looked at: what it makes late depends on the wall clock, and the reference has none.
+	a := harness.OnAWS(t, 4, append(slices.Clone(ruleEnv), "SPATE_IDLE_TIMEOUT=0", "SPATE_THRESHOLD=5")...)
+	workers := []*harness.Process{
+		harness.Spate(t, "worker-1", named(a, "one"), "work").Start(),
+		harness.Spate(t, "worker-2", named(a, "two"), "work").Start(),
+	}
+	const kills = 20
+	every := 2 * time.Second
+	load := (kills + 2) * every
+	traffic := harness.Spate(t, "traffic", a.Env, "simulate", "--time", "shift", "--disorder", "3s", "--event-rate", "400", "--users", "3000", "--window", "4s",
+		"--duration", load.String(), "--seed", fmt.Sprint(rng.IntN(1000)), "--quiet").Start()
+	harness.Eventually(t, 30*time.Second, "a worker has saved", func() bool { _, ok := a.State(); return ok })
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for i := range kills {
+		select {
+		case <-tick.C:
+		case <-traffic.Done():
+			t.Fatalf("traffic ended early: %v", traffic.Err())
+		}
+		if i%4 == 1 {
+			split(t, a, rng)
+		}
+		if i%4 == 3 {
+			merge(t, a, rng)
+		}
+		<-time.After(time.Duration(rng.Int64N(int64(every / 2)))) // the moment is what is random here
+		victim := workers[i%2]
+		if st, ok := a.State(); ok && st.Owner == "two" && rng.IntN(4) > 0 { // mostly the one that works
+			victim = workers[1]
+		} else if ok && st.Owner == "one" && rng.IntN(4) > 0 {
+			victim = workers[0]
+		}
+		victim.Kill()
+		victim.Start()
+	}
+	if err := traffic.Wait(load + time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range workers {
+		w.Kill()
+	}
+	drain(t, a, a.Env)
+	ref := a.Reference(rule)
+	if ref.Late == 0 {
+		t.Error("nothing was late: the test proves less than it should")
+	}
+	check(t, a, ref)
+}
+
+// named is the environment of a process with a name.
+func named(a *harness.AWS, name string) []string {
+	return slices.Concat(a.Env, []string{"SPATE_INSTANCE=" + name})
+}
+
+// open returns the shards that are not closed, by their hash keys.
+func open(t *testing.T, a *harness.AWS) []types.Shard {
+	t.Helper()
+	out, err := a.Kinesis.ListShards(context.Background(), &kinesis.ListShardsInput{StreamName: aws.String(a.Stream)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shards := slices.DeleteFunc(out.Shards, func(s types.Shard) bool { return s.SequenceNumberRange.EndingSequenceNumber != nil })
+	slices.SortFunc(shards, func(x, y types.Shard) int {
+		return number(*x.HashKeyRange.StartingHashKey).Cmp(number(*y.HashKeyRange.StartingHashKey))
+	})
+	return shards
+}
+
+func number(s string) *big.Int {
+	n, _ := new(big.Int).SetString(s, 10)
+	return n
+}
+
+func split(t *testing.T, a *harness.AWS, rng *rand.Rand) {
+	t.Helper()
+	shards := open(t, a)
+	s := shards[rng.IntN(len(shards))]
+	from, to := number(*s.HashKeyRange.StartingHashKey), number(*s.HashKeyRange.EndingHashKey)
+	middle := from.Add(from, to).Rsh(from, 1)
+	if _, err := a.Kinesis.SplitShard(context.Background(), &kinesis.SplitShardInput{StreamName: aws.String(a.Stream), ShardToSplit: s.ShardId, NewStartingHashKey: aws.String(middle.String())}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func merge(t *testing.T, a *harness.AWS, rng *rand.Rand) {
+	t.Helper()
+	shards := open(t, a)
+	i := rng.IntN(len(shards) - 1)
+	if _, err := a.Kinesis.MergeShards(context.Background(), &kinesis.MergeShardsInput{StreamName: aws.String(a.Stream), ShardToMerge: shards[i].ShardId, AdjacentShardToMerge: shards[i+1].ShardId}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWorkersTakeOver starts two workers at once: one works. The other takes over when it is killed, and when it is frozen; and the one that
+// was frozen writes nothing more when it goes on.
+func TestWorkersTakeOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short is set, and it takes half a minute")
+	}
+	t.Parallel()
+	a := harness.OnAWS(t, 2, append(slices.Clone(ruleEnv), "SPATE_IDLE_TIMEOUT=0")...)
+	lease := 4 * time.Second
+	workers := map[string]*harness.Process{}
+	for _, name := range []string{"one", "two"} {
+		workers[name] = harness.Spate(t, name, slices.Concat(named(a, name), []string{"SPATE_LEASE=" + lease.String()}), "work").Start()
+	}
+	owner := func() string { st, _ := a.State(); return st.Owner }
+	other := func(name string) string {
+		if name == "one" {
+			return "two"
+		}
+		return "one"
+	}
+	harness.Eventually(t, 30*time.Second, "one of them works", func() bool { return owner() != "" })
+	first := owner()
+	harness.Eventually(t, 30*time.Second, "the other stands by", func() bool {
+		return strings.Contains(string(workers[other(first)].Output()), `"standing by"`)
+	})
+	traffic := harness.Spate(t, "traffic", a.Env, "simulate", "--time", "shift", "--event-rate", "300", "--users", "2000", "--window", "4s", "--duration", "25s", "--quiet").Start()
+
+	killed := time.Now()
+	workers[first].Kill()
+	harness.Eventually(t, 30*time.Second, "the other takes over", func() bool { return owner() == other(first) })
+	t.Logf("took over %v after the kill, the lease is %v", time.Since(killed).Round(10*time.Millisecond), lease)
+	workers[first].Start()
+
+	// Frozen for longer than its lease, in the middle of its work.
+	frozen := other(first)
+	harness.Eventually(t, 30*time.Second, "it has written alerts", func() bool { _, n := alerts(t, a); return n > 0 })
+	workers[frozen].Signal(syscall.SIGSTOP)
+	harness.Eventually(t, 30*time.Second, "the first takes over again", func() bool { return owner() == first })
+	st, _ := a.State()
+	workers[frozen].Signal(syscall.SIGCONT)
+	harness.Eventually(t, 30*time.Second, "the frozen one finds that it may not write any more", func() bool {
+		return strings.Contains(string(workers[frozen].Output()), "lease lost")
+	})
+	if err := traffic.Wait(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := a.State(); now.Epoch != st.Epoch || now.Owner != first {
+		t.Errorf("epoch %d of %s, then %d of %s: the frozen one has written", st.Epoch, st.Owner, now.Epoch, now.Owner)
+	}
+	for _, w := range workers {
+		if err := w.Stop(20 * time.Second); err != nil {
+			t.Errorf("%s does not end well on SIGTERM: %v", w.Name, err)
+		}
+	}
+	drain(t, a, a.Env)
+	check(t, a, a.Reference(rule))
+}
