@@ -189,4 +189,3 @@ func (r *rig) afresh() {
 	r.makeStream(r.alerts, 1)
 	r.forget()
 }
-
