@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -123,7 +124,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return ExitUsage
 		}
 		e := &env{ctx: ctx, stdout: stdout, stderr: stderr, level: p.LogLevel, mode: p.Mode}
-		if err := e.validate(); err != nil {
+		if err := e.validate(k.Command()); err != nil {
 			return e.fail(err)
 		}
 		return e.fail(k.Run(e))
@@ -134,7 +135,19 @@ func Main(args []string, stdout, stderr io.Writer) int {
 // exit unwinds kong, which ends the process where it prints help.
 type exit struct{}
 
-func (e *env) validate() error {
+// notOnAWS are the commands that look at what mode aws does not have.
+var notOnAWS = map[string]string{
+	"deliveries": "the topic of SNS delivers; spate alerts ls tells of which alerts it was told",
+	"endpoints":  "they are the subscriptions of the SNS topic",
+	"migrate":    "the table has no schema; spate aws setup and deploy/aws/template.yaml make it",
+	"user":       "the worker cannot be asked; spate alerts ls --user tells of alerts",
+}
+
+func (e *env) validate(command string) error {
+	name, _, _ := strings.Cut(command, " ")
+	if why := notOnAWS[name]; why != "" && e.mode == "aws" {
+		return fmt.Errorf("%w: mode: spate %s is not for mode aws: %s", errUsage, name, why)
+	}
 	switch e.mode {
 	case "", "embedded", "kafka", "aws":
 	default:

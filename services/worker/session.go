@@ -203,7 +203,7 @@ func (s *session) load(ctx context.Context) error {
 	} else {
 		var shards []stream.Shard
 		if shards, err = s.reader.Shards(ctx); err == nil {
-			s.st = s.cfg.firstState(shards)
+			s.st = s.cfg.firstState(stream.Kept(shards))
 			err = s.store(ctx)
 		}
 	}

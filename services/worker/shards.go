@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,6 +23,7 @@ type shard struct {
 	held    *stream.Fetch   // what came behind the cut, until all shards have come to theirs
 	waits   bool            // its parents are not read to their ends yet
 	closed  bool            // read to its end
+	gone    bool            // not kept any more before it was
 	ended   bool            // and its children have taken over
 	atEnd   bool            // there was nothing more to read
 	heard   int64           // wall clock of the last event, milliseconds
@@ -107,7 +107,7 @@ func (s *session) take(ctx context.Context, f stream.Fetch) error {
 	}
 	sh.atEnd, sh.behind = f.AtEnd, f.BehindMS
 	if f.Closed {
-		sh.closed = true
+		sh.closed, sh.gone = true, f.Gone
 		if err := s.inherit(ctx); err != nil {
 			return err
 		}
@@ -183,10 +183,7 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 		return nil, err
 	}
 	var out []*shard
-	for _, l := range listed {
-		if !slices.Contains(l.Parents, parent.id) {
-			continue
-		}
+	for _, l := range stream.Successors(listed, parent.id, parent.gone) {
 		sh := s.shards[l.ID]
 		if sh == nil {
 			sh = s.add(l.ID, place{MaxTS: window.NoTime, Waits: true, Parents: l.Parents})
@@ -257,7 +254,7 @@ func (s *session) watermark() int64 {
 // drained tells whether every shard is read to its end.
 func (s *session) drained() bool {
 	for _, sh := range s.shards {
-		if sh.waits || !sh.ended && !sh.atEnd {
+		if sh.waits || !sh.ended && (sh.closed || !sh.atEnd) {
 			return false
 		}
 	}

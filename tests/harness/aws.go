@@ -98,6 +98,7 @@ func (a *AWS) shards(ctx context.Context, name string) []stream.Shard {
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	out = stream.Kept(out)
 	slices.SortFunc(out, func(x, y stream.Shard) int { return strings.Compare(x.ID, y.ID) })
 	return out
 }

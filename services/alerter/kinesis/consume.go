@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -78,6 +79,7 @@ type place struct {
 	stream.Position
 	Waits   bool     `json:"waits,omitempty"`  // its parents are not read to their ends yet
 	Closed  bool     `json:"closed,omitempty"` // it is read to its end
+	Gone    bool     `json:"gone,omitempty"`   // it was not kept for long enough
 	Parents []string `json:"parents,omitempty"`
 }
 
@@ -121,7 +123,7 @@ func (c *consumer) load() error {
 		if err != nil {
 			return err
 		}
-		for _, s := range shards {
+		for _, s := range stream.Kept(shards) {
 			c.places[s.ID] = &place{Waits: len(s.Parents) > 0, Parents: s.Parents}
 		}
 		c.dirty = true
@@ -230,7 +232,7 @@ func (c *consumer) store(ctx context.Context, f stream.Fetch) error {
 		p.Position, c.dirty = stream.Position{After: last}, true
 	}
 	if f.Closed {
-		p.Closed, c.dirty = true, true
+		p.Closed, p.Gone, c.dirty = true, f.Gone, true
 	}
 	c.mu.Unlock()
 	if f.Closed {
@@ -257,27 +259,13 @@ func (c *consumer) follow(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	children := make(map[string]int)
-	for _, s := range listed {
-		ours, ready := false, true
-		for _, parent := range s.Parents {
-			p := c.places[parent]
-			ours = ours || p != nil && p.Closed
-			ready = ready && (p == nil || p.Closed)
-		}
-		if !ours {
+	for id, p := range maps.Clone(c.places) {
+		if !p.Closed {
 			continue
 		}
-		for _, parent := range s.Parents {
-			children[parent]++
-		}
-		p := c.places[s.ID]
-		if p == nil {
-			p = &place{Waits: true, Parents: s.Parents}
-			c.places[s.ID], c.dirty = p, true
-		}
-		if p.Waits && ready {
-			p.Waits, c.dirty = false, true
-			c.start(s.ID, p.Position)
+		for _, s := range stream.Successors(listed, id, p.Gone) {
+			children[id]++
+			c.begin(s)
 		}
 	}
 	for id, p := range c.places {
@@ -294,4 +282,22 @@ func (c *consumer) follow(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// begin starts a shard if all its parents are read to their ends. Parents that are not known were done with long ago.
+func (c *consumer) begin(s stream.Shard) {
+	p := c.places[s.ID]
+	if p == nil {
+		p = &place{Waits: true, Parents: s.Parents}
+		c.places[s.ID], c.dirty = p, true
+	}
+	for _, parent := range s.Parents {
+		if q := c.places[parent]; q != nil && !q.Closed {
+			return
+		}
+	}
+	if p.Waits {
+		p.Waits, c.dirty = false, true
+		c.start(s.ID, p.Position)
+	}
 }

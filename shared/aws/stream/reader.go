@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -43,6 +44,8 @@ type Fetch struct {
 	AtEnd bool
 	// Closed: the shard is closed and read to its end; nothing follows.
 	Closed bool
+	// Gone: the shard is not kept any more, closed or not. What was not read of it is lost.
+	Gone bool
 	// Lost: records before these were deleted before they were read.
 	Lost bool
 	// BehindMS is how long ago the last of these had arrived when the next ones did, as Kinesis has it; 0 is up to date.
@@ -52,7 +55,30 @@ type Fetch struct {
 // Shard of a stream.
 type Shard struct {
 	ID      string
-	Parents []string // one after a split, two after a merge, none that are forgotten already
+	Parents []string // one after a split, two after a merge; they may not be listed any more
+}
+
+// Kept leaves out parents that are not listed any more: whoever begins with these shards need not wait for them.
+func Kept(listed []Shard) []Shard {
+	there := make(map[string]bool, len(listed))
+	for _, s := range listed {
+		there[s.ID] = true
+	}
+	out := slices.Clone(listed)
+	for i, s := range out {
+		out[i].Parents = slices.DeleteFunc(slices.Clone(s.Parents), func(p string) bool { return !there[p] })
+	}
+	return out
+}
+
+// Successors returns the shards that go on from one that is read to its end: its children. If it is gone, and they are gone as well, those
+// are it that nobody else is followed by: the oldest that are listed.
+func Successors(listed []Shard, ended string, gone bool) []Shard {
+	children := slices.DeleteFunc(slices.Clone(listed), func(s Shard) bool { return !slices.Contains(s.Parents, ended) })
+	if len(children) > 0 || !gone {
+		return children
+	}
+	return slices.DeleteFunc(Kept(listed), func(s Shard) bool { return len(s.Parents) > 0 })
 }
 
 // Reader reads the shards of a stream. It is safe for concurrent use.
@@ -98,28 +124,10 @@ func (r *Reader) Shards(ctx context.Context) ([]Shard, error) {
 			out = append(out, sh)
 		}
 		if page.NextToken == nil {
-			return known(out), nil
+			return out, nil
 		}
 		in = &kinesis.ListShardsInput{NextToken: page.NextToken}
 	}
-}
-
-// known leaves out parents that are not listed any more.
-func known(shards []Shard) []Shard {
-	listed := make(map[string]bool, len(shards))
-	for _, s := range shards {
-		listed[s.ID] = true
-	}
-	for i, s := range shards {
-		var parents []string
-		for _, p := range s.Parents {
-			if listed[p] {
-				parents = append(parents, p)
-			}
-		}
-		shards[i].Parents = parents
-	}
-	return shards
 }
 
 func notFound(err error) error {
@@ -172,7 +180,12 @@ func (s *shardReader) next(ctx context.Context) (Fetch, error) {
 			return Fetch{}, ctx.Err()
 		case cloud.IsCode(err, "ExpiredIteratorException", "InvalidArgumentException"):
 			s.iterator = nil // it is five minutes old, or of another life of the stream
-		case errors.Is(err, ErrNotFound), cloud.IsCode(err, "AccessDeniedException", "ValidationException"):
+		case errors.Is(err, ErrNotFound):
+			if s.gone(ctx) {
+				return Fetch{Shard: s.shard, Closed: true, Gone: true, Lost: true}, nil
+			}
+			return Fetch{}, fmt.Errorf("read shard %s of stream %s: %w", s.shard, s.Stream, err)
+		case cloud.IsCode(err, "AccessDeniedException", "ValidationException"):
 			return Fetch{}, fmt.Errorf("read shard %s of stream %s: %w", s.shard, s.Stream, err)
 		}
 		wait := backoff(try)
@@ -183,6 +196,12 @@ func (s *shardReader) next(ctx context.Context) (Fetch, error) {
 			return Fetch{}, err
 		}
 	}
+}
+
+// gone tells whether the stream is there without the shard: it was closed, and is older than the stream keeps anything.
+func (s *shardReader) gone(ctx context.Context) bool {
+	listed, err := s.Shards(ctx)
+	return err == nil && !slices.ContainsFunc(listed, func(l Shard) bool { return l.ID == s.shard })
 }
 
 func (s *shardReader) ask(ctx context.Context) (Fetch, error) {
