@@ -6,12 +6,13 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/verdict"
 	"spate/shared/window"
 )
 
 // record turns a verdict into the alert that is written.
 func (c Config) record(v window.Verdict) alert.Record {
-	r := alert.Terms{Threshold: c.Threshold, Critical: c.Critical}.Record(v)
+	r := verdict.Terms{Threshold: c.Threshold, Critical: c.Critical}.Record(v)
 	r.Evidence = alert.Evidence{Topic: c.Layout.Names.Activity, Partitions: make(map[string]alert.OffsetRange)}
 	for _, e := range v.Pane.Evidence() {
 		r.Evidence.Partitions[strconv.Itoa(int(e.Partition))] = alert.OffsetRange{First: e.First, Last: e.Last}

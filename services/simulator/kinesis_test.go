@@ -330,6 +330,8 @@ func TestKinesisBatches(t *testing.T) {
 		check := func(what string, want ...int) {
 			t.Helper()
 			synctest.Wait()
+			api.mu.Lock()
+			defer api.mu.Unlock()
 			if !slices.Equal(api.calls, want) {
 				t.Fatalf("%s: calls of %v records, want %v", what, api.calls, want)
 			}

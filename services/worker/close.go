@@ -146,7 +146,7 @@ func (s *session) forget() {
 	for id, at := range s.snaps[0].at {
 		sh := s.shards[id]
 		sh.seqs.Forget(at.record)
-		if sh.ended && at.Position == sh.at { // no open window has an event of it
+		if sh.ended && sh.closed && at.Position == sh.at { // no open window has an event of it, and nobody reads it any more
 			s.drop(id)
 		}
 	}

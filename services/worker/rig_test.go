@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,6 +142,7 @@ func (r *rig) drain(cfg Config) {
 
 // start runs a worker beside the test; stop ends it in good order. It is ended with the test in any case.
 func (r *rig) start(cfg Config) (stop func()) {
+	cfg.Drain = false
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -279,19 +281,40 @@ func countKey(user string, startMS int64) string { return fmt.Sprintf("%s@%d", u
 func (r *rig) closed() counted {
 	r.t.Helper()
 	out := counted{}
-	r.read(r.alerts, func(_ stream.Shard, rec types.Record) {
-		a, err := alert.Parse(rec.Data)
-		if err != nil {
-			r.t.Fatal(err)
-		}
+	for _, a := range r.told() {
 		key := countKey(string(a.UserID), a.WindowStart.UnixMilli())
 		if a.State != alert.Closed {
-			return
+			continue
 		}
 		if n, there := out[key]; there && n != a.Count {
 			r.t.Errorf("alert %s has the counts %d and %d", key, n, a.Count)
 		}
 		out[key] = a.Count
+	}
+	return out
+}
+
+// opened returns the alerts that have opened, with the counts that they had then.
+func (r *rig) opened() counted {
+	r.t.Helper()
+	out := counted{}
+	for _, a := range r.told() {
+		if a.State == alert.Opened {
+			out[countKey(string(a.UserID), a.WindowStart.UnixMilli())] = a.Count
+		}
+	}
+	return out
+}
+
+// told returns all that was written to the stream of alerts.
+func (r *rig) told() (out []alert.Record) {
+	r.t.Helper()
+	r.read(r.alerts, func(_ stream.Shard, rec types.Record) {
+		a, err := alert.Parse(rec.Data)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		out = append(out, a)
 	})
 	return out
 }
@@ -334,11 +357,13 @@ type faults struct {
 	dynamo *dynamodb.Client
 
 	limit       int32 // records a call of GetRecords, if not 0
-	beforeRead  func(ctx context.Context, in *kinesis.GetRecordsInput) error
-	afterRead   func(in *kinesis.GetRecordsInput, out *kinesis.GetRecordsOutput) error
+	beforeRead  func(ctx context.Context, shard string) error
+	afterRead   func(shard string, out *kinesis.GetRecordsOutput)
 	beforeOpen  func(in *kinesis.GetShardIteratorInput) error
 	beforeWrite func(ctx context.Context, what string) error // the name of a stream, save, beat or take
 	afterWrite  func(what string) error
+
+	shards sync.Map // by iterator
 }
 
 func (r *rig) faults(cfg *Config) *faults {
@@ -353,12 +378,19 @@ func (f *faults) GetShardIterator(ctx context.Context, in *kinesis.GetShardItera
 			return nil, err
 		}
 	}
-	return f.Client.GetShardIterator(ctx, in, opts...)
+	out, err := f.Client.GetShardIterator(ctx, in, opts...)
+	if err == nil {
+		f.shards.Store(*out.ShardIterator, *in.ShardId)
+	}
+	return out, err
 }
 
 func (f *faults) GetRecords(ctx context.Context, in *kinesis.GetRecordsInput, opts ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error) {
+	at, _ := f.shards.LoadAndDelete(*in.ShardIterator)
+	shard, _ := at.(string)
 	if f.beforeRead != nil {
-		if err := f.beforeRead(ctx, in); err != nil {
+		if err := f.beforeRead(ctx, shard); err != nil {
+			f.shards.Store(*in.ShardIterator, shard)
 			return nil, err
 		}
 	}
@@ -366,10 +398,17 @@ func (f *faults) GetRecords(ctx context.Context, in *kinesis.GetRecordsInput, op
 		in.Limit = aws.Int32(f.limit)
 	}
 	out, err := f.Client.GetRecords(ctx, in, opts...)
-	if err == nil && f.afterRead != nil {
-		err = f.afterRead(in, out)
+	if err != nil {
+		f.shards.Store(*in.ShardIterator, shard)
+		return nil, err
 	}
-	return out, err
+	if out.NextShardIterator != nil {
+		f.shards.Store(*out.NextShardIterator, shard)
+	}
+	if f.afterRead != nil {
+		f.afterRead(shard, out)
+	}
+	return out, nil
 }
 
 func (f *faults) PutRecords(ctx context.Context, in *kinesis.PutRecordsInput, opts ...func(*kinesis.Options)) (*kinesis.PutRecordsOutput, error) {
@@ -407,6 +446,31 @@ func write[T any](ctx context.Context, f *faults, what string, call func() (*T, 
 	}
 	return out, err
 }
+
+// gate is closed until it is opened; whoever comes waits.
+type gate struct {
+	once sync.Once
+	c    chan struct{}
+}
+
+func newGate() *gate { return &gate{c: make(chan struct{})} }
+
+func (g *gate) open() { g.once.Do(func() { close(g.c) }) }
+
+func (g *gate) wait(ctx context.Context) error {
+	select {
+	case <-g.c:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// clock is the time of now, and what it was set forward by.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // failure is an answer of AWS.
 func failure(code string) error { return &smithy.GenericAPIError{Code: code, Message: "for the test"} }

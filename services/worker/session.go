@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"spate/shared/activity"
-	"spate/shared/alert"
 	"spate/shared/aws/lease"
 	"spate/shared/aws/stream"
+	"spate/shared/verdict"
 	"spate/shared/window"
 )
 
@@ -101,7 +101,7 @@ func runSession(ctx context.Context, cfg Config, m *metrics, r *reports) error {
 	}
 	s := &session{
 		cfg: cfg, metrics: m, held: held, rule: rule,
-		reader: &stream.Reader{API: cfg.Kinesis, Stream: cfg.Stream, Log: cfg.Log, Interval: cfg.Poll},
+		reader: &stream.Reader{API: cfg.Kinesis, Stream: cfg.Stream, Log: cfg.Log, Interval: cfg.Poll, Now: cfg.Now},
 		alerts: &stream.Producer{API: cfg.Kinesis, Stream: cfg.AlertsStream, Log: cfg.Log, Before: held.Valid},
 
 		shards: make(map[string]*shard), fetches: make(chan stream.Fetch),
@@ -302,6 +302,6 @@ func (s *session) finish(ctx context.Context) error {
 }
 
 // terms of the alerts.
-func (s *session) terms() alert.Terms {
-	return alert.Terms{Threshold: s.cfg.Threshold, Critical: s.cfg.Critical}
+func (s *session) terms() verdict.Terms {
+	return verdict.Terms{Threshold: s.cfg.Threshold, Critical: s.cfg.Critical}
 }

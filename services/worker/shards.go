@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,6 +28,7 @@ type shard struct {
 	ended   bool            // and its children have taken over
 	atEnd   bool            // there was nothing more to read
 	heard   int64           // wall clock of the last event, milliseconds
+	looked  int64           // wall clock of the last call that read it
 	behind  int64           // as Kinesis has it, milliseconds
 	seqs    stream.Sequences
 
@@ -105,7 +107,7 @@ func (s *session) take(ctx context.Context, f stream.Fetch) error {
 	for _, r := range f.Records {
 		s.record(sh, aws.ToString(r.SequenceNumber), r.Data, aws.ToTime(r.ApproximateArrivalTimestamp))
 	}
-	sh.atEnd, sh.behind = f.AtEnd, f.BehindMS
+	sh.atEnd, sh.behind, sh.looked = f.AtEnd, f.BehindMS, f.Asked.UnixMilli()
 	if f.Closed {
 		sh.closed, sh.gone = true, f.Gone
 		if err := s.inherit(ctx); err != nil {
@@ -124,6 +126,7 @@ func (s *session) take(ctx context.Context, f stream.Fetch) error {
 // takeAgain judges what comes up to the cut, and keeps what comes behind it until all shards have come to theirs.
 func (s *session) takeAgain(ctx context.Context, sh *shard, f stream.Fetch) error {
 	if sh.cut == "" { // it is there already
+		f.Lost = false // that is told
 		sh.held = &f
 		return nil
 	}
@@ -188,7 +191,7 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 		if sh == nil {
 			sh = s.add(l.ID, place{MaxTS: window.NoTime, Waits: true, Parents: l.Parents})
 		}
-		if sh.waits {
+		if sh.waits && !s.unheard(l.Parents) {
 			s.succeed(sh)
 		}
 		out = append(out, sh)
@@ -197,6 +200,12 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 		s.cfg.Log.Warn("shard is closed, its children are not listed yet", "stream", s.cfg.Stream, "shard", parent.id)
 	}
 	return out, nil
+}
+
+// unheard tells whether one of the parents of a shard that waits is not known to the session yet: it is the child of one that is still
+// read. It cannot be one that is done with, for a shard is kept until all its children have begun.
+func (s *session) unheard(parents []string) bool {
+	return slices.ContainsFunc(parents, func(id string) bool { return s.shards[id] == nil })
 }
 
 // succeed begins a shard if all its parents are read to their ends. It takes over from the one that is furthest behind.
@@ -229,11 +238,16 @@ func (s *session) succeed(sh *shard) {
 // live tells whether the shard has a say in the watermark.
 func (sh *shard) live() bool { return !sh.waits && !sh.ended }
 
-// silence finds the shards that are read to their ends and have had no event for the idle timeout.
+// lookMargin is for how long, beyond two polls, what the last call has said of a shard is taken for what is so.
+const lookMargin = 2 * time.Second
+
+// silence finds the shards that are read to their ends and have had no event for the idle timeout. Only what was looked at can be found
+// silent: a shard that is paused, or that cannot be read, or all of them while the worker waited for something else, may have had events
+// since, and what closed their windows would make those late.
 func (s *session) silence() {
-	now := s.cfg.Now().UnixMilli()
+	now, timeout, recent := s.cfg.Now().UnixMilli(), s.cfg.IdleTimeout.Milliseconds(), (2*s.cfg.Poll + lookMargin).Milliseconds()
 	for _, sh := range s.shards {
-		sh.src.Idle = s.cfg.IdleTimeout > 0 && sh.live() && !sh.closed && sh.atEnd && now-sh.heard >= s.cfg.IdleTimeout.Milliseconds()
+		sh.src.Idle = timeout > 0 && sh.live() && !sh.closed && !sh.paused && sh.atEnd && sh.looked-sh.heard >= timeout && now-sh.looked <= recent
 	}
 }
 
@@ -283,6 +297,7 @@ func (s *session) align() {
 			continue
 		}
 		sh.paused = ahead
+		sh.atEnd = false // nobody knows before it is read again
 		if !ahead && sh.owed {
 			sh.owed = false
 			sh.next()

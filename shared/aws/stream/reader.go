@@ -50,6 +50,8 @@ type Fetch struct {
 	Lost bool
 	// BehindMS is how long ago the last of these had arrived when the next ones did, as Kinesis has it; 0 is up to date.
 	BehindMS int64
+	// Asked is when the call was made, by the reader's clock: the others say how it was then.
+	Asked time.Time
 }
 
 // Shard of a stream.
@@ -89,6 +91,26 @@ type Reader struct {
 	// Interval between two calls for one shard; 0 is [DefaultInterval]. Kinesis takes five calls a second for each shard, of all its
 	// readers together.
 	Interval time.Duration
+	// Timeout bounds one call, so that a connection that has gone silent does not end all reading; 0 is 15 s. The call is made again.
+	Timeout time.Duration
+	// Now is the clock of [Fetch.Asked]; time.Now if nil.
+	Now func() time.Time
+}
+
+// bounded gives a call its time.
+func (r *Reader) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	timeout := r.Timeout
+	if timeout <= 0 {
+		timeout = defaultTimeout
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// list makes one call of ListShards.
+func (r *Reader) list(ctx context.Context, in *kinesis.ListShardsInput) (*kinesis.ListShardsOutput, error) {
+	ctx, cancel := r.bounded(ctx)
+	defer cancel()
+	return r.API.ListShards(ctx, in)
 }
 
 // DefaultInterval leaves a fifth of a shard's calls to others. The bounds are for settings.
@@ -110,7 +132,7 @@ func (r *Reader) Shards(ctx context.Context) ([]Shard, error) {
 	var out []Shard
 	in := &kinesis.ListShardsInput{StreamName: aws.String(r.Stream)}
 	for {
-		page, err := r.API.ListShards(ctx, in)
+		page, err := r.list(ctx, in)
 		if err != nil {
 			return nil, fmt.Errorf("list shards of stream %s: %w", r.Stream, notFound(err))
 		}
@@ -141,9 +163,12 @@ func notFound(err error) error {
 // end, ctx ends, or deliver returns an error. Throttling, faults of the network and of Kinesis, and iterators that have expired, are tried
 // again for ever. A call without records is handed over, too, since it tells that the end is reached.
 func (r *Reader) Read(ctx context.Context, shard string, from Position, deliver func(context.Context, Fetch) error) error {
-	s := &shardReader{Reader: r, shard: shard, at: from}
-	if s.Interval <= 0 {
-		s.Interval = DefaultInterval
+	s := &shardReader{Reader: r, shard: shard, at: from, interval: r.Interval, now: r.Now}
+	if s.interval <= 0 {
+		s.interval = DefaultInterval
+	}
+	if s.now == nil {
+		s.now = time.Now
 	}
 	for {
 		f, err := s.next(ctx)
@@ -158,6 +183,8 @@ func (r *Reader) Read(ctx context.Context, shard string, from Position, deliver 
 
 type shardReader struct {
 	*Reader
+	interval time.Duration
+	now      func() time.Time
 	shard    string
 	at       Position
 	iterator *string // nil: to be asked for
@@ -169,7 +196,7 @@ type shardReader struct {
 // next makes one call that succeeds.
 func (s *shardReader) next(ctx context.Context) (Fetch, error) {
 	for try := 0; ; try++ {
-		if err := pause(ctx, time.Until(s.asked.Add(s.Interval))); err != nil {
+		if err := pause(ctx, time.Until(s.asked.Add(s.interval))); err != nil {
 			return Fetch{}, err
 		}
 		f, err := s.ask(ctx)
@@ -206,6 +233,9 @@ func (s *shardReader) gone(ctx context.Context) bool {
 
 func (s *shardReader) ask(ctx context.Context) (Fetch, error) {
 	s.asked = time.Now()
+	asked := s.now()
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	if s.iterator == nil {
 		if err := s.open(ctx); err != nil {
 			return Fetch{}, err
@@ -217,7 +247,7 @@ func (s *shardReader) ask(ctx context.Context) (Fetch, error) {
 	}
 	behind := aws.ToInt64(out.MillisBehindLatest)
 	f := Fetch{
-		Shard: s.shard, Records: out.Records, BehindMS: behind,
+		Shard: s.shard, Records: out.Records, BehindMS: behind, Asked: asked,
 		AtEnd: len(out.Records) == 0 && behind == 0, Closed: out.NextShardIterator == nil,
 	}
 	if s.skip && len(f.Records) > 0 {

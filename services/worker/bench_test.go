@@ -1,0 +1,78 @@
+package worker
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"spate/shared/activity"
+	"spate/shared/window"
+)
+
+// BenchmarkRecord is what an event costs the worker, without the network: from its record to the count, and the close of its window.
+func BenchmarkRecord(b *testing.B) {
+	for _, dedupe := range []bool{false, true} {
+		b.Run(fmt.Sprintf("dedupe=%t", dedupe), func(b *testing.B) {
+			rule, err := window.NewRule(10*time.Second, 10*time.Second)
+			if err != nil {
+				b.Fatal(err)
+			}
+			cfg := Config{Fields: activity.DefaultFields(), Threshold: 5, Critical: 10, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+			if dedupe {
+				cfg.DedupeField = "event_id"
+			}
+			s := &session{
+				cfg: cfg, rule: rule, metrics: newMetrics(prometheus.NewRegistry()), shards: map[string]*shard{},
+				combiner: window.NewCombiner(rule.SizeMS), table: window.NewTable(cfg.Threshold), seen: map[int64]map[identity]struct{}{},
+				st: state{Closed: window.NoTime},
+			}
+			if s.scanner, err = activity.NewScanner(cfg.Fields); err != nil {
+				b.Fatal(err)
+			}
+			if s.ids, err = cfg.dedupeScanner(); err != nil {
+				b.Fatal(err)
+			}
+			sh := s.add("shardId-000000000000", place{MaxTS: window.NoTime})
+			s.snap()
+			// 20,000 events a second of event time, 100,000 users; as the data set has them.
+			rng := rand.New(rand.NewPCG(1, 1))
+			const perSecond, batch = 20_000, 1000
+			event := activity.Event{EventType: "view", ProductID: "5848908", CategoryID: "1487580007675986944", Brand: "bpw.style", Price: "1.9",
+				UserSession: "49e8d843-adf3-428b-a2c3-fe8bc6a307c9", EventTime: "2019-10-01 00:01:02 UTC"}
+			records := make([][]byte, 100_000)
+			begin := int64(1_700_000_000_000)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				at := i % len(records)
+				if at == 0 {
+					b.StopTimer()
+					for j := range records {
+						event.UserID = strconv.Itoa(500_000_000 + rng.IntN(100_000))
+						event.EventID = strconv.Itoa(i + j)
+						event.TxnTimestamp = string(activity.AppendTime(nil, begin+int64(i+j)*1000/perSecond))
+						records[j] = event.AppendJSON(nil)
+					}
+					b.StartTimer()
+				}
+				s.record(sh, fmt.Sprintf("4968056638819337487260325470052437423%019d", i), records[at], time.UnixMilli(begin))
+				if i%batch == batch-1 {
+					if _, err := s.apply(nil); err != nil {
+						b.Fatal(err)
+					}
+					if to := s.watermark(); s.rule.Crosses(s.st.Closed, to) {
+						if _, err := s.apply([]window.Mark{{WatermarkMS: to}}); err != nil {
+							b.Fatal(err)
+						}
+						s.st.Closed = to
+						s.forget()
+					}
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+)
+
+// in waits until the worker has saved that it judged so many events.
+func (r *rig) in(n int64) {
+	r.t.Helper()
+	r.eventually("the events are accounted", func() bool {
+		st, ok := r.state()
+		if ok && st.Tally.In > n {
+			r.t.Fatalf("accounted %+v, more than %d", st.Tally, n)
+		}
+		return ok && st.Tally.In == n
+	})
+}
+
+// burst is so many events of a user, a tenth of a second apart.
+func burst(n, user int, at int64, hash float64) (out []row) {
+	for i := range n {
+		out = append(out, row{at: at + int64(i)*100, user: user, hash: hash})
+	}
+	return out
+}
+
+// TestQuietInput: all windows close though nothing comes any more, and one shard never had an event.
+func TestQuietInput(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3)
+	cfg := r.config()
+	cfg.IdleTimeout = 200 * time.Millisecond
+	r.put(burst(5, 1, 1000, 0)...)
+	r.put(burst(4, 2, 9000, 0.4)...)
+	stop := r.start(cfg)
+	r.eventually("all windows are closed", func() bool {
+		st, ok := r.state()
+		return ok && st.Closed >= base+12_000-1
+	})
+	stop()
+	r.check(cfg)
+}
+
+// TestSilenceOfTheWorker: for a minute the stream of alerts takes nothing, and the worker reads nothing. Shards that it has not looked at
+// for that long are not silent: what they got meanwhile is not late.
+func TestSilenceOfTheWorker(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	cfg := r.config()
+	var now clock
+	cfg.Now, cfg.IdleTimeout = now.now, 30*time.Second
+	blocked, goOn := newGate(), newGate()
+	f := r.faults(&cfg)
+	f.beforeWrite = func(ctx context.Context, what string) error {
+		if what != r.alerts {
+			return nil
+		}
+		blocked.open()
+		return goOn.wait(ctx)
+	}
+	r.put(burst(3, 1, 1000, 0)...)
+	r.put(burst(3, 2, 1000, 0.9)...)
+	stop := r.start(cfg)
+	if err := blocked.wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.put(burst(3, 3, 20_000, 0)...)
+	r.put(burst(3, 4, 2000, 0.9)...)
+	now.advance(time.Minute)
+	goOn.open()
+	r.put(burst(3, 5, 40_000, 0)...)
+	r.put(burst(3, 6, 30_000, 0.9)...)
+	r.eventually("the windows before the last ones are closed", func() bool {
+		st, ok := r.state()
+		return ok && st.Closed >= base+24_000
+	})
+	stop()
+	r.drain(cfg)
+	r.check(cfg)
+}
+
+// TestUnreadableShardIsNotSilent: a shard that cannot be read for longer than the idle timeout holds windows open.
+func TestUnreadableShardIsNotSilent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	cfg := r.config()
+	var now clock
+	cfg.Now, cfg.IdleTimeout = now.now, 30*time.Second
+	id := *r.open()[1].ShardId
+	blocked, goOn := newGate(), newGate()
+	f := r.faults(&cfg)
+	f.beforeRead = func(ctx context.Context, shard string) error {
+		if shard != id {
+			return nil
+		}
+		select {
+		case <-blocked.c:
+			return goOn.wait(ctx)
+		default:
+			return nil
+		}
+	}
+	empty := newGate()
+	f.afterRead = func(shard string, out *kinesis.GetRecordsOutput) {
+		if shard == id && len(out.Records) == 0 {
+			empty.open()
+		}
+	}
+	r.put(burst(3, 1, 1000, 0)...)
+	r.put(burst(3, 2, 1000, 0.9)...)
+	stop := r.start(cfg)
+	if err := empty.wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	blocked.open()
+	now.advance(time.Minute)
+	r.put(burst(3, 3, 20_000, 0)...)
+	r.put(burst(3, 4, 5000, 0.9)...)
+	r.eventually("the other shard is read", func() bool { return r.opened()["3@20000"] > 0 })
+	// The worker has looked at what is silent more than once until this is saved.
+	r.eventually("the state is saved", func() bool { st, ok := r.state(); return ok && st.Tally.In >= 9 })
+	goOn.open()
+	r.eventually("the shard is read again", func() bool { return r.opened()["4@4000"] > 0 })
+	stop()
+	r.drain(cfg)
+	r.check(cfg)
+}
+
+// TestPausedShardIsNotSilent: a shard that is ahead of the others is not read while there are too many open windows. That nothing is heard
+// of it then is no silence: what it got meanwhile is not late.
+func TestPausedShardIsNotSilent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	cfg := r.config()
+	var now clock
+	cfg.Now, cfg.IdleTimeout, cfg.MaxOpenWindows = now.now, 30*time.Second, 2
+	slow := *r.open()[0].ShardId
+	goOn := newGate()
+	reads := 0
+	f := r.faults(&cfg)
+	f.limit = 1
+	f.beforeRead = func(ctx context.Context, shard string) error {
+		if shard == slow {
+			if reads++; reads > 1 {
+				return goOn.wait(ctx)
+			}
+		}
+		return nil
+	}
+	r.put(row{at: 0, user: 1, hash: 0})
+	r.put(burst(3, 2, 9000, 0.9)...)
+	stop := r.start(cfg)
+	r.eventually("too many windows are open", func() bool {
+		ready, _ := cfg.Status.Get()
+		return !ready && r.opened()["2@8000"] > 0
+	})
+	r.put(burst(4, 3, 12_500, 0.9)...)
+	r.put(row{at: 60_000, user: 1, hash: 0})
+	now.advance(time.Minute)
+	goOn.open()
+	r.eventually("all are open", func() bool { return r.opened()["3@12000"] > 0 || r.log.has("idle") })
+	stop()
+	cfg.MaxOpenWindows = 0
+	r.drain(cfg)
+	r.check(cfg)
+}
