@@ -84,7 +84,7 @@ func TestTemplateShape(t *testing.T) {
 	if diff := cmp.Diff(map[string]any{
 		"StartingPosition": "TRIM_HORIZON", "BatchSize": "100", "MaximumBatchingWindowInSeconds": "1", "ParallelizationFactor": "1",
 		"FunctionResponseTypes": []any{"ReportBatchItemFailures"}, "BisectBatchOnFunctionError": "true",
-		"MaximumRetryAttempts": "5", "MaximumRecordAgeInSeconds": "3600",
+		"MaximumRetryAttempts": "50", "MaximumRecordAgeInSeconds": "3600",
 		"DestinationConfig": map[string]any{"OnFailure": map[string]any{"Destination": map[string]any{"Fn::GetAtt": "AlerterDeadLetters.Arn"}}},
 	}, mapping); diff != "" {
 		t.Errorf("event source mapping (- want, + is):\n%s", diff)

@@ -67,7 +67,7 @@ type reports struct {
 	last time.Time
 
 	counted, late, invalid, repeated *emf.Counter
-	opened, closed                   *emf.Counter
+	opened, closed, lost             *emf.Counter
 	behind                           *emf.Values
 }
 
@@ -79,6 +79,7 @@ func newReports(sink *emf.Sink) *reports {
 		sink: sink, last: time.Now(),
 		counted: sink.Counter("events_counted"), late: sink.Counter("events_late"), invalid: sink.Counter("events_invalid"),
 		repeated: sink.Counter("events_repeated"), opened: sink.Counter("alerts_opened"), closed: sink.Counter("alerts_closed"),
+		lost:   sink.Counter("lost"),
 		behind: sink.Values("behind", emf.Milliseconds),
 	}
 }
@@ -91,6 +92,13 @@ func (r *reports) events(counted, late, invalid, repeated int64) {
 	r.late.Add(int(late))
 	r.invalid.Add(int(invalid))
 	r.repeated.Add(int(repeated))
+}
+
+// lose counts a place where records were deleted before they were read.
+func (r *reports) lose() {
+	if r != nil {
+		r.lost.Add(1)
+	}
 }
 
 func (r *reports) alert(s alert.State) {

@@ -98,6 +98,7 @@ func (s *session) take(ctx context.Context, f stream.Fetch) error {
 	if f.Lost {
 		s.tally.Lost++
 		s.metrics.lost.Inc()
+		s.reports.lose()
 		s.dirty = true
 		s.cfg.Log.Error("records were deleted before they were read: alerts can be missing", "stream", s.cfg.Stream, "shard", sh.id, "after", sh.at.After)
 	}
@@ -191,7 +192,7 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 		if sh == nil {
 			sh = s.add(l.ID, place{MaxTS: window.NoTime, Waits: true, Parents: l.Parents})
 		}
-		if sh.waits && !s.unheard(l.Parents) {
+		if sh.waits && !s.unheard(l.Parents, listed) {
 			s.succeed(sh)
 		}
 		out = append(out, sh)
@@ -202,10 +203,10 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 	return out, nil
 }
 
-// unheard tells whether one of the parents of a shard that waits is not known to the session yet: it is the child of one that is still
-// read. It cannot be one that is done with, for a shard is kept until all its children have begun.
-func (s *session) unheard(parents []string) bool {
-	return slices.ContainsFunc(parents, func(id string) bool { return s.shards[id] == nil })
+// unheard tells whether one of the parents of a shard that waits is listed, but not known to the session yet: it is the child of one that is
+// still read. It cannot be one that is done with, for a shard is kept until all its children have begun.
+func (s *session) unheard(parents []string, listed []stream.Shard) bool {
+	return slices.ContainsFunc(listed, func(l stream.Shard) bool { return s.shards[l.ID] == nil && slices.Contains(parents, l.ID) })
 }
 
 // succeed begins a shard if all its parents are read to their ends. It takes over from the one that is furthest behind.
