@@ -86,6 +86,9 @@ func (c Config) Validate() error {
 	if c.Stream == c.AlertsStream || c.Stream == c.AsideStream {
 		problem("alerts-stream, aside-stream: alerts would go back into the stream of events %s", c.Stream)
 	}
+	if c.AlertsStream == c.AsideStream {
+		problem("alerts-stream, aside-stream: both are %s; who reads alerts would get what is none", c.AlertsStream)
+	}
 	_, err := window.NewRule(c.Window, c.Lateness)
 	errs = append(errs, err, c.Fields.Validate())
 	if c.IdleTimeout < 0 || c.IdleTimeout > 0 && c.IdleTimeout < 100*time.Millisecond {

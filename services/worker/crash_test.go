@@ -10,6 +10,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+
+	"spate/shared/alert"
 )
 
 // crash ends a worker at one of its writes, before it is carried out or after: nothing that it does later comes through, as when its process
@@ -63,7 +65,7 @@ func (r *rig) crashed(cfg Config, at int, after bool) bool {
 	defer cancel()
 	c := &crash{at: at, after: after, stop: cancel}
 	f := r.faults(&cfg)
-	f.limit, f.beforeWrite, f.afterWrite = 4, c.before, c.done // in small pieces: windows close on the way
+	f.limit, f.beforeWrite, f.afterWrite = 3, c.before, c.done // in small pieces: windows close on the way
 	f.beforeRead = func(context.Context, string) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -124,54 +126,120 @@ func (r *rig) eventful(seed uint64) {
 // worker goes on. What they tell together is what one would have told.
 func TestCrashAtEveryWrite(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 3)
+	input := newRig(t, 3)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	r.eventful(seed)
-	cfg := r.config()
-	cfg.DedupeField, cfg.AsideStream, cfg.Poll = "event_id", r.aside, time.Millisecond
-	want, all := r.expect(cfg)
+	input.eventful(seed)
+	settings := func(r *rig) Config {
+		cfg := r.config()
+		cfg.DedupeField, cfg.AsideStream = "event_id", r.aside
+		return cfg
+	}
+	want, all := input.expect(settings(input))
 	if all.Late == 0 || all.Invalid == 0 || all.Repeated == 0 || len(want) < 10 {
-		t.Fatalf("seed %d: the input has too little in it: %+v, %d alerts", seed, all, len(want))
+		t.Fatalf("the input has too little in it: %+v, %d alerts", all, len(want))
 	}
-	check := func(name string) {
-		t.Helper()
-		compare(t, r.closed(), want)
+	check := func(r *rig, name string) {
+		r.t.Helper()
+		compare(r.t, r.closed(), want)
 		if st, _ := r.state(); st.Tally != all {
-			t.Errorf("%s: accounted %+v, want %+v", name, st.Tally, all)
+			r.t.Errorf("accounted %+v, want %+v", st.Tally, all)
 		}
-		if t.Failed() {
-			t.Fatalf("seed %d: %s", seed, name)
+		if r.t.Failed() {
+			r.t.Fatal(name)
 		}
 	}
-	writes := 0
-	for n, done := 1, false; !done; n++ {
-		for _, after := range []bool{false, true} {
-			r.afresh()
-			done = !r.crashed(cfg, n, after)
-			if !done {
-				writes++
-				if n > 1 || after {
+	// Each lane has its share of the writes, and alerts and a table of its own.
+	const lanes = 6
+	for lane := range lanes {
+		t.Run(fmt.Sprintf("lane %d", lane), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1)
+			r.events = input.events
+			cfg := settings(r)
+			n := 1 + lane/2
+			for after := lane%2 == 1; r.crashed(cfg, n, after); n += lanes / 2 {
+				if n > 1 || after { // before the first, there was no lease
 					r.expire()
 				}
+				r.drain(cfg)
+				check(r, fmt.Sprintf("crash at write %d, done: %t", n, after))
+				r.afresh()
 			}
-			r.drain(cfg)
-			check(fmt.Sprintf("crash at write %d, after it was done: %t", n, after))
-		}
+			check(r, "no crash")
+			if n < 8 {
+				t.Errorf("a worker has %d writes only: windows do not close on the way", n)
+			}
+			t.Logf("%d events, %d alerts, no write number %d", all.In, len(want), n)
+		})
 	}
-	t.Logf("%d events, %d alerts, crashed at %d writes", all.In, len(want), writes)
-	if writes < 20 {
-		t.Errorf("crashed at %d writes only: the input has too few closes", writes)
-	}
-	// Again and again, and each time a little further than the time before.
 	for _, begin := range []int{2, 5} {
-		r.afresh()
-		n := begin
-		for r.crashed(cfg, n, n%2 == 0) {
-			n++
+		t.Run(fmt.Sprintf("again and again from %d", begin), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1)
+			r.events = input.events
+			cfg := settings(r)
+			n := begin
+			for ; r.crashed(cfg, n, n%2 == 0); n++ { // a little further each time
+				r.expire()
+			}
+			check(r, fmt.Sprintf("crashes at the writes %d to %d, one after another", begin, n-1))
+		})
+	}
+}
+
+// TestCut: windows are closed although a shard is silent, and the worker crashes in the middle of that. Then the shard has another event for
+// them. It is late, as it would have been without the crash: what was told, or decided, stands.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	for _, after := range []bool{false, true} {
+		t.Run(fmt.Sprintf("told %t", after), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 2)
+			cfg := r.config()
+			cfg.IdleTimeout, cfg.Transitions = 100*time.Millisecond, []alert.State{alert.Closed} // so that the first alert is of a close
+			r.put(burst(3, 1, 1000, 0)...)
+			r.put(row{at: 1500, user: 1, hash: 0.9})
+			r.put(row{at: 12_000, user: 2, hash: 0})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			broken := cfg
+			f := r.faults(&broken)
+			dead := false
+			var mu sync.Mutex
+			crash := func(what string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if what == r.alerts {
+					dead = true
+					cancel()
+				}
+				if dead {
+					return errCrash
+				}
+				return nil
+			}
+			f.beforeWrite = func(_ context.Context, what string) error {
+				if what == r.alerts && after {
+					return nil
+				}
+				return crash(what)
+			}
+			f.afterWrite = crash
+			if err := r.run(ctx, broken); err != nil {
+				t.Fatal(err)
+			}
+			if told := len(r.told()); told > 0 != after {
+				t.Fatalf("%d alerts are told", told)
+			}
+			r.put(row{at: 1700, user: 1, hash: 0.9})
 			r.expire()
-		}
-		check(fmt.Sprintf("crashes at the writes %d to %d, one after another", begin, n-1))
+			r.drain(cfg)
+			compare(t, r.closed(), counted{"1@0": 4})
+			if st, _ := r.state(); st.Tally != (tally{In: 6, Counted: 5, Idle: 1}) {
+				t.Errorf("accounted %+v", st.Tally)
+			}
+		})
 	}
 }
 
@@ -186,6 +254,6 @@ func (r *rig) afresh() {
 		_, err := r.kinesis.DescribeStreamSummary(r.t.Context(), &kinesis.DescribeStreamSummaryInput{StreamName: aws.String(r.alerts)})
 		return err != nil
 	})
-	r.makeStream(r.alerts, 1)
+	r.makeStream(r.alerts, 2)
 	r.forget()
 }

@@ -132,7 +132,7 @@ type aside struct {
 	WindowStartMS  *int64 `json:"window_start_ms,omitempty"` // late: the window that was missed
 	LateByMS       *int64 `json:"late_by_ms,omitempty"`      // late: by how much the watermark had passed the window's last instant
 	Event          string `json:"event,omitempty"`           // as text, if it is some
-	Data           []byte `json:"data,omitempty"`            // base64, if it is none
+	Data           []byte `json:"data,omitempty"`            // base64, if it is none, or text that is too long in JSON
 	Truncated      int    `json:"truncated,omitempty"`       // the length of what was too long to be kept whole
 }
 
@@ -154,6 +154,10 @@ func (s *session) setAside(sh *shard, seq string, data []byte, a aside) {
 		a.Data = data
 	}
 	b, err := json.Marshal(a)
+	if err == nil && len(b)+len(sh.id) > stream.MaxEntryBytes { // escapes make text up to six times as long
+		a.Event, a.Data = "", data
+		b, err = json.Marshal(a)
+	}
 	if err != nil {
 		s.cfg.Log.Error("encode event to set aside", "error", err, "shard", sh.id, "sequence_number", seq)
 		return

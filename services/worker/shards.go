@@ -19,7 +19,6 @@ type shard struct {
 	parents []string
 	src     window.Source
 	at      stream.Position // the last record that was judged
-	begin   int64           // MaxTS before it; see place
 	cut     string          // replay: what comes up to here was judged before; empty: nothing is replayed
 	held    *stream.Fetch   // what came behind the cut, until all shards have come to theirs
 	waits   bool            // its parents are not read to their ends yet

@@ -41,14 +41,14 @@ say "5. events from the bucket into stream 1"
 spate simulate "s3://$bucket/events.csv" --speed 0 --quiet
 
 say "6. look"
-want=$(spate verify --json --mode embedded "$file" | sed -n 's/.*"rows": *\([0-9]*\).*/\1/p' | head -n 1)
-closed() { [ "$(spate alerts ls --only closed --json | wc -l)" -ge "$want" ]; }
-wait_for "$want alerts are closed and stored" 120 closed
+want=$(spate verify --json --mode embedded "$file" | sed -n 's/.*"rows": *\([0-9]*\).*/\1/p')
+done_() { spate alerts ls --only closed --json >"$log/alerts" && [ "$(wc -l <"$log/alerts")" -ge "$want" ] && ! grep -q '"state":"pending"' "$log/alerts"; }
+wait_for "$want alerts are closed and stored, and the topic was told" 120 done_
 spate alerts ls --only closed --limit 5
-id=$(spate alerts ls --only closed --json | head -n 1 | sed -n 's/.*"id":"\([^"]*\)".*/\1/p')
+id=$(sed -n '1s/.*"id":"\([^"]*\)".*/\1/p' "$log/alerts")
 spate alerts show "$id"
-told=$(spate alerts ls --json | grep -c '"state":"delivered"' || true)
-got=$(spate alerts ls --json | wc -l)
+spate alerts ls --json >"$log/alerts"
+got=$(wc -l <"$log/alerts") told=$(grep -c '"state":"delivered"' "$log/alerts" || true)
 echo "alerts: $got, of which the topic was told: $told; an independent count of the file has $want"
 [ "$got" = "$want" ]
 

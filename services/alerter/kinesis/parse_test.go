@@ -90,14 +90,14 @@ func TestParseRowsWithoutWindow(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	c := parser(t)
-	own := func(old, new string) string {
+	own := func(from, to string) string {
 		b, err := closed("5", 0, 23).Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := strings.Replace(string(b), old, new, 1)
+		s := strings.Replace(string(b), from, to, 1)
 		if s == string(b) {
-			t.Fatalf("%q is not in %s", old, s)
+			t.Fatalf("%q is not in %s", from, s)
 		}
 		return s
 	}

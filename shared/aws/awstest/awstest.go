@@ -116,7 +116,7 @@ func (s *server) run() (string, error) {
 		case err := <-ended:
 			_, _ = log.Seek(0, io.SeekStart)
 			said, _ := io.ReadAll(log)
-			return "", fmt.Errorf("%s ended at its start: %v: %s", strings.Join(cmd.Args, " "), err, said)
+			return "", fmt.Errorf("%s ended at its start: %w: %s", strings.Join(cmd.Args, " "), err, said)
 		case <-time.After(50 * time.Millisecond):
 		}
 		if resp, err := http.Get(url); err == nil {

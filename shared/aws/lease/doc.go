@@ -5,6 +5,7 @@
 //	pk         what the lease is for
 //	epoch      grows with every change of the holder: the fencing token
 //	owner      who holds it, for people
+//	taken_by   the attempt that took it: who does not hear whether it did finds it here
 //	beat       grows while the holder lives
 //	saves      grows with every state that is written
 //	state      the holder's state
@@ -23,5 +24,6 @@
 // refuses it: every write has the condition that the epoch is still its own.
 //
 // A write whose answer was lost may have been done, and one that was given up may be done later. saves tells: a state is written only as
-// the successor of the one before it, so a late one is refused, and one that is refused but stands there was ours.
+// the successor of the one before it, so a late one is refused, and one that is refused but stands there was ours. taken_by tells the same
+// of the taking; owner cannot, for two processes may have been given one name.
 package lease

@@ -1,7 +1,9 @@
 package lease
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,7 +57,7 @@ type Lease struct {
 // item is what is stored.
 type item struct {
 	epoch, beat, saves int64
-	owner              string
+	owner, takenBy     string
 	released           bool
 	state              []byte
 }
@@ -67,7 +69,9 @@ func (l Lease) Acquire(ctx context.Context) (*Held, error) {
 	var seen item
 	var since time.Time // when seen was first seen
 	for {
-		it, err := l.read(ctx)
+		rctx, cancel := l.bounded(ctx)
+		it, err := l.read(rctx)
+		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
@@ -102,6 +106,11 @@ func (l Lease) Acquire(ctx context.Context) (*Held, error) {
 	}
 }
 
+// bounded gives a call its time, so that a connection that has gone silent does not end the waiting for the lease.
+func (l Lease) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, l.Duration/2)
+}
+
 func (l Lease) waiting(it item) {
 	if l.Waiting != nil && it.epoch > 0 && !it.released {
 		l.Waiting(it.owner)
@@ -111,20 +120,24 @@ func (l Lease) waiting(it item) {
 // take makes the lease ours, if it has not moved since it was seen. Without an error and a lease, somebody was faster.
 func (l Lease) take(ctx context.Context, seen item) (*Held, error) {
 	began := time.Now()
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	by := rand.Text() // of this attempt alone: owners may have the same name
 	values := map[string]types.AttributeValue{
 		":epoch": number(seen.epoch), ":beat": number(seen.beat), ":saves": number(seen.saves),
-		":next": number(seen.epoch + 1), ":owner": &types.AttributeValueMemberS{Value: l.Owner}, ":no": &types.AttributeValueMemberBOOL{Value: false},
+		":next": number(seen.epoch + 1), ":owner": &types.AttributeValueMemberS{Value: l.Owner}, ":by": &types.AttributeValueMemberS{Value: by},
+		":no": &types.AttributeValueMemberBOOL{Value: false},
 	}
 	condition := "epoch = :epoch AND beat = :beat AND saves = :saves"
 	if seen.epoch == 0 {
 		condition = "attribute_not_exists(pk)"
 		delete(values, ":epoch")
 	}
-	err := l.update(ctx, "SET epoch = :next, #owner = :owner, beat = :beat, saves = :saves, released = :no", condition, values, map[string]string{"#owner": "owner"})
+	err := l.update(ctx, "SET epoch = :next, #owner = :owner, taken_by = :by, beat = :beat, saves = :saves, released = :no", condition, values, map[string]string{"#owner": "owner"})
 	if isRefused(err) {
 		// Another one's, or ours with the answer lost.
 		it, rerr := l.read(ctx)
-		if rerr != nil || it.epoch != seen.epoch+1 || it.owner != l.Owner {
+		if rerr != nil || it.epoch != seen.epoch+1 || it.takenBy != by {
 			return nil, rerr
 		}
 		err = nil
@@ -228,7 +241,12 @@ func (h *Held) Save(ctx context.Context, state []byte) error {
 				case it.epoch != h.epoch:
 					err = h.setLost()
 				case it.saves != next:
-					err = fmt.Errorf("save state: %d states are saved, expected %d", it.saves, h.saves)
+					cancel()
+					return fmt.Errorf("save state: %d states are saved, expected %d: somebody else writes to the item", it.saves, h.saves)
+				case !bytes.Equal(it.state, state): // one that was given up, and done all the same
+					h.saves, next = next, next+1
+					cancel()
+					continue
 				}
 			}
 		}
@@ -274,8 +292,10 @@ func (l Lease) read(ctx context.Context) (item, error) {
 			}
 		}
 	}
-	if s, ok := out.Item["owner"].(*types.AttributeValueMemberS); ok {
-		it.owner = s.Value
+	for name, to := range map[string]*string{"owner": &it.owner, "taken_by": &it.takenBy} {
+		if s, ok := out.Item[name].(*types.AttributeValueMemberS); ok {
+			*to = s.Value
+		}
 	}
 	if b, ok := out.Item["released"].(*types.AttributeValueMemberBOOL); ok {
 		it.released = b.Value
