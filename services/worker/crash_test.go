@@ -89,6 +89,9 @@ func (r *rig) eventful(seed uint64) {
 	at, id := int64(0), 0
 	phase := func(n int) {
 		var rows []row
+		for i := range 8 { // what begins now begins with what is late for those it goes on from
+			rows = append(rows, row{at: max(at-8000, 0), user: 1, hash: float64(i) / 8})
+		}
 		for range n {
 			at += rng.Int64N(250)
 			id++

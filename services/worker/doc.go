@@ -33,7 +33,8 @@
 // # Silence
 //
 // A shard that is read to its end and has had no event for the idle timeout does not hold windows open; when all are silent, the
-// watermark walks on with the wall clock (window.Idleness). An event that comes after its window was closed for that reason is late.
+// watermark walks on with the wall clock (window.Idleness). An event that comes after its window was closed for that reason is late. Only
+// what was looked at a moment ago is silent: a shard that is paused or cannot be read, or all of them while stream 2 takes nothing, hold on.
 //
 // It leaves to others: what becomes of the alerts (services/alerter), and traffic beyond one process (docs/aws.md).
 package worker
