@@ -31,12 +31,15 @@ func writeKinds(t *testing.T, text []byte) map[string]string {
 	half := bytes.IndexByte(text[len(text)/2:], '\n') + len(text)/2 + 1
 	var zipped, packed bytes.Buffer
 	z := zip.NewWriter(&zipped)
-	for name, part := range map[string][]byte{"a.csv": text[:half], "b.csv": text[half:]} {
-		w, err := z.Create(name)
+	for _, part := range []struct { // in this order
+		name string
+		text []byte
+	}{{"a.csv", text[:half]}, {"b.csv", text[half:]}} {
+		w, err := z.Create(part.name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Write(part); err != nil {
+		if _, err := w.Write(part.text); err != nil {
 			t.Fatal(err)
 		}
 	}
