@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"spate/shared/alert"
 	"spate/shared/aws/lease"
 )
 
@@ -44,6 +46,12 @@ func (r *rig) steady(from, to int64) {
 	r.put(rows...)
 }
 
+// closedFrom tells whether a window that begins there or later is closed.
+func (r *rig) closedFrom(at int64) bool {
+	r.t.Helper()
+	return slices.ContainsFunc(r.told(), func(a alert.Record) bool { return a.State == alert.Closed && a.WindowStart.UnixMilli() >= base+at })
+}
+
 // TestAlertsAreThrottled: stream 2 refuses everything for a while, in every way. Nothing is lost, and reading goes on afterwards.
 func TestAlertsAreThrottled(t *testing.T) {
 	t.Parallel()
@@ -66,9 +74,9 @@ func TestAlertsAreThrottled(t *testing.T) {
 				}
 				r.steady(0, 20_000)
 				stop := r.start(cfg)
-				r.eventually("windows close", func() bool { st, _ := r.state(); return st.Closed >= base+15_999 })
+				r.eventually("windows close", func() bool { return r.closedFrom(12000) })
 				r.steady(20_000, 40_000)
-				r.eventually("more windows close", func() bool { st, _ := r.state(); return st.Closed >= base+35_999 })
+				r.eventually("more windows close", func() bool { return r.closedFrom(32000) })
 				stop()
 				r.drain(cfg)
 				r.check(cfg)
@@ -132,12 +140,12 @@ func TestLeaseIsLost(t *testing.T) {
 	}
 	r.steady(0, 12_000)
 	stop := r.start(cfg)
-	r.eventually("windows close", func() bool { st, _ := r.state(); return st.Closed >= base+7999 })
+	r.eventually("windows close", func() bool { return r.closedFrom(4000) })
 	down.set(true)
 	r.steady(12_000, 24_000)
 	r.eventually("the lease is lost", func() bool { return r.log.has("lease lost") })
 	down.set(false)
-	r.eventually("windows close again", func() bool { st, _ := r.state(); return st.Closed >= base+19_999 })
+	r.eventually("windows close again", func() bool { return r.closedFrom(16000) })
 	stop()
 	r.drain(cfg)
 	r.check(cfg)

@@ -162,7 +162,7 @@ func (s *session) setAside(sh *shard, seq string, data []byte, a aside) {
 		s.cfg.Log.Error("encode event to set aside", "error", err, "shard", sh.id, "sequence_number", seq)
 		return
 	}
-	s.asides = append(s.asides, stream.Entry{Key: sh.id, Data: b})
+	s.asides = append(s.asides, stream.Entry{Key: seq, Data: b}) // over all shards: a flood of bad input is not one shard's
 }
 
 // writeAside writes what was set aside.

@@ -78,17 +78,17 @@ func TestEndedShardIsDoneWith(t *testing.T) {
 	if err := again.wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.put(row{at: 20_000, user: 2, hash: 0}, row{at: 20_000, user: 2, hash: 0.9})
-	r.eventually("its windows are closed", func() bool { st, _ := r.state(); return st.Closed > base+4000 })
+	r.put(burst(3, 2, 20_000, 0)...)
+	r.put(burst(3, 2, 20_000, 0.9)...)
+	r.eventually("its windows are closed", func() bool { return r.closed()["1@0"] > 0 })
 	goOn.open()
 	r.put(burst(3, 3, 40_000, 0)...)
 	r.put(burst(3, 3, 40_000, 0.9)...)
-	r.eventually("the worker goes on", func() bool {
-		st, _ := r.state()
-		_, there := st.Shards[parent]
-		return st.Closed > base+20_000 && !there
-	})
+	r.eventually("the worker goes on", func() bool { return r.closed()["2@20000"] > 0 })
 	stop()
+	if st, _ := r.state(); st.Shards[parent].Ended {
+		t.Errorf("the parent is kept: %+v", st.Shards[parent])
+	}
 	r.drain(cfg)
 	r.check(cfg)
 }

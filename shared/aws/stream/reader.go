@@ -190,7 +190,8 @@ type shardReader struct {
 	iterator *string // nil: to be asked for
 	skip     bool    // the first record must be the last that was read before
 	asked    time.Time
-	lost     bool // and not told yet
+	lost     bool   // and not told yet
+	read     string // the last record that was read before some were lost
 }
 
 // next makes one call that succeeds.
@@ -259,6 +260,9 @@ func (s *shardReader) ask(ctx context.Context) (Fetch, error) {
 			s.lost = true
 		}
 	}
+	for len(f.Records) > 0 && s.read != "" && !Before(s.read, aws.ToString(f.Records[0].SequenceNumber)) {
+		f.Records, f.AtEnd = f.Records[1:], false
+	}
 	if n := len(f.Records); n > 0 {
 		s.at = Position{After: aws.ToString(f.Records[n-1].SequenceNumber)}
 	}
@@ -278,8 +282,9 @@ func (s *shardReader) open(ctx context.Context) error {
 	}
 	out, err := s.API.GetShardIterator(ctx, in)
 	if s.at.After != "" && cloud.IsCode(err, "InvalidArgumentException") {
-		// The record is not there any more: what followed it may be gone as well. The oldest that is left comes next.
-		s.lost = true
+		// The record is not there any more: what followed it may be gone as well. The oldest that is left comes next, but for what was
+		// read already, should it be there all the same.
+		s.lost, s.read = true, s.at.After
 		s.at = Position{}
 		return s.open(ctx)
 	}
