@@ -116,6 +116,7 @@ func TestFilesThatAreNotThere(t *testing.T) {
 
 // TestUser asks for a user while its window is open, through the consumer group of the detectors.
 func TestUser(t *testing.T) {
+	t.Parallel()
 	state, addr := t.TempDir(), harness.FreePort(t)
 	env := []string{"SPATE_BROKERS="}
 	harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr, "--max-ahead", "0").Start()

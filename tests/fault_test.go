@@ -56,6 +56,7 @@ func TestMalformedRecords(t *testing.T) {
 	if testing.Short() {
 		total = 20_000
 	}
+	t.Parallel()
 	harness.OnBrokers(t, func(t *testing.T, brokers string) {
 		names := kafka.NamesFor(harness.UniqueTopic(t))
 		env := []string{"SPATE_BROKERS=" + brokers, "SPATE_TOPIC=" + names.Activity, "SPATE_IDLE_TIMEOUT=1s", "SPATE_LATENESS=1s", "SPATE_DATABASE_URL=" + filepath.Join(t.TempDir(), "alerts.db")}

@@ -138,6 +138,7 @@ func TestTemplateShape(t *testing.T) {
 
 // TestTemplateSettings: the program knows every setting that the template makes.
 func TestTemplateSettings(t *testing.T) {
+	t.Parallel()
 	tpl, _ := readTemplate(t)
 	binary, err := harness.Binary()
 	if err != nil {

@@ -271,6 +271,7 @@ func shardOf(t *testing.T, shard string, data ...any) []kinesisRecord {
 
 // TestLambdaBadRecord: a bad record in the middle of a batch is what is reported, and all others are stored.
 func TestLambdaBadRecord(t *testing.T) {
+	t.Parallel()
 	l := newLambda(t, nil)
 	first, second := alertOf("1", 0, 23), alertOf("2", 0, 7)
 	batch := shardOf(t, "shardId-000000000000", openedOf(first), first, `{"user_id":`, second)
@@ -299,6 +300,7 @@ func TestLambdaBadRecord(t *testing.T) {
 }
 
 func TestLambdaWithoutDynamoDB(t *testing.T) {
+	t.Parallel()
 	l := newLambda(t, nil)
 	first, second := alertOf("1", 0, 23), alertOf("2", 0, 7)
 	batch := shardOf(t, "shardId-000000000000", first, second)
@@ -320,6 +322,7 @@ func TestLambdaWithoutDynamoDB(t *testing.T) {
 }
 
 func TestLambdaWithoutSNS(t *testing.T) {
+	t.Parallel()
 	l := newLambda(t, nil)
 	warned, critical := alertOf("1", 0, 7), alertOf("2", 0, 23)
 	batch := shardOf(t, "shardId-000000000000", warned, critical, alertOf("3", 0, 7))
@@ -348,6 +351,7 @@ func TestLambdaWithoutSNS(t *testing.T) {
 // TestLambdaBehindEventSource: bad records, rows of others, a table and a topic that go away, and a process that is killed. In the end all
 // alerts are in the table, each once; the topic was told of all that are critical; and the bad records, and only they, are put aside.
 func TestLambdaBehindEventSource(t *testing.T) {
+	t.Parallel()
 	l := newLambda(t, nil)
 	const alerts = 40
 	want, critical, bad := make(map[string]int64), make(map[string]bool), make(map[string]bool)
@@ -409,6 +413,7 @@ func TestLambdaBehindEventSource(t *testing.T) {
 
 // TestLambdaIsADropIn: with the settings and the rows of the original, it fills the original's table under the original's keys.
 func TestLambdaIsADropIn(t *testing.T) {
+	t.Parallel()
 	l := newLambda(t, func(table, topic string) []string {
 		return []string{"dynamodb_control_table=" + table, "topic_arn=" + topic, "cloudwatch_namespace=shop", "cloudwatch_metric=ddos"}
 	})
@@ -451,6 +456,7 @@ func TestLambdaIsADropIn(t *testing.T) {
 
 // TestLambdaSettings: what is wrong is told, all at once, and the process ends with the code of wrong settings.
 func TestLambdaSettings(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		env  []string
 		says []string
@@ -499,6 +505,7 @@ with dynamodb.Table(table).batch_writer() as batch:
 
 // TestOriginalReadsOurStream: the original's way of reading the stream works on what spate writes there.
 func TestOriginalReadsOurStream(t *testing.T) {
+	t.Parallel()
 	python := os.Getenv("SPATE_TEST_PYTHON")
 	if python == "" {
 		python = "python3"

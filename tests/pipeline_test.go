@@ -35,6 +35,7 @@ func logger(t *testing.T) *slog.Logger {
 }
 
 func TestPipelineOnKfake(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)

@@ -70,6 +70,7 @@ func rows(t *testing.T, path string) (out []flinkRow) {
 
 // TestReplayGivesFlinksRows holds the whole pipeline against what Apache Flink answered to the original's SQL, row by row and in order.
 func TestReplayGivesFlinksRows(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		in, want   string
 		partitions int
@@ -105,6 +106,7 @@ func TestReplayGivesFlinksRows(t *testing.T) {
 
 // TestVerify runs every click file, and generated traffic that comes out of order, through pipelines of several shapes.
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	generated := filepath.Join(t.TempDir(), "traffic.csv")
 	run(t, 0, "simulate", "--quiet", "--speed", "0", "-n", "60000", "--disorder", "9s", "--seed", "11", "--out", generated)
 	late := filepath.Join(t.TempDir(), "late.csv")
@@ -128,6 +130,7 @@ func TestVerify(t *testing.T) {
 
 // TestReplayIsTheSameEveryTime: late rows included, and whatever the batches were.
 func TestReplayIsTheSameEveryTime(t *testing.T) {
+	t.Parallel()
 	file := harness.SharedFile(t, "golden/late.csv.gz")
 	var first []byte
 	for _, partitions := range []string{"4", "4"} {
@@ -146,6 +149,7 @@ func TestReplayIsTheSameEveryTime(t *testing.T) {
 // TestManyUsersInOneTransaction: a backlog of nothing but different users makes batches as large as they get. They once were packed into
 // more than the broker takes, so that the transaction was aborted, and the same again, for ever.
 func TestManyUsersInOneTransaction(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "crowd.csv")
 	run(t, 0, "simulate", "--quiet", "--speed", "0", "--event-rate", "400000", "--users", "6000000", "-n", "600000", "--attackers", "none", "--out", file)
 	p := harness.Spate(t, "replay", nil, "replay", "--quiet", "--json", "--partitions", "1", file).Start()

@@ -21,6 +21,7 @@ import (
 // TestFileThroughS3 goes the walkthrough's first steps: a file is stored in a bucket, and what comes out of there, into a file or a stream,
 // is what comes of the local one.
 func TestFileThroughS3(t *testing.T) {
+	t.Parallel()
 	env := append(awstest.Env(t), "SPATE_BROKERS=", "SPATE_SPEED=0")
 	dir := t.TempDir()
 	file, url := filepath.Join(dir, "clicks.csv.gz"), "s3://through-s3/2019/clicks.csv.gz"

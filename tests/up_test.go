@@ -23,6 +23,7 @@ func TestUpLosesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
+	t.Parallel()
 	state, addr := t.TempDir(), harness.FreePort(t)
 	env := []string{"SPATE_BROKERS=", "SPATE_LATENESS=2s", "SPATE_IDLE_TIMEOUT=2s"}
 	names := kafka.NamesFor(kafka.DefaultTopic)
@@ -140,6 +141,7 @@ func TestUpOnFullDisk(t *testing.T) {
 
 // TestSecondUp: the state and the port belong to one.
 func TestSecondUp(t *testing.T) {
+	t.Parallel()
 	state, addr := t.TempDir(), harness.FreePort(t)
 	env := []string{"SPATE_BROKERS="}
 	harness.Spate(t, "first", env, "up", "--state", state, "--listen", addr).Start()
@@ -163,6 +165,7 @@ func TestSecondUp(t *testing.T) {
 
 // TestQuietInputClosesWindows: when the input stops, every open window closes within size + lateness + idle timeout.
 func TestQuietInputClosesWindows(t *testing.T) {
+	t.Parallel()
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		names := kafka.NamesFor(harness.UniqueTopic(t))
 		db := filepath.Join(t.TempDir(), "alerts.db")

@@ -76,6 +76,7 @@ func verifyLines(cmd *exec.Cmd, calls []webhookCall) ([]string, error) {
 
 // TestStandardWebhooks asks the official libraries, which receivers use, whether they accept our calls, and nothing else.
 func TestStandardWebhooks(t *testing.T) {
+	t.Parallel()
 	const (
 		install   = "python3 -m venv DIR && DIR/bin/pip install -r tests/receivers/python/requirements.txt"
 		installJS = "npm ci --prefix tests/receivers/javascript"

@@ -297,7 +297,8 @@ func (s *session) commit(ctx context.Context) (bool, error) {
 	defer cancel()
 	names := s.cfg.Layout.Names
 	parts, owned := s.sources.snapshot()
-	s.promise(parts, owned)
+	// Nothing is promised here: what the last look at silence said may be old by now, and a partition that had an event since would be
+	// promised past it.
 	var marks []window.Mark
 	for _, p := range parts {
 		if w := owned[p].now.Watermark(s.rule.LatenessMS); w != window.NoTime {

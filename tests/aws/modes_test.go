@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,7 +73,7 @@ func TestModesAgree(t *testing.T) {
 				t.Fatal("there is nothing to find: the test proves nothing")
 			}
 			threshold := fmt.Sprintf("SPATE_THRESHOLD=%d", in.threshold)
-			modes := map[string]mode{"kafka": onKafka(t, in.partitions, server.Database(t), threshold), "aws": onKinesis(t, in.partitions, threshold)}
+			modes := map[string]mode{"kafka": onKafka(t, in.partitions, fewConnections(t, server.Database(t)), threshold), "aws": onKinesis(t, in.partitions, threshold)}
 			found := map[string][]string{}
 			for name, m := range modes {
 				m.feed(t, file)
@@ -100,6 +101,19 @@ func TestModesAgree(t *testing.T) {
 			t.Logf("%d events, %d late, %d alerts in each", ref.In, ref.Late, len(found["aws"]))
 		})
 	}
+}
+
+// fewConnections lets everybody have a few of the server's connections.
+func fewConnections(t *testing.T, database string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("pool_max_conns", "4")
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // line is what must be the same of an alert in every mode: everything but where the events are in which log.
