@@ -47,7 +47,8 @@ func (w *world) reference() *verifier.Reference {
 
 	ref := verifier.NewReference(rule)
 	// A promise goes no further than the last window that has an event, so it can concern events of the next while only.
-	shortly := disorder + rule.Window + rule.Lateness
+	// The load is behind by as long as it was stopped, and takes its time to come up.
+	shortly := disorder + rule.Window + rule.Lateness + longestHush
 	type source struct{ last, spoke time.Time } // the last record; the first after a silence, the first of all among them
 	sources := map[int32]*source{}
 	var unfounded, unlike int

@@ -95,6 +95,8 @@ const (
 	warmUp = 3 * time.Second // the first fault comes after it
 	// between two crashes the broker is up for at least so long: with less, nothing but reconnecting would be tested.
 	brokerRest = 12 * time.Second
+	// longestHush is how long the load is stopped at most.
+	longestHush = idleTimeout + 4*time.Second
 )
 
 // newPlan returns what happens within a time of load. It depends on nothing but its arguments.
@@ -126,7 +128,7 @@ func newPlan(seed uint64, load time.Duration, m mix) (plan []action) {
 		case full:
 			a.For = between(3*time.Second, 8*time.Second)
 		case hush:
-			a.For = between(idleTimeout+time.Second, idleTimeout+4*time.Second)
+			a.For = between(idleTimeout+time.Second, longestHush)
 		}
 		var free []string
 		switch a.Kind {
