@@ -281,14 +281,19 @@ const maxLead = time.Minute
 // align keeps the shards together in event time while there is a backlog: all windows between the slowest and the fastest are open, with
 // everyone who has an event in them. With too many open windows, only the slowest is read.
 func (s *session) align() {
+	full := int64(s.table.Stats().Windows) >= s.cfg.MaxOpenWindows
 	slowest := int64(window.EndOfTime)
 	for _, sh := range s.shards {
-		if sh.live() && !sh.closed && !sh.atEnd && sh.src.MaxTS != window.NoTime {
+		switch {
+		case !sh.live() || sh.closed || sh.src.Idle:
+		case full: // whoever holds windows open is waited for, be it that nothing of it has come yet
+			slowest = min(slowest, sh.src.MaxTS)
+		case !sh.atEnd && sh.src.MaxTS != window.NoTime:
 			slowest = min(slowest, sh.src.MaxTS)
 		}
 	}
 	lead := s.rule.SizeMS + s.rule.LatenessMS + maxLead.Milliseconds()
-	if int64(s.table.Stats().Windows) >= s.cfg.MaxOpenWindows {
+	if full {
 		lead = 0
 	}
 	for _, sh := range s.shards {

@@ -203,6 +203,11 @@ func putStream(t *testing.T, name string, shards int32) *kinesis.Client {
 	if _, err := client.CreateStream(t.Context(), &kinesis.CreateStreamInput{StreamName: &name, ShardCount: &shards}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if _, err := client.DeleteStream(context.Background(), &kinesis.DeleteStreamInput{StreamName: &name}); err != nil {
+			t.Error(err)
+		}
+	})
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		out, err := client.DescribeStreamSummary(t.Context(), &kinesis.DescribeStreamSummaryInput{StreamName: &name})
