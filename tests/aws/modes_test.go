@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +58,7 @@ func TestModesAgree(t *testing.T) {
 		{"cosmetics-2019-10", shared("data/cosmetics-2019-10-head-9col.csv"), 1, 5},
 		{"cosmetics-2019-12", shared("data/cosmetics-2019-12-head-9col.csv"), 1, 5},
 		{"rees46", shared("data/rees46-2019-oct-head.csv"), 4, 2}, // nobody in it does more than 5 things in 10 s
+		{"nasa", nasa, 1, 5},
 		{"in-order", shared("golden/in-order.csv.gz"), 4, 5},
 		{"late", shared("golden/late.csv.gz"), 1, 5},
 		{"generated", generated, 4, 5},
@@ -123,6 +126,32 @@ func line(r alert.Record) string {
 
 func shared(name string) func(*testing.T) string {
 	return func(t *testing.T) string { return harness.SharedFile(t, name) }
+}
+
+// nasa is the head of a web server's log of 1995: hosts, which are names and numbers, as users.
+func nasa(t *testing.T) string {
+	t.Helper()
+	log, err := os.ReadFile(harness.SharedFile(t, "data/nasa-1995-07-01-head.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csv := []byte("event_time,user_id\n")
+	for _, line := range strings.Split(string(log), "\n")[1:] {
+		f := strings.Split(line, "\t")
+		if len(f) < 3 {
+			continue
+		}
+		seconds, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		csv = fmt.Appendf(csv, "%s,%s\n", time.Unix(seconds, 0).UTC().Format("2006-01-02 15:04:05 UTC"), f[0])
+	}
+	path := filepath.Join(t.TempDir(), "nasa.csv")
+	if err := os.WriteFile(path, csv, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // generated is traffic with attackers, as a file.
