@@ -28,5 +28,5 @@ ENV SPATE_HTTP=0.0.0.0:8080
 EXPOSE 8080
 USER nonroot
 # Of the services. A command that is none (simulate, demo) is better run with --no-healthcheck.
-HEALTHCHECK --interval=3s --timeout=5s --start-period=30s --retries=5 CMD ["/spate", "health"]
+HEALTHCHECK --interval=3s --timeout=5s --start-period=30s --retries=10 CMD ["/spate", "health"]
 ENTRYPOINT ["/spate"]

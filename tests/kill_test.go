@@ -23,7 +23,6 @@ func TestKilledServices(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes two minutes a broker")
 	}
-	t.Parallel()
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		every := 4 * time.Second
 		if strings.HasSuffix(t.Name(), "kfake") {
@@ -44,7 +43,6 @@ func TestZombies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute a broker")
 	}
-	t.Parallel()
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		testFaults(t, brokers, 3, 10*time.Second, func(p *harness.Process) string {
 			p.Signal(syscall.SIGSTOP)
