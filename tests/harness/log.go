@@ -25,7 +25,7 @@ func UniqueTopic(t *testing.T) string {
 // Connect returns a client that is closed at the end of the test.
 func Connect(t *testing.T, brokers string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	cl, err := kgo.NewClient(kafka.Config{Brokers: kafka.ParseBrokers(brokers)}.Options(opts...)...)
+	cl, err := kgo.NewClient(kafka.Config{Brokers: kafka.ParseBrokers(brokers)}.Options(append(opts, kgo.AlwaysRetryEOF())...)...) // tests kill brokers
 	if err != nil {
 		t.Fatal(err)
 	}
