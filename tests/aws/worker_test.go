@@ -93,31 +93,33 @@ func TestWorkerKilledWhileShardsChange(t *testing.T) {
 		harness.Spate(t, "worker-2", named(a, "two"), "work").Start(),
 	}
 	const kills = 20
-	every := 2 * time.Second
-	load := (kills + 2) * every
+	load := kills * 5 * time.Second
 	traffic := harness.Spate(t, "traffic", a.Env, "simulate", "--time", "shift", "--disorder", "3s", "--event-rate", "400", "--users", "3000", "--window", "4s",
 		"--duration", load.String(), "--seed", fmt.Sprint(rng.IntN(1000)), "--quiet").Start()
-	harness.Eventually(t, 30*time.Second, "a worker has saved", func() bool { _, ok := a.State(); return ok })
-	tick := time.NewTicker(every)
-	defer tick.Stop()
+	epoch := int64(0)
 	for i := range kills {
-		select {
-		case <-tick.C:
-		case <-traffic.Done():
-			t.Fatalf("traffic ended early: %v", traffic.Err())
-		}
+		// Only who works is killed: each time it is another life.
+		var st harness.State
+		harness.Eventually(t, 30*time.Second, "a worker works", func() bool {
+			var ok bool
+			st, ok = a.State()
+			return ok && st.Epoch > epoch
+		})
+		epoch = st.Epoch
 		if i%4 == 1 {
 			split(t, a, rng)
 		}
 		if i%4 == 3 {
 			merge(t, a, rng)
 		}
-		<-time.After(time.Duration(rng.Int64N(int64(every / 2)))) // the moment is what is random here
-		victim := workers[i%2]
-		if st, ok := a.State(); ok && st.Owner == "two" && rng.IntN(4) > 0 { // mostly the one that works
+		select {
+		case <-time.After(time.Duration(rng.Int64N(int64(2 * time.Second)))): // the moment is what is random here
+		case <-traffic.Done():
+			t.Fatalf("traffic ended early: %v", traffic.Err())
+		}
+		victim := workers[0]
+		if st.Owner == "two" {
 			victim = workers[1]
-		} else if ok && st.Owner == "one" && rng.IntN(4) > 0 {
-			victim = workers[0]
 		}
 		victim.Kill()
 		victim.Start()
