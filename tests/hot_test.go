@@ -46,7 +46,7 @@ func backlogCost(t *testing.T, brokers string, n int, share float64) float64 {
 	defer cancel()
 	cl := harness.Connect(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(50_000), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	adm := kadm.NewClient(cl)
-	if _, _, err := (kafka.Layout{Names: names, Partitions: 4}).Ensure(ctx, adm); err != nil {
+	if _, err := (kafka.Layout{Names: names, Partitions: 4}).Ensure(ctx, adm); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {

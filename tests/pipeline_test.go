@@ -50,7 +50,7 @@ func TestPipelineOnKfake(t *testing.T) {
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	if _, _, err := layout.Ensure(ctx, kadm.NewClient(cl)); err != nil {
+	if _, err := layout.Ensure(ctx, kadm.NewClient(cl)); err != nil {
 		t.Fatal(err)
 	}
 	ref := verifier.NewReference(verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5})
@@ -62,7 +62,7 @@ func TestPipelineOnKfake(t *testing.T) {
 		user := rng.IntN(3000)
 		p := int32(rng.IntN(4))
 		v := fmt.Appendf(nil, `{"event_time":"2019-11-01 00:00:00 UTC","user_id":%d,"txn_timestamp":"%s"}`, user, activity.AppendTime(nil, ts))
-		ref.Add(p, strconv.Itoa(user), ts)
+		ref.Add(p, strconv.Itoa(user), ts, verifier.Unbounded)
 		cl.Produce(ctx, &kgo.Record{Topic: "activity", Partition: p, Value: v}, func(_ *kgo.Record, err error) {
 			if err != nil {
 				t.Error(err)

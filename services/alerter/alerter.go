@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
 	"spate/shared/alert"
@@ -18,8 +23,9 @@ import (
 
 const (
 	maxBatch = 1000
-	// tick is how often the broker is looked after when no alert comes.
-	tick = 250 * time.Millisecond
+	// tick bounds a poll, and lookEvery is how often the broker is asked where partitions end.
+	tick      = 250 * time.Millisecond
+	lookEvery = time.Second
 
 	// fetchWait is how long the broker holds a fetch that finds nothing. A partition that is taken over is fetched only after that.
 	fetchWait = 500 * time.Millisecond
@@ -60,7 +66,7 @@ func Run(ctx context.Context, cfg Config) error {
 func storeAlerts(ctx context.Context, cfg Config, m *metrics) error {
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		cfg.Status.NotReady("waiting for the broker")
-		s := &session{cfg: cfg, metrics: m, lag: make(map[int32]int64)}
+		s := &session{cfg: cfg, metrics: m, position: make(map[int32]int64)}
 		began := cfg.Now()
 		err := s.run(ctx)
 		switch {
@@ -85,21 +91,30 @@ type session struct {
 	cfg     Config
 	metrics *metrics
 	cl      *kgo.Client
-	pinged  time.Time
+	reader  *kafka.Reader
+	adm     *kadm.Client
+	topics  kafka.Topics
+	looked  time.Time
 
-	mu     sync.Mutex
-	joined bool            // the group has given partitions, or told that there are none for us
-	lag    map[int32]int64 // by owned partition
+	standing kafka.Progress
+
+	mu       sync.Mutex
+	joined   bool            // the group has given partitions, or told that there are none for us
+	position map[int32]int64 // by owned partition: what comes before is stored
 }
 
 func (s *session) run(ctx context.Context) error {
 	names := s.cfg.Layout.Names
-	if err := s.ensure(ctx); err != nil {
+	plain, err := kgo.NewClient(s.cfg.Kafka.Options(kgo.WithLogger(kafka.Logger(s.cfg.Log)))...)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer plain.Close()
+	s.adm = kadm.NewClient(plain)
+	if s.topics, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log); err != nil {
 		return err
 	}
-	var err error
-	s.cl, err = kgo.NewClient(s.cfg.Kafka.Options(
-		kgo.WithLogger(kafka.Logger(s.cfg.Log)),
+	s.reader, err = s.cfg.Kafka.NewReader(names.Alerts, s.cfg.Log, s.at, kgo.NewClient,
 		kgo.ConsumerGroup(names.AlerterGroup),
 		kgo.ConsumeTopics(names.Alerts),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -110,63 +125,163 @@ func (s *session) run(ctx context.Context) error {
 		kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.FetchMaxBytes(8<<20),
 		kgo.FetchMaxWait(fetchWait),
+		kgo.KeepControlRecords(), // they move the position
 		kgo.OnPartitionsAssigned(s.assigned),
+		kgo.AdjustFetchOffsetsFn(s.adjust),
 		kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.revoked),
-	)...)
+	)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return err
 	}
+	s.cl = s.reader.Client()
 	defer kafka.Close(s.cl, s.cfg.Log)
+	defer s.cfg.Status.Hold("standing", "")
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	wg.Go(func() {
+		if err := s.cfg.Layout.Watch(ctx, plain, s.topics, s.cfg.Log, func(reason string) { s.cfg.Status.Hold("broker", reason) }); err != nil {
+			cancel(err)
+		}
+	})
 	s.cfg.Log.Info("alerter started", "topic", names.Alerts, "group", names.AlerterGroup)
-	return s.loop(ctx)
-}
-
-// ensure waits for the broker and the topics.
-func (s *session) ensure(ctx context.Context) error {
-	plain, err := kgo.NewClient(s.cfg.Kafka.Options(kgo.WithLogger(kafka.Logger(s.cfg.Log)))...)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+	if err := s.loop(ctx); err != nil {
+		return err
 	}
-	defer plain.Close()
-	_, _, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log)
-	return err
+	return context.Cause(ctx)
 }
 
 func (s *session) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
-		f, err := s.poll(ctx)
+		f, gaps, err := s.poll(ctx)
 		if err == nil && f.NumRecords() > 0 {
 			err = s.batch(ctx, f)
+		}
+		if err == nil {
+			gaps, err = s.look(ctx, gaps)
+		}
+		if err == nil {
+			s.leaveOut(ctx, gaps)
 		}
 		s.cl.AllowRebalance()
 		if err != nil {
 			return err
 		}
-		s.checkBroker(ctx, f.NumRecords() > 0)
 	}
 	return nil
 }
 
 // poll returns what has been fetched, or nothing after a tick.
-func (s *session) poll(ctx context.Context) (kgo.Fetches, error) {
+func (s *session) poll(ctx context.Context) (kgo.Fetches, []kafka.Gap, error) {
 	pctx, cancel := context.WithTimeout(ctx, tick)
 	defer cancel()
-	f := s.cl.PollRecords(pctx, maxBatch)
-	if f.IsClientClosed() {
-		return nil, kgo.ErrClientClosed
+	return s.reader.Poll(pctx, maxBatch)
+}
+
+// look asks the broker where partitions end, every second. It adds to the gaps those at which partitions stand still without the client's saying
+// so.
+func (s *session) look(ctx context.Context, gaps []kafka.Gap) ([]kafka.Gap, error) {
+	if time.Since(s.looked) < lookEvery {
+		return gaps, nil
 	}
-	for _, e := range f.Errors() {
-		if errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, context.Canceled) {
+	s.looked = time.Now()
+	topic := s.cfg.Layout.Names.Alerts
+	lctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	bounds, err := kafka.ListBounds(lctx, s.adm, topic)
+	if err != nil {
+		return gaps, nil // whoever watches the broker says so
+	}
+	s.mu.Lock()
+	at := maps.Clone(s.position)
+	joined := s.joined
+	s.mu.Unlock()
+	var lag int64
+	var text []string
+	for p := range at {
+		lag += max(0, bounds[p].End-at[p])
+	}
+	s.metrics.lag.Set(float64(lag))
+	for p, d := range s.standing.Stands(time.Now(), at, bounds) {
+		if d >= kafka.ProbeAfter {
+			if g, ok, err := s.reader.Probe(ctx, p); ok {
+				gaps = append(gaps, g)
+			} else if err != nil {
+				s.cfg.Log.Warn("a partition stands still", "topic", topic, "partition", p, "offset", at[p], "error", err)
+			}
+		}
+		if d >= kafka.StalledAfter {
+			text = append(text, kafka.Stalled(topic, p, at[p], bounds[p], d))
+		}
+	}
+	slices.Sort(text)
+	s.cfg.Status.Hold("standing", strings.Join(text, "; "))
+	if joined {
+		s.cfg.Status.Ready()
+	}
+	return gaps, nil
+}
+
+// leaveOut goes on after what nobody can read. What came before is stored.
+func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
+	for _, g := range gaps {
+		if at := s.at(g.Partition); at < 0 || g.To <= at {
 			continue
 		}
-		// An offset that is gone (retention) is reset by the client, and everything else it retries.
-		s.cfg.Log.Warn("fetch", "topic", e.Topic, "partition", e.Partition, "error", e.Err)
-		if group := (*kgo.ErrGroupSession)(nil); errors.As(e.Err, &group) {
-			s.setJoined(false)
-			s.cfg.Status.NotReady(e.Err.Error())
-		}
+		s.reader.Skip(g)
+		s.move(g.Partition, g.To)
+		s.metrics.alerts.WithLabelValues("", outcomeUnreadable).Inc()
+		s.cfg.Log.Error("a batch of alerts cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+		cctx, cancel := context.WithTimeout(ctx, commitTimeout)
+		s.cl.CommitOffsetsSync(cctx, map[string]map[int32]kgo.EpochOffset{g.Topic: {g.Partition: {Epoch: -1, Offset: g.To}}}, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+			if err != nil {
+				s.cfg.Log.Warn("offset not committed; what cannot be read is met again", "error", err)
+			}
+		})
+		cancel()
 	}
-	return f, nil
+}
+
+// at is where a partition is read next, -1 if it is not owned.
+func (s *session) at(partition int32) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, ok := s.position[partition]; ok {
+		return at
+	}
+	return -1
+}
+
+func (s *session) move(partition int32, to int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ours := s.position[partition]; ours {
+		s.position[partition] = to
+	}
+}
+
+// adjust notes where partitions begin to be read. One that was never committed begins where its log does: the client can leave out only what it
+// knows the place of.
+func (s *session) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	topic := s.cfg.Layout.Names.Alerts
+	bounds, err := kafka.ListBounds(ctx, s.adm, topic)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, o := range offsets[topic] {
+		at := max(o.EpochOffset().Offset, bounds[p].Start)
+		if at > bounds[p].End {
+			// The topic was made anew, or has lost its end. What is stored already is known by its id.
+			s.cfg.Log.Error("the topic of alerts is shorter than what was read of it, reading it from its start", "topic", topic, "partition", p, "offset", at, "end", bounds[p].End)
+			at = bounds[p].Start
+		}
+		s.position[p] = at
+		offsets[topic][p] = kgo.NewOffset().At(at)
+	}
+	return offsets, nil
 }
 
 // batch stores the records of one poll and commits their offsets.
@@ -195,6 +310,9 @@ func (s *session) batch(ctx context.Context, f kgo.Fetches) error {
 func (s *session) parse(f kgo.Fetches) []alert.Record {
 	records := make([]alert.Record, 0, f.NumRecords())
 	f.EachRecord(func(r *kgo.Record) {
+		if r.Attrs.IsControl() {
+			return
+		}
 		a, err := alert.Parse(r.Value)
 		if err != nil {
 			s.metrics.alerts.WithLabelValues("", outcomeMalformed).Inc()
@@ -264,25 +382,6 @@ func (s *session) commit(ctx context.Context) {
 	}
 }
 
-// checkBroker keeps the readiness true: the client hides that a broker is away, for it comes back by itself.
-func (s *session) checkBroker(ctx context.Context, heard bool) {
-	now := s.cfg.Now()
-	if heard || now.Sub(s.pinged) < time.Second {
-		return
-	}
-	s.pinged = now
-	pctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if err := s.cl.Ping(pctx); err != nil {
-		if ctx.Err() == nil {
-			s.cfg.Status.NotReady("broker does not answer: " + err.Error())
-			s.cfg.Log.Warn("broker does not answer, trying again", "brokers", s.cfg.Kafka.Brokers, "error", err)
-		}
-		return
-	}
-	s.ready()
-}
-
 // ready tells so if the group has taken this alerter in.
 func (s *session) ready() {
 	s.mu.Lock()
@@ -304,27 +403,15 @@ func (s *session) revoked(_ context.Context, _ *kgo.Client, parts map[string][]i
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range parts[s.cfg.Layout.Names.Alerts] {
-		delete(s.lag, p)
+		delete(s.position, p)
 	}
-	s.gauge()
 }
 
-// stored brings the lag up to date.
+// stored brings the positions up to date.
 func (s *session) stored(f kgo.Fetches) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	f.EachPartition(func(p kgo.FetchTopicPartition) {
 		if n := len(p.Records); n > 0 {
-			s.lag[p.Partition] = max(0, p.HighWatermark-p.Records[n-1].Offset-1)
+			s.move(p.Partition, p.Records[n-1].Offset+1)
 		}
 	})
-	s.gauge()
-}
-
-func (s *session) gauge() {
-	var sum int64
-	for _, n := range s.lag {
-		sum += n
-	}
-	s.metrics.lag.Set(float64(sum))
 }

@@ -76,7 +76,7 @@ func (b *bed) layout() kafka.Layout {
 // topics makes the topics, so that the test can write before an alerter runs.
 func (b *bed) topics() {
 	b.t.Helper()
-	if _, _, err := b.layout().Ensure(b.t.Context(), kadm.NewClient(b.cl)); err != nil {
+	if _, err := b.layout().Ensure(b.t.Context(), kadm.NewClient(b.cl)); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -17,21 +17,22 @@ import (
 
 // ruleFlags say what is looked for.
 type ruleFlags struct {
-	Window      time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Size of the tumbling windows of event time."`
-	Threshold   int64         `env:"SPATE_THRESHOLD" default:"5" help:"A window with more events of one user than this is an alert."`
-	Critical    int64         `env:"SPATE_CRITICAL" default:"10" help:"With more events than this, its severity is critical."`
-	Lateness    time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far behind the newest event of its partition an event may come and still be counted."`
-	IdleTimeout time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"A partition that is silent for this long does not hold windows open; 0 waits for ever."`
-	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any."`
-	UserField   string        `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Member of the event's JSON that holds the user."`
-	TimeField   []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time; the first that is there counts."`
-	Transitions []string      `env:"SPATE_TRANSITIONS" default:"opened,closed" help:"Alert records to write: opened,closed, or closed alone for consumers that expect one record a window."`
+	Window                 time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Size of the tumbling windows of event time."`
+	Threshold              int64         `env:"SPATE_THRESHOLD" default:"5" help:"A window with more events of one user than this is an alert."`
+	Critical               int64         `env:"SPATE_CRITICAL" default:"10" help:"With more events than this, its severity is critical."`
+	Lateness               time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far behind the newest event of its partition an event may come and still be counted."`
+	IdleTimeout            time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"A partition that is silent for this long does not hold windows open; 0 waits for ever."`
+	MaxAhead               time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any."`
+	OpenTransactionTimeout time.Duration `name:"open-transaction-timeout" env:"SPATE_OPEN_TRANSACTION_TIMEOUT" default:"75s" help:"How long an open transaction in the topic of events holds windows open; what it commits later can be late. 0 waits for ever. Kafka ends transactions after 60s unless their producer asks for more."`
+	UserField              string        `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Member of the event's JSON that holds the user."`
+	TimeField              []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time; the first that is there counts."`
+	Transitions            []string      `env:"SPATE_TRANSITIONS" default:"opened,closed" help:"Alert records to write: opened,closed, or closed alone for consumers that expect one record a window."`
 }
 
 func (f ruleFlags) rule() embedded.Rule {
 	r := embedded.Rule{
 		Fields: activity.Fields{User: f.UserField, Time: f.TimeField},
-		Window: f.Window, Lateness: f.Lateness, IdleTimeout: f.IdleTimeout, MaxAhead: f.MaxAhead,
+		Window: f.Window, Lateness: f.Lateness, IdleTimeout: f.IdleTimeout, MaxAhead: f.MaxAhead, OpenTransactionTimeout: f.OpenTransactionTimeout,
 		Threshold: f.Threshold, Critical: f.Critical,
 	}
 	for _, t := range f.Transitions {
@@ -46,6 +47,8 @@ type kafkaFlags struct {
 	Topic       string   `env:"SPATE_TOPIC" default:"activity" help:"Topic that the events come in; the names of the others follow from it."`
 	Partitions  int32    `env:"SPATE_PARTITIONS" default:"0" help:"Partitions of topics that are made; 0 is as they are, or 4. A topic with another count is an error."`
 	Replication int16    `env:"SPATE_REPLICATION" default:"0" help:"Replication factor of topics that are made; 0 is the broker's default."`
+
+	MaxBatchBytes int `name:"max-batch-bytes" env:"SPATE_MAX_BATCH_BYTES" default:"67108864" help:"Most bytes that a batch of records may take when it is decompressed; a larger one is left out and told as unreadable."`
 }
 
 // localBroker is where spate up listens unless told otherwise.
@@ -53,9 +56,9 @@ const localBroker = "127.0.0.1:9092"
 
 func (f kafkaFlags) config() kafka.Config {
 	if len(f.Brokers) == 0 {
-		return kafka.Config{Brokers: []string{localBroker}}
+		return kafka.Config{Brokers: []string{localBroker}, MaxBatchBytes: f.MaxBatchBytes}
 	}
-	return kafka.Config{Brokers: f.Brokers}
+	return kafka.Config{Brokers: f.Brokers, MaxBatchBytes: f.MaxBatchBytes}
 }
 
 func (f kafkaFlags) layout() kafka.Layout {

@@ -48,7 +48,7 @@ func (c *routeCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "router")
 	r := c.rule()
 	cfg := router.Config{
-		Kafka: c.config(), Layout: c.layout(), Fields: r.Fields, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead,
+		Kafka: c.config(), Layout: c.layout(), Fields: r.Fields, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead, OpenTransactionTimeout: r.OpenTransactionTimeout,
 		Instance: c.Instance, Log: log,
 	}
 	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {

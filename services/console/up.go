@@ -30,7 +30,7 @@ func (c *upCommand) Run(e *env) error {
 			return err
 		}
 	}
-	cfg := embedded.Config{Rule: c.rule(), State: c.State, Listen: c.Listen, HTTP: c.HTTP, Profile: c.PProf, Partitions: c.Partitions, Topic: c.Topic, Log: log}
+	cfg := embedded.Config{Rule: c.rule(), State: c.State, Listen: c.Listen, HTTP: c.HTTP, Profile: c.PProf, Partitions: c.Partitions, Topic: c.Topic, MaxBatchBytes: c.MaxBatchBytes, Log: log}
 	if e.mode != "embedded" {
 		cfg.Brokers = c.Brokers
 	}

@@ -24,6 +24,8 @@ type Config struct {
 	MaxOpenWindows int64
 	// Transitions are the states that are written: opened and closed, or closed alone for consumers that expect one record a window.
 	Transitions []alert.State
+	// Drains: a router may have ended its input (router.Config.Drain), and windows at the end of time may be closed.
+	Drains bool
 	// Address is where other processes reach this one's user pages, "host:port". It is told to the group.
 	Address string
 
@@ -58,6 +60,8 @@ const (
 	checkpointEvery = 10 * time.Second
 	// checkpointPanes bounds how long a checkpoint keeps a table from its batches.
 	checkpointPanes = 4096
+	// askTimeout is how long the broker may take to say how many partitions the topic of events has.
+	askTimeout = 5 * time.Second
 	// shutdownGrace is how long alerts may wait for the broker when the process is asked to stop.
 	shutdownGrace = 4 * time.Second
 )

@@ -26,6 +26,15 @@ type Detector struct {
 	metrics *metrics
 	shards  atomic.Pointer[shards]
 	keyed   atomic.Int32
+	events  atomic.Pointer[events]
+}
+
+// events is what a session knows of the topic of events.
+type events struct {
+	cl         *kgo.Client
+	topic      string
+	id         uint64 // its incarnation
+	partitions atomic.Int32
 }
 
 // New makes a detector; it does no I/O.
@@ -51,8 +60,8 @@ func (d *Detector) Run(ctx context.Context) error {
 
 // session is one life of a goka processor, which can be run only once.
 func (d *Detector) session(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cfg, names := d.cfg, d.cfg.Layout.Names
 	cfg.Status.NotReady("waiting for the broker")
 	plain, err := kgo.NewClient(cfg.Kafka.Options()...)
@@ -60,16 +69,20 @@ func (d *Detector) session(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer plain.Close()
-	_, keyed, err := cfg.Layout.EnsureWhenReady(ctx, plain, cfg.Kafka.Brokers, cfg.Log)
+	topics, err := cfg.Layout.EnsureWhenReady(ctx, plain, cfg.Kafka.Brokers, cfg.Log)
 	if err != nil {
 		return err
 	}
+	keyed := topics.Keyed
 	d.keyed.Store(keyed)
+	ev := &events{cl: plain, topic: names.Activity, id: topics.Incarnation(names.Activity)}
+	ev.partitions.Store(topics.Sources)
+	d.events.Store(ev)
 	producer, err := gokaclient.NewProducer(cfg.Kafka, keyed, cfg.Log)
 	if err != nil {
 		return err
 	}
-	sh := newShards(cfg, func(n int64) { d.metrics.lost.Add(float64(n)) })
+	sh := newShards(cfg, topics.Incarnation(names.Keyed), func(n int64) { d.metrics.lost.Add(float64(n)) })
 	d.shards.Store(sh)
 	member := cfg.Kafka
 	member.ClientID = clientID(cfg.Address)
@@ -93,7 +106,9 @@ func (d *Detector) session(ctx context.Context) error {
 					cfg.Status.Ready() // a stand-by: it has nothing to take over
 				}
 			},
-			Lag: func(p int32, n int64) { d.metrics.lag.WithLabelValues(fmt.Sprint(p)).Set(float64(n)) },
+			Lag:        func(p int32, n int64) { d.metrics.lag.WithLabelValues(fmt.Sprint(p)).Set(float64(n)) },
+			Stalled:    func(what string) { cfg.Status.Hold("standing", what) },
+			Unreadable: func(kafka.Gap) { d.metrics.batches.WithLabelValues("unreadable").Inc() },
 		})))
 	if err != nil {
 		return errors.Join(fmt.Errorf("define processor: %w", err), producer.Close())
@@ -102,8 +117,12 @@ func (d *Detector) session(ctx context.Context) error {
 
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
-	wg.Go(func() { kafka.Watch(ctx, plain, cfg.Log, cfg.Status.Hold) })
+	defer cancel(nil)
+	wg.Go(func() {
+		if err := cfg.Layout.Watch(ctx, plain, topics, cfg.Log, func(reason string) { cfg.Status.Hold("broker", reason) }); err != nil {
+			cancel(err)
+		}
+	})
 	wg.Go(func() { d.checkpoint(ctx, sh, producer, names.Table()) })
 	wg.Go(func() {
 		// Without a broker, alerts are never acknowledged, and goka would wait for them for a minute.
@@ -112,7 +131,11 @@ func (d *Detector) session(ctx context.Context) error {
 		defer cancel()
 		producer.AbortAfter(grace)
 	})
-	if err := processor.Run(ctx); err != nil && ctx.Err() == nil {
+	err = processor.Run(ctx)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("run processor: %w", err)
 	}
 	return nil
@@ -125,9 +148,23 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 		ctx.Fail(fmt.Errorf("partition %d is not assigned", ctx.Partition()))
 		return
 	}
-	verdicts, err := sh.apply(ctx.Offset(), msg.([]byte), nil)
+	batch := msg.([]byte)
+	var h window.Header
+	var verdicts []window.Verdict
+	err := window.ParseHeader(batch, &h)
+	if err == nil {
+		sources, serr := d.sourcesOf(ctx.Context(), &h)
+		if serr != nil {
+			ctx.Fail(serr) // it is not known whether the batch counts: it is read again
+			return
+		}
+		err = window.Guard{Sources: sources, LatestMS: ctx.Timestamp().Add(maxAhead).UnixMilli(), Drains: d.cfg.Drains}.Check(&h)
+	}
+	if err == nil {
+		verdicts, err = sh.apply(ctx.Offset(), batch, nil)
+	}
 	if err != nil {
-		// Whatever was written there is no batch. It is the same for every reader, so what could be read of it counts.
+		// No router has written that. It counts for nothing.
 		d.metrics.batches.WithLabelValues("corrupt").Inc()
 		d.cfg.Log.Error("record of the keyed log left out", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
 	} else {
@@ -139,6 +176,30 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 	if c := d.cfg.Counts; c != nil {
 		c.Batches.Add(1)
 	}
+}
+
+// maxAhead is how far a watermark may lie past the time at which its batch was appended: it does not, but for clocks of brokers and routers that
+// differ.
+const maxAhead = 10 * time.Minute
+
+// sourcesOf returns how many source partitions a batch may claim: those that the topic of events has. A batch of a topic that was deleted and
+// made anew since may claim as many as are possible.
+func (d *Detector) sourcesOf(ctx context.Context, h *window.Header) (int32, error) {
+	ev := d.events.Load()
+	if h.Topic != ev.id {
+		return kafka.MaxSources, nil
+	}
+	if n := ev.partitions.Load(); h.Sources <= n {
+		return n, nil
+	}
+	// Partitions may have been added a moment ago, and the batch counts.
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	n, err := kafka.Partitions(ctx, ev.cl, ev.topic)
+	if err == nil {
+		ev.partitions.Store(n)
+	}
+	return n, err
 }
 
 func (d *Detector) emit(ctx goka.Context, v window.Verdict) {

@@ -66,7 +66,7 @@ func (b *bed) connect() {
 
 func (b *bed) topics() {
 	b.t.Helper()
-	if _, _, err := b.layout.Ensure(b.t.Context(), b.adm); err != nil {
+	if _, err := b.layout.Ensure(b.t.Context(), b.adm); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -83,7 +83,7 @@ func (b *bed) events(user string, second int64, n int) {
 func (b *bed) batch(watermark int64) {
 	b.t.Helper()
 	home := func(user []byte) int32 { return kafka.PartitionFor(user, partitions) }
-	b.sums.Flush(partitions, home, 1, []window.Mark{{WatermarkMS: watermark}}, func(p int32, value []byte) {
+	b.sums.Flush(partitions, home, window.Header{Sources: 1, Marks: []window.Mark{{WatermarkMS: watermark}}}, func(p int32, value []byte) {
 		b.write(b.layout.Names.Keyed, p, "", slices.Clone(value))
 	})
 }
@@ -227,7 +227,7 @@ func TestCheckpointIsNotTheTruth(t *testing.T) {
 		for range 100 {
 			s.Add([]byte(user), 0, 1, 0, 1)
 		}
-		s.Flush(1, func([]byte) int32 { return 0 }, 1, nil, func(_ int32, v []byte) {
+		s.Flush(1, func([]byte) int32 { return 0 }, window.Header{Sources: 1}, func(_ int32, v []byte) {
 			if _, err := c.Apply(1<<40, v, nil); err != nil {
 				t.Fatal(err)
 			}

@@ -17,6 +17,7 @@ import (
 // are committed for it.
 type shards struct {
 	cfg     Config
+	log     uint64              // the incarnation of the keyed log
 	lost    func(records int64) // told of what was deleted before it was read
 	wasFull bool                // of the group's loop alone
 
@@ -27,8 +28,8 @@ type shards struct {
 
 var _ gokaclient.Positions = (*shards)(nil)
 
-func newShards(cfg Config, lost func(int64)) *shards {
-	return &shards{cfg: cfg, lost: lost, m: make(map[int32]*shard), kept: make(map[int32]*shard)}
+func newShards(cfg Config, log uint64, lost func(int64)) *shards {
+	return &shards{cfg: cfg, log: log, lost: lost, m: make(map[int32]*shard), kept: make(map[int32]*shard)}
 }
 
 // Resume takes a partition over. If this process had it before, its table is at hand, and has to read again only what is new.
@@ -36,17 +37,21 @@ func (s *shards) Resume(partition int32, c gokaclient.Commit, start, end int64) 
 	pos, from := window.Position{}, int64(-1)
 	if c.Offset >= 0 {
 		var err error
-		if pos, err = window.ParsePosition(c.Offset, c.Metadata); err != nil {
-			return 0, fmt.Errorf("%w: the committed offset is not of this program; reset the consumer group", err)
+		pos, err = window.ParsePosition(c.Offset, c.Metadata)
+		if from = c.Offset; err != nil {
+			// Somebody has reset the group, or it is another program's. From there windows would be counted from their middle.
+			s.cfg.Log.Error("the offset in the group is not one that a detector has committed, reading the keyed log from its start: alerts are told again, under the same ids",
+				"partition", partition, "group", s.cfg.Layout.Names.DetectorGroup, "offset", c.Offset, "error", err)
+			pos, from = window.Position{}, -1
 		}
-		from = c.Offset
 	}
 	switch {
-	case pos.Next > end:
-		// The log was made anew. What was committed says nothing about it, and would keep alerts from being told.
-		s.cfg.Log.Error("the keyed log is shorter than what was committed, reading it from its start", "partition", partition, "committed", pos.Next, "end", end)
+	case pos.Next > end || from >= 0 && pos.Log != s.log:
+		// What was committed says nothing about it, and would keep alerts from being told.
+		s.cfg.Log.Error("the keyed log was made anew, reading it from its start: alerts of windows that were open then can be missing, or too low",
+			"partition", partition, "committed", pos.Next, "end", end)
 		pos, from = window.Position{}, -1
-	case c.Offset >= 0 && pos.Replay < start:
+	case c.Offset >= 0 && from >= 0 && pos.Replay < start:
 		s.cfg.Log.Error("the keyed log was deleted before it was read: alerts of windows that were open then can be missing, or too low",
 			"partition", partition, "replay_from", pos.Replay, "log_begins", start)
 		s.lost(start - pos.Replay)
@@ -147,6 +152,7 @@ func (s *shards) Position(partition int32, next int64) (gokaclient.Commit, error
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	pos := sh.table.Position(next)
+	pos.Log = s.log
 	if fault.NoClamp {
 		pos.Replay = pos.Next
 	}

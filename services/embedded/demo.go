@@ -79,7 +79,7 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 	}
 	defer h.close()
 	s, err := start(ctx, Config{
-		Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Endpoints: []alerter.Endpoint{h.endpoint}, Print: cfg.Print, Log: cfg.Log,
+		Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Drains: true, Endpoints: []alerter.Endpoint{h.endpoint}, Print: cfg.Print, Log: cfg.Log,
 	})
 	if err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
@@ -179,7 +179,7 @@ func (s *stack) reference(ctx context.Context, cfg DemoConfig) (*verifier.Refere
 	appended := make(map[userWindow][]int64)
 	err := s.readAll(ctx, s.layout.Names.Activity, func(r *kgo.Record) error {
 		counted := ref.Counted
-		ref.AddJSON(r.Partition, r.Value)
+		ref.AddJSON(r.Partition, r.Value, r.Timestamp)
 		if ref.Counted > counted {
 			user, start := ref.Last()
 			w := userWindow{user, start}

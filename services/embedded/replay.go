@@ -75,7 +75,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	if len(cfg.Brokers) > 0 {
 		topic = "spate-replay-" + strings.ToLower(rand.Text()[:12])
 	}
-	s, err := start(ctx, Config{Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Brokers: cfg.Brokers, Partitions: cfg.Partitions, Topic: topic, Log: cfg.Log})
+	s, err := start(ctx, Config{Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Brokers: cfg.Brokers, Partitions: cfg.Partitions, Topic: topic, Drains: true, Log: cfg.Log})
 	if err != nil {
 		return ReplayResult{}, fmt.Errorf("replay: %w", err)
 	}

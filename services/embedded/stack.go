@@ -32,9 +32,11 @@ type Rule struct {
 	Lateness    time.Duration
 	IdleTimeout time.Duration
 	MaxAhead    time.Duration
-	Threshold   int64
-	Critical    int64
-	Transitions []alert.State
+	// OpenTransactionTimeout is the router's.
+	OpenTransactionTimeout time.Duration
+	Threshold              int64
+	Critical               int64
+	Transitions            []alert.State
 }
 
 // Config of the whole pipeline in one process.
@@ -51,6 +53,10 @@ type Config struct {
 	// Brokers are those of a Kafka to use; empty starts the embedded one, which listens on Listen.
 	Brokers []string
 	Listen  string
+	// Drains: the input ends, and what is open closes then.
+	Drains bool
+	// MaxBatchBytes is the clients' (kafka.Config).
+	MaxBatchBytes int
 	// HTTP is where the pages for operators are; with Profile, those of the runtime's profiles are among them.
 	HTTP       string
 	Profile    bool
@@ -64,7 +70,7 @@ type Config struct {
 // Validate reports every problem at once; it does no I/O.
 func (c Config) Validate() error {
 	errs := []error{
-		router.Config{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:0"}}, Fields: c.Fields, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead}.Validate(),
+		router.Config{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:0"}, MaxBatchBytes: c.MaxBatchBytes}, Fields: c.Fields, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead, OpenTransactionTimeout: c.OpenTransactionTimeout}.Validate(),
 		detector.Config{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:0"}}, Threshold: c.Threshold, Critical: c.Critical, Transitions: c.Transitions}.Validate(),
 	}
 	if c.Partitions < 0 || c.Partitions > 256 {
@@ -104,7 +110,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 			s.release()
 		}
 	}()
-	s.kafka = kafka.Config{Brokers: cfg.Brokers}
+	s.kafka = kafka.Config{Brokers: cfg.Brokers, MaxBatchBytes: cfg.MaxBatchBytes}
 	if len(cfg.Brokers) == 0 {
 		if s.broker, err = startBroker(cfg.Listen, cfg.State, cfg.Log); err != nil {
 			return nil, err
@@ -120,13 +126,13 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
-	s.layout = kafka.Layout{Names: kafka.NamesFor(cfg.Topic), Partitions: cfg.Partitions}
+	s.layout = kafka.Layout{Names: kafka.NamesFor(cfg.Topic), Partitions: cfg.Partitions, Replays: cfg.Window + cfg.Lateness}
 	if err := s.makeTopics(ctx); err != nil {
 		return nil, err
 	}
 	det, err := detector.New(detector.Config{
 		Kafka: s.kafka, Layout: s.layout, Threshold: cfg.Threshold, Critical: cfg.Critical, Transitions: cfg.Transitions,
-		Address: s.server.Addr(), Log: cfg.Log.With("service", "detector"), Registry: s.server.Registry, Status: s.server.Service("detector"), Counts: &s.detected,
+		Drains: cfg.Drains, Address: s.server.Addr(), Log: cfg.Log.With("service", "detector"), Registry: s.server.Registry, Status: s.server.Service("detector"), Counts: &s.detected,
 	})
 	if err != nil {
 		return nil, err
@@ -140,7 +146,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	s.cancel = cancel
 	s.run(wctx, det.Run)
 	rcfg := router.Config{
-		Kafka: s.kafka, Layout: s.layout, Fields: cfg.Fields, Window: cfg.Window, Lateness: cfg.Lateness, IdleTimeout: cfg.IdleTimeout, MaxAhead: cfg.MaxAhead,
+		Kafka: s.kafka, Layout: s.layout, Fields: cfg.Fields, Window: cfg.Window, Lateness: cfg.Lateness, IdleTimeout: cfg.IdleTimeout, MaxAhead: cfg.MaxAhead, OpenTransactionTimeout: cfg.OpenTransactionTimeout,
 		Instance: s.instance(), Drain: s.drain,
 		Log: cfg.Log.With("service", "router"), Registry: s.server.Registry, Status: s.server.Service("router"), Counts: &s.routed,
 	}
@@ -192,7 +198,7 @@ func (s *stack) makeTopics(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer cl.Close()
-	_, _, err = s.layout.EnsureWhenReady(ctx, cl, s.kafka.Brokers, s.cfg.Log)
+	_, err = s.layout.EnsureWhenReady(ctx, cl, s.kafka.Brokers, s.cfg.Log)
 	return err
 }
 

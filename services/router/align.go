@@ -36,7 +36,7 @@ func (s *session) align() {
 func leaders(parts []int32, owned map[int32]*source, maxLead int64) map[int32]bool {
 	slowest := int64(window.EndOfTime)
 	for _, p := range parts {
-		if src := owned[p]; src.lag() > 0 && src.now.MaxTS != window.NoTime {
+		if src := owned[p]; src.waiting() > 0 && src.now.MaxTS != window.NoTime {
 			slowest = min(slowest, src.now.MaxTS)
 		}
 	}

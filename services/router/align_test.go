@@ -7,12 +7,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"spate/shared/kafka"
 	"spate/shared/window"
 )
 
 func TestLeaders(t *testing.T) {
 	read := func(maxTS, lag int64) *source {
-		return &source{now: window.Source{MaxTS: maxTS, Floor: window.NoTime}, position: 10, high: 10 + lag}
+		return &source{now: window.Source{MaxTS: maxTS, Floor: window.NoTime}, position: 10, bounds: kafka.Bounds{Stable: 10 + lag, End: 10 + lag}}
 	}
 	for _, c := range []struct {
 		name  string

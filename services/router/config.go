@@ -26,6 +26,9 @@ type Config struct {
 	IdleTimeout time.Duration
 	// MaxAhead is how far an event's time may lie past the broker's clock; 0 is any.
 	MaxAhead time.Duration
+	// OpenTransactionTimeout is how long an open transaction in a partition of the topic of events holds windows open; 0 is for ever. What it
+	// commits later for windows that closed is late.
+	OpenTransactionTimeout time.Duration
 	// Instance names this router among all; empty derives it from the host. It must survive a restart.
 	Instance string
 
@@ -46,6 +49,9 @@ func (c Config) Validate() error {
 	errs := []error{c.Kafka.Validate(), c.Fields.Validate(), rerr}
 	if c.IdleTimeout < 0 || c.IdleTimeout > 0 && c.IdleTimeout < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("idle-timeout: %v is neither 0 (never) nor at least 100ms", c.IdleTimeout))
+	}
+	if c.OpenTransactionTimeout < 0 {
+		errs = append(errs, fmt.Errorf("open-transaction-timeout: %v is negative; 0 waits for ever", c.OpenTransactionTimeout))
 	}
 	if c.MaxAhead < 0 {
 		errs = append(errs, fmt.Errorf("max-ahead: %v is negative; 0 accepts any time", c.MaxAhead))

@@ -170,10 +170,10 @@ func TestPromiseStaysBehindActivePartitions(t *testing.T) {
 	if _, w := b.keyed(); w != window.NoTime {
 		t.Fatalf("watermark %d with a partition that never spoke", w)
 	}
-	state := func(p int32) (s window.Source) {
+	state := func(p int32) (s window.Routed) {
 		if g := b.cluster.GroupInfo(b.layout.Names.RouterGroup); g != nil {
 			var err error
-			if s, err = window.ParseSource(g.Commits[b.layout.Names.Activity][p].Metadata); err != nil {
+			if s, err = window.ParseRouted(g.Commits[b.layout.Names.Activity][p].Metadata); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -23,6 +23,9 @@ type metrics struct {
 	owned        prometheus.Gauge
 	idle         prometheus.Gauge
 	waiting      prometheus.Gauge
+	held         prometheus.Gauge
+	heldFor      prometheus.Gauge
+	lost         prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -34,7 +37,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		panes: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_panes_total",
 			Help: "Sums per user and window written to the keyed log."}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_lag_events",
-			Help: "Events in the owned source partitions that are not read yet."}),
+			Help: "Records between where the owned source partitions are read and their ends, transactions that are open included."}),
 		watermark: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_watermark_seconds",
 			Help: "Lowest watermark of the owned source partitions, as a Unix time; 0 before the first event."}),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_partitions",
@@ -43,8 +46,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Source partitions owned that are silent and do not hold windows open."}),
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_waiting_partitions",
 			Help: "Source partitions owned that are far ahead in event time and wait for others with a backlog."}),
+		held: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_partitions",
+			Help: "Source partitions owned that are read up to a transaction that is open."}),
+		heldFor: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_seconds",
+			Help: "How long the one of them that is held longest has been so."}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_lost_events_total",
+			Help: "Records of the topic of events that were deleted before they were read. Anything but 0 means that counts can be too low."}),
 	}
-	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting)
+	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting, m.held, m.heldFor, m.lost)
 	return m
 }
 

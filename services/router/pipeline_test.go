@@ -45,7 +45,7 @@ func newBed(t *testing.T, partitions int32) *bed {
 	t.Cleanup(c.Close)
 	b := &bed{t: t, cluster: c, cfg: kafka.Config{Brokers: c.ListenAddrs()}, layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: partitions}}
 	b.cl = b.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(kafka.ProducerBatchMaxBytes/2))
-	if _, _, err := b.layout.Ensure(t.Context(), kadm.NewClient(b.cl)); err != nil {
+	if _, err := b.layout.Ensure(t.Context(), kadm.NewClient(b.cl)); err != nil {
 		t.Fatal(err)
 	}
 	return b

@@ -1,38 +1,107 @@
 package router
 
 import (
+	"log/slog"
 	"testing"
+	"time"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"spate/shared/kafka"
 	"spate/shared/window"
 )
 
-// TestSilenceIsNotInherited: a partition was idle, its router went away, and events came before the next one took over. If that one
-// took the silence over with the offset, it would promise past events that it has not read, and call them late.
-func TestSilenceIsNotInherited(t *testing.T) {
-	was := window.Source{MaxTS: 1000, Floor: 5000, Idle: true}
-	resp := kmsg.NewPtrOffsetFetchResponse()
-	topic := kmsg.NewOffsetFetchResponseTopic()
-	p := kmsg.NewOffsetFetchResponseTopicPartition()
-	p.Partition, p.Offset, p.Metadata = 3, 17, kmsg.StringPtr(was.Metadata())
-	topic.Partitions = append(topic.Partitions, p)
-	resp.Topics = append(resp.Topics, topic)
+// TestWhereReadingBegins has what the group, the keyed log and the topic can say of a partition, and what follows.
+func TestWhereReadingBegins(t *testing.T) {
+	const now = 42
+	state := window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000, Idle: true}
+	committed := func(offset int64) commitment {
+		return commitment{offset: offset, Routed: window.Routed{Source: state, Sources: 4}, known: true}
+	}
+	unknown := func(offset int64) commitment {
+		return commitment{offset: offset, Routed: window.Routed{Source: window.NewSource()}}
+	}
+	anew := committed(17)
+	anew.Topic = 9
+	routed := func(next int64) recollection {
+		return recollection{places: map[int32]window.Place{3: {Partition: 3, Next: next, NewestMS: 1300}}, marks: map[int32]int64{0: 70, 1: 60, 2: 80, 3: 6000}, total: 4}
+	}
+	nothing := recollection{}
+	log := kafka.Bounds{Stable: 100, End: 100}
+	for _, c := range []struct {
+		name string
+		c    commitment
+		r    recollection
+		b    kafka.Bounds
+		at   int64
+		want window.Source
+		lost int64
+	}{
+		{"as it was committed, awake", committed(17), nothing, log, 17, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0},
+		{"the keyed log is behind, as after a commit that only promised", committed(17), routed(16), log, 17, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0},
+		{"the keyed log is ahead: the broker lost a commit", committed(17), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0},
+		{"offsets that were reset", unknown(0), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0},
+		{"offsets that were deleted", unknown(-1), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0},
+		{"a new pipeline", unknown(-1), nothing, kafka.Bounds{Start: 5, Stable: 100, End: 100}, 5, window.NewSource(), 0},
+		{"offsets set by hand, before a keyed log", unknown(7), nothing, log, 7, window.NewSource(), 0},
+		{"a partition that was added", unknown(-1), recollection{marks: map[int32]int64{0: 70, 1: 60, 2: 80}, total: 3}, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 60}, 0},
+		{"a topic that was made anew", anew, nothing, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 5000}, 0},
+		{"deleted before it was read", committed(17), nothing, kafka.Bounds{Start: 30, Stable: 100, End: 100}, 30, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 13},
+		{"a log that lost its end", committed(17), nothing, kafka.Bounds{Stable: 9, End: 9}, 0, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			reg := prometheus.NewRegistry()
+			s := &session{cfg: Config{Now: func() time.Time { return time.UnixMilli(now) }, Log: slog.New(slog.DiscardHandler)}, rule: window.Rule{SizeMS: 10, LatenessMS: 10}, metrics: newMetrics(reg)}
+			src := s.source(3, c.c, c.r, c.b)
+			if src.now != c.want || src.position != c.at || src.heard != now || src.committed != c.c.Source || src.settled != c.c.offset {
+				t.Errorf("at %d: %+v", src.position, src)
+			}
+			if got := value(t, reg, "spate_router_lost_events_total"); got != float64(c.lost) {
+				t.Errorf("%v lost", got)
+			}
+		})
+	}
+}
 
-	s := newSources(4, func() int64 { return 42 })
-	if err := s.fetched(resp); err != nil {
+func value(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
 		t.Fatal(err)
 	}
-	src := s.get(3)
-	if src == nil || src.now.Idle || src.now.MaxTS != 1000 || src.now.Floor != 5000 || src.position != 17 || src.heard != 42 {
-		t.Fatalf("restored as %+v", src)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
 	}
-	if src.committed != was {
-		t.Errorf("what is committed is %+v", src.committed)
-	}
-	src.now.Idle = true
+	t.Fatalf("no %s", name)
+	return 0
+}
+
+// TestSilenceIsNotInherited: an aborted transaction leaves no partition idle that was not seen to be.
+func TestSilenceIsNotInherited(t *testing.T) {
+	s := newSources(4)
+	s.own(map[int32]*source{3: {committed: window.Source{Idle: true}, now: window.Source{Idle: true}, settled: 4, position: 9}})
 	s.rollback()
-	if src.now.Idle {
-		t.Error("an aborted transaction leaves the partition idle unseen")
+	if src := s.get(3); src.now.Idle || src.position != 4 {
+		t.Errorf("%+v", src)
+	}
+}
+
+// TestReadTo: a partition that gets records all the time is read up to a moment ago, and one that falls behind is not read to anywhere new.
+func TestReadTo(t *testing.T) {
+	s := &source{position: 10, seen: 10, seenAt: 1000, readTo: 1000}
+	for _, c := range []struct{ now, position, end, want int64 }{
+		{2000, 10, 10, 2000}, // nothing came
+		{3000, 12, 15, 2000}, // five came, two are read: all that was there at 2000 is
+		{4000, 15, 20, 3000},
+		{5000, 19, 40, 3000}, // not yet what was there at 4000
+		{6000, 20, 60, 4000},
+		{7000, 60, 60, 7000},
+	} {
+		s.position = c.position
+		if s.readUpTo(c.now, c.end); s.readTo != c.want {
+			t.Errorf("at %d: read to %d, want %d", c.now, s.readTo, c.want)
+		}
 	}
 }

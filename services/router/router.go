@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -26,8 +27,9 @@ const (
 	backlog = 20_000
 	// maxPanes ends a transaction early: it bounds memory.
 	maxPanes = 200_000
-	// tick is how often silence is looked at.
-	tick = 250 * time.Millisecond
+	// tick is how often silence is looked at, while any partition may be silent, and lookEvery while none is.
+	tick      = 250 * time.Millisecond
+	lookEvery = time.Second
 
 	// fetchMaxWait bounds how long a partition that was taken over waits for its first fetch: the client lets a long poll for the
 	// others finish first.
@@ -35,6 +37,11 @@ const (
 
 	transactionTimeout = 6 * time.Second // how long a dead router can hold readers back
 	sessionTimeout     = 6 * time.Second // Apache Kafka's lower bound by default
+
+	// After an aborted transaction the next one waits, from abortPause up to a hundred times as long, and after abortsInRow the session begins
+	// anew, which looks at the topics again.
+	abortPause  = 50 * time.Millisecond
+	abortsInRow = 8
 )
 
 // Run routes until ctx ends, or until everything is drained. A broken session is rebuilt for ever; only a setting that cannot work
@@ -62,6 +69,7 @@ func Run(ctx context.Context, cfg Config) error {
 		defer release()
 		cfg.Instance = name
 	}
+	cfg.Layout.Replays = cfg.Window + cfg.Lateness
 	m := newMetrics(cfg.Registry)
 	fatal := func(err error) bool { return errors.Is(err, kafka.ErrLayout) }
 	err = ops.Keep(ctx, cfg.Log, cfg.Status, fatal, func(ctx context.Context) error {
@@ -81,16 +89,26 @@ type session struct {
 	scanner *activity.Scanner
 	metrics *metrics
 
-	txn      *kgo.GroupTransactSession
-	adm      *kadm.Client
-	keyed    int32
-	sources  *sources
-	combiner *window.Combiner
-	idleness window.Idleness
-	foreign  map[int32]window.Peer // as last read
-	waiting  map[int32]bool        // partitions that are ahead, and not read
-	tally    tally
-	trouble  error // why the last transaction was aborted, until one is committed
+	txn       *kgo.GroupTransactSession
+	reader    *kafka.Reader
+	adm       *kadm.Client
+	topics    kafka.Topics
+	keyed     int32
+	keyedNext atomic.Int64 // the keyed log's first partition is known up to here
+	sources   *sources
+	gaps      map[int32]*gap
+	standing  kafka.Progress
+	combiner  *window.Combiner
+	idleness  window.Idleness
+	foreign   map[int32]window.Peer // as last read
+	waiting   map[int32]bool        // partitions that are ahead, and not read
+	tally     tally
+	trouble   error // why the last transaction was aborted, until one is committed
+	aborts    int   // in a row
+
+	// What holders of open transactions are called, when the broker was asked, and when it was logged last.
+	holders           map[int32]string
+	described, warned time.Time
 
 	maxLeadMS int64
 
@@ -106,23 +124,30 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer plain.Close()
 	s.adm = kadm.NewClient(plain)
-	total, keyed, err := s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log)
-	if err != nil {
+	if s.topics, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log); err != nil {
 		return err
 	}
-	s.keyed = keyed
-	nowMS := func() int64 { return s.cfg.Now().UnixMilli() }
-	s.sources = newSources(total, nowMS)
+	s.keyed = s.topics.Keyed
+	s.sources = newSources(s.topics.Sources)
+	s.gaps = make(map[int32]*gap)
 	s.combiner = window.NewCombiner(s.rule.SizeMS)
 	s.maxLeadMS = s.rule.SizeMS + s.rule.LatenessMS + maxLead.Milliseconds()
 	s.idleness = window.Idleness{Rule: s.rule, TimeoutMS: s.cfg.IdleTimeout.Milliseconds()}
+	if s.topics.ClaimedTime {
+		s.cfg.Log.Warn("the records of the topic have the times that their producers claim: one clock that is ahead can make the events of others late; "+
+			"set message.timestamp.type=LogAppendTime", "topic", names.Activity)
+	}
 
 	revoked := func(_ context.Context, _ *kgo.Client, m map[string][]int32) { s.sources.revoked(m[names.Activity]) }
 	if err := s.endFormerLife(ctx); err != nil {
 		return err
 	}
-	s.txn, err = kgo.NewGroupTransactSession(s.cfg.Kafka.Options(
-		kgo.WithLogger(kafka.Logger(s.cfg.Log)),
+	s.reader, err = s.cfg.Kafka.NewReader(names.Activity, s.cfg.Log, s.sources.position, func(opts ...kgo.Opt) (*kgo.Client, error) {
+		if s.txn, err = kgo.NewGroupTransactSession(opts...); err != nil {
+			return nil, err
+		}
+		return s.txn.Client(), nil
+	},
 		kgo.TransactionalID(s.cfg.Instance),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.ConsumerGroup(names.RouterGroup),
@@ -134,26 +159,38 @@ func (s *session) run(ctx context.Context) error {
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // they move the position, which tells whether a partition is read to its end
 		kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxBytes(16<<20),
-		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error { return s.sources.fetched(r) }),
+		kgo.OnOffsetsFetched(func(ctx context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error { return s.fetched(ctx, r) }),
+		kgo.AdjustFetchOffsetsFn(s.adjust),
 		kgo.OnPartitionsRevoked(revoked), kgo.OnPartitionsLost(revoked),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
 		kgo.ProducerBatchMaxBytes(kafka.ProducerBatchMaxBytes),
 		kgo.MaxBufferedRecords(100_000), kgo.MaxBufferedBytes(256<<20),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
-	)...)
+	)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return err
 	}
 	defer kafka.Close(s.txn.Client(), s.cfg.Log)
+	defer s.tellNothing()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	wg.Go(func() { kafka.Watch(wctx, plain, s.cfg.Log, s.cfg.Status.Hold) })
-	s.cfg.Log.Info("router started", "instance", s.cfg.Instance, "topic", names.Activity, "partitions", total, "keyed_partitions", keyed,
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	wg.Go(func() {
+		if err := s.cfg.Layout.Watch(ctx, plain, s.topics, s.cfg.Log, func(reason string) { s.cfg.Status.Hold("broker", reason) }); err != nil {
+			cancel(err)
+		}
+	})
+	s.cfg.Log.Info("router started", "instance", s.cfg.Instance, "topic", names.Activity, "partitions", s.topics.Sources, "keyed_partitions", s.keyed,
 		"window", s.cfg.Window.String(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
-	return s.loop(ctx)
+	if err := s.loop(ctx); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
 }
 
 // endFormerLife aborts the transaction that a killed router of this name left open. Until it is ended, readers of the outputs wait, and
@@ -174,7 +211,7 @@ func (s *session) endFormerLife(ctx context.Context) error {
 }
 
 func (s *session) loop(ctx context.Context) error {
-	ticked := time.Now()
+	var ticked, looked time.Time
 	for ctx.Err() == nil {
 		f, err := s.poll(ctx, tick)
 		if err != nil {
@@ -182,10 +219,17 @@ func (s *session) loop(ctx context.Context) error {
 		}
 		if time.Since(ticked) >= tick {
 			ticked = time.Now()
-			s.gauges()
-			if err := s.lookForSilence(ctx); err != nil && ctx.Err() == nil {
-				s.cfg.Log.Warn("cannot tell which partitions are silent", "error", err)
+			if s.maybeSilent() || time.Since(looked) >= lookEvery {
+				looked = ticked
+				if err := s.look(ctx); errors.Is(err, kafka.ErrTopicChanged) {
+					return err
+				} else if err != nil && ctx.Err() == nil {
+					s.cfg.Log.Warn("cannot see where partitions end, and which are silent", "error", err)
+				}
+				s.probe(ctx)
+				s.tellHeld(ctx)
 			}
+			s.gauges()
 		}
 		switch {
 		case f.NumRecords() > 0:
@@ -195,7 +239,7 @@ func (s *session) loop(ctx context.Context) error {
 			if done || err != nil {
 				return err
 			}
-		case s.promised():
+		case len(s.gaps) > 0, s.promised():
 			_, err = s.transact(ctx, nil)
 		}
 		if err != nil {
@@ -205,31 +249,40 @@ func (s *session) loop(ctx context.Context) error {
 	return nil
 }
 
+// maybeSilent reports whether a partition has had no event for the idle timeout.
+func (s *session) maybeSilent() bool {
+	parts, owned := s.sources.snapshot()
+	now := s.cfg.Now().UnixMilli()
+	for _, p := range parts {
+		if s.cfg.IdleTimeout > 0 && now-owned[p].heard >= s.cfg.IdleTimeout.Milliseconds() {
+			return true
+		}
+	}
+	return false
+}
+
 // poll returns what has been fetched, or nothing after d.
 func (s *session) poll(ctx context.Context, d time.Duration) (kgo.Fetches, error) {
 	s.align()
 	pctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	f := s.txn.PollRecords(pctx, 20_000)
-	if f.IsClientClosed() {
-		return nil, kgo.ErrClientClosed
+	f, gaps, err := s.reader.Poll(pctx, 20_000)
+	if err != nil {
+		return nil, err
 	}
-	for _, e := range f.Errors() {
-		if errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, context.Canceled) {
-			continue
-		}
-		// A partition's own offset that is gone (retention) is reset by the client, and everything else it retries.
-		s.cfg.Log.Warn("fetch", "topic", e.Topic, "partition", e.Partition, "error", e.Err)
+	for _, g := range gaps {
+		s.found(g)
 	}
 	return f, nil
 }
 
-// transact runs one transaction that begins with the given fetches, and tells whether it was committed.
+// transact runs one transaction that begins with the given fetches, and reports whether it was committed.
 func (s *session) transact(ctx context.Context, f kgo.Fetches) (bool, error) {
 	if err := s.txn.Begin(); err != nil {
 		return false, fmt.Errorf("begin transaction: %w", err)
 	}
 	s.abort(nil)
+	s.leaveOut(ctx, f == nil)
 	began := time.Now()
 	for {
 		lag := s.take(ctx, f)
@@ -238,7 +291,7 @@ func (s *session) transact(ctx context.Context, f kgo.Fetches) (bool, error) {
 			limit = gatherBacklog
 		}
 		left := limit - time.Since(began)
-		if f == nil || left <= 0 || s.combiner.Panes() >= maxPanes || ctx.Err() != nil {
+		if f == nil || left <= 0 || s.combiner.Panes() >= maxPanes || s.toLeaveOut() || ctx.Err() != nil {
 			break
 		}
 		var err error
@@ -252,7 +305,7 @@ func (s *session) transact(ctx context.Context, f kgo.Fetches) (bool, error) {
 // take judges the records of one poll and returns how many events are waiting behind them.
 func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 	now := s.cfg.Now().UnixMilli()
-	ahead := s.cfg.MaxAhead.Milliseconds()
+	ahead, read := s.cfg.MaxAhead.Milliseconds(), time.Now().UnixMilli()
 	f.EachPartition(func(p kgo.FetchTopicPartition) {
 		src := s.sources.get(p.Partition)
 		if src == nil {
@@ -262,11 +315,16 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			return
 		}
 		for _, r := range p.Records {
-			if r.Attrs.IsControl() {
+			if r.Attrs.IsControl() || r.Offset < src.routed {
 				continue
 			}
 			mark, reason := s.scanner.Scan(r.Value)
-			if reason == activity.ReasonNone && ahead > 0 && mark.TimeMS > r.Timestamp.UnixMilli()+ahead {
+			appended := r.Timestamp.UnixMilli()
+			limit := appended
+			if r.Attrs.TimestampType() == claimedTime {
+				limit = min(limit, read) // what was written before it is read was not written later
+			}
+			if reason == activity.ReasonNone && ahead > 0 && mark.TimeMS > limit+ahead {
 				reason = activity.ReasonTimeAhead
 			}
 			if reason != activity.ReasonNone {
@@ -275,7 +333,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 				continue
 			}
 			src.heard = now
-			fate, start, lateBy := src.now.Judge(s.rule, mark.TimeMS)
+			fate, start, lateBy := src.now.Judge(s.rule, mark.TimeMS, appended)
 			if fate.Late() {
 				s.tally.late[fate]++
 				s.late(ctx, r, fate, start, lateBy)
@@ -284,30 +342,35 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			s.tally.counted++
 			s.combiner.Add(mark.User, start, mark.TimeMS, p.Partition, r.Offset)
 		}
-		src.advance(p.FetchPartition)
-		lag += src.lag()
+		s.lost(p.Partition, src.advance(p.FetchPartition))
+		lag += src.waiting()
 	})
 	return lag
 }
 
-// commit writes the batches and ends the transaction. It tells whether it was committed; if not, everything is read again.
-func (s *session) commit(ctx context.Context) (bool, error) {
+// claimedTime is the type of a record's timestamp that its producer has set.
+const claimedTime = 0
+
+// commit writes the batches and ends the transaction. It reports whether it was committed; if not, everything is read again.
+func (s *session) commit(outer context.Context) (bool, error) {
 	// A transaction that is being committed is finished even if ctx ends: it takes a bounded time, and aborting costs as much.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(outer), transactionTimeout)
 	defer cancel()
 	names := s.cfg.Layout.Names
 	parts, owned := s.sources.snapshot()
 	// Nothing is promised here: what the last look at silence said may be old by now, and a partition that had an event since would be
 	// promised past it.
-	var marks []window.Mark
+	h := window.Header{Sources: s.sources.total, Topic: s.topics.Incarnation(names.Activity)}
 	for _, p := range parts {
-		if w := owned[p].now.Watermark(s.rule.LatenessMS); w != window.NoTime {
-			marks = append(marks, window.Mark{Partition: p, WatermarkMS: w})
+		src := owned[p]
+		if w := src.now.Watermark(s.rule.LatenessMS); w != window.NoTime {
+			h.Marks = append(h.Marks, window.Mark{Partition: p, WatermarkMS: w})
 		}
+		h.Places = append(h.Places, window.Place{Partition: p, Next: max(src.position, src.routed), NewestMS: src.now.Newest})
 	}
 	s.tally.panes = int64(s.combiner.Panes())
 	home := func(user []byte) int32 { return kafka.PartitionFor(user, s.keyed) }
-	s.combiner.Flush(s.keyed, home, s.sources.total, marks, func(p int32, value []byte) {
+	s.combiner.Flush(s.keyed, home, h, func(p int32, value []byte) {
 		s.produce(ctx, &kgo.Record{Topic: names.Keyed, Partition: p, Value: append([]byte(nil), value...)})
 	})
 	try := kgo.TryCommit
@@ -319,7 +382,7 @@ func (s *session) commit(ctx context.Context) (bool, error) {
 		try = kgo.TryAbort
 		s.trouble = err
 	}
-	ok, err := s.txn.End(kgo.PreTxnCommitFnContext(ctx, commitContext(names.Activity, parts, owned)), try)
+	ok, err := s.txn.End(kgo.PreTxnCommitFnContext(ctx, commitContext(names.Activity, parts, owned, s.metadata)), try)
 	defer s.tally.reset()
 	if err != nil {
 		s.metrics.transactions.WithLabelValues("failed").Inc()
@@ -327,22 +390,47 @@ func (s *session) commit(ctx context.Context) (bool, error) {
 	}
 	if !ok {
 		s.metrics.transactions.WithLabelValues("aborted").Inc()
-		s.sources.rollback()
-		return false, nil
+		return false, s.aborted(outer)
 	}
 	for _, p := range parts {
 		src := owned[p]
 		src.committed, src.settled = src.now, src.position
 	}
+	s.leftOut()
+	s.aborts = 0
 	s.metrics.committed(&s.tally, s.cfg.Counts)
 	s.trouble = nil
 	return true, nil
 }
 
+// aborted goes back to what was committed.
+func (s *session) aborted(ctx context.Context) error {
+	s.sources.rollback()
+	if err := s.verify(ctx); err != nil {
+		return err
+	}
+	if s.trouble == nil { // a rebalance
+		return nil
+	}
+	if s.aborts++; s.aborts >= abortsInRow {
+		return fmt.Errorf("%d transactions in a row were aborted: %w", s.aborts, s.trouble)
+	}
+	t := time.NewTimer(abortPause << (s.aborts - 1))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	return nil
+}
+
 func (s *session) produce(ctx context.Context, r *kgo.Record) {
 	s.txn.Produce(ctx, r, func(r *kgo.Record, err error) {
-		if err != nil {
+		switch {
+		case err != nil:
 			s.abort(fmt.Errorf("write to %s: %w", r.Topic, err))
+		case r.Topic == s.cfg.Layout.Names.Keyed && r.Partition == 0:
+			s.learned(r.Offset + 1)
 		}
 	})
 }
@@ -379,6 +467,7 @@ func (s *session) gauges() {
 	if low != window.NoTime && low != window.EndOfTime {
 		s.metrics.watermark.Set(float64(low) / 1000)
 	}
+	s.tellStanding(parts, owned)
 	switch {
 	case len(parts) == 0: // it has said why, or waits for the group
 	case s.trouble != nil && lag > 0:
@@ -386,4 +475,11 @@ func (s *session) gauges() {
 	default:
 		s.cfg.Status.Ready()
 	}
+}
+
+// tellNothing takes back what the session has told about itself.
+func (s *session) tellNothing() {
+	s.cfg.Status.Hold("standing", "")
+	s.cfg.Status.Hold("transaction", "")
+	s.cfg.Status.Note("transaction", "")
 }

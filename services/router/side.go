@@ -18,6 +18,8 @@ const (
 	HeaderOffset    = "spate-source-offset"
 	HeaderWindow    = "spate-window-start" // late: the window that was missed
 	HeaderLateBy    = "spate-late-by-ms"   // late: by how much the watermark had passed the window's last instant
+	HeaderNext      = "spate-next-offset"  // unreadable: the offset after the batch
+	HeaderError     = "spate-error"        // unreadable: why it cannot be decoded
 	HeaderTruncated = "spate-truncated"    // the length of a value that was too long to be kept whole
 )
 

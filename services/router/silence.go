@@ -2,114 +2,108 @@ package router
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
-
+	"spate/shared/kafka"
 	"spate/shared/window"
 )
 
-// lookForSilence marks owned partitions idle that are read to their end and have had no event for the idle timeout, takes that back from
-// those that hold something unread, and renews what is known of other routers' partitions if a promise depends on it.
-func (s *session) lookForSilence(ctx context.Context) error {
-	if s.cfg.IdleTimeout <= 0 {
-		return nil
-	}
+// look asks the broker where the partitions begin and end. From that come lag, what was deleted unread, which partitions stand still, and
+// which are silent: those that are read to their end and have had no event for the idle timeout. That is taken back from those that hold
+// something unread. What is known of other routers' partitions is renewed if a promise depends on it.
+func (s *session) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	parts, owned := s.sources.snapshot()
 	now := s.cfg.Now().UnixMilli()
-	var quiet []int32
-	for _, p := range parts {
-		if src := owned[p]; src.now.Idle || now-src.heard >= s.cfg.IdleTimeout.Milliseconds() {
-			quiet = append(quiet, p)
-		}
-	}
-	if len(quiet) == 0 {
-		return nil
-	}
-	atEnd, err := s.readToEnd(ctx, quiet, owned)
+	bounds, err := kafka.ListBounds(ctx, s.adm, s.cfg.Layout.Names.Activity)
 	if err != nil {
 		// What cannot be seen may hold something: nothing more is promised until it can.
-		for _, p := range quiet {
+		for _, p := range parts {
 			owned[p].now.Idle = false
 		}
 		return err
 	}
+	if n := int32(len(bounds)); n != s.sources.total {
+		return fmt.Errorf("%w: %s has %d partitions, it had %d", kafka.ErrTopicChanged, s.cfg.Layout.Names.Activity, n, s.sources.total)
+	}
 	idle := false
-	for _, p := range quiet {
+	for _, p := range parts {
 		src := owned[p]
-		src.now.Idle = slices.Contains(atEnd, p)
+		src.bounds = bounds[p]
+		s.lost(p, src.begins(bounds[p].Start))
+		src.readUpTo(now, s.endOf(src))
+		src.now.Idle = s.cfg.IdleTimeout > 0 && src.readTo-src.heard >= s.cfg.IdleTimeout.Milliseconds()
 		idle = idle || src.now.Idle
 	}
+	s.progress(parts, owned)
 	if idle && len(parts) < int(s.sources.total) {
-		foreign, err := s.fetchForeign(ctx, owned)
-		if err != nil {
+		if s.foreign, err = s.fetchForeign(ctx, owned); err != nil {
 			return err
 		}
-		s.foreign = foreign
 	}
 	s.promise(parts, owned)
 	return nil
 }
 
-// readToEnd returns those of the partitions that hold nothing that was not read. It learns positions that are not known yet.
-func (s *session) readToEnd(ctx context.Context, parts []int32, owned map[int32]*source) ([]int32, error) {
-	topic := s.cfg.Layout.Names.Activity
-	ends, err := s.adm.ListCommittedOffsets(ctx, topic)
-	if err != nil {
-		return nil, fmt.Errorf("list end offsets: %w", err)
+// endOf returns the offset up to which a partition must be read for it to be silent. That is the end of the log, not of what can be read: a
+// transaction that is open may hold events. But it holds windows open for a bounded time only.
+func (s *session) endOf(src *source) int64 {
+	b := src.bounds
+	if b.Stable >= b.End || src.position < b.Stable {
+		src.held = -1
+		return b.End
 	}
-	starts, err := s.adm.ListStartOffsets(ctx, topic)
-	if err != nil {
-		return nil, fmt.Errorf("list start offsets: %w", err)
+	if src.held != b.Stable {
+		src.held, src.heldSince = b.Stable, s.cfg.Now()
 	}
-	var out []int32
+	if limit := s.cfg.OpenTransactionTimeout; limit > 0 && s.cfg.Now().Sub(src.heldSince) >= limit {
+		return b.Stable
+	}
+	return b.End
+}
+
+// readUpTo brings readTo up to date: end is where the log ends now. A partition that gets records all the time, none of which is an event, is
+// never read to the end that it has at the moment, but always to the one that it had a moment ago.
+func (s *source) readUpTo(now, end int64) {
+	if s.position >= s.seen {
+		s.readTo = max(s.readTo, s.seenAt)
+		s.seen, s.seenAt = end, now
+	}
+	if s.position >= end {
+		s.readTo = now
+		s.seen, s.seenAt = end, now
+	}
+}
+
+// progress finds the partitions that stand still with something to read.
+func (s *session) progress(parts []int32, owned map[int32]*source) {
+	at, bounds := make(map[int32]int64, len(parts)), make(map[int32]kafka.Bounds, len(parts))
 	for _, p := range parts {
-		end, ok := ends.Lookup(topic, p)
-		start, ok2 := starts.Lookup(topic, p)
-		if !ok || !ok2 || end.Err != nil || start.Err != nil {
-			return nil, fmt.Errorf("offsets of partition %d are not known", p)
+		if !s.waiting[p] {
+			at[p], bounds[p] = owned[p].position, owned[p].bounds
 		}
-		src := owned[p]
-		if src.position < start.Offset { // nothing was read yet, or retention has passed by what was
-			src.position = start.Offset
-		}
-		if src.position >= end.Offset {
-			out = append(out, p)
+	}
+	stands := s.standing.Stands(time.Now(), at, bounds)
+	for _, p := range parts {
+		owned[p].stands = stands[p]
+	}
+}
+
+// fetchForeign returns the states of partitions that other routers own.
+func (s *session) fetchForeign(ctx context.Context, owned map[int32]*source) (map[int32]window.Peer, error) {
+	peers, err := s.fetchPeers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int32]window.Peer)
+	for p, c := range peers {
+		if c.known && owned[p] == nil {
+			out[p] = window.Peer{Source: c.Source, Known: true}
 		}
 	}
 	return out, nil
-}
-
-// fetchForeign reads the states of partitions that other routers own out of the offsets they committed. They are never ahead of the
-// truth, and watermarks only grow, so a promise made of them is safe.
-func (s *session) fetchForeign(ctx context.Context, owned map[int32]*source) (map[int32]window.Peer, error) {
-	names := s.cfg.Layout.Names
-	offsets, err := s.adm.FetchOffsets(ctx, names.RouterGroup)
-	if errors.Is(err, kerr.GroupIDNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("fetch states of other routers: %w", err)
-	}
-	out := make(map[int32]window.Peer)
-	offsets.Each(func(o kadm.OffsetResponse) {
-		if o.Topic != names.Activity || owned[o.Partition] != nil || o.Err != nil {
-			return
-		}
-		src, perr := window.ParseSource(o.Metadata)
-		if perr != nil {
-			err = fmt.Errorf("state of partition %d: %w", o.Partition, perr)
-			return
-		}
-		out[o.Partition] = window.Peer{Source: src, Known: true}
-	})
-	return out, err
 }
 
 // promise raises the floor of owned idle partitions.
@@ -164,14 +158,19 @@ func (s *session) drained(ctx context.Context) bool {
 	if len(parts) < int(s.sources.total) {
 		return false
 	}
-	atEnd, err := s.readToEnd(ctx, parts, owned)
+	bounds, err := kafka.ListBounds(ctx, s.adm, s.cfg.Layout.Names.Activity)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.cfg.Log.Warn("cannot tell whether the input is read to its end", "error", err)
 		}
 		return false
 	}
-	return len(atEnd) == len(parts)
+	for _, p := range parts {
+		if owned[p].position < bounds[p].End {
+			return false
+		}
+	}
+	return true
 }
 
 // finish promises the end of time for all partitions, which closes every window.

@@ -5,11 +5,12 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"spate/shared/fault"
+	"spate/shared/kafka"
 	"spate/shared/window"
 )
 
@@ -17,62 +18,37 @@ import (
 type source struct {
 	committed window.Source // as in the offset's metadata
 	now       window.Source // in the transaction that is open
-	position  int64         // offset of the next record; -1 until it is known
-	high      int64         // the partition's end, as far as a fetch told
-	settled   int64         // position at the last commit
+	position  int64         // offset of the next record
+	settled   int64         // position in the group
+	routed    int64         // the keyed log has everything below: it is not judged again
 	heard     int64         // wall clock of the last event, milliseconds
+
+	bounds kafka.Bounds // of its log, as last told
+	// What the log held at the look of the time seenAt ended at seen. When that is read, so is everything that came before seenAt.
+	seen, seenAt int64
+	readTo       int64     // wall clock up to which everything that came is read, milliseconds
+	held         int64     // the last stable offset at which an open transaction holds the partition back; -1 if none does
+	heldSince    time.Time // when it was first seen there
+	stands       time.Duration
 }
 
 // sources are the owned partitions. The group's callbacks change the set while the loop works on members of it: a member that is
 // gone meanwhile fails the transaction, so what is done to it does not matter.
 type sources struct {
-	now func() int64
-
 	mu    sync.Mutex
 	owned map[int32]*source
 	total int32 // source partitions of the topic
 }
 
-func newSources(total int32, now func() int64) *sources {
-	return &sources{now: now, owned: make(map[int32]*source), total: total}
+func newSources(total int32) *sources {
+	return &sources{owned: make(map[int32]*source), total: total}
 }
 
-// fetched is the group's answer to "where are we": called after an assignment and before its first record. It waits for
-// transactions that are still open, so it never shows a state that another router is about to replace.
-func (s *sources) fetched(resp *kmsg.OffsetFetchResponse) error {
-	type at struct {
-		offset   int64
-		metadata *string
-	}
-	found := make(map[int32]at)
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			found[p.Partition] = at{p.Offset, p.Metadata}
-		}
-	}
-	for _, g := range resp.Groups {
-		for _, t := range g.Topics {
-			for _, p := range t.Partitions {
-				found[p.Partition] = at{p.Offset, p.Metadata}
-			}
-		}
-	}
+// own adds partitions that were taken over.
+func (s *sources) own(taken map[int32]*source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for p, f := range found {
-		var md string
-		if f.metadata != nil && !fault.WatermarkLost {
-			md = *f.metadata
-		}
-		st, err := window.ParseSource(md)
-		if err != nil {
-			return fmt.Errorf("state of partition %d: %w", p, err)
-		}
-		now := st
-		now.Idle = false // it may have got something since: this router has to see its end, and its silence, for itself
-		s.owned[p] = &source{committed: st, now: now, position: f.offset, settled: f.offset, heard: s.now()}
-	}
-	return nil
+	maps.Copy(s.owned, taken)
 }
 
 func (s *sources) revoked(partitions []int32) {
@@ -87,6 +63,14 @@ func (s *sources) get(p int32) *source {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.owned[p]
+}
+
+// position is where a partition is read next, -1 if it is not owned.
+func (s *sources) position(p int32) int64 {
+	if src := s.get(p); src != nil {
+		return src.position
+	}
+	return -1
 }
 
 // snapshot returns the owned partitions in ascending order.
@@ -108,8 +92,8 @@ func (s *sources) rollback() {
 }
 
 // commitContext adds the state of the given partitions to the transaction's offset commit. Partitions without a new offset are
-// committed at their old one when their state has changed.
-func commitContext(topic string, parts []int32, owned map[int32]*source) func(*kmsg.TxnOffsetCommitRequest) error {
+// committed where they stand when that or their state has changed.
+func commitContext(topic string, parts []int32, owned map[int32]*source, metadata func(*source) string) func(*kmsg.TxnOffsetCommitRequest) error {
 	return func(req *kmsg.TxnOffsetCommitRequest) error {
 		var t *kmsg.TxnOffsetCommitRequestTopic
 		for i := range req.Topics {
@@ -130,34 +114,47 @@ func commitContext(topic string, parts []int32, owned map[int32]*source) func(*k
 			if src == nil {
 				return fmt.Errorf("commit of partition %d, which is not owned", p.Partition)
 			}
-			p.Metadata = kmsg.StringPtr(src.now.Metadata())
+			p.Offset = max(p.Offset, src.position)
+			p.Metadata = kmsg.StringPtr(metadata(src))
 			moved[p.Partition] = true
 		}
 		for _, p := range parts {
 			src := owned[p]
-			if moved[p] || src.now == src.committed || src.position < 0 {
+			if moved[p] || src.now == src.committed && src.position == src.settled {
 				continue
 			}
 			np := kmsg.NewTxnOffsetCommitRequestTopicPartition()
 			np.Partition, np.Offset, np.LeaderEpoch = p, src.position, -1
-			np.Metadata = kmsg.StringPtr(src.now.Metadata())
+			np.Metadata = kmsg.StringPtr(metadata(src))
 			t.Partitions = append(t.Partitions, np)
 		}
 		return nil
 	}
 }
 
-// advance follows the client's position through a fetched partition.
-func (s *source) advance(f kgo.FetchPartition) {
+// advance follows the client's position through a fetched partition. It returns how many records were deleted before they were read.
+func (s *source) advance(f kgo.FetchPartition) (lost int64) {
+	lost = s.begins(f.LogStartOffset)
 	if n := len(f.Records); n > 0 {
 		s.position = f.Records[n-1].Offset + 1
 	}
-	s.high = f.HighWatermark
+	s.bounds.Stable = max(s.bounds.Stable, f.LastStableOffset)
+	s.bounds.End = max(s.bounds.End, f.HighWatermark)
+	return lost
 }
 
-func (s *source) lag() int64 {
-	if s.position < 0 {
+// begins tells where the log begins now. It returns how many records were deleted before they were read.
+func (s *source) begins(start int64) (lost int64) {
+	if start <= s.position {
 		return 0
 	}
-	return max(0, s.high-s.position)
+	lost = start - s.position
+	s.position = start
+	return lost
 }
+
+// lag is what lies between the position and the end of the log, also what a transaction that is open holds back.
+func (s *source) lag() int64 { return max(0, s.bounds.End-s.position) }
+
+// waiting is what can be read.
+func (s *source) waiting() int64 { return max(0, s.bounds.Stable-s.position) }

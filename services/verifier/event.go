@@ -14,20 +14,20 @@ import (
 const maxUser = 256
 
 // AddJSON takes the next event of a source partition as its record's value has it: an object with user_id, a number or a string, and a
-// time, which is txn_timestamp unless that is absent or null, then event_time; a string or epoch milliseconds. It tells whether the
-// event is late; what is no event is counted as invalid.
-func (r *Reference) AddJSON(partition int32, value []byte) (late bool) {
+// time, which is txn_timestamp unless that is absent or null, then event_time; a string or epoch milliseconds. It reports whether
+// the event is late; what is no event is counted as invalid. appended is the time of its record.
+func (r *Reference) AddJSON(partition int32, value []byte, appended time.Time) (late bool) {
 	user, ms, ok := parseJSON(value)
 	if !ok {
 		r.AddInvalid()
 		return false
 	}
-	return r.Add(partition, user, ms)
+	return r.Add(partition, user, ms, appended.UnixMilli())
 }
 
 // AddIdleJSON takes the next event of a source partition, of which the log says that it came too late for a promise made while the
 // partition was silent. It cannot be told from the events, for it depends on the wall clock. What is no event is counted as invalid.
-func (r *Reference) AddIdleJSON(partition int32, value []byte) {
+func (r *Reference) AddIdleJSON(partition int32, value []byte, appended time.Time) {
 	_, ms, ok := parseJSON(value)
 	if !ok {
 		r.AddInvalid()
@@ -35,9 +35,7 @@ func (r *Reference) AddIdleJSON(partition int32, value []byte) {
 	}
 	r.In++
 	r.Late++
-	if newest, known := r.newest[partition]; !known || ms > newest {
-		r.newest[partition] = ms
-	}
+	r.advance(partition, ms, appended.UnixMilli())
 }
 
 func parseJSON(value []byte) (user string, ms int64, ok bool) {
@@ -58,7 +56,7 @@ func parseJSON(value []byte) (user string, ms int64, ok bool) {
 }
 
 // addText takes an event whose columns are text. An empty txn is absent.
-func (r *Reference) addText(partition int32, user, txn, event string) {
+func (r *Reference) addText(partition int32, user, txn, event string, appendedMS int64) {
 	token, ok := userOfText(user)
 	if txn == "" {
 		txn = event
@@ -68,7 +66,7 @@ func (r *Reference) addText(partition int32, user, txn, event string) {
 		r.AddInvalid()
 		return
 	}
-	r.Add(partition, token, ms)
+	r.Add(partition, token, ms, appendedMS)
 }
 
 // userOfText returns the token that a producer writes for the text of a column: a number if it is one in JSON.

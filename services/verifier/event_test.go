@@ -75,7 +75,7 @@ func TestAddJSON(t *testing.T) {
 	}
 	for value, user := range valid {
 		r := NewReference(Rule{Window: time.Millisecond})
-		r.AddJSON(0, []byte(value))
+		r.AddJSON(0, []byte(value), now)
 		rows := r.Result()
 		if len(rows) != 1 || rows[0] != (Row{user, ms, 1}) {
 			t.Errorf("%s: %v, invalid %d; want user %s", value, rows, r.Invalid, user)
@@ -92,7 +92,7 @@ func TestAddJSON(t *testing.T) {
 		`{"user_id":"` + strings.Repeat("a", 255) + `","event_time":1572566400000}`,
 	} {
 		r := NewReference(Rule{Window: time.Millisecond})
-		if r.AddJSON(0, []byte(value)); r.Invalid != 1 || r.In != 1 {
+		if r.AddJSON(0, []byte(value), now); r.Invalid != 1 || r.In != 1 {
 			t.Errorf("%s: accepted", value)
 		}
 	}
@@ -101,15 +101,32 @@ func TestAddJSON(t *testing.T) {
 // TestAddIdleJSON: an event that is late for a promise is not counted, and moves the watermark as any other does.
 func TestAddIdleJSON(t *testing.T) {
 	r := NewReference(Rule{Window: 10 * time.Millisecond, Lateness: 5 * time.Millisecond})
-	r.AddIdleJSON(0, []byte(`{"user_id":1,"event_time":24}`))
-	if !r.AddJSON(0, []byte(`{"user_id":1,"event_time":9}`)) {
+	r.AddIdleJSON(0, []byte(`{"user_id":1,"event_time":24}`), now)
+	if !r.AddJSON(0, []byte(`{"user_id":1,"event_time":9}`), now) {
 		t.Error("24 - 5 has passed the window of 9, and 9 is counted")
 	}
-	if r.AddJSON(1, []byte(`{"user_id":1,"event_time":9}`)) || r.AddJSON(0, []byte(`{"user_id":1,"event_time":20}`)) {
+	if r.AddJSON(1, []byte(`{"user_id":1,"event_time":9}`), now) || r.AddJSON(0, []byte(`{"user_id":1,"event_time":20}`), now) {
 		t.Error("late, without a watermark that has passed")
 	}
-	r.AddIdleJSON(0, []byte(`{"user_id":1}`))
+	r.AddIdleJSON(0, []byte(`{"user_id":1}`), now)
 	if r.In != 5 || r.Counted != 2 || r.Late != 2 || r.Invalid != 1 || len(r.Result()) != 2 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// now is when the log took the events of these tests, all of which are older.
+var now = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// TestClockAhead: an event whose clock is ahead is counted at its own time, and makes no other event late.
+func TestClockAhead(t *testing.T) {
+	r := NewReference(Rule{Window: 10 * time.Millisecond, Lateness: 5 * time.Millisecond})
+	at := func(ms int64) time.Time { return time.UnixMilli(ms) }
+	r.AddJSON(0, []byte(`{"user_id":1,"event_time":100}`), at(100))
+	if r.AddJSON(0, []byte(`{"user_id":1,"event_time":1000}`), at(101)) || r.AddJSON(0, []byte(`{"user_id":1,"event_time":90}`), at(102)) {
+		t.Error("late")
+	}
+	r.AddIdleJSON(0, []byte(`{"user_id":1,"event_time":1000}`), at(103))
+	if r.AddJSON(0, []byte(`{"user_id":1,"event_time":91}`), at(103)) || !r.AddJSON(0, []byte(`{"user_id":1,"event_time":89}`), at(104)) {
+		t.Error("not by the time of the log")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"spate/shared/kafka"
 )
@@ -37,7 +38,7 @@ func File(path string, key string, partitions int32, rule Rule) (*Reference, err
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	defer f.Close()
-	in := &file{key: key, partitions: partitions, ref: NewReference(rule)}
+	in := &file{key: key, partitions: partitions, ref: NewReference(rule), appended: time.Now().UnixMilli()}
 	if err := in.open(f); err != nil {
 		return nil, fmt.Errorf("verify %s: %w", path, err)
 	}
@@ -50,6 +51,7 @@ type file struct {
 	partitions int32
 	ref        *Reference
 	rows       int64 // sent so far
+	appended   int64 // when the log takes them, epoch milliseconds: all of them about now
 }
 
 func (f *file) open(r *os.File) error {
@@ -174,7 +176,7 @@ func (f *file) row(fields []string, index []int) {
 		partition = kafka.PartitionFor([]byte(key), f.partitions)
 	}
 	f.rows++
-	f.ref.addText(partition, column("user_id"), column("txn_timestamp"), column("event_time"))
+	f.ref.addText(partition, column("user_id"), column("txn_timestamp"), column("event_time"), f.appended)
 }
 
 // lineReader reads lines, and takes them back.

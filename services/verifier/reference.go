@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -25,7 +26,7 @@ type Reference struct {
 	In, Counted, Late, Invalid int64
 
 	rule   Rule
-	newest map[int32]int64 // highest event time by partition
+	newest map[int32]int64 // highest event time by partition, where none counts for more than its append time
 	counts map[pane]int64
 	last   pane
 }
@@ -43,9 +44,13 @@ func NewReference(rule Rule) *Reference {
 	return &Reference{rule: rule, newest: make(map[int32]int64), counts: make(map[pane]int64)}
 }
 
-// Add takes the next event of a source partition; user is its JSON token, tsMS not negative. It tells whether the event is late: the
-// highest time before it in its partition, minus the lateness, has reached the last millisecond of its window.
-func (r *Reference) Add(partition int32, user string, tsMS int64) (late bool) {
+// Unbounded is the append time of an event whose clock is trusted, whatever it says.
+const Unbounded = math.MaxInt64
+
+// Add takes the next event of a source partition; user is its JSON token, tsMS not negative, appendedMS when the log took it. It reports
+// whether the event is late: the highest time before it in its partition, minus the lateness, has reached the last millisecond of its window.
+// No time counts for more than the one at which its event was appended.
+func (r *Reference) Add(partition int32, user string, tsMS, appendedMS int64) (late bool) {
 	r.In++
 	size := r.rule.Window.Milliseconds()
 	start := tsMS - tsMS%size
@@ -54,13 +59,20 @@ func (r *Reference) Add(partition int32, user string, tsMS int64) (late bool) {
 		r.Late++
 		return true
 	}
-	if !known || tsMS > newest {
-		r.newest[partition] = tsMS
-	}
+	r.advance(partition, tsMS, appendedMS)
 	r.Counted++
 	r.last = pane{user, start}
 	r.counts[r.last]++
 	return false
+}
+
+func (r *Reference) advance(partition int32, tsMS, appendedMS int64) {
+	if appendedMS < tsMS {
+		tsMS = appendedMS
+	}
+	if newest, known := r.newest[partition]; !known || tsMS > newest {
+		r.newest[partition] = tsMS
+	}
 }
 
 // Succeed makes a source partition begin as the continuation of others, as a shard of Kinesis that others were split or merged into: with

@@ -30,7 +30,7 @@ func TestLate(t *testing.T) {
 		r := NewReference(rule)
 		var late int64
 		for i, e := range events {
-			if got := r.Add(e.partition, "1", e.ms); got != e.late {
+			if got := r.Add(e.partition, "1", e.ms, Unbounded); got != e.late {
 				t.Errorf("%s: event %d: late %v", name, i, got)
 			}
 			if e.late {
@@ -48,7 +48,7 @@ func TestResult(t *testing.T) {
 	r := NewReference(rule)
 	add := func(user string, ms int64, n int) {
 		for range n {
-			r.Add(0, user, ms)
+			r.Add(0, user, ms, Unbounded)
 		}
 	}
 	add("10", 0, 3)

@@ -34,7 +34,7 @@ func (s *session) apply(marks []window.Mark) (out []window.Verdict, err error) {
 	s.gathers = time.Time{}
 	if s.combiner.Panes() > 0 || marks != nil {
 		same := func([]byte) int32 { return 0 }
-		s.combiner.Flush(1, same, 1, marks, func(_ int32, value []byte) {
+		s.combiner.Flush(1, same, window.Header{Sources: 1, Marks: marks}, func(_ int32, value []byte) {
 			if err == nil {
 				out, err = s.table.Apply(s.batch, value, out)
 			}

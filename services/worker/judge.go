@@ -51,7 +51,7 @@ func (s *session) event(sh *shard, seq string, number int64, data []byte, arrive
 		return
 	}
 	sh.heard = s.cfg.Now().UnixMilli()
-	fate, start, lateBy := sh.src.Judge(s.rule, mark.TimeMS)
+	fate, start, lateBy := sh.src.Judge(s.rule, mark.TimeMS, arrived.UnixMilli())
 	switch {
 	case fate.Late():
 		s.late(sh, seq, data, fate, start, lateBy)

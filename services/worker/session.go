@@ -290,7 +290,7 @@ func (s *session) finish(ctx context.Context) error {
 	}
 	last := int64(window.NoTime)
 	for _, sh := range s.shards {
-		last = max(last, sh.src.MaxTS)
+		last = max(last, sh.src.Newest)
 	}
 	if last == window.NoTime {
 		return nil

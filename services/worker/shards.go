@@ -41,7 +41,7 @@ type shard struct {
 func (s *session) add(id string, p place) *shard {
 	sh := &shard{
 		id: id, number: int32(len(s.numbered)), parents: p.Parents, at: p.Position, cut: p.Cut, waits: p.Waits, ended: p.Ended,
-		src: window.Source{MaxTS: p.MaxTS, Floor: s.st.Closed}, heard: s.cfg.Now().UnixMilli(), more: make(chan struct{}, 1),
+		src: window.Source{MaxTS: p.MaxTS, Newest: p.MaxTS, Floor: s.st.Closed}, heard: s.cfg.Now().UnixMilli(), more: make(chan struct{}, 1),
 	}
 	if p.Ended && p.Cut == "" { // nothing of it has to be read again
 		sh.closed = true
@@ -227,7 +227,7 @@ func (s *session) succeed(sh *shard) {
 		from.MaxTS = window.NoTime
 	}
 	sh.waits = false
-	sh.src = window.Source{MaxTS: from.MaxTS, Floor: s.st.Closed}
+	sh.src = window.Source{MaxTS: from.MaxTS, Newest: from.MaxTS, Floor: s.st.Closed}
 	sh.heard = s.cfg.Now().UnixMilli()
 	s.dirty = true
 	s.snapShard(sh)

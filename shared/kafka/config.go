@@ -17,6 +17,8 @@ type Config struct {
 	Brokers []string
 	// ClientID is what the broker's logs and group descriptions show for this process.
 	ClientID string
+	// MaxBatchBytes is what a batch of records may take when it is decompressed; a larger one is left out. 0 is DefaultMaxBatchBytes.
+	MaxBatchBytes int
 }
 
 // Validate reports every problem of c at once; it does no I/O.
@@ -25,6 +27,9 @@ func (c Config) Validate() error {
 		return errors.New("brokers: none given; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
 	}
 	var errs []error
+	if c.MaxBatchBytes < 0 || c.MaxBatchBytes > 0 && (c.MaxBatchBytes < 1<<20 || c.MaxBatchBytes > 1<<30) {
+		errs = append(errs, fmt.Errorf("max-batch-bytes: %d is not between 1048576 (1 MiB) and 1073741824 (1 GiB); set SPATE_MAX_BATCH_BYTES", c.MaxBatchBytes))
+	}
 	for _, b := range c.Brokers {
 		if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" {
 			errs = append(errs, fmt.Errorf("brokers: %q is not host:port", b))

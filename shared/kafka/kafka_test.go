@@ -89,9 +89,9 @@ func TestEnsureMakesTopics(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 { // services start together
 		wg.Go(func() {
-			sources, keyed, err := l.Ensure(t.Context(), adm)
-			if err != nil || sources != 3 || keyed != 3 {
-				t.Errorf("%d %d %v", sources, keyed, err)
+			topics, err := l.Ensure(t.Context(), adm)
+			if err != nil || topics.Sources != 3 || topics.Keyed != 3 || topics.ClaimedTime || topics.Incarnation("clicks") == 0 {
+				t.Errorf("%+v %v", topics, err)
 			}
 		})
 	}
@@ -151,7 +151,7 @@ func TestEnsureRefuses(t *testing.T) {
 			if _, err := adm.CreateTopic(t.Context(), c.has, 1, config, c.topic); err != nil {
 				t.Fatal(err)
 			}
-			_, _, err := Layout{Names: names, Partitions: c.partitions}.Ensure(t.Context(), adm)
+			_, err := Layout{Names: names, Partitions: c.partitions}.Ensure(t.Context(), adm)
 			switch {
 			case c.says == "" && err != nil:
 				t.Error(err)
@@ -179,14 +179,14 @@ func TestEnsureWaitsForTheBroker(t *testing.T) {
 	l := Layout{Names: NamesFor(DefaultTopic)}
 
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	_, _, err = l.EnsureWhenReady(ctx, cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)))
+	_, err = l.EnsureWhenReady(ctx, cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)))
 	cancel()
 	if err == nil {
 		t.Fatal("topics without a broker")
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, _, err := l.EnsureWhenReady(t.Context(), cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)))
+		_, err := l.EnsureWhenReady(t.Context(), cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)))
 		done <- err
 	}()
 	log.wait(t, "broker does not answer")

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,6 +71,25 @@ type Layout struct {
 	Partitions int32
 	// Replication of topics that are made; 0 is the broker's default. From 3 on, writes need two replicas in sync.
 	Replication int16
+	// Replays is the longest stretch of the keyed log that a detector has to read again: the window and its lateness. 0 is not known.
+	Replays time.Duration
+}
+
+// Topics are those of a pipeline, as they were when a session began.
+type Topics struct {
+	Sources int32 // partitions of the topic of events
+	Keyed   int32 // partitions of the keyed topic
+	// ClaimedTime reports that the records of the topic of events have the time that their producers claim, not that of the broker.
+	ClaimedTime bool
+
+	ids    map[string]kadm.TopicID
+	counts map[string]int32
+}
+
+// Incarnation tells topics of one name apart that were deleted and made anew. It is 0 on brokers without topic ids.
+func (t Topics) Incarnation(topic string) uint64 {
+	id := t.ids[topic]
+	return binary.BigEndian.Uint64(id[:8]) ^ binary.BigEndian.Uint64(id[8:])
 }
 
 type topicSpec struct {
@@ -85,13 +105,22 @@ func (l Layout) specs() []topicSpec {
 	return []topicSpec{
 		// LogAppendTime: "too far in the future" is judged by the broker's clock, not by what a producer claims.
 		{n.Activity, false, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(7 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": size}},
-		{n.Keyed, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(2 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": twice}},
+		{n.Keyed, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(max(2*day, 2*l.keyedFor())), "message.timestamp.type": "LogAppendTime", "max.message.bytes": twice}},
 		{n.Late, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
 		{n.DLQ, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
 		{n.Alerts, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(30 * day), "message.timestamp.type": "LogAppendTime"}},
 		// For others to read: one record a user, gone soon after the user's last window, or after a day if a crash left it behind.
 		{n.Table(), true, map[string]string{"cleanup.policy": "compact,delete", "retention.ms": retain(day), "min.cleanable.dirty.ratio": "0.1", "segment.ms": retain(10 * time.Minute), "delete.retention.ms": retain(time.Minute)}},
 	}
+}
+
+// keyedFor is how long the keyed log has to be kept at least: what is open is counted from it again, and somebody has to have the time to start
+// a detector that has died.
+func (l Layout) keyedFor() time.Duration {
+	if l.Replays == 0 {
+		return 0
+	}
+	return l.Replays + time.Hour
 }
 
 // MaxSources is how many partitions the topic of events may have: the detector keeps a watermark of each in the metadata of its offsets,
@@ -101,9 +130,8 @@ const MaxSources = 900
 // ErrLayout means that a topic exists in a way that the pipeline cannot work with.
 var ErrLayout = errors.New("topic does not fit")
 
-// Ensure makes the topics that are missing and checks those that exist. It returns the partitions of the topic of events and of the
-// keyed topic. Several processes may do it at once.
-func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (sources, keyed int32, err error) {
+// Ensure makes the topics that are missing, checks those that exist, and returns them. Several processes may do it at once.
+func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
 	specs := l.specs()
 	names := make([]string, len(specs))
 	for i, s := range specs {
@@ -111,7 +139,7 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (sources, keyed in
 	}
 	found, err := adm.ListTopics(ctx, names...)
 	if err != nil {
-		return 0, 0, fmt.Errorf("list topics: %w", err)
+		return Topics{}, fmt.Errorf("list topics: %w", err)
 	}
 	want := l.Partitions
 	if want == 0 {
@@ -124,43 +152,40 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (sources, keyed in
 		}
 	}
 	if want > MaxSources {
-		return 0, 0, fmt.Errorf("%w: %d partitions are asked for, at most %d are possible", ErrLayout, want, MaxSources)
+		return Topics{}, fmt.Errorf("%w: %d partitions are asked for, at most %d are possible", ErrLayout, want, MaxSources)
 	}
-	count := make(map[string]int32, len(specs))
+	count, ids := make(map[string]int32, len(specs)), make(map[string]kadm.TopicID, len(specs))
 	for _, s := range specs {
 		d, ok := found[s.name]
 		switch {
 		case ok && d.Err == nil:
-			count[s.name] = int32(len(d.Partitions))
+			count[s.name], ids[s.name] = int32(len(d.Partitions)), d.ID
 		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
-			n, err := l.create(ctx, adm, s, want)
-			if err != nil {
-				return 0, 0, err
+			if count[s.name], ids[s.name], err = l.create(ctx, adm, s, want); err != nil {
+				return Topics{}, err
 			}
-			count[s.name] = n
 		default:
-			return 0, 0, fmt.Errorf("describe topic %s: %w", s.name, d.Err)
+			return Topics{}, fmt.Errorf("describe topic %s: %w", s.name, d.Err)
 		}
 	}
 	if n := count[l.Names.Activity]; n > MaxSources {
-		return 0, 0, fmt.Errorf("%w: %s has %d partitions, at most %d are possible", ErrLayout, l.Names.Activity, n, MaxSources)
+		return Topics{}, fmt.Errorf("%w: %s has %d partitions, at most %d are possible", ErrLayout, l.Names.Activity, n, MaxSources)
 	}
 	for _, s := range specs {
 		if !s.same && l.Partitions == 0 {
 			continue
 		}
 		if got := count[s.name]; got != want {
-			return 0, 0, fmt.Errorf("%w: %s has %d partitions, %d are needed: set SPATE_PARTITIONS (--partitions) to %d, or stop everything and delete the topic", ErrLayout, s.name, got, want, got)
+			return Topics{}, fmt.Errorf("%w: %s has %d partitions, %d are needed: set SPATE_PARTITIONS (--partitions) to %d, or stop everything and delete the topic", ErrLayout, s.name, got, want, got)
 		}
 	}
-	if err := l.checkConfigs(ctx, adm, specs); err != nil {
-		return 0, 0, err
-	}
-	return count[l.Names.Activity], want, nil
+	t := Topics{Sources: count[l.Names.Activity], Keyed: want, ids: ids, counts: count}
+	t.ClaimedTime, err = l.checkConfigs(ctx, adm)
+	return t, err
 }
 
-// create returns the number of partitions that the topic has, whoever made it.
-func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, partitions int32) (int32, error) {
+// create returns the number of partitions that the topic has, and its id, whoever made it.
+func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, partitions int32) (n int32, id kadm.TopicID, err error) {
 	config := make(map[string]*string, len(s.config))
 	for k, v := range s.config {
 		config[k] = kadm.StringPtr(v)
@@ -171,41 +196,45 @@ func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, parti
 	} else if replication >= 3 {
 		config["min.insync.replicas"] = kadm.StringPtr("2")
 	}
-	_, err := adm.CreateTopic(ctx, partitions, replication, config, s.name)
+	made, err := adm.CreateTopic(ctx, partitions, replication, config, s.name)
 	if err == nil {
-		return partitions, nil
+		return partitions, made.ID, nil
 	}
 	if !errors.Is(err, kerr.TopicAlreadyExists) {
-		return 0, fmt.Errorf("create topic %s: %w", s.name, err)
+		return 0, id, fmt.Errorf("create topic %s: %w", s.name, err)
 	}
 	// Another process was first; its metadata may take a moment to arrive.
 	for {
 		found, err := adm.ListTopics(ctx, s.name)
 		if err != nil {
-			return 0, fmt.Errorf("list topic %s: %w", s.name, err)
+			return 0, id, fmt.Errorf("list topic %s: %w", s.name, err)
 		}
 		if d := found[s.name]; d.Err == nil && len(d.Partitions) > 0 {
-			return int32(len(d.Partitions)), nil
+			return int32(len(d.Partitions)), d.ID, nil
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return 0, fmt.Errorf("wait for topic %s: %w", s.name, err)
+			return 0, id, fmt.Errorf("wait for topic %s: %w", s.name, err)
 		}
 	}
 }
 
-// checkConfigs refuses topics whose settings lose data, compaction of a log, or would refuse what is written.
-func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client, specs []topicSpec) error {
+// checkConfigs refuses topics whose settings lose data, compaction of a log or a keyed log that is kept for less than a window takes, or that
+// would refuse what is written. It reports whether the topic of events has the times of its producers.
+func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client) (claimed bool, err error) {
 	var names []string
 	want := make(map[string]topicSpec)
-	for _, s := range specs {
+	for _, s := range l.specs() {
 		names = append(names, s.name)
 		want[s.name] = s
 	}
 	configs, err := adm.DescribeTopicConfigs(ctx, names...)
 	if err != nil {
-		return fmt.Errorf("describe topics: %w", err)
+		return false, fmt.Errorf("describe topics: %w", err)
 	}
 	var errs []error
+	refuse := func(topic, key, got, must string) {
+		errs = append(errs, fmt.Errorf("%w: %s has %s=%s, it must be %s: change it with kafka-configs --alter --entity-type topics --entity-name %s", ErrLayout, topic, key, got, must, topic))
+	}
 	for _, c := range configs {
 		if c.Err != nil {
 			// A cluster may forbid reading configurations; that is no reason not to work.
@@ -219,34 +248,41 @@ func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client, specs []topi
 			switch kv.Key {
 			case "cleanup.policy":
 				if *kv.Value != need && c.Name != l.Names.Table() { // nothing is recovered from the table
-					errs = append(errs, fmt.Errorf("%w: %s has cleanup.policy=%s, it must be %s", ErrLayout, c.Name, *kv.Value, need))
+					refuse(c.Name, kv.Key, *kv.Value, need)
 				}
 			case "max.message.bytes":
 				least, _ := strconv.Atoi(need) // "" is none
 				// What comes into the topic of events is its producers' business.
 				if got, err := strconv.Atoi(*kv.Value); err == nil && got < least && c.Name != l.Names.Activity {
-					errs = append(errs, fmt.Errorf("%w: %s has max.message.bytes=%d, it must be at least %d", ErrLayout, c.Name, got, least))
+					refuse(c.Name, kv.Key, *kv.Value, "at least "+need)
 				}
+			case "retention.ms":
+				got, err := strconv.ParseInt(*kv.Value, 10, 64)
+				if least := l.keyedFor().Milliseconds(); err == nil && c.Name == l.Names.Keyed && got >= 0 && got < least {
+					refuse(c.Name, kv.Key, *kv.Value, fmt.Sprintf("at least %d for a window and lateness of %v together, which a detector counts again from this topic", least, l.Replays))
+				}
+			case "message.timestamp.type":
+				claimed = claimed || c.Name == l.Names.Activity && *kv.Value == "CreateTime"
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return claimed, errors.Join(errs...)
 }
 
 // EnsureWhenReady is [Layout.Ensure] for the start of a service: as long as the broker does not answer it says so every few seconds
 // and tries again, until ctx ends.
-func (l Layout) EnsureWhenReady(ctx context.Context, cl *kgo.Client, brokers []string, log *slog.Logger) (sources, keyed int32, err error) {
+func (l Layout) EnsureWhenReady(ctx context.Context, cl *kgo.Client, brokers []string, log *slog.Logger) (Topics, error) {
 	adm := kadm.NewClient(cl)
 	for {
 		try, cancel := context.WithTimeout(ctx, 10*time.Second)
-		sources, keyed, err = l.Ensure(try, adm)
+		t, err := l.Ensure(try, adm)
 		cancel()
 		if err == nil || errors.Is(err, ErrLayout) || ctx.Err() != nil {
-			return sources, keyed, err
+			return t, err
 		}
 		log.Warn("broker does not answer, trying again", "brokers", strings.Join(brokers, ","), "error", err)
 		if err := pause(ctx, 3*time.Second); err != nil {
-			return 0, 0, err
+			return Topics{}, err
 		}
 	}
 }

@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +30,8 @@ type Status struct {
 	mu     sync.Mutex
 	ready  bool
 	reason string
-	hold   string
+	holds  map[string]string
+	notes  map[string]string
 }
 
 // Ready tells that the service does its work.
@@ -36,14 +40,33 @@ func (s *Status) Ready() { s.set(true, "") }
 // NotReady tells why the service does not do its work.
 func (s *Status) NotReady(reason string) { s.set(false, reason) }
 
-// Hold makes the service count as not ready for a reason from outside, whatever else is told, until it is called with "".
-func (s *Status) Hold(reason string) {
-	if s == nil {
+// Hold makes the service count as not ready for a reason, whatever else is told, until it is called for the same cause with "".
+func (s *Status) Hold(cause, reason string) {
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		put(&s.holds, cause, reason)
+	}
+}
+
+// Note adds something that an operator should know to the answer of a service that is ready, until it is called for the same cause with "".
+func (s *Status) Note(cause, text string) {
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		put(&s.notes, cause, text)
+	}
+}
+
+func put(m *map[string]string, cause, text string) {
+	if text == "" {
+		delete(*m, cause)
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hold = reason
+	if *m == nil {
+		*m = make(map[string]string)
+	}
+	(*m)[cause] = text
 }
 
 func (s *Status) set(ready bool, reason string) {
@@ -55,17 +78,27 @@ func (s *Status) set(ready bool, reason string) {
 	s.ready, s.reason = ready, reason
 }
 
-// Get returns whether the service is ready, and if not, why.
+// Get returns whether the service is ready, and if not, why; if it is, what there is to know.
 func (s *Status) Get() (ready bool, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.hold != "":
-		return false, s.hold
+	case len(s.holds) > 0:
+		return false, join(s.holds)
 	case !s.ready && s.reason == "":
 		return false, "starting"
+	case s.ready:
+		return true, join(s.notes)
 	}
-	return s.ready, s.reason
+	return false, s.reason
+}
+
+func join(texts map[string]string) string {
+	all := make([]string, 0, len(texts))
+	for _, cause := range slices.Sorted(maps.Keys(texts)) {
+		all = append(all, texts[cause])
+	}
+	return strings.Join(all, "; ")
 }
 
 // Server answers for a process. Add everything before Run.
@@ -132,8 +165,10 @@ func (s *Server) Ready() (bool, map[string]string) {
 	all, why := true, make(map[string]string, len(s.names))
 	for i, n := range s.names {
 		ready, reason := s.states[i].Get()
-		if ready {
+		if ready && reason == "" {
 			reason = "ready"
+		} else if ready {
+			reason = "ready; " + reason
 		}
 		why[n] = reason
 		all = all && ready
@@ -172,10 +207,10 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Logger writes text for a terminal and JSON for everything else.
+// Logger writes text for a terminal and JSON for everything else. What repeats itself it writes once a second ([Calm]).
 func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+		return slog.New(Calm(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}), time.Now))
 	}
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+	return slog.New(Calm(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}), time.Now))
 }

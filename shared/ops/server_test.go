@@ -54,10 +54,16 @@ func TestServer(t *testing.T) {
 	ready(503, "ready", "recovering")
 	two.Ready()
 	ready(200, "ready", "ready")
-	one.Hold("the broker is away")
+	one.Hold("broker", "the broker is away")
 	one.Ready() // what the service thinks of itself does not matter then
 	ready(503, "the broker is away", "ready")
-	one.Hold("")
+	one.Hold("lag", "partition 3 stands still")
+	ready(503, "the broker is away; partition 3 stands still", "ready")
+	one.Hold("broker", "")
+	one.Hold("lag", "")
+	two.Note("transaction", "held back")
+	ready(200, "ready", "ready; held back")
+	two.Note("transaction", "")
 	ready(200, "ready", "ready")
 	if code, body := get("/healthz"); code != 200 || body != "ok\n" {
 		t.Errorf("/healthz %d %s", code, body)

@@ -10,7 +10,7 @@ func BenchmarkJudge(b *testing.B) {
 	rule, s := Rule{SizeMS: 10_000, LatenessMS: 10_000}, NewSource()
 	b.ReportAllocs()
 	for i := int64(0); b.Loop(); i++ {
-		s.Judge(rule, i)
+		s.Judge(rule, i, Unbounded)
 	}
 }
 
@@ -31,7 +31,7 @@ func BenchmarkCombine(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				c.Add(us[i%n], 0, int64(i%10_000), int32(i%4), int64(i))
 				if i%100_000 == 99_999 {
-					c.Flush(4, func(u []byte) int32 { return int32(u[len(u)-1]) % 4 }, 4, nil, func(int32, []byte) {})
+					c.Flush(4, func(u []byte) int32 { return int32(u[len(u)-1]) % 4 }, Header{Sources: 4}, func(int32, []byte) {})
 				}
 			}
 		})
@@ -50,7 +50,7 @@ func BenchmarkFlush(b *testing.B) {
 			c.Add(u, 0, int64(i), int32(i%4), int64(i))
 		}
 		b.StartTimer()
-		c.Flush(1, func([]byte) int32 { return 0 }, 4, []Mark{{0, 1}, {1, 2}, {2, 3}, {3, 4}}, func(_ int32, v []byte) { size = len(v) })
+		c.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 4, Marks: []Mark{{0, 1}, {1, 2}, {2, 3}, {3, 4}}}, func(_ int32, v []byte) { size = len(v) })
 	}
 	b.SetBytes(int64(size))
 	b.ReportMetric(float64(size)/n, "B/delta")
@@ -72,7 +72,7 @@ func benchmarkApply(b *testing.B, n, times int) {
 			for i, u := range us[from : from+size] {
 				c.Add(u, window*10_000, window*10_000+int64(i), 0, int64(i))
 			}
-			c.Flush(1, func([]byte) int32 { return 0 }, 1, []Mark{{0, window*10_000 - 10_001}}, func(_ int32, v []byte) { out = append(out, slices.Clone(v)) })
+			c.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1, Marks: []Mark{{0, window*10_000 - 10_001}}}, func(_ int32, v []byte) { out = append(out, slices.Clone(v)) })
 		}
 		return out
 	}
@@ -141,10 +141,10 @@ func BenchmarkPositionDecode(b *testing.B) {
 
 // BenchmarkSource is per source partition of a transaction: its state to the offset's metadata and back.
 func BenchmarkSource(b *testing.B) {
-	s := Source{MaxTS: 1_572_566_400_000, Floor: 1_572_566_390_000}
+	s := Routed{Source: Source{MaxTS: 1_572_566_400_000, Floor: 1_572_566_390_000}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := ParseSource(s.Metadata()); err != nil {
+		if _, err := ParseRouted(s.Metadata()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -79,8 +79,11 @@ func ParseUser(value []byte) ([]Pane, error) {
 	t := NewTable(0)
 	for len(d.b) > 0 && !d.fail {
 		size := d.size()
-		if w := t.window(d.int(), size, 0, &d); w != nil {
-			t.add(w, []byte{0}, size, &d)
+		start, ahead := d.start(size), d
+		if ahead.sum(size); ahead.fail {
+			d.fail = true
+		} else {
+			t.add(t.window(start, size, 0), []byte{0}, &d)
 		}
 	}
 	return t.Lookup("\x00"), d.err("user state")

@@ -11,10 +11,10 @@ var ErrCorrupt = errors.New("corrupt record")
 
 // The formats are varints (encoding/binary), each record begins with its version.
 const (
-	batchVersion    = 2
+	batchVersion    = 3
 	userVersion     = 2
-	positionVersion = 1
-	sourceVersion   = 1
+	positionVersion = 2
+	sourceVersion   = 2
 )
 
 // decoder reads varints off a slice. The first thing that does not fit makes it fail, and everything after it read as zero.

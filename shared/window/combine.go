@@ -12,7 +12,8 @@ type Combiner struct {
 	last    *counts // the window of the last event: the next is likely of it, too
 	panes   int
 	room    room
-	out     [][]byte // a batch in the making per keyed partition
+	out     [][]byte // the sums of a batch in the making per keyed partition
+	batch   []byte
 }
 
 // MaxBatchBytes bounds a batch, well below the 1 MiB that brokers accept by default. A batch can exceed it by one user.
@@ -60,34 +61,25 @@ func (c *Combiner) Reset() {
 	c.windows, c.last, c.panes = c.windows[:0], nil, 0
 }
 
-// Mark is the watermark of a source partition.
-type Mark struct {
-	Partition   int32
-	WatermarkMS int64
-}
-
-// A batch is: version, window size, number of source partitions; then a number says what follows:
-//
-//	1      a window: its start. What follows until the next window is of it.
-//	2 + n  a user of n + 1 bytes: the user, count, first event since the window's start, last event since the first,
-//	       number of source partitions and, for each, its number, first offset, last offset since the first.
-//	0      the marks: their number, and for each source partition and watermark. They end the last batch of a flush.
-const (
-	isMarks  = 0
-	isWindow = 1
-	isUser   = 2
-)
-
 // Flush hands everything out as batches, and resets. Each of the n partitions of the keyed log gets at least one batch; the last
-// one of each carries the marks, so that a watermark never overtakes an event that it covers. sources is the number of source
-// partitions of the topic; partition tells the keyed partition of a user. emit must not keep value beyond its call.
-func (c *Combiner) Flush(n int32, partition func(user []byte) int32, sources int32, marks []Mark, emit func(partition int32, value []byte)) {
+// one of each carries the marks of h, so that a watermark never overtakes an event that it covers, and that of partition 0 its places.
+// partition is the keyed partition of a user. emit must not keep value beyond its call.
+func (c *Combiner) Flush(n int32, partition func(user []byte) int32, h Header, emit func(partition int32, value []byte)) {
 	for int(n) > len(c.out) {
 		c.out = append(c.out, nil)
 	}
-	for p := range c.out[:n] {
-		c.out[p] = c.appendHeader(c.out[p][:0], sources)
+	h.SizeMS = c.size
+	marks, places := h.Marks, h.Places
+	send := func(to int32) {
+		c.batch = h.append(c.batch[:0])
+		c.batch = append(append(c.batch, c.out[to]...), isEnd)
+		emit(to, c.batch)
+		c.out[to] = c.out[to][:0]
 	}
+	for p := range c.out[:n] {
+		c.out[p] = c.out[p][:0]
+	}
+	h.Marks, h.Places = nil, nil
 	told := make([]*counts, n) // the window that each batch has come to
 	for _, w := range c.windows {
 		for i := range w.n {
@@ -95,8 +87,8 @@ func (c *Combiner) Flush(n int32, partition func(user []byte) int32, sources int
 			user := w.user(p)
 			to := partition(user)
 			if len(c.out[to]) > MaxBatchBytes {
-				emit(to, c.out[to])
-				c.out[to], told[to] = c.appendHeader(c.out[to][:0], sources), nil
+				send(to)
+				told[to] = nil
 			}
 			if told[to] != w {
 				c.out[to], told[to] = binary.AppendVarint(append(c.out[to], isWindow), w.startMS), w
@@ -105,16 +97,14 @@ func (c *Combiner) Flush(n int32, partition func(user []byte) int32, sources int
 		}
 	}
 	for p := range n {
-		c.out[p] = appendMarks(c.out[p], marks)
-		emit(p, c.out[p])
+		if h.Marks = marks; p == 0 {
+			h.Places = places
+		} else {
+			h.Places = nil
+		}
+		send(p)
 	}
 	c.Reset()
-}
-
-func (c *Combiner) appendHeader(b []byte, sources int32) []byte {
-	b = binary.AppendUvarint(b, batchVersion)
-	b = binary.AppendUvarint(b, uint64(c.size))
-	return binary.AppendUvarint(b, uint64(sources))
 }
 
 func (c *counts) appendUser(b []byte, p *pane, user []byte) []byte {
@@ -142,14 +132,4 @@ func appendRange(b []byte, r Range) []byte {
 	b = binary.AppendUvarint(b, uint64(r.Partition))
 	b = binary.AppendUvarint(b, uint64(r.First))
 	return binary.AppendUvarint(b, uint64(r.Last-r.First))
-}
-
-func appendMarks(b []byte, marks []Mark) []byte {
-	b = append(b, isMarks)
-	b = binary.AppendUvarint(b, uint64(len(marks)))
-	for _, m := range marks {
-		b = binary.AppendUvarint(b, uint64(m.Partition))
-		b = binary.AppendVarint(b, m.WatermarkMS)
-	}
-	return b
 }

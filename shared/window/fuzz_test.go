@@ -13,7 +13,7 @@ func sampleBatches() (out [][]byte) {
 	for i := range int64(40) {
 		c.Add([]byte{'"', byte('a' + i%5), '"'}, Start(i, 10), i, int32(i%3), i)
 	}
-	c.Flush(2, func(u []byte) int32 { return int32(u[1]) % 2 }, 3, []Mark{{0, 12}, {2, -5}}, func(_ int32, b []byte) { out = append(out, slices.Clone(b)) })
+	c.Flush(2, func(u []byte) int32 { return int32(u[1]) % 2 }, Header{Sources: 3, Topic: 9, Marks: []Mark{{0, 12}, {2, -5}}, Places: []Place{{0, 7, 12}, {2, 0, NoTime}}}, func(_ int32, b []byte) { out = append(out, slices.Clone(b)) })
 	return out
 }
 
@@ -64,7 +64,7 @@ func FuzzUser(f *testing.F) {
 }
 
 func FuzzPosition(f *testing.F) {
-	md, err := Position{Replay: 5, Next: 9, Watermarks: []int64{NoTime, 7, EndOfTime}}.Metadata()
+	md, err := Position{Replay: 5, Next: 9, Log: 1, Topic: 1 << 63, Watermarks: []int64{NoTime, 7, EndOfTime}}.Metadata()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -86,13 +86,13 @@ func FuzzPosition(f *testing.F) {
 }
 
 func FuzzSource(f *testing.F) {
-	f.Add(Source{MaxTS: 5, Floor: NoTime, Idle: true}.Metadata())
+	f.Add(Routed{Source: Source{MaxTS: 5, Newest: 6, Floor: NoTime, Idle: true}, Topic: 1 << 63, Sources: 4, Log: 2, Keyed: 9}.Metadata())
 	f.Fuzz(func(t *testing.T, s string) {
-		src, err := ParseSource(s)
+		src, err := ParseRouted(s)
 		if err != nil {
 			return
 		}
-		if back, err := ParseSource(src.Metadata()); err != nil || back != src {
+		if back, err := ParseRouted(src.Metadata()); err != nil || back != src {
 			t.Fatalf("%+v came back as %+v, %v", src, back, err)
 		}
 	})

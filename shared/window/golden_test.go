@@ -27,7 +27,7 @@ func TestFlink(t *testing.T) {
 			offset := int64(0)
 			flush := func() {
 				marks := []Mark{{0, source.Watermark(rule.LatenessMS)}}
-				combiner.Flush(1, func([]byte) int32 { return 0 }, 1, marks, func(_ int32, batch []byte) {
+				combiner.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1, Marks: marks}, func(_ int32, batch []byte) {
 					vs, err := table.Apply(offset, batch, nil)
 					if err != nil {
 						t.Fatal(err)
@@ -41,7 +41,7 @@ func TestFlink(t *testing.T) {
 				})
 			}
 			for i, e := range goldenEvents(t, in) {
-				if f, start, _ := source.Judge(rule, e.ts); !f.Late() {
+				if f, start, _ := source.Judge(rule, e.ts, Unbounded); !f.Late() {
 					combiner.Add([]byte(e.user), start, e.ts, 0, int64(i))
 				}
 				if i%97 == 0 {

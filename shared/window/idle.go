@@ -24,20 +24,20 @@ type Peer struct {
 // Promise returns the watermark that silent partitions may be promised at wall clock now (milliseconds), given all source
 // partitions of the topic, own and others'. Own silent ones must have Idle set. NoTime means that nothing can be promised.
 func (i *Idleness) Promise(now int64, all []Peer) int64 {
-	low, high, maxTS, active := int64(EndOfTime), int64(NoTime), int64(NoTime), false
+	low, high, newest, active := int64(EndOfTime), int64(NoTime), int64(NoTime), false
 	for _, p := range all {
 		if !p.Known {
 			i.allSince = 0
 			return NoTime
 		}
 		w := p.Watermark(i.Rule.LatenessMS)
-		high, maxTS = max(high, w), max(maxTS, p.MaxTS)
+		high, newest = max(high, w), max(newest, p.Newest)
 		if !p.Idle {
 			active = true
 			low = min(low, w)
 		}
 	}
-	if active || maxTS == NoTime {
+	if active || newest == NoTime {
 		i.allSince = 0
 		if active {
 			return low
@@ -47,7 +47,7 @@ func (i *Idleness) Promise(now int64, all []Peer) int64 {
 	if i.allSince == 0 {
 		i.allSince, i.base = now, high
 	}
-	last := Start(maxTS, i.Rule.SizeMS) + i.Rule.SizeMS - 1
+	last := Start(newest, i.Rule.SizeMS) + i.Rule.SizeMS - 1
 	return min(i.base+i.TimeoutMS+(now-i.allSince), max(last, i.base))
 }
 

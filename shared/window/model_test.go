@@ -87,7 +87,7 @@ func (t *trial) route() {
 					break
 				}
 				e := t.sources[p][next[p]]
-				f, start, lateBy := state[p].Judge(t.rule, e.ts)
+				f, start, lateBy := state[p].Judge(t.rule, e.ts, Unbounded)
 				if f.Late() != (lateBy > 0 || f.Late()) || lateBy < 0 {
 					panic("late by")
 				}
@@ -148,7 +148,7 @@ func (t *trial) flush(c *Combiner, state []Source) {
 			marks = append(marks, Mark{int32(p), w})
 		}
 	}
-	c.Flush(int32(len(t.keyed)), t.home, int32(len(t.sources)), marks, func(p int32, b []byte) {
+	c.Flush(int32(len(t.keyed)), t.home, Header{Sources: int32(len(t.sources)), Marks: marks}, func(p int32, b []byte) {
 		t.keyed[p].batches = append(t.keyed[p].batches, slices.Clone(b))
 	})
 }

@@ -19,7 +19,7 @@ func uvarints(vs ...uint64) (b []byte) {
 // TestBatchThatClaimsSourcesWithoutEnd: nine bytes in the keyed log made a detector ask for 16 GiB, and die of it again at every start.
 func TestBatchThatClaimsSourcesWithoutEnd(t *testing.T) {
 	for _, sources := range []uint64{maxSources + 1, 1 << 20} {
-		b := append(uvarints(batchVersion, 10_000, sources), 0, 0) // marks follow, none
+		b := uvarints(batchVersion, 10_000, sources, 0, 0, 0, isEnd)
 		table := NewTable(1)
 		if _, err := table.Apply(0, b, nil); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%d source partitions: %v", sources, err)
@@ -29,7 +29,7 @@ func TestBatchThatClaimsSourcesWithoutEnd(t *testing.T) {
 		}
 	}
 	// As many as can be committed are as many as are accepted.
-	if _, err := NewTable(1).Apply(0, append(uvarints(batchVersion, 10_000, maxSources), 0, 0), nil); err != nil {
+	if _, err := NewTable(1).Apply(0, uvarints(batchVersion, 10_000, maxSources, 0, 0, 0, isEnd), nil); err != nil {
 		t.Error(err)
 	}
 	if md, err := (Position{Watermarks: make([]int64, maxSources+1)}).Metadata(); err == nil {
@@ -40,9 +40,8 @@ func TestBatchThatClaimsSourcesWithoutEnd(t *testing.T) {
 // TestBatchOfAbsurdNumbers: sums and offsets that leave 64 bits would turn negative, and the user's state could not be read again.
 func TestBatchOfAbsurdNumbers(t *testing.T) {
 	batch := func(count, offset, span uint64) []byte {
-		b := append(uvarints(batchVersion, 10_000, 1, isWindow, 0, isUser), 'u')
-		b = append(b, uvarints(count, 0, 0, 1, 0, offset, span)...)
-		return b
+		b := append(uvarints(batchVersion, 10_000, 1, 0, 0, 0, isWindow, 0, isUser), 'u')
+		return append(b, uvarints(count, 0, 0, 1, 0, offset, span, isEnd)...)
 	}
 	for name, bs := range map[string][][]byte{
 		"count":          {batch(1<<62, 0, 0), batch(1<<62, 0, 0)},
@@ -68,32 +67,29 @@ func TestBatchOfAbsurdNumbers(t *testing.T) {
 	}
 }
 
-// TestCorruptBatchLeavesTheRest: a batch that breaks off counts up to the break, for every reader alike, and the next ones count.
-func TestCorruptBatchLeavesTheRest(t *testing.T) {
+// TestCorruptBatchCountsForNothing: a batch that breaks off, or goes on, changes nothing, and the next ones count.
+func TestCorruptBatchCountsForNothing(t *testing.T) {
 	c := NewCombiner(10_000)
 	var whole []byte
 	for i := range int64(7) {
 		c.Add([]byte("u"), 0, i, 0, i)
 	}
-	c.Flush(1, func([]byte) int32 { return 0 }, 1, []Mark{{0, -3}}, func(_ int32, b []byte) { whole = append(whole, b...) })
-	header := len(uvarints(batchVersion, 10_000, 1))
-	begun := header + len(uvarints(isWindow, 0))
+	c.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1, Marks: []Mark{{0, -3}}}, func(_ int32, b []byte) { whole = append(whole, b...) })
+	damaged := [][]byte{append(whole[:len(whole):len(whole)], 0), append(whole[:len(whole)-1:len(whole)-1], isWindow, 3, isEnd)}
 	for n := range whole {
+		damaged = append(damaged, whole[:n])
+	}
+	for _, b := range damaged {
 		table := NewTable(5)
-		if _, err := table.Apply(0, whole[:n], nil); err == nil && n != header && n != begun && n < len(whole)-4 { // what lacks nothing but users or marks is whole
-			t.Errorf("%d of %d bytes are taken for a batch", n, len(whole))
+		if _, err := table.Apply(0, b, nil); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%x of %x is taken for a batch: %v", b, whole, err)
+		}
+		if d := cmp.Diff(NewTable(5).Stats(), table.Stats()); d != "" {
+			t.Errorf("%x has changed something: %s", b, d)
 		}
 		vs, err := table.Apply(1, whole, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, v := range vs {
-			if v.Pane.Count < 7 {
-				t.Errorf("after %d bytes: %+v", n, v)
-			}
-		}
-		if got := table.Lookup("u"); len(got) != 1 || got[0].Count < 7 {
-			t.Errorf("after %d bytes: %+v", n, got)
+		if err != nil || len(vs) != 1 || vs[0].Pane.Count != 7 {
+			t.Errorf("after %x: %+v %v", b, vs, err)
 		}
 	}
 }

@@ -16,6 +16,8 @@ type Position struct {
 	Replay int64
 	// Next is the offset below which every verdict has been handed over for good: what is read again below it is applied in silence.
 	Next int64
+	// Log is the incarnation of the keyed log, and Topic that of the topic of events: others if they were deleted and made anew. 0 is not known.
+	Log, Topic uint64
 	// Watermarks of the source partitions at Next, by number; NoTime for one that has not spoken.
 	Watermarks []int64
 }
@@ -44,6 +46,8 @@ func (p Position) Metadata() (string, error) {
 	}
 	b := binary.AppendUvarint(nil, positionVersion)
 	b = binary.AppendUvarint(b, uint64(p.Next-p.Replay))
+	b = binary.AppendUvarint(b, p.Log)
+	b = binary.AppendUvarint(b, p.Topic)
 	b = binary.AppendVarint(b, low)
 	b = binary.AppendUvarint(b, uint64(len(p.Watermarks)))
 	for _, w := range p.Watermarks {
@@ -60,19 +64,15 @@ func (p Position) Metadata() (string, error) {
 	return s, nil
 }
 
-// ParsePosition is the inverse of [Position.Metadata]. Empty metadata stands for a partition that was never committed, or by
-// another program: everything is read from replay on and nothing is silent.
+// ParsePosition is the inverse of [Position.Metadata].
 func ParsePosition(replay int64, metadata string) (Position, error) {
-	if metadata == "" {
-		return Position{Replay: replay, Next: replay}, nil
-	}
 	b, err := base64.RawStdEncoding.DecodeString(metadata)
 	if err != nil {
 		return Position{}, fmt.Errorf("decode position: %w", ErrCorrupt)
 	}
 	d := decoder{b: b}
 	d.version(positionVersion)
-	p := Position{Replay: replay, Next: replay + d.natural()}
+	p := Position{Replay: replay, Next: replay + d.natural(), Log: d.uint(), Topic: d.uint()}
 	low := d.int()
 	for n := d.count(); n > 0 && !d.fail; n-- {
 		w := d.uint()
@@ -91,34 +91,47 @@ func ParsePosition(replay int64, metadata string) (Position, error) {
 	return p, nil
 }
 
-// Metadata encodes s as text, to be committed with the offset of its source partition.
-func (s Source) Metadata() string {
+// Routed is how far a router has come in a source partition: what it commits with the offset.
+type Routed struct {
+	Source
+	// Topic is the incarnation of the topic of events, and Sources the partitions that it had.
+	Topic   uint64
+	Sources int32
+	// Log is the incarnation of the keyed log. Its partition 0 has nothing beyond offset Keyed that this router knows of.
+	Log   uint64
+	Keyed int64
+}
+
+// Metadata encodes r as text, to be committed with the offset of its source partition.
+func (r Routed) Metadata() string {
 	idle := byte(0)
-	if s.Idle {
+	if r.Idle {
 		idle = 1
 	}
 	b := append(binary.AppendUvarint(nil, sourceVersion), idle)
-	b = binary.AppendVarint(b, s.MaxTS)
-	b = binary.AppendVarint(b, s.Floor)
+	b = binary.AppendVarint(b, r.MaxTS)
+	b = binary.AppendVarint(b, r.Newest)
+	b = binary.AppendVarint(b, r.Floor)
+	b = binary.AppendUvarint(b, r.Topic)
+	b = binary.AppendUvarint(b, uint64(r.Sources))
+	b = binary.AppendUvarint(b, r.Log)
+	b = binary.AppendUvarint(b, uint64(r.Keyed))
 	return base64.RawStdEncoding.EncodeToString(b)
 }
 
-// ParseSource is the inverse of [Source.Metadata]. Empty metadata is a source of which nothing was read.
-func ParseSource(metadata string) (Source, error) {
-	if metadata == "" {
-		return NewSource(), nil
-	}
+// ParseRouted is the inverse of [Routed.Metadata].
+func ParseRouted(metadata string) (Routed, error) {
 	b, err := base64.RawStdEncoding.DecodeString(metadata)
 	if err != nil {
-		return Source{}, fmt.Errorf("decode source: %w", ErrCorrupt)
+		return Routed{}, fmt.Errorf("decode state of a source partition: %w", ErrCorrupt)
 	}
 	d := decoder{b: b}
 	d.version(sourceVersion)
 	idle := d.uint()
-	s := Source{Idle: idle == 1}
-	s.MaxTS, s.Floor = d.int(), d.int()
+	r := Routed{Source: Source{Idle: idle == 1, MaxTS: d.int(), Newest: d.int(), Floor: d.int()}, Topic: d.uint()}
+	r.Sources, r.Log, r.Keyed = d.sources(), d.uint(), d.natural()
 	if idle > 1 || len(d.b) > 0 {
 		d.fail = true
 	}
-	return s, d.err("source")
+	return r, d.err("state of a source partition")
 }

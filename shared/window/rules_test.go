@@ -1,6 +1,7 @@
 package window
 
 import (
+	"bytes"
 	"math"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestJudge(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.source
 			s.Idle = true
-			f, start, lateBy := s.Judge(rule, c.ts)
+			f, start, lateBy := s.Judge(rule, c.ts, Unbounded)
 			if f != c.want || lateBy != c.lateBy || start != Start(c.ts, 10_000) {
 				t.Errorf("%v, late by %d, window %d", f, lateBy, start)
 			}
@@ -57,10 +58,127 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestClockAhead: an event whose clock is ahead is counted at its own time, and makes no other event late that would not be late without it.
+func TestClockAhead(t *testing.T) {
+	rule := Rule{SizeMS: 10_000, LatenessMS: 10_000}
+	const now = 1_000_000
+	for _, ahead := range []int64{11_000, 35_000, 3_600_000} {
+		s := NewSource()
+		s.Judge(rule, now, now+100)
+		if f, start, _ := s.Judge(rule, now+ahead, now+100); f.Late() || start != Start(now+ahead, 10_000) {
+			t.Errorf("%d ms ahead: %v in window %d", ahead, f, start)
+		}
+		if s.Newest != now+ahead || s.Watermark(rule.LatenessMS) != now+100-10_000 {
+			t.Errorf("%d ms ahead: %+v", ahead, s)
+		}
+		if f, _, _ := s.Judge(rule, now-9_000, now+200); f.Late() {
+			t.Errorf("%d ms ahead makes an honest event late", ahead)
+		}
+	}
+	// The log took old events long after they happened: nothing is bounded.
+	s := NewSource()
+	if s.Judge(rule, now, 1<<50); s.Watermark(rule.LatenessMS) != now-10_000 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestTopicChanges: a partition that is added, or a topic that is made anew, reopens no window and holds none open for ever.
+func TestTopicChanges(t *testing.T) {
+	c, table := NewCombiner(10), NewTable(1)
+	var log [][]byte
+	apply := func(h Header, user string, ts ...int64) (out []Verdict) {
+		t.Helper()
+		for _, ts := range ts {
+			c.Add([]byte(user), Start(ts, 10), ts, 0, ts)
+		}
+		c.Flush(1, func([]byte) int32 { return 0 }, h, func(_ int32, b []byte) {
+			log = append(log, bytes.Clone(b))
+			var err error
+			if out, err = table.Apply(int64(len(log)-1), b, out); err != nil {
+				t.Fatal(err)
+			}
+		})
+		return out
+	}
+	restart := func() {
+		t.Helper()
+		p := table.Position(int64(len(log)))
+		md, err := p.Metadata()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err = ParsePosition(p.Replay, md); err != nil {
+			t.Fatal(err)
+		}
+		table = NewTable(1)
+		table.Resume(p)
+		for i := p.Replay; i < int64(len(log)); i++ {
+			if out, err := table.Apply(i, log[i], nil); err != nil || len(out) > 0 {
+				t.Fatalf("%+v %v", out, err)
+			}
+		}
+	}
+	apply(Header{Sources: 2, Topic: 7, Marks: []Mark{{0, 25}, {1, 21}}}, "u", 22, 23)
+	for range 2 {
+		// The third partition holds windows from now on, and begins where the others are.
+		if out := apply(Header{Sources: 3, Topic: 7, Marks: []Mark{{0, 45}, {1, 45}}}, "u"); len(out) > 0 || table.Stats().WatermarkMS != 21 {
+			t.Fatalf("%v, %+v", out, table.Stats())
+		}
+		if apply(Header{Sources: 3, Topic: 7}, "v", 5, 6); table.Stats().Stray != 2 {
+			t.Fatalf("a closed window has opened again: %+v", table.Stats())
+		}
+		restart()
+	}
+	// Anew, with one partition: the three that were there are gone, their windows stay closed, and what is open closes.
+	if out := apply(Header{Sources: 1, Topic: 8}, "u"); len(out) > 0 || table.Stats().WatermarkMS != 21 || table.Stats().Sources != 1 {
+		t.Fatalf("%v, %+v", out, table.Stats())
+	}
+	restart()
+	out := apply(Header{Sources: 1, Topic: 8, Marks: []Mark{{0, 29}}}, "u")
+	if len(out) != 1 || !out[0].Final || out[0].Pane.Count != 2 {
+		t.Fatalf("%+v", out)
+	}
+}
+
+func TestGuard(t *testing.T) {
+	g := Guard{Sources: 4, LatestMS: 1000}
+	for _, c := range []struct {
+		h    Header
+		ok   bool
+		what string
+	}{
+		{Header{SizeMS: 10, Sources: 4, Marks: []Mark{{3, 1000}}}, true, "as it may be"},
+		{Header{SizeMS: 10, Sources: 3}, true, "from before a partition was added"},
+		{Header{SizeMS: 10, Sources: 5}, false, "more partitions than there are"},
+		{Header{SizeMS: 10, Sources: 0}, false, "none"},
+		{Header{SizeMS: 10, Sources: 4, Marks: []Mark{{1, 5}, {0, 1001}}}, false, "a watermark of the future"},
+		{Header{SizeMS: 10, Sources: 4, Marks: []Mark{{0, EndOfTime}}}, false, "the end of time"},
+	} {
+		var h Header
+		if err := ParseHeader(c.h.append(nil), &h); c.h.Sources > 0 && err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Check(&h); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+	if err := (Guard{Sources: 4, Drains: true}).Check(&Header{Sources: 4, Marks: []Mark{{0, EndOfTime}}}); err != nil {
+		t.Error(err)
+	}
+	if err := ParseHeader(Header{SizeMS: 10, Sources: 4, Marks: []Mark{{4, 1}}}.append(nil), &Header{}); err == nil {
+		t.Error("a mark of a partition that the topic does not have")
+	}
+}
+
 func TestPromise(t *testing.T) {
 	rule := Rule{SizeMS: 10_000, LatenessMS: 10_000}
-	active := func(maxTS int64) Peer { return Peer{Source{MaxTS: maxTS, Floor: NoTime}, true} }
-	idle := func(maxTS int64) Peer { return Peer{Source{MaxTS: maxTS, Floor: NoTime, Idle: true}, true} }
+	active := func(maxTS int64) Peer { return Peer{Source{MaxTS: maxTS, Newest: maxTS, Floor: NoTime}, true} }
+	idle := func(maxTS int64) Peer {
+		return Peer{Source{MaxTS: maxTS, Newest: maxTS, Floor: NoTime, Idle: true}, true}
+	}
+	ahead := func(maxTS, newest int64) Peer {
+		return Peer{Source{MaxTS: maxTS, Newest: newest, Floor: NoTime, Idle: true}, true}
+	}
 	for _, c := range []struct {
 		name string
 		all  []Peer
@@ -69,9 +187,10 @@ func TestPromise(t *testing.T) {
 		{"the silent one follows the slowest of the others", []Peer{idle(5_000), active(60_000), active(50_000)}, []int64{40_000, 40_000}},
 		{"a partition of which nothing is known holds", []Peer{idle(5_000), active(60_000), {}}, []int64{NoTime, NoTime}},
 		{"an active one without an event yet holds", []Peer{idle(5_000), {NewSource(), true}}, []int64{NoTime, NoTime}},
-		{"no event ever: nothing to close", []Peer{{Source{MaxTS: NoTime, Floor: NoTime, Idle: true}, true}}, []int64{NoTime, NoTime}},
+		{"no event ever: nothing to close", []Peer{{Source{MaxTS: NoTime, Newest: NoTime, Floor: NoTime, Idle: true}, true}}, []int64{NoTime, NoTime}},
 		// All silent: from the highest watermark, 2,000, plus the 5 s that were waited already, with the clock, to the end of the last window.
 		{"all silent walks with the clock", []Peer{idle(12_000), idle(3_000)}, []int64{7_000, 11_000, 15_000, 19_000, 19_999, 19_999}},
+		{"all silent, one event ahead of its clock: its window closes as well", []Peer{ahead(12_000, 25_000)}, []int64{7_000, 11_000, 15_000, 19_000, 23_000, 27_000, 29_999}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			i := Idleness{Rule: rule, TimeoutMS: 5_000}
@@ -119,7 +238,7 @@ func TestNewRule(t *testing.T) {
 
 func TestMetadata(t *testing.T) {
 	position := func(n int) Position {
-		p := Position{Replay: 1 << 40, Next: 1<<40 + 5_000}
+		p := Position{Replay: 1 << 40, Next: 1<<40 + 5_000, Log: math.MaxUint64, Topic: math.MaxUint64}
 		for i := range n {
 			p.Watermarks = append(p.Watermarks, 1_700_000_000_000+int64(i)*500) // minutes apart
 		}
@@ -144,8 +263,11 @@ func TestMetadata(t *testing.T) {
 			t.Errorf("%v %s", err, d)
 		}
 	}
-	for _, s := range []Source{NewSource(), {MaxTS: 5, Floor: -7, Idle: true}, {MaxTS: NoTime, Floor: EndOfTime, Idle: true}} {
-		if back, err := ParseSource(s.Metadata()); err != nil || back != s {
+	for _, s := range []Routed{
+		{Source: NewSource()}, {Source: Source{MaxTS: 5, Newest: 9, Floor: -7, Idle: true}, Topic: math.MaxUint64, Sources: 900, Log: 1, Keyed: 1 << 40},
+		{Source: Source{MaxTS: NoTime, Newest: NoTime, Floor: EndOfTime, Idle: true}, Keyed: 3},
+	} {
+		if back, err := ParseRouted(s.Metadata()); err != nil || back != s {
 			t.Errorf("%+v came back as %+v, %v", s, back, err)
 		}
 	}

@@ -24,6 +24,7 @@ type Verdict struct {
 type Table struct {
 	threshold int64
 	windows   []*counts  // open ones, and those whose close is not committed; by end, then by start
+	topic     uint64     // the incarnation of the topic of events that marks are of; 0 if it is not known
 	marks     []int64    // watermarks by source partition
 	watermark int64      // their minimum
 	applied   int64      // offset of the last batch applied
@@ -34,6 +35,7 @@ type Table struct {
 	open      int       // panes in windows
 	stray     int64
 	room      room
+	header    Header // of the batch that is applied
 }
 
 // NewTable returns an empty table. A window opens an alert when its count exceeds threshold.
@@ -52,40 +54,37 @@ func (t *Table) Resume(p Position) {
 		t.applied = p.Replay - 1
 	}
 	t.told, t.base, t.history = p.Next, p, nil
-	t.marks = slices.Clone(p.Watermarks)
+	t.topic, t.marks = p.Topic, slices.Clone(p.Watermarks)
 	t.watermark = lowest(t.marks)
 	t.forgetClosed(t.watermark)
 }
 
 // Apply takes the batch at offset and appends its verdicts to out: first the windows that passed the threshold, then the windows that
 // the batch's watermarks close, by end and in the order in which their users came. A batch that was applied before, or is older than
-// one that was, changes nothing.
+// one that was, changes nothing; nor does one that is corrupt, which is an error.
 func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, error) {
 	if offset <= t.applied && !fault.NoDedupe {
 		return out, nil
 	}
 	t.applied = offset
-	silent := offset < t.told
 	d := decoder{b: batch}
-	d.version(batchVersion)
-	size := d.size()
-	sources := d.sources()
+	h := &t.header
+	if d.header(h); d.fail || !d.whole(h.SizeMS) {
+		d.fail = true
+		return out, d.err("batch")
+	}
+	silent := offset < t.told
 	var w *counts // nil if it is closed
-	begun := false
-	for len(d.b) > 0 && !d.fail {
-		switch k := d.uint(); {
-		case k == isMarks:
-			t.advance(&d, offset, sources)
-			if len(d.b) > 0 {
-				d.fail = true
-			}
-		case k == isWindow:
-			w, begun = t.window(d.int(), size, offset, &d), true
-		case !begun || k-isUser >= maxKey:
-			d.fail = true
+	for {
+		switch k := d.uint(); k {
+		case isEnd:
+			t.advance(h, offset)
+			return t.closeDue(out), nil
+		case isWindow:
+			w = t.window(d.int(), h.SizeMS, offset)
 		default:
 			user := d.bytes(k - isUser + 1)
-			i, passed, n := t.add(w, user, size, &d)
+			i, passed, n := t.add(w, user, &d)
 			switch {
 			case w == nil && !silent:
 				t.stray += n
@@ -97,18 +96,10 @@ func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, err
 			}
 		}
 	}
-	if err := d.err("batch"); err != nil {
-		return out, err
-	}
-	return t.closeDue(out), nil
 }
 
 // window returns the counts of a window, nil if it is closed.
-func (t *Table) window(start, size, offset int64, d *decoder) *counts {
-	if d.fail || start < -1<<60 || start > 1<<60 || start != Start(start, size) {
-		d.fail = true
-		return nil
-	}
+func (t *Table) window(start, size, offset int64) *counts {
 	end := start + size
 	if end-1 <= t.watermark {
 		return nil
@@ -125,19 +116,15 @@ func (t *Table) window(start, size, offset int64, d *decoder) *counts {
 	return w
 }
 
-// add reads what a batch says of a user in a window of the given size and adds it up. It returns the number of the pane, or -1, whether
-// the threshold was passed, and the events that were read. What it accepts does not depend on what the table has.
-func (t *Table) add(w *counts, user []byte, size int64, d *decoder) (i int, passed bool, n int64) {
+// add reads what a batch says of a user in a window and adds it up. It returns the number of the pane, or -1, whether the threshold was
+// passed, and the events that were read.
+func (t *Table) add(w *counts, user []byte, d *decoder) (i int, passed bool, n int64) {
 	n = d.natural()
 	first := d.natural()
 	span := d.natural()
 	ranges := d.count()
-	if d.fail || n == 0 || first >= size || span >= size-first {
-		d.fail = true
-		return -1, false, 0
-	}
 	if w == nil {
-		for ; ranges > 0 && !d.fail; ranges-- {
+		for ; ranges > 0; ranges-- {
 			d.evidence()
 		}
 		return -1, false, n
@@ -153,34 +140,34 @@ func (t *Table) add(w *counts, user []byte, size int64, d *decoder) (i int, pass
 	p.add(n, first, first+span)
 	p.dirty = true
 	for ; ranges > 0; ranges-- {
-		r := d.evidence()
-		if d.fail {
-			break
-		}
-		w.witness(p, r)
+		w.witness(p, d.evidence())
 	}
 	return i, passed, n
 }
 
-// advance reads the marks of a batch.
-func (t *Table) advance(d *decoder, offset int64, sources int32) {
-	for len(t.marks) < int(sources) {
-		t.marks = append(t.marks, NoTime)
-	}
+// advance takes the marks of a batch.
+//
+// A source partition that is new begins at the watermark: what is closed stays closed. If the topic of events was deleted and made anew, all
+// its partitions are new; those that it had before will never be heard of again, and hold no window open.
+func (t *Table) advance(h *Header, offset int64) {
 	moved := false
-	for n := d.count(); n > 0 && !d.fail; n-- {
-		p, w := d.partition(), d.int()
-		if d.fail || int(p) >= len(t.marks) {
-			d.fail = true
-			return
+	if h.Topic != t.topic {
+		if t.topic != 0 {
+			t.marks, moved = nil, true
 		}
-		if w > t.marks[p] {
-			t.marks[p], moved = w, true
+		t.topic = h.Topic
+	}
+	for len(t.marks) < int(h.Sources) {
+		t.marks = append(t.marks, t.watermark)
+	}
+	for _, m := range h.Marks {
+		if m.WatermarkMS > t.marks[m.Partition] {
+			t.marks[m.Partition], moved = m.WatermarkMS, true
 		}
 	}
 	if moved {
 		t.watermark = max(t.watermark, lowest(t.marks))
-		t.history = append(t.history, Position{Next: offset + 1, Watermarks: slices.Clone(t.marks)})
+		t.history = append(t.history, Position{Next: offset + 1, Topic: t.topic, Watermarks: slices.Clone(t.marks)})
 	}
 }
 
@@ -210,7 +197,7 @@ func (t *Table) Position(next int64) Position {
 		t.history = t.history[1:]
 	}
 	// While batches are read again, next is still below what was handed over before; that must not be handed over twice.
-	p := Position{Replay: next, Next: max(next, t.told), Watermarks: t.base.Watermarks}
+	p := Position{Replay: next, Next: max(next, t.told), Log: t.base.Log, Topic: t.base.Topic, Watermarks: t.base.Watermarks}
 	mark := p.Watermark()
 	for _, w := range t.windows {
 		if w.endMS()-1 > mark {

@@ -96,7 +96,7 @@ func (b *bench) recount(ctx context.Context, load *backlog, size time.Duration) 
 	b.say("counting the expected results for windows of %v", size)
 	ref := verifier.NewReference(verifier.Rule{Window: size, Lateness: 10 * time.Second, Threshold: 5})
 	err := b.each(ctx, load.topic, func(r *kgo.Record) error {
-		ref.AddJSON(r.Partition, r.Value)
+		ref.AddJSON(r.Partition, r.Value, r.Timestamp)
 		return nil
 	})
 	other := *load

@@ -65,13 +65,13 @@ func (w *world) reference() *verifier.Reference {
 		at, invalid := placeOf(r), ref.Invalid
 		var isLate bool
 		if idle[at] {
-			ref.AddIdleJSON(r.Partition, r.Value)
+			ref.AddIdleJSON(r.Partition, r.Value, r.Timestamp)
 			isLate = true
 			if r.Timestamp.Sub(s.spoke) > shortly {
 				unfounded++
 			}
 		} else {
-			isLate = ref.AddJSON(r.Partition, r.Value)
+			isLate = ref.AddJSON(r.Partition, r.Value, r.Timestamp)
 		}
 		if isLate != late[at] || (ref.Invalid > invalid) != dead[at] {
 			unlike++

@@ -117,7 +117,7 @@ func (a *AWS) Reference(rule verifier.Rule) *verifier.Reference {
 			from = append(from, number[p])
 		}
 		ref.Succeed(int32(i), from...)
-		a.read(ctx, a.Stream, s.ID, func(r types.Record) { ref.AddJSON(int32(i), r.Data) })
+		a.read(ctx, a.Stream, s.ID, func(r types.Record) { ref.AddJSON(int32(i), r.Data, *r.ApproximateArrivalTimestamp) })
 	}
 	return ref
 }

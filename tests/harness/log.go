@@ -137,7 +137,7 @@ func keyedCounts(t *testing.T, brokers, topic string) (counts map[UserWindow]int
 func Reference(t *testing.T, brokers, topic string, rule verifier.Rule) *verifier.Reference {
 	t.Helper()
 	ref := verifier.NewReference(rule)
-	ReadAll(t, brokers, topic, func(r *kgo.Record) { ref.AddJSON(r.Partition, r.Value) })
+	ReadAll(t, brokers, topic, func(r *kgo.Record) { ref.AddJSON(r.Partition, r.Value, r.Timestamp) })
 	return ref
 }
 

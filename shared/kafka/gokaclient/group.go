@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -53,8 +55,12 @@ type GroupConfig struct {
 	// Every is the commit interval.
 	Every time.Duration
 	Log   *slog.Logger
-	// Lag, if set, is told the messages that wait in a partition.
+	// Lag, if set, is told the messages between where a partition is read and its end, according to the broker.
 	Lag func(partition int32, messages int64)
+	// Stalled, if set, is told which partitions have not been read on for a while although there is something to read; "" if none.
+	Stalled func(what string)
+	// Unreadable, if set, is told of each batch that is left out since nobody can read it.
+	Unreadable func(kafka.Gap)
 }
 
 // Group implements sarama.ConsumerGroup. Consume runs sessions, one after another, until its context ends or goka fails.
@@ -78,6 +84,10 @@ const (
 	// rebalanceTimeout bounds how long the end of one session may take: goka waits for acknowledgements.
 	rebalanceTimeout = 20 * time.Second
 	requestTimeout   = 10 * time.Second
+	// pollFor bounds a poll, so that partitions that stand still are looked at.
+	pollFor = time.Second
+	// watchEvery is how often the broker is asked where partitions end.
+	watchEvery = time.Second
 	// fullPause is how often Full is asked while it says yes.
 	fullPause = 100 * time.Millisecond
 )
@@ -90,8 +100,7 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	m := &member{g: g, h: h, ctx: ctx, fail: cancel}
-	cl, err := kgo.NewClient(g.cfg.Kafka.Options(
-		kgo.WithLogger(kafka.Logger(g.cfg.Log)),
+	reader, err := g.cfg.Kafka.NewReader(g.cfg.Topic, g.cfg.Log, m.position, kgo.NewClient,
 		kgo.ConsumerGroup(g.group),
 		kgo.ConsumeTopics(g.cfg.Topic),
 		kgo.Balancers(kgo.RangeBalancer()), // eager, as goka needs it
@@ -107,22 +116,26 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 		kgo.AdjustFetchOffsetsFn(m.adjust),
 		kgo.OnPartitionsRevoked(func(context.Context, *kgo.Client, map[string][]int32) { m.end(true) }),
 		kgo.OnPartitionsLost(func(context.Context, *kgo.Client, map[string][]int32) { m.end(false) }),
-	)...)
+	)
 	if err != nil {
-		return fmt.Errorf("connect consumer group %s: %w", g.group, err)
+		return fmt.Errorf("consumer group %s: %w", g.group, err)
 	}
+	cl := reader.Client()
 	defer kafka.Close(cl, g.cfg.Log) // revokes what is left
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() { m.watch(ctx, kadm.NewClient(cl)) })
 	for {
-		f := g.poll(ctx, cl)
-		if ctx.Err() != nil || f.IsClientClosed() {
+		f, gaps, err := g.poll(ctx, reader)
+		if err != nil {
+			cancel(err)
+		}
+		if ctx.Err() != nil {
 			break
 		}
-		for _, e := range f.Errors() {
-			if !errors.Is(e.Err, context.DeadlineExceeded) {
-				g.cfg.Log.Warn("fetch", "topic", e.Topic, "partition", e.Partition, "error", e.Err)
-			}
-		}
 		m.deliver(f)
+		m.leaveOut(ctx, reader, gaps)
 		cl.AllowRebalance()
 	}
 	cl.AllowRebalance()
@@ -135,15 +148,17 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 
 // poll returns what has been fetched; nothing for a while, if there is no room for more. The group is served in any case, so that others
 // can take partitions over.
-func (g *Group) poll(ctx context.Context, cl *kgo.Client) kgo.Fetches {
+func (g *Group) poll(ctx context.Context, r *kafka.Reader) (kgo.Fetches, []kafka.Gap, error) {
+	patience := pollFor
 	if g.cfg.Full == nil || !g.cfg.Full() {
-		cl.ResumeFetchTopics(g.cfg.Topic)
-		return cl.PollRecords(ctx, 10_000)
+		r.Client().ResumeFetchTopics(g.cfg.Topic)
+	} else {
+		r.Client().PauseFetchTopics(g.cfg.Topic)
+		patience = fullPause
 	}
-	cl.PauseFetchTopics(g.cfg.Topic)
-	ctx, cancel := context.WithTimeout(ctx, fullPause)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return cl.PollRecords(ctx, 10_000)
+	return r.Poll(ctx, 10_000)
 }
 
 // Errors is part of sarama.ConsumerGroup.
@@ -226,9 +241,7 @@ func (m *member) adjust(_ context.Context, offsets map[string]map[int32]kgo.Offs
 		return offsets, nil
 	}
 	for p := range offsets[m.g.cfg.Topic] {
-		if c := s.claims[p]; c != nil && c.from < 0 {
-			offsets[m.g.cfg.Topic][p] = kgo.NewOffset().AtStart()
-		} else if c != nil {
+		if c := s.claims[p]; c != nil {
 			offsets[m.g.cfg.Topic][p] = kgo.NewOffset().At(c.from)
 		}
 	}
@@ -243,11 +256,102 @@ func (m *member) deliver(f kgo.Fetches) {
 	f.EachPartition(func(p kgo.FetchTopicPartition) {
 		if c := s.claims[p.Partition]; c != nil {
 			c.deliver(s.ctx, p)
-			if n := len(p.Records); n > 0 && m.g.cfg.Lag != nil {
-				m.g.cfg.Lag(p.Partition, p.HighWatermark-p.Records[n-1].Offset-1)
-			}
 		}
 	})
+}
+
+// leaveOut goes on after what nobody can read, and looks at partitions that stand still: the client says nothing of a batch that has fewer
+// records than it claims.
+func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap) {
+	s := m.current()
+	if s == nil {
+		return
+	}
+	for p, c := range s.claims {
+		if c.probe.CompareAndSwap(true, false) {
+			if g, ok, err := r.Probe(ctx, p); ok {
+				gaps = append(gaps, g)
+			} else if err != nil {
+				m.g.cfg.Log.Warn("a partition stands still", "topic", m.g.cfg.Topic, "partition", p, "offset", c.position.Load(), "error", err)
+			}
+		}
+	}
+	for _, g := range gaps {
+		c := s.claims[g.Partition]
+		if c == nil || g.To <= c.position.Load() {
+			continue
+		}
+		r.Skip(g)
+		// For the commit it is a message that is done.
+		c.tracker.deliver(g.To - 1)
+		c.tracker.done(g.To - 1)
+		c.position.Store(g.To)
+		m.g.cfg.Log.Error("a batch cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+		if m.g.cfg.Unreadable != nil {
+			m.g.cfg.Unreadable(g)
+		}
+	}
+}
+
+// position is where a partition is read next, -1 if it is not claimed.
+func (m *member) position(partition int32) int64 {
+	if s := m.current(); s != nil && s.claims[partition] != nil {
+		return s.claims[partition].position.Load()
+	}
+	return -1
+}
+
+// watch asks the broker how far partitions are behind, until ctx ends, and finds those that stand still.
+func (m *member) watch(ctx context.Context, adm *kadm.Client) {
+	var progress kafka.Progress
+	var told bool
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			m.stalled("", &told)
+			return
+		case <-t.C:
+		}
+		s := m.current()
+		if s == nil || m.g.cfg.Full != nil && m.g.cfg.Full() {
+			progress = kafka.Progress{}
+			m.stalled("", &told)
+			continue
+		}
+		actx, cancel := context.WithTimeout(ctx, requestTimeout)
+		bounds, err := kafka.ListBounds(actx, adm, m.g.cfg.Topic)
+		cancel()
+		if err != nil {
+			continue // whoever watches the broker says so
+		}
+		at := make(map[int32]int64, len(s.claims))
+		for p, c := range s.claims {
+			at[p] = c.position.Load()
+			if m.g.cfg.Lag != nil {
+				m.g.cfg.Lag(p, max(0, bounds[p].End-at[p]))
+			}
+		}
+		var text []string
+		for p, d := range progress.Stands(time.Now(), at, bounds) {
+			if d >= kafka.ProbeAfter {
+				s.claims[p].probe.Store(true)
+			}
+			if d >= kafka.StalledAfter {
+				text = append(text, kafka.Stalled(m.g.cfg.Topic, p, at[p], bounds[p], d))
+			}
+		}
+		slices.Sort(text)
+		m.stalled(strings.Join(text, "; "), &told)
+	}
+}
+
+func (m *member) stalled(what string, told *bool) {
+	if m.g.cfg.Stalled != nil && (what != "" || *told) {
+		m.g.cfg.Stalled(what)
+		*told = what != ""
+	}
 }
 
 // end ends the session; ours tells whether the partitions are still this member's to commit.
@@ -324,7 +428,12 @@ func (g *Group) newSession(ctx context.Context, cl *kgo.Client, parts []int32) (
 		if err != nil {
 			return nil, fmt.Errorf("resume partition %d: %w", p, err)
 		}
-		s.claims[p] = &claim{topic: g.cfg.Topic, partition: p, from: from, messages: make(chan *sarama.ConsumerMessage, 64), tracker: newTracker(max(from, 0))}
+		if from < 0 {
+			from = start.Offset // not "the start": the client can leave out only what it knows the place of
+		}
+		c := &claim{topic: g.cfg.Topic, partition: p, from: from, messages: make(chan *sarama.ConsumerMessage, 64), tracker: newTracker(from)}
+		c.position.Store(from)
+		s.claims[p] = c
 	}
 	return s, nil
 }
@@ -440,7 +549,9 @@ func (s *session) revoke() {
 type claim struct {
 	topic     string
 	partition int32
-	from      int64 // -1 is the start of the log
+	from      int64
+	position  atomic.Int64 // of the next record
+	probe     atomic.Bool  // it stands still: the next batch is to be looked at
 	messages  chan *sarama.ConsumerMessage
 	tracker   *tracker
 
@@ -457,7 +568,7 @@ func (c *claim) Topic() string { return c.topic }
 func (c *claim) Partition() int32 { return c.partition }
 
 // InitialOffset is part of sarama.ConsumerGroupClaim.
-func (c *claim) InitialOffset() int64 { return max(c.from, 0) }
+func (c *claim) InitialOffset() int64 { return c.from }
 
 // HighWaterMarkOffset is the end of the log as the last fetch told it.
 func (c *claim) HighWaterMarkOffset() int64 {
@@ -475,15 +586,15 @@ func (c *claim) deliver(ctx context.Context, p kgo.FetchTopicPartition) {
 	c.high = p.HighWatermark
 	c.mu.Unlock()
 	for _, r := range p.Records {
-		if r.Attrs.IsControl() {
-			continue
+		if !r.Attrs.IsControl() {
+			c.tracker.deliver(r.Offset)
+			select {
+			case c.messages <- message(r):
+			case <-ctx.Done():
+				return
+			}
 		}
-		c.tracker.deliver(r.Offset)
-		select {
-		case c.messages <- message(r):
-		case <-ctx.Done():
-			return
-		}
+		c.position.Store(r.Offset + 1)
 	}
 }
 

@@ -1,0 +1,120 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"spate/shared/kafka"
+)
+
+const (
+	// tellHeldAfter is how long a transaction may hold a partition back before it is told of. Most are over sooner.
+	tellHeldAfter = 5 * time.Second
+	// describeEvery is how often the broker is asked whose transactions they are.
+	describeEvery = 5 * time.Second
+)
+
+// tellHeld tells of partitions that an open transaction holds back: as a note, and as a reason for not being ready when they do not hold
+// windows open any more, for what is in them will be late.
+func (s *session) tellHeld(ctx context.Context) {
+	parts, owned := s.sources.snapshot()
+	var held []int32
+	var longest time.Duration
+	now := s.cfg.Now()
+	for _, p := range parts {
+		if src := owned[p]; src.held >= 0 {
+			held = append(held, p)
+			longest = max(longest, now.Sub(src.heldSince))
+		}
+	}
+	s.metrics.held.Set(float64(len(held)))
+	s.metrics.heldFor.Set(longest.Seconds())
+	if longest < tellHeldAfter {
+		s.cfg.Status.Note("transaction", "")
+		s.cfg.Status.Hold("transaction", "")
+		s.holders = nil
+		return
+	}
+	if time.Since(s.described) >= describeEvery {
+		s.described = time.Now()
+		s.holders = s.whoHolds(ctx, held)
+	}
+	var text []string
+	over := false
+	for _, p := range held {
+		src := owned[p]
+		since := now.Sub(src.heldSince)
+		over = over || s.cfg.OpenTransactionTimeout > 0 && since >= s.cfg.OpenTransactionTimeout
+		who := s.holders[p]
+		if who == "" {
+			who = "a producer that the broker does not name"
+		}
+		text = append(text, fmt.Sprintf("partition %d of %s is held back at offset %d, %d before its end, for %v by an open transaction of %s",
+			p, s.cfg.Layout.Names.Activity, src.held, src.lag(), since.Round(time.Second), who))
+	}
+	all := strings.Join(text, "; ")
+	if !over {
+		s.cfg.Status.Note("transaction", all)
+		return
+	}
+	s.cfg.Status.Hold("transaction", all+"; it does not hold windows open any more (SPATE_OPEN_TRANSACTION_TIMEOUT), and events in it can be late; end it with kafka-transactions.sh abort")
+	if time.Since(s.warned) >= time.Minute {
+		s.warned = time.Now()
+		s.cfg.Log.Error("an open transaction holds partitions back for too long", "topic", s.cfg.Layout.Names.Activity, "partitions", held, "held_by", all)
+	}
+}
+
+// whoHolds asks the broker whose transactions are open in partitions. Without the right to ask, there is no answer.
+func (s *session) whoHolds(ctx context.Context, parts []int32) map[int32]string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	topic := s.cfg.Layout.Names.Activity
+	set := kadm.TopicsSet{}
+	set.Add(topic, parts...)
+	described, err := s.adm.DescribeProducers(ctx, set)
+	if err != nil {
+		s.cfg.Log.Debug("producers are not described", "error", err)
+		return nil
+	}
+	first := make(map[int32]kadm.DescribedProducer)
+	var ids []int64
+	described.EachProducer(func(p kadm.DescribedProducer) {
+		if old, ok := first[p.Partition]; p.CurrentTxnStartOffset >= 0 && (!ok || p.CurrentTxnStartOffset < old.CurrentTxnStartOffset) {
+			first[p.Partition] = p
+			ids = append(ids, p.ProducerID)
+		}
+	})
+	names := make(map[int64]string)
+	if len(ids) > 0 {
+		if listed, err := s.adm.ListTransactions(ctx, slices.Compact(slices.Sorted(slices.Values(ids))), nil); err == nil {
+			for name, t := range listed {
+				names[t.ProducerID] = name
+			}
+		}
+	}
+	out := make(map[int32]string)
+	for p, d := range first {
+		who := fmt.Sprintf("producer %d", d.ProducerID)
+		if name := names[d.ProducerID]; name != "" {
+			who += fmt.Sprintf(" (transactional id %q)", name)
+		}
+		out[p] = fmt.Sprintf("%s, which wrote last at %s", who, time.UnixMilli(d.LastTimestamp).UTC().Format(time.RFC3339))
+	}
+	return out
+}
+
+// tellStanding tells of partitions that are not read on although there is something to read.
+func (s *session) tellStanding(parts []int32, owned map[int32]*source) {
+	var text []string
+	for _, p := range parts {
+		if src := owned[p]; src.stands >= kafka.StalledAfter {
+			text = append(text, kafka.Stalled(s.cfg.Layout.Names.Activity, p, src.position, src.bounds, src.stands))
+		}
+	}
+	s.cfg.Status.Hold("standing", strings.Join(text, "; "))
+}

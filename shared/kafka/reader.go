@@ -1,0 +1,203 @@
+package kafka
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ErrTopicChanged means that a topic is not the one that the session began with: it was deleted, made anew, or has more partitions. The
+// session ends, and the next one takes the topics as they are.
+var ErrTopicChanged = errors.New("topic has changed")
+
+// Gap is a stretch of a partition that nobody can read: a batch that is too large when decompressed, whose codec is unknown, or whose bytes
+// are damaged. It is the same for every reader and stays so, so it is left out, counted and told.
+type Gap struct {
+	Topic     string
+	Partition int32
+	From, To  int64 // offsets; To is the next one that can be read
+	Cause     error
+}
+
+// Reader polls a client that consumes one topic, in a way that nothing in the log stops a partition.
+//
+// The client stops at a batch that it cannot decode, and asks for it again for ever. The reader looks at that batch itself. If it is
+// unreadable, it is a gap, which the caller leaves out with [Reader.Skip] when it has dealt with all that came before.
+type Reader struct {
+	cl    *kgo.Client
+	adm   *kadm.Client
+	topic string
+	log   *slog.Logger
+	pacer *pacer
+	// Position returns the offset that a partition is read from next; -1 is not known.
+	position func(partition int32) int64
+}
+
+// pauseAfter is how long a poll waits after an error, so that one that stays does not spin.
+const pauseAfter = 500 * time.Millisecond
+
+// NewReader makes the client that the reader polls, with the given options. position tells the offset that a partition is read from next.
+func (c Config) NewReader(topic string, log *slog.Logger, position func(partition int32) int64, connect func(opts ...kgo.Opt) (*kgo.Client, error), opts ...kgo.Opt) (*Reader, error) {
+	limit := c.MaxBatchBytes
+	if limit == 0 {
+		limit = DefaultMaxBatchBytes
+	}
+	p, err := newPacer(limit)
+	if err != nil {
+		return nil, err
+	}
+	cl, err := connect(c.Options(append([]kgo.Opt{kgo.WithLogger(Logger(log)), kgo.WithDecompressor(p)}, opts...)...)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return &Reader{cl: cl, adm: kadm.NewClient(cl), topic: topic, log: log, pacer: p, position: position}, nil
+}
+
+// Client is the client that is polled.
+func (r *Reader) Client() *kgo.Client { return r.cl }
+
+// Poll returns what has been fetched, nothing if ctx ends before, and the gaps at which partitions have come to stand. The error is one that
+// ends the session. Other faults are the client's to mend: they are logged, and cost a pause.
+func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, error) {
+	f := r.cl.PollRecords(ctx, records)
+	r.pacer.polled()
+	if f.IsClientClosed() {
+		return nil, nil, kgo.ErrClientClosed
+	}
+	var gaps []Gap
+	faulty := false
+	for _, e := range f.Errors() {
+		var large *kgo.ErrDecompressTooLarge
+		var broker *kerr.Error
+		var group *kgo.ErrGroupSession
+		switch {
+		case errors.Is(e.Err, context.DeadlineExceeded), errors.Is(e.Err, context.Canceled), errors.Is(e.Err, errPaced):
+		case errors.Is(e.Err, kerr.UnknownTopicID), errors.Is(e.Err, kerr.UnknownTopicOrPartition):
+			return nil, nil, fmt.Errorf("%w: %s was deleted: %w", ErrTopicChanged, e.Topic, e.Err)
+		case errors.As(e.Err, &group):
+			return nil, nil, fmt.Errorf("join the group: %w", e.Err)
+		case errors.As(e.Err, &large):
+			gaps = append(gaps, Gap{Topic: e.Topic, Partition: e.Partition, From: large.Offset, To: large.NextOffset, Cause: e.Err})
+		case errors.As(e.Err, &broker):
+			faulty = true
+			r.log.Warn("broker cannot read a partition, trying again", "topic", e.Topic, "partition", e.Partition, "offset", r.position(e.Partition), "error", e.Err)
+		default:
+			if g, ok, err := r.Probe(ctx, e.Partition); ok {
+				gaps = append(gaps, g)
+			} else {
+				faulty = true
+				r.log.Warn("fetch", "topic", e.Topic, "partition", e.Partition, "offset", r.position(e.Partition), "error", errors.Join(e.Err, err))
+			}
+		}
+	}
+	if faulty && f.NumRecords() == 0 {
+		_ = pause(ctx, pauseAfter) // the end of ctx is the caller's to see
+	}
+	return f, gaps, nil
+}
+
+// Skip makes the client read a partition on after a gap. What came before the gap must be dealt with: for the client, everything up to its
+// end counts as read.
+func (r *Reader) Skip(g Gap) {
+	r.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{g.Topic: {g.Partition: {Epoch: -1, Offset: g.To}}})
+}
+
+// probeTime bounds how long the broker may take to hand a batch out.
+const probeTime = 5 * time.Second
+
+// Probe looks at the batches of a partition from its position on. It reports whether the first one that does not lie before the position is
+// unreadable.
+func (r *Reader) Probe(ctx context.Context, partition int32) (Gap, bool, error) {
+	at := r.position(partition)
+	if at < 0 {
+		return Gap{}, false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	data, err := r.fetch(ctx, partition, at)
+	if err != nil {
+		return Gap{}, false, fmt.Errorf("look at the batch at offset %d: %w", at, err)
+	}
+	for len(data) >= batchHeader {
+		size := 12 + int64(binary.BigEndian.Uint32(data[8:]))
+		if size > int64(len(data)) { // the fetch was cut there
+			break
+		}
+		next, err := r.decode(data[:size])
+		if next > at {
+			return Gap{Topic: r.topic, Partition: partition, From: at, To: next, Cause: err}, err != nil, nil
+		}
+		data = data[size:]
+	}
+	return Gap{}, false, nil
+}
+
+// batchHeader is the length of what precedes the records of a batch: offset, length, leader's epoch, magic, checksum, attributes, last
+// offset's delta and so on.
+const batchHeader = 61
+
+// decode returns the offset after a batch, and an error that says why it is unreadable.
+func (r *Reader) decode(batch []byte) (next int64, err error) {
+	first := int64(binary.BigEndian.Uint64(batch))
+	claimed := 1
+	if batch[16] == 2 {
+		delta := int32(binary.BigEndian.Uint32(batch[23:]))
+		claimed = int(int32(binary.BigEndian.Uint32(batch[57:])))
+		next = first + int64(max(delta, 0)) + 1
+	} else {
+		next = first + 1 // a message of before Kafka 0.11
+	}
+	p := kmsg.NewFetchResponseTopicPartition()
+	p.RecordBatches = batch
+	f, reached := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: first, KeepControlRecords: true, Topic: r.topic}, &p, r.pacer, nil)
+	r.pacer.polled()
+	switch {
+	case f.Err != nil:
+		return next, f.Err
+	case reached < next:
+		return next, fmt.Errorf("%d of %d records can be decoded", len(f.Records), claimed)
+	}
+	return max(next, reached), nil
+}
+
+// fetch returns the bytes of a partition from the batch that has the offset on.
+func (r *Reader) fetch(ctx context.Context, partition int32, at int64) ([]byte, error) {
+	found, err := r.adm.ListTopics(ctx, r.topic)
+	if err != nil {
+		return nil, err
+	}
+	d := found[r.topic]
+	leader, ok := d.Partitions[partition]
+	if !ok {
+		return nil, kerr.UnknownTopicOrPartition
+	}
+	p := kmsg.NewFetchRequestTopicPartition()
+	p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, at, 1 // a broker returns one batch at least
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic, t.TopicID, t.Partitions = r.topic, d.ID, []kmsg.FetchRequestTopicPartition{p}
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxBytes, req.SessionEpoch, req.Topics = 1, -1, []kmsg.FetchRequestTopic{t}
+	resp, err := req.RequestWith(ctx, r.cl.Broker(int(leader.Leader)))
+	if err != nil {
+		return nil, err
+	}
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return nil, err
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if p.Partition == partition {
+				return p.RecordBatches, kerr.ErrorForCode(p.ErrorCode)
+			}
+		}
+	}
+	return nil, kerr.UnknownTopicOrPartition
+}
