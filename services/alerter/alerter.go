@@ -14,6 +14,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/notify"
+	"spate/shared/ops"
 )
 
 const (
@@ -58,9 +59,10 @@ func Run(ctx context.Context, cfg Config) error {
 
 // storeAlerts takes alerts from the topic to the store.
 func storeAlerts(ctx context.Context, cfg Config, m *metrics) error {
+	bad := ops.Sparse(cfg.Log)
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		cfg.Status.NotReady("waiting for the broker")
-		s := &session{cfg: cfg, metrics: m, lag: make(map[int32]int64)}
+		s := &session{cfg: cfg, metrics: m, bad: bad, lag: make(map[int32]int64)}
 		began := cfg.Now()
 		err := s.run(ctx)
 		switch {
@@ -84,6 +86,7 @@ func storeAlerts(ctx context.Context, cfg Config, m *metrics) error {
 type session struct {
 	cfg     Config
 	metrics *metrics
+	bad     *slog.Logger // of records that are passed over
 	cl      *kgo.Client
 	pinged  time.Time
 
@@ -171,8 +174,8 @@ func (s *session) poll(ctx context.Context) (kgo.Fetches, error) {
 
 // batch stores the records of one poll and commits their offsets.
 func (s *session) batch(ctx context.Context, f kgo.Fetches) error {
-	records := s.parse(f)
-	changed, err := s.store(ctx, records)
+	records, places := s.parse(f)
+	changed, err := s.store(ctx, records, places)
 	if err != nil {
 		return err
 	}
@@ -191,23 +194,22 @@ func (s *session) batch(ctx context.Context, f kgo.Fetches) error {
 	return nil
 }
 
-// parse returns what is an alert, and makes the rest known.
-func (s *session) parse(f kgo.Fetches) []alert.Record {
-	records := make([]alert.Record, 0, f.NumRecords())
+// parse returns what is an alert, with its place in the topic, and makes the rest known.
+func (s *session) parse(f kgo.Fetches) (records []alert.Record, places []*kgo.Record) {
 	f.EachRecord(func(r *kgo.Record) {
 		a, err := alert.Parse(r.Value)
 		if err != nil {
 			s.metrics.alerts.WithLabelValues("", outcomeMalformed).Inc()
-			s.cfg.Log.Error("alert record is malformed, passed over", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
+			s.bad.Error("alert record is malformed, passed over", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
 			return
 		}
-		records = append(records, a)
+		records, places = append(records, a), append(places, r)
 	})
-	return records
+	return records, places
 }
 
 // store applies the records, as often as it takes. It gives up only when ctx ends, and then nothing is stored.
-func (s *session) store(ctx context.Context, records []alert.Record) ([]bool, error) {
+func (s *session) store(ctx context.Context, records []alert.Record, places []*kgo.Record) ([]bool, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
@@ -227,7 +229,12 @@ func (s *session) store(ctx context.Context, records []alert.Record) ([]bool, er
 			outcomes := make([]string, len(records))
 			for _, r := range applied.Rejected {
 				outcomes[r.Index] = outcomeOf(r.Err)
-				s.cfg.Log.Error("alert refused by the store, passed over", "id", records[r.Index].ID, "state", records[r.Index].State, "error", r.Err)
+				at, what := places[r.Index], "alert record cannot be stored, passed over"
+				if outcomes[r.Index] == outcomeConflict {
+					what = "alert record contradicts the stored alert, passed over"
+				}
+				s.bad.Error(what, "topic", at.Topic, "partition", at.Partition, "offset", at.Offset,
+					"id", records[r.Index].ID, "state", records[r.Index].State, "error", r.Err)
 			}
 			for i, r := range records {
 				switch {
