@@ -12,14 +12,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"spate/shared/alert"
 	"spate/shared/notify"
@@ -375,31 +376,30 @@ func TestRateIsHeld(t *testing.T) {
 			t.Fatalf("%s was told %d times", id, calls[id])
 		}
 	}
-	if got := testutil.ToFloat64(metric(t, reg, "ops")); got != float64(due-len(slowly)) {
+	if got := counted(t, reg, "ops", notify.Delivered); got != float64(due-len(slowly)) {
 		t.Errorf("the metric says %v delivered", got)
 	}
 }
 
-// metric is the counter of what was delivered.
-func metric(t *testing.T, reg *prometheus.Registry, endpoint string) prometheus.Collector {
+// counted returns how many tries of an endpoint had an outcome.
+func counted(t *testing.T, reg *prometheus.Registry, endpoint string, outcome notify.Outcome) float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "found"})
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			labels := map[string]string{}
 			for _, l := range m.GetLabel() {
 				labels[l.GetName()] = l.GetValue()
 			}
-			if f.GetName() == "spate_alerter_deliveries_total" && labels["endpoint"] == endpoint && labels["outcome"] == string(notify.Delivered) {
-				g.Set(m.GetCounter().GetValue())
+			if f.GetName() == "spate_alerter_deliveries_total" && labels["endpoint"] == endpoint && labels["outcome"] == string(outcome) {
+				return m.GetCounter().GetValue()
 			}
 		}
 	}
-	return g
+	return 0
 }
 
 // TestThrottledReceiver: an endpoint that says when to come again is left alone until then, and no message is lost or given up for it.
@@ -478,6 +478,123 @@ func TestDeadEndpoint(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "whsec_") {
 		t.Error("a secret is in the log")
+	}
+}
+
+// asked is an endpoint that keeps count of the turns that it gets, by the bubble's clock, and judges messages as webhooks do.
+type asked struct {
+	*webhook.Sender
+	answer func(n int) notify.Result
+
+	mu    sync.Mutex
+	turns []call
+}
+
+func (a *asked) Notify(_ context.Context, m notify.Message) notify.Result {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.turns = append(a.turns, call{id: m.ID, at: time.Now()})
+	return a.answer(len(a.turns))
+}
+
+func (a *asked) got() []call {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.turns)
+}
+
+// TestPoisonedQueue: a thousand messages that cannot be sent, before one that can, delay that by less than a second, whatever the
+// endpoint's rate, and whether its breaker is open. The time is the bubble's: waiting takes it, work does not.
+func TestPoisonedQueue(t *testing.T) {
+	const poisoned = 1000
+	secrets, err := webhook.ParseSecrets(webhook.NewSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		rate float64
+		down bool
+	}{{name: "up"}, {name: "at a rate", rate: 5}, {name: "at a low rate", rate: 0.01}, {name: "down", down: true}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sender, err := webhook.New(webhook.Config{URL: "https://ops.example", Secrets: secrets})
+				if err != nil {
+					t.Fatal(err)
+				}
+				a := &asked{Sender: sender, answer: func(n int) notify.Result {
+					if c.down && n <= breakAfter {
+						return notify.Result{Outcome: notify.Failed, Status: 503, Reason: "status 503"}
+					}
+					return notify.Result{Outcome: notify.Delivered, Status: 200}
+				}}
+				e := Endpoint{Endpoint: notify.Endpoint{Name: "ops", Rate: c.rate}, Notifier: a}
+				s := openStore(t, filepath.Join(t.TempDir(), "alerts.db"))
+				add := func(records ...alert.Record) {
+					t.Helper()
+					if _, err := s.Apply(t.Context(), time.Now(), records, e.Endpoint); err != nil {
+						t.Fatal(err)
+					}
+				}
+				reg, stop := deliver(t, s, io.Discard, e)
+				var free time.Time // when the good message could go, but for the others
+				if c.down {
+					for i := range breakAfter {
+						add(storetest.Record(fmt.Sprint(i), 1, alert.Opened))
+					}
+					until(func() bool { return len(a.got()) == breakAfter })
+					free = a.got()[breakAfter-1].at.Add(breakMin)
+				}
+				var records []alert.Record
+				for i := range poisoned {
+					r := storetest.Record("5", i, alert.Opened)
+					r.ID = "po ison" + r.ID // as older versions stored them
+					records = append(records, r)
+				}
+				good := storetest.Record("6", 0, alert.Opened)
+				add(records...)
+				add(good)
+				if now := time.Now(); now.After(free) {
+					free = now
+				}
+				sent := func() time.Time {
+					for _, turn := range a.got() {
+						if turn.id == notify.IDOf(good) {
+							return turn.at
+						}
+					}
+					return time.Time{}
+				}
+				until(func() bool { return !sent().IsZero() })
+				if late := sent().Sub(free); late >= time.Second {
+					t.Errorf("the good message was sent %v after its time", late)
+				}
+				until(func() bool { return states(t, s)[store.Exhausted] == poisoned })
+				stop()
+				for _, turn := range a.got() {
+					if strings.Contains(turn.id, " ") {
+						t.Errorf("%s had a turn", turn.id)
+					}
+				}
+				got := tries(t, s, store.TryFilter{Outcome: notify.Exhausted})
+				if len(got) != poisoned || !strings.Contains(got[0].Reason, "its id is not") || got[0].Status != 0 {
+					t.Errorf("%d tries, %+v", len(got), got[0])
+				}
+				if n := counted(t, reg, "ops", notify.Unsendable); n != poisoned {
+					t.Errorf("the metric says %v", n)
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// until polls by a bubble's clock, which stands still while anything works.
+func until(ok func() bool) {
+	for !ok() {
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
