@@ -359,11 +359,11 @@ func TestForgedRecordsTakeNoPlace(t *testing.T) {
 	b := newBed(t)
 	b.topics()
 	const n = 1000
-	real := storetest.Record(`"bot"`, 3, alert.Closed)
+	bot := storetest.Record(`"bot"`, 3, alert.Closed)
 	var forged []any
 	for i := range n {
 		r := storetest.Record(`"innocent"`, 3, alert.Closed)
-		if r.ID = real.ID; i%2 == 0 {
+		if r.ID = bot.ID; i%2 == 0 {
 			r.ID = fmt.Sprintf("po ison%d", i)
 		}
 		forged = append(forged, r)
@@ -372,7 +372,7 @@ func TestForgedRecordsTakeNoPlace(t *testing.T) {
 	e := Endpoint{Endpoint: notify.Endpoint{Name: "ops"}, Notifier: h.sender(t, "", 0)}
 	began := time.Now()
 	b.produce(0, forged...)
-	b.produce(0, real)
+	b.produce(0, bot)
 	l := b.start(func(c *Config) { c.Endpoints = []Endpoint{e} })
 	l.wait("committed", func() bool { return b.committed() == n+1 })
 	l.wait("a call", func() bool { return len(h.got()) > 0 })
@@ -384,10 +384,10 @@ func TestForgedRecordsTakeNoPlace(t *testing.T) {
 	if got := l.outcomes("", outcomeMalformed); got != n || b.count() != (store.Counts{Closed: 1}) {
 		t.Errorf("%d malformed, %+v stored", got, b.count())
 	}
-	if calls := h.got(); len(calls) != 1 || calls[0].id != notify.IDOf(real) {
+	if calls := h.got(); len(calls) != 1 || calls[0].id != notify.IDOf(bot) {
 		t.Errorf("calls %+v", calls)
 	}
-	a, err := b.store.Alert(t.Context(), real.ID)
+	a, err := b.store.Alert(t.Context(), bot.ID)
 	if err != nil || string(a.UserID) != `"bot"` {
 		t.Errorf("%+v, %v", a, err)
 	}

@@ -21,9 +21,9 @@ func TestSparse(t *testing.T) {
 			log.Error("a", "n", i)
 			log.With("x", 1).Error("b", "n", i)
 		}
-		time.Sleep(sparseEvery - 1)
+		time.Sleep(sparseEvery - time.Millisecond)
 		log.Error("a", "n", 3)
-		time.Sleep(1)
+		time.Sleep(time.Millisecond)
 		log.Error("a", "n", 4)
 		log.Error("a", "n", 5)
 		time.Sleep(sparseEvery)
