@@ -87,11 +87,11 @@ func (r *Record) check() error {
 	case r.LastEventAt.Before(r.FirstEventAt) || !r.LastEventAt.Before(r.WindowEnd):
 		return fmt.Errorf("last_event_at: %v is before the first event or outside of the window", r.LastEventAt)
 	}
-	if err := r.Evidence.check(); err != nil {
-		return fmt.Errorf("evidence: %w", err)
-	}
 	if r.ID != ID(r.Rule, string(r.UserID), start, size) {
 		return errors.New("id: it is not the id of this rule, user and window")
+	}
+	if err := r.Evidence.check(); err != nil {
+		return fmt.Errorf("evidence: %w", err)
 	}
 	return nil
 }
