@@ -300,6 +300,7 @@ func writeAlerts(ctx context.Context, cl *kgo.Client, n int, over time.Duration)
 				r := alert.Record{
 					ID: alert.ID(alert.Burst, user, start.UnixMilli(), size.Milliseconds()), Rule: alert.Burst, State: state, Severity: alert.Warning,
 					UserID: json.RawMessage(user), Count: 7, Threshold: 5, WindowStart: start, WindowEnd: start.Add(size), FirstEventAt: start, LastEventAt: start.Add(time.Second),
+					Evidence: alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": {First: 1, Last: 7}}},
 				}
 				value, err := r.Encode()
 				if err != nil {

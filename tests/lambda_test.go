@@ -240,6 +240,7 @@ func alertOf(user string, window int, count int64) alert.Record {
 		ID: alert.ID(alert.Burst, user, at.UnixMilli(), 10_000), Rule: alert.Burst, State: alert.Closed, Severity: alert.SeverityOf(count, 10),
 		UserID: json.RawMessage(user), Count: count, Threshold: 5, WindowStart: at, WindowEnd: at.Add(10 * time.Second),
 		FirstEventAt: at.Add(time.Millisecond), LastEventAt: at.Add(time.Second),
+		Evidence: alert.Evidence{Stream: "activity", Shards: map[string]alert.SequenceRange{"shardId-000000000000": {First: "1", Last: "2"}}},
 	}
 }
 

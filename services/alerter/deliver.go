@@ -52,7 +52,7 @@ func newDeliverer(cfg Config, m *deliveryMetrics) *deliverer {
 func (d *deliverer) run(ctx context.Context) error {
 	queues := make([]store.Queue, 0, len(d.cfg.Endpoints))
 	for _, e := range d.cfg.Endpoints {
-		queues = append(queues, store.Queue{Endpoint: e.Name, Workers: workers(e.Endpoint)})
+		queues = append(queues, store.Queue{Endpoint: e.Name, Workers: maxWorkers})
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -83,31 +83,48 @@ func (d *deliverer) deliver(ctx context.Context, webhookID, endpoint string) (ti
 	} else if !disabled.IsZero() {
 		return time.Time{}, d.cfg.Store.Disable(ctx, webhookID, endpoint)
 	}
-	if m.Data == nil {
-		if m, err = d.cfg.Store.Seal(ctx, webhookID, endpoint, func(held iter.Seq2[alert.Record, error]) (json.RawMessage, error) { return t.digest(m, held) }); err != nil {
-			return time.Time{}, err
-		}
-	}
-	if again, err := t.gate.enter(ctx); err != nil || !again.IsZero() {
-		return again, err
-	}
+	message, err := d.message(ctx, t, m)
 	began := d.cfg.Now()
-	result := t.Notifier.Notify(ctx, notify.Message{ID: m.WebhookID, Type: m.Type, At: m.CreatedAt, Data: m.Data})
-	now := d.cfg.Now()
-	if ctx.Err() != nil && result.Outcome != notify.Delivered {
-		t.gate.unprobe()
-		return time.Time{}, fmt.Errorf("tell %s: %w", endpoint, ctx.Err())
+	var result notify.Result
+	switch {
+	case errors.Is(err, notify.ErrUnsendable):
+		// It takes no turn at the gate, so that a queue of these holds up no message that can be sent.
+		result = notify.Result{Outcome: notify.Unsendable, Reason: err.Error()}
+	case err != nil:
+		return time.Time{}, err
+	default:
+		if again, err := t.gate.enter(ctx); err != nil || !again.IsZero() {
+			return again, err
+		}
+		began = d.cfg.Now()
+		result = t.Notifier.Notify(ctx, message)
+		if ctx.Err() != nil && result.Outcome != notify.Delivered {
+			t.gate.unprobe()
+			return time.Time{}, fmt.Errorf("tell %s: %w", endpoint, ctx.Err())
+		}
+		t.gate.leave(result)
 	}
-	t.gate.leave(result)
-	d.metrics.took.WithLabelValues(endpoint).Observe(now.Sub(began).Seconds())
+	now := d.cfg.Now()
 	try := store.Try{WebhookID: m.WebhookID, Endpoint: endpoint, At: began, Took: now.Sub(began), Status: result.Status, Reason: result.Reason}
 	try.Outcome, try.NextAt = notify.Step(result, m.Counted, m.BegunAt, now, m.WebhookID+"@"+endpoint)
 	try.NextAt = try.NextAt.Truncate(time.Millisecond)
 	if err := d.record(ctx, try, result.Outcome != notify.Throttled); err != nil {
 		return time.Time{}, err
 	}
-	d.tell(try)
+	d.tell(try, result)
 	return try.NextAt, nil
+}
+
+// message returns what a delivery tells. An error that wraps notify.ErrUnsendable is the message's.
+func (d *deliverer) message(ctx context.Context, t *target, m store.Delivery) (notify.Message, error) {
+	if m.Data == nil {
+		var err error
+		if m, err = d.cfg.Store.Seal(ctx, m.WebhookID, m.Endpoint, func(held iter.Seq2[alert.Record, error]) (json.RawMessage, error) { return t.digest(m, held) }); err != nil {
+			return notify.Message{}, err
+		}
+	}
+	message := notify.Message{ID: m.WebhookID, Type: m.Type, At: m.CreatedAt, Data: m.Data}
+	return message, t.Notifier.Check(message)
 }
 
 // record writes a try down. A process that ends does not forget one that was made.
@@ -129,8 +146,14 @@ func (d *deliverer) record(ctx context.Context, try store.Try, counts bool) erro
 }
 
 // tell lets people know of a try.
-func (d *deliverer) tell(t store.Try) {
+func (d *deliverer) tell(t store.Try, r notify.Result) {
+	if r.Outcome == notify.Unsendable {
+		d.metrics.tries.WithLabelValues(t.Endpoint, string(r.Outcome)).Inc()
+		d.log.Error("a message cannot be sent and is given up; the endpoint is not at fault", "webhook_id", t.WebhookID, "endpoint", t.Endpoint, "reason", t.Reason)
+		return
+	}
 	d.metrics.tries.WithLabelValues(t.Endpoint, string(t.Outcome)).Inc()
+	d.metrics.took.WithLabelValues(t.Endpoint).Observe(t.Took.Seconds())
 	log := d.log.With("webhook_id", t.WebhookID, "endpoint", t.Endpoint, "status", t.Status)
 	switch t.Outcome {
 	case notify.Delivered:

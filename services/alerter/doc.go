@@ -13,8 +13,8 @@
 // is delivered at least once and its effect is there once; nothing else needs to be remembered, and offsets that are lost, reset or
 // set back do no harm. A failing store stops the alerter, visibly, and loses nothing: alerts wait in the topic.
 //
-// A record that contradicts what is stored, or that no store can keep, is passed over as well: a poison record does not stop the others.
-// It is logged as an error and counted (outcome conflict, malformed).
+// A record that contradicts what is stored, or that spate cannot have written, is passed over as well: a poison record does not stop the
+// others. It is counted (outcome conflict, malformed) and logged as an error with its place, a line a second for each cause at most.
 //
 // The group waits for a batch up to rebalanceTimeout. If the store is away for longer, the broker gives the partitions to another
 // alerter; this one's commit is then refused, and both have stored the same.
@@ -24,6 +24,7 @@
 // What there is to tell comes to be in the transaction that stores the alert. It is told by whichever alerter the store gives it to:
 //
 //	look      at the delivery's row: it may be settled, or not due yet
+//	check     a message that cannot be sent is given up: it is recorded, and takes no turn
 //	gate      wait for the endpoint's rate, for the time it asked for, or to find out whether it is back
 //	try       once
 //	record    what came of it, and when the next try is due

@@ -21,6 +21,7 @@ const (
 	breakMin   = 5 * time.Second
 	breakMax   = 30 * time.Second
 
+	// maxWorkers is how many deliveries to one endpoint are under way at once.
 	maxWorkers = 16
 )
 
@@ -29,6 +30,7 @@ const (
 type gate struct {
 	limiter *rate.Limiter // nil: any rate
 	now     func() time.Time
+	places  chan struct{} // has one for each delivery that waits for its turn
 
 	mu       sync.Mutex
 	failures int           // in a row
@@ -39,15 +41,16 @@ type gate struct {
 }
 
 func newGate(e notify.Endpoint, now func() time.Time) *gate {
-	g := &gate{now: now, changed: make(chan struct{})}
+	g := &gate{now: now, places: make(chan struct{}, places(e)), changed: make(chan struct{})}
 	if e.Rate > 0 {
 		g.limiter = rate.NewLimiter(rate.Limit(e.Rate), 1)
 	}
 	return g
 }
 
-// workers is how many deliveries are under way at once: those that a rate lets through in two seconds.
-func workers(e notify.Endpoint) int {
+// places is how many deliveries wait for their turn at once: those that a rate lets through in two seconds. If all did whose turn is far
+// off, they would come again and again.
+func places(e notify.Endpoint) int {
 	if e.Rate == 0 {
 		return maxWorkers
 	}
@@ -58,6 +61,16 @@ func workers(e notify.Endpoint) int {
 // calls leave.
 func (g *gate) enter(ctx context.Context) (again time.Time, err error) {
 	began := g.now()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case g.places <- struct{}{}:
+	case <-late.C: // room for others, for whom it may be another matter
+		return g.now().Add(patience), nil
+	case <-ctx.Done():
+		return time.Time{}, ctx.Err()
+	}
+	defer func() { <-g.places }()
 	for limited := g.limiter == nil; ; {
 		at, changed := g.opens()
 		now := g.now()
@@ -118,6 +131,8 @@ func (g *gate) leave(r notify.Result) {
 	defer g.wake()
 	now := g.now()
 	switch {
+	case r.Outcome == notify.Unsendable:
+		return // the endpoint was not asked: whoever is next finds out
 	case r.Outcome == notify.Throttled:
 		// It is alive, and says when.
 		g.failures, g.wait = 0, 0

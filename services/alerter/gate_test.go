@@ -1,6 +1,8 @@
 package alerter
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +69,63 @@ func TestBreaker(t *testing.T) {
 			t.Errorf("waited %v after Retry-After", waited)
 		}
 		g.leave(ok)
+	})
+}
+
+// TestProbeIsHandedOn: a message that cannot be sent says nothing about the endpoint. If it was to find out whether that is back, the next
+// one does so at once, and the breaker neither closes nor waits longer.
+func TestProbeIsHandedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(notify.Endpoint{Name: "ops"}, time.Now)
+		enter := func() {
+			t.Helper()
+			if again, err := g.enter(t.Context()); err != nil || !again.IsZero() {
+				t.Fatalf("%v, %v", again, err)
+			}
+		}
+		failed, unsendable := notify.Result{Outcome: notify.Failed, Status: 500}, notify.Result{Outcome: notify.Unsendable}
+		for range 2 * breakAfter {
+			enter()
+			g.leave(unsendable)
+		}
+		if g.open() {
+			t.Fatal("messages have opened the breaker")
+		}
+		for range breakAfter {
+			enter()
+			g.leave(failed)
+			g.leave(unsendable) // does not begin the count anew
+		}
+		if !g.open() {
+			t.Fatal("it is not open")
+		}
+		began := time.Now()
+		enter()
+		const waiting = 20
+		var through atomic.Int64
+		var wg sync.WaitGroup
+		for range waiting {
+			wg.Go(func() {
+				enter()
+				through.Add(1)
+				g.leave(unsendable)
+			})
+		}
+		synctest.Wait()
+		if through.Load() != 0 {
+			t.Fatal("two probes at once")
+		}
+		g.leave(unsendable)
+		wg.Wait()
+		if took := time.Since(began); took != breakMin || !g.open() { // by the bubble's clock
+			t.Errorf("%d messages went through in %v, open %v", waiting+1, took, g.open())
+		}
+		enter()
+		g.leave(failed)
+		if again, err := g.enter(t.Context()); err != nil || !again.IsZero() || time.Since(began) != 3*breakMin {
+			t.Errorf("the second probe came after %v, %v, %v", time.Since(began), again, err)
+		}
+		g.leave(notify.Result{Outcome: notify.Delivered})
 	})
 }
 

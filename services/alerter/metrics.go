@@ -69,7 +69,7 @@ func newDeliveryMetrics(reg prometheus.Registerer) *deliveryMetrics {
 	endpoint := []string{"endpoint"}
 	m := &deliveryMetrics{
 		tries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_deliveries_total",
-			Help: "Tries to tell an endpoint, by outcome (delivered, failed, throttled, gone, exhausted)."}, []string{"endpoint", "outcome"}),
+			Help: "Tries to tell an endpoint, by outcome (delivered, failed, throttled, gone, exhausted, unsendable)."}, []string{"endpoint", "outcome"}),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "spate_alerter_delivery_seconds",
 			Help: "Duration of a try.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, endpoint),
 		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_deliveries_pending",
@@ -87,7 +87,7 @@ func newDeliveryMetrics(reg prometheus.Registerer) *deliveryMetrics {
 
 // known makes the series of an endpoint be there from the start.
 func (m *deliveryMetrics) known(endpoint string) {
-	for _, o := range []notify.Outcome{notify.Delivered, notify.Failed, notify.Throttled, notify.Gone, notify.Exhausted} {
+	for _, o := range []notify.Outcome{notify.Delivered, notify.Failed, notify.Throttled, notify.Gone, notify.Exhausted, notify.Unsendable} {
 		m.tries.WithLabelValues(endpoint, string(o))
 	}
 	m.state(store.EndpointState{Name: endpoint})

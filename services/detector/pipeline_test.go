@@ -97,7 +97,7 @@ func (b *bed) write(topic string, p int32, key string, value []byte) {
 
 func (b *bed) start(change ...func(*detector.Config)) (*detector.Detector, func()) {
 	b.t.Helper()
-	cfg := detector.Config{Kafka: b.cfg, Layout: b.layout, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}, Address: "127.0.0.1:1",
+	cfg := detector.Config{Kafka: b.cfg, Layout: b.layout, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}, Drains: true, Address: "127.0.0.1:1",
 		Log: slog.New(slog.NewTextHandler(b.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), Registry: prometheus.NewRegistry(), Status: &b.status}
 	for _, f := range change {
 		f(&cfg)

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -117,27 +116,4 @@ func (r Record) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode alert %s: %w", r.ID, err)
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
-// Parse decodes and checks a record.
-func Parse(value []byte) (Record, error) {
-	var r Record
-	if err := json.Unmarshal(value, &r); err != nil {
-		return Record{}, fmt.Errorf("decode alert: %w", err)
-	}
-	switch {
-	case r.ID == "":
-		return Record{}, fmt.Errorf("decode alert: id is missing")
-	case r.State.Rank() == 0:
-		return Record{}, fmt.Errorf("decode alert %s: state %q is neither opened nor closed", r.ID, r.State)
-	case len(r.UserID) == 0 || !strings.ContainsRune(`"-0123456789`, rune(r.UserID[0])):
-		return Record{}, fmt.Errorf("decode alert %s: user_id %q is neither a number nor a string", r.ID, r.UserID)
-	case r.Severity != Warning && r.Severity != Critical:
-		return Record{}, fmt.Errorf("decode alert %s: severity %q is neither warning nor critical", r.ID, r.Severity)
-	case r.Count < 1:
-		return Record{}, fmt.Errorf("decode alert %s: num_actions_per_watermark %d is below 1", r.ID, r.Count)
-	case r.WindowStart.IsZero() || !r.WindowEnd.After(r.WindowStart):
-		return Record{}, fmt.Errorf("decode alert %s: the window from %v to %v is empty", r.ID, r.WindowStart, r.WindowEnd)
-	}
-	return r, nil
 }

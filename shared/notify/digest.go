@@ -98,7 +98,7 @@ func byCount(a, b alert.Record) int {
 	return 0
 }
 
-// Data returns the digest. link, unless it is nil, makes its link.
+// Data returns the digest. link, unless it is nil, makes its link. An error wraps ErrUnsendable.
 func (b *Digester) Data(link func(Digest) string) (json.RawMessage, error) {
 	b.d.Users = len(b.users)
 	if link != nil {
@@ -108,7 +108,7 @@ func (b *Digester) Data(link func(Digest) string) (json.RawMessage, error) {
 	enc := json.NewEncoder(&data)
 	enc.SetEscapeHTML(false) // a user stays what it was
 	if err := enc.Encode(b.d); err != nil {
-		return nil, fmt.Errorf("encode digest: %w", err)
+		return nil, fmt.Errorf("%w: encode digest: %w", ErrUnsendable, err)
 	}
 	return bytes.TrimSuffix(data.Bytes(), []byte("\n")), nil
 }

@@ -6,6 +6,7 @@ package notify
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"spate/shared/alert"
@@ -36,8 +37,15 @@ func IDOf(r alert.Record) string { return r.ID + "_" + string(r.State) }
 // TypeOf is the type of the message about a record.
 func TypeOf(r alert.Record) string { return "alert." + string(r.State) }
 
+// ErrUnsendable: a message is at fault, not an endpoint. It cannot be made into a request, now or ever.
+var ErrUnsendable = errors.New("message cannot be sent")
+
 // Notifier tells one endpoint. It is safe for concurrent use.
 type Notifier interface {
+	// Check returns nil if m can be made into a request, and else why not, as an error that wraps ErrUnsendable and has no secret in it.
+	// It does no I/O: whoever has many messages finds out before one of them waits for its turn at the endpoint.
+	Check(m Message) error
+
 	// Notify tries once, within a time that the adapter bounds. Whatever happens is a Result, never a panic; what it says has no
 	// secret in it. If ctx ends first, the outcome is Failed, and the endpoint may have got the message.
 	Notify(ctx context.Context, m Message) Result
@@ -53,11 +61,13 @@ const (
 	Throttled Outcome = "throttled" // the endpoint says when to come again
 	Gone      Outcome = "gone"      // the endpoint wants no more messages, ever
 	Exhausted Outcome = "exhausted" // it failed, and was the last try
+	// Unsendable says nothing about the endpoint: no request can be made of the message. There is no next try; it is Exhausted.
+	Unsendable Outcome = "unsendable"
 )
 
 // Result of a try.
 type Result struct {
-	Outcome Outcome // Delivered, Failed, Throttled or Gone
+	Outcome Outcome // Delivered, Failed, Throttled, Gone or Unsendable
 	// Status is the endpoint's answer, an HTTP status; 0 is no answer.
 	Status int
 	// After is how long the endpoint wants to be left alone. It is set with Throttled only.
@@ -73,6 +83,8 @@ func Step(r Result, counted int, first, now time.Time, key string) (Outcome, tim
 	switch r.Outcome {
 	case Delivered, Gone:
 		return r.Outcome, time.Time{}
+	case Unsendable:
+		return Exhausted, time.Time{}
 	case Throttled:
 		// A promise to take it later costs no try, but is not believed for ever, and less and less.
 		waited := now.Sub(first)

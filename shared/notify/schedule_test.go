@@ -63,6 +63,7 @@ func TestStep(t *testing.T) {
 		{"delivered", Result{Outcome: Delivered}, 0, 0, Delivered, time.Time{}},
 		{"delivered at last", Result{Outcome: Delivered}, 9, 100 * time.Hour, Delivered, time.Time{}},
 		{"gone", Result{Outcome: Gone}, 3, 0, Gone, time.Time{}},
+		{"unsendable", Result{Outcome: Unsendable}, 0, 0, Exhausted, time.Time{}},
 		{"first failure", Result{Outcome: Failed}, 0, 0, Failed, wait(1)},
 		{"ninth failure", Result{Outcome: Failed}, 8, 0, Failed, wait(9)},
 		{"tenth failure", Result{Outcome: Failed}, 9, 0, Exhausted, time.Time{}},

@@ -31,7 +31,7 @@ const (
 	Held DeliveryState = "held"
 	// Delivered: the endpoint has it.
 	Delivered DeliveryState = "delivered"
-	// Exhausted: all tries of the schedule failed.
+	// Exhausted: all tries of the schedule failed, or the message can be sent to nobody.
 	Exhausted DeliveryState = "exhausted"
 	// Disabled: its turn came when the endpoint was disabled.
 	Disabled DeliveryState = "disabled"

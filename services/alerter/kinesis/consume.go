@@ -202,11 +202,7 @@ func (c *consumer) store(ctx context.Context, f stream.Fetch) error {
 		rest := records[:0]
 		var cause error
 		for i, err := range res.Errs {
-			switch {
-			case err == nil:
-			case Permanent(err):
-				c.cfg.Log.Error("alert record passed over", "stream", c.cfg.Reader.Stream, "shard", f.Shard, "sequence_number", records[i].SequenceNumber, "error", err)
-			default:
+			if err != nil && !Permanent(err) { // the handler has told of those that are
 				cause = err
 				rest = append(rest, records[i])
 			}

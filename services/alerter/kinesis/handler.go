@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/notify"
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
 )
@@ -36,8 +37,8 @@ var ErrNotTried = errors.New("not tried")
 
 // Result is what became of a batch.
 type Result struct {
-	// Errs has an error for each record that is not done, in the order of the records. ErrMalformed, store.ErrConflict and
-	// store.ErrInvalid are for good; the others are for now.
+	// Errs has an error for each record that is not done, in the order of the records. ErrMalformed, store.ErrConflict, store.ErrInvalid
+	// and notify.ErrUnsendable are for good; the others are for now.
 	Errs []error
 }
 
@@ -65,7 +66,7 @@ func (r Result) Failed() []int {
 
 // Permanent tells whether no further try can help with an error of a Result.
 func Permanent(err error) bool {
-	return errors.Is(err, ErrMalformed) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrInvalid)
+	return errors.Is(err, ErrMalformed) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrInvalid) || errors.Is(err, notify.ErrUnsendable)
 }
 
 // Handler works off batches of records. It is safe for concurrent use.
@@ -255,9 +256,13 @@ func (h *Handler) account(b *batch) {
 			left++
 		case errors.Is(err, ErrMalformed):
 			m.malformed.Add(1)
-			log.Error("record is malformed, passed over", "error", err)
+			log.Error("alert record is malformed, passed over", "error", err)
+		case errors.Is(err, store.ErrConflict):
+			log.Error("alert record contradicts the stored alert, passed over", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
+		case errors.Is(err, notify.ErrUnsendable):
+			log.Error("alert is stored and cannot be told, passed over", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
 		case Permanent(err):
-			log.Error("alert refused by the table, passed over", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
+			log.Error("alert record cannot be stored, passed over", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
 		default:
 			log.Warn("record not worked off, to be delivered again", "id", b.items[i].ID, "error", err)
 		}

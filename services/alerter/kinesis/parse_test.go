@@ -109,9 +109,12 @@ func TestParseRefuses(t *testing.T) {
 		"fraction": `{"user_id":5,"num_actions_per_watermark":6.5}`, "text count": `{"user_id":5,"num_actions_per_watermark":"six"}`,
 		"null count": `{"user_id":5,"num_actions_per_watermark":null}`, "true count": `{"user_id":5,"num_actions_per_watermark":true}`,
 		"no time":      `{"user_id":5,"num_actions_per_watermark":6,"window_start":"yesterday"}`,
+		"year 10000":   `{"user_id":5,"num_actions_per_watermark":6,"window_start":"9999-12-31T23:59:55"}`,
+		"year -1":      `{"user_id":5,"num_actions_per_watermark":6,"window_end":"0000-01-01T00:00:05"}`,
 		"empty window": `{"user_id":5,"num_actions_per_watermark":6,"window_start":"2023-11-14T22:13:20","window_end":"2023-11-14T22:13:20"}`,
 		"own state":    own(`"closed"`, `"half"`), "own count": own(`:23`, `:0`), "own severity": own(`"critical"`, `"bad"`), "own user": own(`"user_id":5`, `"user_id":[5]`),
 		"own without rule": own(`"rule":"burst",`, ``), "own without id": own(closed("5", 0, 23).ID, ""),
+		"own with another's id": own(closed("5", 0, 23).ID, closed("6", 0, 23).ID), "own, not aligned": own("22:13:10Z", "22:13:11Z"),
 	} {
 		if it, err := c.parse(records(t, data)[0]); !errors.Is(err, ErrMalformed) || !Permanent(err) {
 			t.Errorf("%s: %+v, %v", name, it, err)

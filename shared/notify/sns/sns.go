@@ -19,6 +19,7 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/notify"
 )
 
 // API is what a Publisher needs of *sns.Client.
@@ -53,7 +54,8 @@ func New(api API, topicARN string) (*Publisher, error) {
 	return &Publisher{api: api, topic: topicARN}, nil
 }
 
-// Publish tells the topic of an alert. With an error, subscribers may have been told: only the answer was lost.
+// Publish tells the topic of an alert. With an error, subscribers may have been told: only the answer was lost. An error that wraps
+// notify.ErrUnsendable is the alert's: nobody was told, and no further try helps.
 func (p *Publisher) Publish(ctx context.Context, r alert.Record) error {
 	message, err := Message(r)
 	if err != nil {
@@ -143,7 +145,7 @@ func encode(t told) (string, error) {
 	enc.SetEscapeHTML(false) // a user stays what it was
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(t); err != nil {
-		return "", fmt.Errorf("encode: %w", err)
+		return "", fmt.Errorf("%w: %w", notify.ErrUnsendable, err)
 	}
 	return strings.TrimSuffix(b.String(), "\n"), nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/aws/awstest"
+	"spate/shared/notify"
 	"spate/shared/notify/sns"
 )
 
@@ -125,6 +126,28 @@ func TestMessage(t *testing.T) {
 	if diff := cmp.Diff(r, back); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// TestUnsendable: what no JSON can be made of is not published, and no fault of the topic.
+func TestUnsendable(t *testing.T) {
+	r := record("520088904", 23)
+	r.WindowEnd = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
+	p := publisher(t, nowhere{}, "arn:aws:sns:us-east-1:123456789012:alerts")
+	if err := p.Publish(t.Context(), r); !errors.Is(err, notify.ErrUnsendable) {
+		t.Errorf("%v", err)
+	}
+	if err := p.Publish(t.Context(), record("520088904", 23)); !errors.Is(err, errNowhere) || errors.Is(err, notify.ErrUnsendable) {
+		t.Errorf("%v", err)
+	}
+}
+
+// nowhere is a topic that does not answer.
+type nowhere struct{}
+
+var errNowhere = errors.New("no answer")
+
+func (nowhere) Publish(context.Context, *sdk.PublishInput, ...func(*sdk.Options)) (*sdk.PublishOutput, error) {
+	return nil, errNowhere
 }
 
 // TestSubscriptionsFilter: by the attributes.

@@ -110,11 +110,17 @@ func (s *Sender) LogValue() slog.Value { return slog.StringValue(s.Host()) }
 // Close closes the connections that wait for another call. Calls under way are not interrupted.
 func (s *Sender) Close() { s.transport.CloseIdleConnections() }
 
+// Check implements notify.Notifier.
+func (*Sender) Check(m notify.Message) error {
+	_, err := encode(m)
+	return err
+}
+
 // Notify calls once.
 func (s *Sender) Notify(ctx context.Context, m notify.Message) notify.Result {
 	body, err := encode(m)
 	if err != nil {
-		return failed(0, err.Error())
+		return notify.Result{Outcome: notify.Unsendable, Reason: err.Error()}
 	}
 	try, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -134,7 +140,7 @@ func (s *Sender) Notify(ctx context.Context, m notify.Message) notify.Result {
 	req.Header.Set(HeaderTimestamp, strconv.FormatInt(now.Unix(), 10))
 	signatures, err := sign(s.secrets, m.ID, now, body)
 	if err != nil {
-		return failed(0, "the message cannot be signed")
+		return notify.Result{Outcome: notify.Unsendable, Reason: "message cannot be signed"}
 	}
 	req.Header.Set(HeaderSignature, signatures)
 
@@ -148,21 +154,21 @@ func (s *Sender) Notify(ctx context.Context, m notify.Message) notify.Result {
 	return result
 }
 
-// encode returns the body: the same bytes for the same message.
+// encode returns the body: the same bytes for the same message. An error wraps notify.ErrUnsendable.
 func encode(m notify.Message) ([]byte, error) {
 	if m.ID == "" || strings.ContainsFunc(m.ID, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, errors.New("the message's id is not printable ASCII without spaces")
+		return nil, fmt.Errorf("%w: its id is not printable ASCII without spaces", notify.ErrUnsendable)
 	}
 	data := []byte(m.Data)
 	if len(data) == 0 {
 		data = []byte("null")
 	}
 	if !json.Valid(data) || !utf8.Valid(data) {
-		return nil, errors.New("the message's data is not JSON in UTF-8")
+		return nil, fmt.Errorf("%w: its data is not JSON in UTF-8", notify.ErrUnsendable)
 	}
 	kind, err := json.Marshal(m.Type)
 	if err != nil {
-		return nil, errors.New("the message's type cannot be encoded")
+		return nil, fmt.Errorf("%w: its type cannot be encoded", notify.ErrUnsendable)
 	}
 	// By hand: an encoder would write the data's bytes anew.
 	b := make([]byte, 0, len(data)+len(kind)+64)

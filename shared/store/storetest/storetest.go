@@ -503,7 +503,8 @@ func testUsers(t *testing.T, s store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err = alert.Parse(wire); err != nil {
+	r = alert.Record{}
+	if err := json.Unmarshal(wire, &r); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, "Changed", apply(t, s, noon, r), []bool{true})

@@ -1,0 +1,157 @@
+package alert
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxRecord bounds a record, in bytes, as brokers and streams do by default.
+	maxRecord = 1 << 20
+	// maxUser bounds a user token, in bytes, and maxWindow a window, in milliseconds. They are those of the packages activity and window,
+	// which this one does not import: the reference reads alerts and must not reach the engine.
+	maxUser   = 256
+	maxWindow = 7 * 24 * 3600 * 1000
+	// maxName bounds the names of topics, streams and shards, maxSequence the digits of a sequence number: Kafka's and Amazon's bounds.
+	maxName     = 249
+	maxSequence = 129
+)
+
+// Parse decodes a record and refuses whatever spate cannot have written, so that a record which others wrote takes the place of no alert:
+// its id is that of its own rule, user and window. Members that it does not know are ignored, for later versions may add some; of members
+// with the same name the last one counts, and what is checked is what is returned. The error names the member that is wrong.
+//
+// Parse cannot tell an invented count from a true one. Who may write the topic can lie about it.
+func Parse(value []byte) (Record, error) {
+	if len(value) > maxRecord {
+		return Record{}, fmt.Errorf("decode alert: record has %d bytes, more than %d", len(value), maxRecord)
+	}
+	var r Record
+	if err := json.Unmarshal(value, &r); err != nil {
+		return Record{}, fmt.Errorf("decode alert: %.200s", err.Error()) // it may quote all of the value
+	}
+	for _, t := range r.times() {
+		*t.at = t.at.UTC()
+	}
+	if err := r.check(); err != nil {
+		return Record{}, fmt.Errorf("check alert %.40q: %w", r.ID, err)
+	}
+	return r, nil
+}
+
+type namedTime struct {
+	name string
+	at   *time.Time
+}
+
+func (r *Record) times() [4]namedTime {
+	return [...]namedTime{
+		{"window_start", &r.WindowStart}, {"window_end", &r.WindowEnd}, {"first_event_at", &r.FirstEventAt}, {"last_event_at", &r.LastEventAt},
+	}
+}
+
+// check returns what is wrong with the record.
+func (r *Record) check() error {
+	switch {
+	case r.Rule != Burst:
+		return fmt.Errorf("rule: %.40q is not a rule; there is %q", r.Rule, Burst)
+	case r.State.Rank() == 0:
+		return fmt.Errorf("state: %.40q is neither opened nor closed", r.State)
+	case r.Severity != Warning && r.Severity != Critical:
+		return fmt.Errorf("severity: %.40q is neither warning nor critical", r.Severity)
+	case !canonical(r.UserID):
+		return fmt.Errorf("user_id: %.100q is neither a number nor a string in canonical form, of up to %d bytes", r.UserID, maxUser)
+	case r.Threshold < 1:
+		return fmt.Errorf("threshold: %d is below 1", r.Threshold)
+	case r.Count <= r.Threshold:
+		return fmt.Errorf("num_actions_per_watermark: %d does not exceed the threshold %d", r.Count, r.Threshold)
+	}
+	for _, t := range r.times() {
+		if y := t.at.Year(); t.at.Nanosecond()%int(time.Millisecond) != 0 || y < 0 || y > 9999 {
+			return fmt.Errorf("%s: %v is not a whole millisecond of the years 0 to 9999", t.name, *t.at)
+		}
+	}
+	start, size := r.WindowStart.UnixMilli(), r.WindowEnd.UnixMilli()-r.WindowStart.UnixMilli()
+	switch {
+	case size < 1 || size > maxWindow:
+		return fmt.Errorf("window_end: the window from %v to %v is not between 1 ms and 7 days long", r.WindowStart, r.WindowEnd)
+	case start%size != 0: // before 1970 too: what is aligned has no remainder, of either sign
+		return fmt.Errorf("window_start: %v is not a multiple of the window's size, %d ms", r.WindowStart, size)
+	case r.FirstEventAt.Before(r.WindowStart) || !r.FirstEventAt.Before(r.WindowEnd):
+		return fmt.Errorf("first_event_at: %v is outside of the window", r.FirstEventAt)
+	case r.LastEventAt.Before(r.FirstEventAt) || !r.LastEventAt.Before(r.WindowEnd):
+		return fmt.Errorf("last_event_at: %v is before the first event or outside of the window", r.LastEventAt)
+	}
+	if r.ID != ID(r.Rule, string(r.UserID), start, size) {
+		return errors.New("id: it is not the id of this rule, user and window")
+	}
+	if err := r.Evidence.check(); err != nil {
+		return fmt.Errorf("evidence: %w", err)
+	}
+	return nil
+}
+
+// canonical reports whether a JSON value is a user in the one form that package activity gives it: a number as it was written, or a
+// string that is not empty and is as encoding/json writes it without HTML escapes. A string that decoding would change, as one that is no
+// valid UTF-8, is not.
+func canonical(token json.RawMessage) bool {
+	switch {
+	case len(token) == 0 || len(token) > maxUser || string(token) == `""`:
+		return false
+	case token[0] != '"':
+		return token[0] == '-' || token[0] >= '0' && token[0] <= '9' // it is JSON, so it is a number
+	}
+	var text string
+	if err := json.Unmarshal(token, &text); err != nil {
+		return false
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(text) == nil && bytes.Equal(bytes.TrimSuffix(b.Bytes(), []byte("\n")), token)
+}
+
+// check returns what is wrong with the evidence. There is some: nothing is counted that is nowhere in the log.
+func (e Evidence) check() error {
+	switch {
+	case e.Topic == "" && e.Stream == "" || e.Topic != "" && e.Stream != "":
+		return errors.New("it names neither a topic nor a stream, or both")
+	case !isName(e.Topic + e.Stream):
+		return fmt.Errorf("%.40q is no name of a topic or a stream", e.Topic+e.Stream)
+	case e.Topic != "" && (len(e.Partitions) == 0 || len(e.Shards) > 0), e.Stream != "" && (len(e.Shards) == 0 || len(e.Partitions) > 0):
+		return errors.New("a topic has partitions, and a stream has shards")
+	}
+	for p, o := range e.Partitions {
+		n, err := strconv.ParseInt(p, 10, 32)
+		switch {
+		case err != nil || n < 0 || strconv.FormatInt(n, 10) != p:
+			return fmt.Errorf("partitions: %.40q is no number of a partition", p)
+		case o.First < 0 || o.Last < o.First:
+			return fmt.Errorf("partitions: %s: offsets %d to %d are no range", p, o.First, o.Last)
+		}
+	}
+	for shard, s := range e.Shards {
+		switch {
+		case !isName(shard):
+			return fmt.Errorf("shards: %.40q is no name of a shard", shard)
+		case !isSequence(s.First) || !isSequence(s.Last) || len(s.Last) < len(s.First) || len(s.Last) == len(s.First) && s.Last < s.First:
+			return fmt.Errorf("shards: %s: sequence numbers %.140q to %.140q are no range", shard, s.First, s.Last)
+		}
+	}
+	return nil
+}
+
+// isName reports whether a text is made of what names of topics, streams and shards are made of.
+func isName(text string) bool {
+	const characters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+	return text != "" && len(text) <= maxName && strings.Trim(text, characters) == ""
+}
+
+func isSequence(text string) bool {
+	return text != "" && len(text) <= maxSequence && strings.Trim(text, "0123456789") == ""
+}
