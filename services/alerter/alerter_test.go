@@ -158,7 +158,7 @@ func (b *bed) start(change ...func(*Config)) *life {
 			defer l.mu.Unlock()
 			l.printed = append(l.printed, r)
 		},
-		Log: slog.New(slog.NewTextHandler(l, nil)), Registry: l.reg, Status: l.status,
+		Log: slog.New(ops.Calm(slog.NewTextHandler(l, nil), time.Now)), Registry: l.reg, Status: l.status,
 	}
 	for _, f := range change {
 		f(&cfg)

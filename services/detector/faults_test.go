@@ -303,13 +303,15 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// TestUnreadableOffsets: what another program committed under the group's name is not taken for a position, and is said.
-func TestUnreadableOffsets(t *testing.T) {
+// TestForeignOffsets: what another program committed under the group's name is not taken for a position. From there, windows would be counted
+// from their middle; so the keyed log is read from its start.
+func TestForeignOffsets(t *testing.T) {
 	b, _ := faulty(t)
 	cl, err := kgo.NewClient(b.cfg.Options(kgo.ConsumerGroup(b.layout.Names.DetectorGroup), kgo.ConsumeTopics(b.layout.Names.Keyed), kgo.DisableAutoCommit())...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.events("7", 3, 4)
 	b.batch(0)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -327,10 +329,11 @@ func TestUnreadableOffsets(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.start()
-	b.eventually("the detector says that it cannot go on", func() bool {
-		ready, why := b.status.Get()
-		return !ready && strings.Contains(why, "reset the consumer group")
-	})
+	b.events("7", 4, 4)
+	b.batch(9_999)
+	if got := b.alerts(2); got[1].State != alert.Closed || got[1].Count != 8 {
+		t.Errorf("%q", brief(got))
+	}
 }
 
 // TestAsManyWindowsAsMayBe: at the limit the detector stops reading and says so; what waits in the log is not lost.
