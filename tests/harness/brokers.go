@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"spate/shared/kafka/appendtime"
 )
 
 // OnBrokers runs a test on an in-process broker, and on the real one that SPATE_TEST_BROKERS names, one after the other.
@@ -30,6 +32,7 @@ func onEach(t *testing.T, together bool, test func(t *testing.T, brokers string)
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
+		appendtime.Stamp(c)
 		test(t, strings.Join(c.ListenAddrs(), ","))
 	})
 	t.Run("kafka", func(t *testing.T) {
@@ -75,6 +78,7 @@ func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 		if c, err = kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)}, opts...)...); err != nil {
 			t.Fatal(err)
 		}
+		appendtime.Stamp(c)
 	}, Down: func() { c.Close() }}
 }
 
