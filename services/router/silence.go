@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"spate/shared/fault"
 	"spate/shared/window"
 )
 
@@ -25,7 +26,7 @@ func (s *session) lookForSilence(ctx context.Context) error {
 	now := s.cfg.Now().UnixMilli()
 	var quiet []int32
 	for _, p := range parts {
-		if src := owned[p]; src.now.Idle || now-src.heard >= s.cfg.IdleTimeout.Milliseconds() {
+		if src := owned[p]; src.now.Idle || now-src.heard >= s.cfg.IdleTimeout.Milliseconds() || fault.HastyPromise {
 			quiet = append(quiet, p)
 		}
 	}
@@ -128,6 +129,7 @@ func (s *session) promise(parts []int32, owned map[int32]*source) {
 		} else {
 			peers[p] = s.foreign[int32(p)]
 		}
+		peers[p].Idle = peers[p].Idle || fault.HastyPromise
 	}
 	w := s.idleness.Promise(s.cfg.Now().UnixMilli(), peers)
 	if w == window.NoTime {
