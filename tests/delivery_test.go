@@ -27,6 +27,7 @@ import (
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
 	"spate/shared/store/postgres/postgrestest"
+	"spate/shared/testport"
 	"spate/tests/harness"
 )
 
@@ -49,7 +50,7 @@ func newReceiver(t *testing.T, secret string) *receiver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &receiver{t: t, addr: harness.FreePort(t), secrets: secrets, calls: map[string]int{}}
+	r := &receiver{t: t, addr: testport.Reserve(t), secrets: secrets, calls: map[string]int{}}
 	r.up()
 	t.Cleanup(r.down)
 	return r
