@@ -145,10 +145,11 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 		"SPATE_WEBHOOK_URL=http://" + hook.addr + "/hook", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}
 	alerter := harness.Spate(t, "alerter", env, "alert", "--json").Start()
 	names := kafka.NamesFor(kafka.DefaultTopic)
-	harness.Eventually(t, 60*time.Second, "the alerter is ready", func() bool {
+	ready := func() bool {
 		code, _ := alerter.Get("/readyz")
 		return code == http.StatusOK
-	})
+	}
+	harness.Eventually(t, 60*time.Second, "the alerter is ready", ready)
 
 	// The alerts, each opened and then closed, over some time.
 	cl := harness.Connect(t, broker.Addr, kgo.DefaultProduceTopic(names.Alerts))
@@ -168,6 +169,9 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 		}
 		pause := time.Duration(200+rng.IntN(1800)) * time.Millisecond
 		victim := []string{"postgres", "broker", "alerter", "webhook"}[rng.IntN(4)]
+		if victim == "alerter" && broker.KeepsDead {
+			harness.Eventually(t, 60*time.Second, "the alerter has joined its group", ready)
+		}
 		kills[victim]++
 		switch victim {
 		case "postgres":

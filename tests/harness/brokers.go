@@ -52,6 +52,9 @@ type Broker struct {
 	Dir  string // of its data; a real Kafka has its log there, broker.log
 	Up   func()
 	Down func() // as a crash, for a real Kafka
+	// KeepsDead: a member that dies while it waits to join its group stays a member for ever, and has partitions. kfake gives a member
+	// no session before the answer to its join has reached it.
+	KeepsDead bool
 }
 
 // OnOwnBrokers runs a test on an in-process broker and on a real Kafka of its own, both at once.
@@ -72,7 +75,7 @@ func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 	t.Helper()
 	addr, dir := testport.Reserve(t), t.TempDir()
 	var c *kfake.Cluster
-	return Broker{Addr: addr, Dir: dir, Up: func() {
+	return Broker{Addr: addr, Dir: dir, KeepsDead: true, Up: func() {
 		var err error
 		if c, err = kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)}, opts...)...); err != nil {
 			t.Fatal(err)
