@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"spate/shared/testport"
 	"spate/tests/harness"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -101,7 +102,7 @@ func TestFilesThatAreNotThere(t *testing.T) {
 	for _, args := range [][]string{
 		{"replay", "-q", filepath.Join(t.TempDir(), "none.csv")},
 		{"verify", "-q", filepath.Join(t.TempDir(), "none.csv")},
-		{"up", "--state", "/proc/none/here", "--listen", harness.FreePort(t)},
+		{"up", "--state", "/proc/none/here", "--listen", testport.Reserve(t)},
 		{"up", "--state", t.TempDir(), "--listen", "0.0.0.0:9092"},
 	} {
 		p := harness.Spate(t, "spate", []string{"SPATE_BROKERS="}, args...).Start()
@@ -117,7 +118,7 @@ func TestFilesThatAreNotThere(t *testing.T) {
 // TestUser asks for a user while its window is open, through the consumer group of the detectors.
 func TestUser(t *testing.T) {
 	t.Parallel()
-	state, addr := t.TempDir(), harness.FreePort(t)
+	state, addr := t.TempDir(), testport.Reserve(t)
 	env := []string{"SPATE_BROKERS="}
 	harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr, "--max-ahead", "0").Start()
 	cl := harness.Connect(t, addr)

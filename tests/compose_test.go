@@ -26,6 +26,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/notify"
+	"spate/shared/testport"
 	"spate/tests/harness"
 )
 
@@ -92,7 +93,7 @@ func compose(t *testing.T, settings ...string) *composed {
 		}
 	}
 	for _, name := range []string{"KAFKA", "POSTGRES", "ROUTER", "DETECTOR", "ALERTER", "RECEIVER"} {
-		_, port, err := net.SplitHostPort(harness.FreePort(t))
+		_, port, err := net.SplitHostPort(testport.Reserve(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,6 +22,7 @@ import (
 	"spate/shared/store"
 	"spate/shared/store/postgres"
 	"spate/shared/store/postgres/postgrestest"
+	"spate/shared/testport"
 	"spate/tests/harness"
 )
 
@@ -88,7 +89,7 @@ func startPostgres(t *testing.T) string {
 // known before it starts.
 func startRedpanda(t *testing.T) string {
 	t.Helper()
-	address := harness.FreePort(t)
+	address := testport.Reserve(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
 	"spate/shared/store/postgres/postgrestest"
+	"spate/shared/testport"
 	"spate/tests/harness"
 )
 
@@ -49,7 +50,7 @@ func newReceiver(t *testing.T, secret string) *receiver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &receiver{t: t, addr: harness.FreePort(t), secrets: secrets, calls: map[string]int{}}
+	r := &receiver{t: t, addr: testport.Reserve(t), secrets: secrets, calls: map[string]int{}}
 	r.up()
 	t.Cleanup(r.down)
 	return r
@@ -144,10 +145,11 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 		"SPATE_WEBHOOK_URL=http://" + hook.addr + "/hook", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}
 	alerter := harness.Spate(t, "alerter", env, "alert", "--json").Start()
 	names := kafka.NamesFor(kafka.DefaultTopic)
-	harness.Eventually(t, 60*time.Second, "the alerter is ready", func() bool {
+	ready := func() bool {
 		code, _ := alerter.Get("/readyz")
 		return code == http.StatusOK
-	})
+	}
+	harness.Eventually(t, 60*time.Second, "the alerter is ready", ready)
 
 	// The alerts, each opened and then closed, over some time.
 	cl := harness.Connect(t, broker.Addr, kgo.DefaultProduceTopic(names.Alerts))
@@ -167,6 +169,9 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 		}
 		pause := time.Duration(200+rng.IntN(1800)) * time.Millisecond
 		victim := []string{"postgres", "broker", "alerter", "webhook"}[rng.IntN(4)]
+		if victim == "alerter" && broker.KeepsDead {
+			harness.Eventually(t, 60*time.Second, "the alerter has joined its group", ready)
+		}
 		kills[victim]++
 		switch victim {
 		case "postgres":

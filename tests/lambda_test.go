@@ -30,6 +30,7 @@ import (
 	"spate/shared/aws/awstest"
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
+	"spate/shared/testport"
 	"spate/tests/harness"
 )
 
@@ -185,7 +186,7 @@ func newDoor(t *testing.T, target string) *door {
 	}
 	proxy := httputil.NewSingleHostReverseProxy(to)
 	proxy.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a killed client is what the tests are about
-	d := &door{t: t, addr: harness.FreePort(t), proxy: proxy}
+	d := &door{t: t, addr: testport.Reserve(t), proxy: proxy}
 	d.open()
 	t.Cleanup(d.shut)
 	return d

@@ -15,6 +15,7 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/store"
 	"spate/shared/store/sqlite"
+	"spate/shared/testport"
 	"spate/tests/harness"
 )
 
@@ -24,7 +25,7 @@ func TestUpLosesNothing(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	t.Parallel()
-	state, addr := t.TempDir(), harness.FreePort(t)
+	state, addr := t.TempDir(), testport.Reserve(t)
 	env := []string{"SPATE_BROKERS=", "SPATE_LATENESS=2s", "SPATE_IDLE_TIMEOUT=2s"}
 	names := kafka.NamesFor(kafka.DefaultTopic)
 	up := harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr).Start()
@@ -108,7 +109,7 @@ func TestUpOnFullDisk(t *testing.T) {
 	if !disk.Small {
 		harness.Missing(t, "a small disk cannot be mounted")
 	}
-	state, addr := filepath.Join(disk.Dir, "state"), harness.FreePort(t)
+	state, addr := filepath.Join(disk.Dir, "state"), testport.Reserve(t)
 	env := []string{"SPATE_BROKERS=", "SPATE_LATENESS=2s", "SPATE_IDLE_TIMEOUT=2s"}
 	names := kafka.NamesFor(kafka.DefaultTopic)
 	up := harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr).Start()
@@ -169,13 +170,13 @@ func TestUpOnFullDisk(t *testing.T) {
 // TestSecondUp: the state and the port belong to one.
 func TestSecondUp(t *testing.T) {
 	t.Parallel()
-	state, addr := t.TempDir(), harness.FreePort(t)
+	state, addr := t.TempDir(), testport.Reserve(t)
 	env := []string{"SPATE_BROKERS="}
 	harness.Spate(t, "first", env, "up", "--state", state, "--listen", addr).Start()
 	cl := harness.Connect(t, addr)
 	harness.Eventually(t, 20*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, "activity") })
 	for name, c := range map[string]struct{ state, listen, says string }{
-		"state": {state, harness.FreePort(t), "in use by process"},
+		"state": {state, testport.Reserve(t), "in use by process"},
 		"port":  {t.TempDir(), addr, "has the port"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"spate/shared/store"
 	"spate/shared/store/sqlite"
 	"spate/shared/store/storetest"
+	"spate/shared/testport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -560,13 +561,14 @@ func TestTwoAlertersShareTheTopic(t *testing.T) {
 
 func TestBrokerAwayAtStartAndAgainLater(t *testing.T) {
 	dir := t.TempDir()
-	b := newBed(t, kfake.DataDir(dir), kfake.SyncWrites())
-	b.topics()
-	b.produce(0, pair("5", 0)...)
-	var port int
-	if _, err := fmt.Sscanf(b.addrs[0][strings.LastIndex(b.addrs[0], ":"):], ":%d", &port); err != nil {
+	port, release, err := testport.Hold()
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer release()
+	b := newBed(t, kfake.Ports(port), kfake.DataDir(dir), kfake.SyncWrites())
+	b.topics()
+	b.produce(0, pair("5", 0)...)
 	up := func() {
 		t.Helper()
 		var err error

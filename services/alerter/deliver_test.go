@@ -27,6 +27,7 @@ import (
 	"spate/shared/store"
 	"spate/shared/store/sqlite"
 	"spate/shared/store/storetest"
+	"spate/shared/testport"
 )
 
 // hook is a receiver of webhooks that checks signatures.
@@ -201,11 +202,7 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 	const soon, later = 5 * time.Second, 2 * time.Minute // the second try's wait, and what the endpoint asks for
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.Close()
+	dead := testport.Reserve(t)                          // nobody listens there
 	for _, c := range []struct {
 		name    string
 		answer  func(int, http.ResponseWriter, *http.Request)
@@ -235,7 +232,7 @@ func TestAnswers(t *testing.T) {
 				c.Close()
 			}
 		}, outcome: notify.Failed, wait: soon, state: store.Pending},
-		{name: "refused", url: "http://" + dead.Addr().String(), outcome: notify.Failed, wait: soon, state: store.Pending},
+		{name: "refused", url: "http://" + dead, outcome: notify.Failed, wait: soon, state: store.Pending},
 		{name: "dns", url: "http://nobody.invalid/", outcome: notify.Failed, wait: soon, state: store.Pending},
 		{name: "tls", url: "tls", outcome: notify.Failed, wait: soon, state: store.Pending},
 	} {

@@ -68,19 +68,16 @@ func (s *shards) Resume(partition int32, c gokaclient.Commit, start, end int64) 
 	return from, nil
 }
 
-// report tells whether all tables are recovered. It is called with a shard locked.
+// report tells when all tables are recovered. No partition is taken over meanwhile: what it has said would hide that one is not ready.
 func (s *shards) report() {
-	go func() {
-		for _, sh := range s.all() {
-			sh.mu.Lock()
-			ready := sh.ready
-			sh.mu.Unlock()
-			if !ready {
-				return
-			}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sh := range s.m {
+		if !sh.isReady() {
+			return
 		}
-		s.cfg.Status.Ready()
-	}()
+	}
+	s.cfg.Status.Ready()
 }
 
 // full tells whether the tables hold as much as they may. Windows that are closed leave them when that is committed; if all are open, only

@@ -54,14 +54,24 @@ func (s *shard) SetOffset(int64) error { return nil }
 
 // MarkRecovered is goka's word that messages follow.
 func (s *shard) MarkRecovered() error {
+	s.takeOver()
+	s.recovered() // which looks at all shards, so this one is not locked
+	return nil
+}
+
+func (s *shard) takeOver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.Resume(s.resume)
 	s.count()
 	s.ready = true
 	s.log.Info("partition taken over", "partition", s.partition, "kept_windows", s.table.Stats().Windows, "replay_from", s.resume.Replay, "told_up_to", s.resume.Next)
-	s.recovered()
-	return nil
+}
+
+func (s *shard) isReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready
 }
 
 // Iterator and IteratorWithRange are part of storage.Storage; only goka's visitors need them.

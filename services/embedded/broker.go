@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"spate/shared/kafka/appendtime"
 )
 
 // broker is a Kafka broker inside the process.
@@ -53,6 +55,7 @@ func startBroker(addr, dir string, log *slog.Logger) (*broker, error) {
 		}
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
+	appendtime.Stamp(b.cluster)
 	b.addr = b.cluster.ListenAddrs()[0]
 	return b, nil
 }

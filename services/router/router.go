@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"spate/shared/activity"
+	"spate/shared/fault"
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
@@ -254,7 +255,7 @@ func (s *session) maybeSilent() bool {
 	parts, owned := s.sources.snapshot()
 	now := s.cfg.Now().UnixMilli()
 	for _, p := range parts {
-		if s.cfg.IdleTimeout > 0 && now-owned[p].heard >= s.cfg.IdleTimeout.Milliseconds() {
+		if s.cfg.IdleTimeout > 0 && now-owned[p].heard >= s.cfg.IdleTimeout.Milliseconds() || fault.HastyPromise {
 			return true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"spate/shared/fault"
 	"spate/shared/kafka"
 	"spate/shared/window"
 )
@@ -19,9 +20,9 @@ func (s *session) look(ctx context.Context) error {
 	now := s.cfg.Now().UnixMilli()
 	bounds, err := kafka.ListBounds(ctx, s.adm, s.cfg.Layout.Names.Activity)
 	if err != nil {
-		// What cannot be seen may hold something: nothing more is promised until it can.
+		// What cannot be seen may hold something: nothing more is promised until it can. Time without a broker is no silence.
 		for _, p := range parts {
-			owned[p].now.Idle = false
+			owned[p].now.Idle, owned[p].heard = false, now
 		}
 		return err
 	}
@@ -34,7 +35,7 @@ func (s *session) look(ctx context.Context) error {
 		src.bounds = bounds[p]
 		s.lost(p, src.begins(bounds[p].Start))
 		src.readUpTo(now, s.endOf(src))
-		src.now.Idle = s.cfg.IdleTimeout > 0 && src.readTo-src.heard >= s.cfg.IdleTimeout.Milliseconds()
+		src.now.Idle = s.cfg.IdleTimeout > 0 && (src.readTo-src.heard >= s.cfg.IdleTimeout.Milliseconds() || fault.HastyPromise)
 		idle = idle || src.now.Idle
 	}
 	s.progress(parts, owned)
@@ -122,6 +123,8 @@ func (s *session) promise(parts []int32, owned map[int32]*source) {
 		} else {
 			peers[p] = s.foreign[int32(p)]
 		}
+		peers[p].Idle = peers[p].Idle || fault.HastyPromise
+		peers[p].Idle = peers[p].Idle || fault.HastyPromise
 	}
 	w := s.idleness.Promise(s.cfg.Now().UnixMilli(), peers)
 	if w == window.NoTime {

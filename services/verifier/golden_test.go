@@ -12,21 +12,7 @@ import (
 )
 
 // golden returns a file of the data that Flink answered for; see its README.
-func golden(t *testing.T, name string) string {
-	t.Helper()
-	dir := os.Getenv("SPATE_TEST_SHARED")
-	if dir == "" {
-		dir = "../../../shared"
-	}
-	path := filepath.Join(dir, "golden", name)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("REQUIRE_INTEGRATION") == "1" {
-			t.Fatalf("golden data is missing: %v; set SPATE_TEST_SHARED to the folder that has golden/", err)
-		}
-		t.Skipf("golden data is missing: %v; set SPATE_TEST_SHARED to the folder that has golden/", err)
-	}
-	return path
-}
+func golden(name string) string { return filepath.Join("../../testdata/golden", name) }
 
 func TestFlink(t *testing.T) {
 	for _, c := range []struct {
@@ -34,14 +20,14 @@ func TestFlink(t *testing.T) {
 		rows, late    int64
 	}{
 		{"in-order.csv.gz", "in-order.flink.jsonl", 1802, 0},
-		{"late.csv.gz", "late.flink-on-event.jsonl", 1765, 1309},
+		{"late.csv.gz", "late.flink.jsonl", 1765, 1309},
 	} {
 		t.Run(c.input, func(t *testing.T) {
-			ref, err := File(golden(t, c.input), "none", 1, Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5})
+			ref, err := File(golden(c.input), "none", 1, Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5})
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := flink(t, golden(t, c.result))
+			want := flink(t, golden(c.result))
 			if diff := cmp.Diff(want, ref.Result()); diff != "" {
 				t.Errorf("(-Flink +reference):\n%s", diff)
 			}

@@ -162,7 +162,7 @@ func (s *session) work(ctx context.Context) error {
 	}
 	ticks := time.NewTicker(min(tick, gather))
 	defer ticks.Stop()
-	looked := time.Now()
+	looked := s.cfg.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -183,8 +183,8 @@ func (s *session) work(ctx context.Context) error {
 				return err
 			}
 		}
-		if time.Since(looked) >= tick {
-			looked = time.Now()
+		if now := s.cfg.Now(); now.Sub(looked) >= tick {
+			looked = now
 			if err := s.look(s.ctx); err != nil {
 				return err
 			}

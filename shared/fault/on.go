@@ -13,6 +13,8 @@ var name = mustName(os.Getenv("SPATE_FAULT"))
 var (
 	// CommitMax: the detector takes the highest message that is done for the end of all that are done, as goka's own transport does.
 	CommitMax = name == "commit-max"
+	// HastyPromise: the router takes source partitions for silent that have events all the time.
+	HastyPromise = name == "hasty-promise"
 	// NoClamp: the detector commits what it has processed, not the first batch of the windows that are open.
 	NoClamp = name == "no-clamp"
 	// NoDedupe: the detector adds up what it reads again although the checkpoint has it.
@@ -25,7 +27,7 @@ var (
 
 func mustName(name string) string {
 	switch name {
-	case "", "commit-max", "no-clamp", "no-dedupe", "read-uncommitted", "watermark-lost":
+	case "", "commit-max", "hasty-promise", "no-clamp", "no-dedupe", "read-uncommitted", "watermark-lost":
 		return name
 	}
 	panic(fmt.Sprintf("SPATE_FAULT: there is no fault %q", name))

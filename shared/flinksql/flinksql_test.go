@@ -2,7 +2,6 @@ package flinksql
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -42,16 +41,9 @@ func statements(sql string) []string {
 // TestMeasured holds the default rule against the file that was run in Flink: what was found out about its meaning and its cost holds for
 // what is exported.
 func TestMeasured(t *testing.T) {
-	dir := os.Getenv("SPATE_TEST_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	want, err := os.ReadFile(filepath.Join(dir, "bench", "flink", "burst.sql"))
+	want, err := os.ReadFile("../../testdata/golden/flink.sql")
 	if err != nil {
-		if os.Getenv("REQUIRE_INTEGRATION") == "1" {
-			t.Fatalf("REQUIRE_INTEGRATION=1, and the reference data is not there; set SPATE_TEST_SHARED to its folder: %v", err)
-		}
-		t.Skipf("the reference data is not there; set SPATE_TEST_SHARED to its folder: %v", err)
+		t.Fatal(err)
 	}
 	c := standard()
 	if err := c.Validate(); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/shared/testport"
 )
 
 func TestMurmur2IsKafkas(t *testing.T) {
@@ -163,13 +164,12 @@ func TestEnsureRefuses(t *testing.T) {
 }
 
 func TestEnsureWaitsForTheBroker(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, release, err := testport.Hold()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().String()
-	port := ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
+	defer release()
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	cl, err := kgo.NewClient(Config{Brokers: []string{addr}}.Options()...)
 	if err != nil {
 		t.Fatal(err)

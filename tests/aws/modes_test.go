@@ -59,8 +59,8 @@ func TestModesAgree(t *testing.T) {
 		{"cosmetics-2019-12", shared("data/cosmetics-2019-12-head-9col.csv"), 1, 5},
 		{"rees46", shared("data/rees46-2019-oct-head.csv"), 4, 2}, // nobody in it does more than 5 things in 10 s
 		{"nasa", nasa, 1, 5},
-		{"in-order", shared("golden/in-order.csv.gz"), 4, 5},
-		{"late", shared("golden/late.csv.gz"), 1, 5},
+		{"in-order", golden("in-order.csv.gz"), 4, 5},
+		{"late", golden("late.csv.gz"), 1, 5},
 		{"generated", generated, 4, 5},
 	}
 	server := postgrestest.Start(t)
@@ -126,6 +126,10 @@ func line(r alert.Record) string {
 
 func shared(name string) func(*testing.T) string {
 	return func(t *testing.T) string { return harness.SharedFile(t, name) }
+}
+
+func golden(name string) func(*testing.T) string {
+	return func(*testing.T) string { return filepath.Join("../../testdata/golden", name) }
 }
 
 // nasa is the head of a web server's log of 1995: hosts, which are names and numbers, as users.

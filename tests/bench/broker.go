@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/kafka"
+	"spate/shared/testport"
 )
 
 // bench is one run of the command: what it has built and started, and the broker that everything is measured on.
@@ -136,9 +136,12 @@ func (b *bench) startKafka(ctx context.Context) error {
 			return fmt.Errorf("%s is missing: %s; or name a broker with -brokers", tool, why)
 		}
 	}
-	ports, err := freePorts(2)
-	if err != nil {
-		return err
+	var ports [2]int // the broker's and its controller's
+	for i := range ports {
+		var err error
+		if ports[i], _, err = testport.Hold(); err != nil { // as long as this process lives
+			return err
+		}
 	}
 	data, scripts := filepath.Join(b.tmp, "kafka"), filepath.Join(b.shared, "kafka")
 	b.kafkaDown = func() error { // also after a start that failed half way
@@ -171,22 +174,6 @@ func (b *bench) startKafka(ctx context.Context) error {
 	}
 	b.kafka.Brokers = []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))}
 	return nil
-}
-
-// freePorts returns ports of this machine that nobody listened at a moment ago. They are below those that systems give to clients, so that
-// none of their connections takes one before the broker has started.
-func freePorts(n int) (ports []int, err error) {
-	for range 100 {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
-		if err != nil {
-			continue // somebody has it
-		}
-		defer ln.Close()
-		if ports = append(ports, ln.Addr().(*net.TCPAddr).Port); len(ports) == n {
-			return ports, nil
-		}
-	}
-	return nil, errors.New("no free port between 20000 and 32000")
 }
 
 // close ends and removes what the run has started and made. Whoever starts a process stops it; what an error left over ends here.

@@ -58,7 +58,7 @@ func TestChaos(t *testing.T) {
 }
 
 // restOn is how long a service needs between two faults that its group has to notice: kfake keeps a member for ever that dies while it
-// joins.
+// joins (harness.Broker, KeepsDead).
 func restOn(broker string) time.Duration {
 	if broker == "kfake" {
 		return 8 * time.Second

@@ -55,6 +55,8 @@ func TestCheckerCatches(t *testing.T) {
 	}{
 		// An alert waits for the broker while messages after it are done, and then its detector dies.
 		{"commit-max", mix{Kinds: map[kind]int{mute: 1}, Services: []string{"detector"}, Gap: 2 * time.Second}},
+		// Events come all the time.
+		{"hasty-promise", mix{Kinds: map[kind]int{cut: 1}, Services: []string{"router"}, Gap: 4 * time.Second}},
 		// Whoever takes over reads windows in their middle.
 		{"no-clamp", mix{Kinds: map[kind]int{kill: 1, restart: 1}, Services: []string{"detector"}, Gap: 2 * time.Second}},
 		// Whoever gets a partition back reads what its table knows already.

@@ -1,8 +1,6 @@
 package harness
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +10,9 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"spate/shared/kafka/appendtime"
+	"spate/shared/testport"
 )
 
 // OnBrokers runs a test on an in-process broker, and on the real one that SPATE_TEST_BROKERS names, one after the other.
@@ -30,6 +31,7 @@ func onEach(t *testing.T, together bool, test func(t *testing.T, brokers string)
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
+		appendtime.Stamp(c)
 		test(t, strings.Join(c.ListenAddrs(), ","))
 	})
 	t.Run("kafka", func(t *testing.T) {
@@ -50,6 +52,9 @@ type Broker struct {
 	Dir  string // of its data; a real Kafka has its log there, broker.log
 	Up   func()
 	Down func() // as a crash, for a real Kafka
+	// KeepsDead: a member that dies while it waits to join its group stays a member for ever, and has partitions. kfake gives a member
+	// no session before the answer to its join has reached it.
+	KeepsDead bool
 }
 
 // OnOwnBrokers runs a test on an in-process broker and on a real Kafka of its own, both at once.
@@ -68,13 +73,14 @@ func OnOwnBrokers(t *testing.T, test func(t *testing.T, b Broker)) {
 // OwnKfake is an in-process broker. Options beyond its port and its data are the test's.
 func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 	t.Helper()
-	addr, dir := FreePort(t), t.TempDir()
+	addr, dir := testport.Reserve(t), t.TempDir()
 	var c *kfake.Cluster
-	return Broker{Addr: addr, Dir: dir, Up: func() {
+	return Broker{Addr: addr, Dir: dir, KeepsDead: true, Up: func() {
 		var err error
 		if c, err = kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)}, opts...)...); err != nil {
 			t.Fatal(err)
 		}
+		appendtime.Stamp(c)
 	}, Down: func() { c.Close() }}
 }
 
@@ -82,10 +88,10 @@ func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 func OwnKafka(t *testing.T, properties ...string) Broker {
 	t.Helper()
 	up, down := SharedFile(t, "kafka/kafka-up"), SharedFile(t, "kafka/kafka-down")
-	addr, dir := FreePort(t), t.TempDir()
+	addr, controller, dir := testport.Reserve(t), testport.Reserve(t), t.TempDir()
 	script := func(args ...string) {
 		cmd := exec.Command(args[0], args[1:]...)
-		cmd.Env = append(os.Environ(), "KAFKA_CONTROLLER_PORT="+strconv.Itoa(PortOf(t, FreePort(t))))
+		cmd.Env = append(os.Environ(), "KAFKA_CONTROLLER_PORT="+strconv.Itoa(PortOf(t, controller)))
 		// Not CombinedOutput: the broker inherits the pipe and keeps it open.
 		log, err := os.Create(filepath.Join(dir, "script.log"))
 		if err != nil {
@@ -100,22 +106,6 @@ func OwnKafka(t *testing.T, properties ...string) Broker {
 	}
 	t.Cleanup(func() { script(down, dir) })
 	return Broker{Addr: addr, Dir: dir, Up: func() { script(append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties...)...) }, Down: func() { script(down, dir, "-9") }}
-}
-
-// FreePort returns an address of this machine that nobody listened at a moment ago. It is below the ports that systems give to clients, so
-// that none of their connections takes it before a broker has started, which can be seconds.
-func FreePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
-		if err != nil {
-			continue // somebody has it
-		}
-		defer ln.Close()
-		return ln.Addr().String()
-	}
-	t.Fatal("no free port between 20000 and 32000")
-	return ""
 }
 
 // PortOf returns the port of an address.

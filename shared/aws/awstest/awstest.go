@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,6 +20,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"spate/shared/testport"
 )
 
 // startTimeout is how long a stand-in may take to answer.
@@ -87,7 +87,7 @@ func (s *server) run() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	port, err := freePort()
+	port, _, err := testport.Hold() // as long as this process lives, as the stand-in does
 	if err != nil {
 		return "", err
 	}
@@ -125,20 +125,6 @@ func (s *server) run() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s does not answer after %v", strings.Join(cmd.Args, " "), startTimeout)
-}
-
-// freePort returns a port that nobody listened at a moment ago, below those that systems give to clients: none of their connections takes
-// it before the stand-in does.
-func freePort() (int, error) {
-	for range 100 {
-		port := 20_000 + rand.IntN(12_000)
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue // somebody has it
-		}
-		return port, ln.Close()
-	}
-	return 0, errors.New("no free port between 20000 and 32000")
 }
 
 // root is the project's folder: the one with go.mod above the test.

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"spate/shared/notify"
+	"spate/shared/testport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -157,25 +158,8 @@ func connection(t *testing.T, answer func(*net.TCPConn)) string {
 	return "http://" + ln.Addr().String() + "/p4th?qu3ry"
 }
 
-// deafPort returns an address that nobody listens at and nobody will: it is the near end of a connection. A port that was listened at
-// and closed is the next listener's, sooner or later.
-func deafPort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c.LocalAddr().String()
-}
-
 func TestNoAnswer(t *testing.T) {
-	refused := "http://" + deafPort(t) + "/p4th?qu3ry"
+	refused := "http://" + testport.Reserve(t) + "/p4th?qu3ry"
 	hang := func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1)) } // until the sender gives up
 	write := func(text string) func(*net.TCPConn) {
 		return func(c *net.TCPConn) { _, _ = io.WriteString(c, text) }

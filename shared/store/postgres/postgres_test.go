@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"spate/shared/store"
 	"spate/shared/store/postgres/postgrestest"
 	"spate/shared/store/storetest"
+	"spate/shared/testport"
 )
 
 func TestMain(m *testing.M) {
@@ -319,16 +319,11 @@ func TestErrors(t *testing.T) {
 		return u.String()
 	}
 	const secret = "s3cr3t-Xy"
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	deadAddr := dead.Addr().String()
-	dead.Close() // the address is what is needed
+	dead := testport.Reserve(t) // nobody listens there
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	for _, c := range []struct{ name, url, want string }{
-		{"refused", "postgres://u:" + secret + "@" + deadAddr + "/db", "connection refused"},
+		{"refused", "postgres://u:" + secret + "@" + dead + "/db", "connection refused"},
 		{"login", with(func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), secret) }), "refuses the login"},
 		{"no such database", with(func(u *url.URL) { u.Path = "/none" }), "does not exist"},
 		{"host", "postgres://u:" + secret + "@no-such-host.invalid/db", "is not found"},
@@ -357,7 +352,7 @@ func TestErrors(t *testing.T) {
 		u.RawQuery = q.Encode()
 	}))
 	defer s.Close()
-	_, err = s.Apply(t.Context(), now, []alert.Record{storetest.Record("5", 0, alert.Opened)})
+	_, err := s.Apply(t.Context(), now, []alert.Record{storetest.Record("5", 0, alert.Opened)})
 	if err == nil || !strings.Contains(err.Error(), "is read-only") {
 		t.Errorf("read-only: %v", err)
 	}

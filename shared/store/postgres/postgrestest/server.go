@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"spate/shared/testport"
 )
 
 // Password of the private servers' superuser. It is odd enough to be found where it must not be.
@@ -30,6 +31,7 @@ type Server struct {
 
 	dir, bin string
 	port     int
+	release  func()              // gives the port back
 	owner    *syscall.Credential // nil: whoever runs the test
 	done     chan struct{}       // closed when the process has ended; nil: none runs
 	cmd      *exec.Cmd
@@ -129,12 +131,8 @@ func (s *Server) init() error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	s.port = l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
+	var err error
+	if s.port, s.release, err = testport.Hold(); err != nil {
 		return err
 	}
 	s.URL = fmt.Sprintf("postgres://spate:%s@127.0.0.1:%d/postgres?sslmode=disable", "pa55-w0rd-Zq8%25%2Fx", s.port)
@@ -237,4 +235,7 @@ func (s *Server) stop(sig syscall.Signal) error {
 func (s *Server) remove() {
 	_ = s.stop(syscall.SIGQUIT) // nothing in it is needed any more
 	_ = os.RemoveAll(s.dir)     // a folder for temporary files
+	if s.release != nil {
+		s.release()
+	}
 }
