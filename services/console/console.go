@@ -16,6 +16,7 @@ import (
 	"github.com/willabides/kongplete"
 
 	"spate/shared/ops"
+	"spate/shared/terminal"
 )
 
 // Exit codes of the program.
@@ -95,7 +96,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		kong.Exit(func(code int) { exited = code; panic(exit{}) }),
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "spate:", err)
+		terminal.Fprintln(stderr, "spate:", err)
 		return ExitUsage
 	}
 	code := func() (code int) {
@@ -120,7 +121,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			if errors.As(err, &perr) && perr.Context != nil {
 				_ = perr.Context.PrintUsage(true) // to a writer that is the terminal's
 			}
-			fmt.Fprintln(stderr, "spate:", err)
+			terminal.Fprintln(stderr, "spate:", err)
 			return ExitUsage
 		}
 		e := &env{ctx: ctx, stdout: stdout, stderr: stderr, level: p.LogLevel, mode: p.Mode}
@@ -178,13 +179,13 @@ func (e *env) fail(err error) int {
 	case errors.Is(err, errDiffers):
 		return ExitFailed
 	case errors.Is(err, errUsage):
-		fmt.Fprintln(e.stderr, "spate:", err)
+		terminal.Fprintln(e.stderr, "spate:", err)
 		return ExitUsage
 	case errors.Is(err, context.Canceled) && e.ctx.Err() != nil:
-		fmt.Fprintln(e.stderr, "spate: interrupted")
+		terminal.Fprintln(e.stderr, "spate: interrupted")
 		return 130
 	}
-	fmt.Fprintln(e.stderr, "spate:", err)
+	terminal.Fprintln(e.stderr, "spate:", err)
 	return ExitFailed
 }
 
@@ -219,6 +220,6 @@ func (versionCommand) Run(e *env) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(e.stdout, "spate %s%s\n", version, revision)
+	_, err := terminal.Fprintf(e.stdout, "spate %s%s\n", version, revision)
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/notify"
 	"spate/shared/store"
+	"spate/shared/terminal"
 )
 
 type endpointsCommand struct {
@@ -140,7 +141,7 @@ func (c *endpointsLsCommand) Run(e *env) error {
 	st, err := c.look(e.ctx)
 	switch {
 	case errors.Is(err, errNoDatabase):
-		fmt.Fprintln(e.stderr, "spate:", err) // nobody was told of anything yet: that is no failure here
+		terminal.Fprintln(e.stderr, "spate:", err) // nobody was told of anything yet: that is no failure here
 	case err != nil:
 		return err
 	default:
@@ -160,11 +161,11 @@ func (c *endpointsLsCommand) Run(e *env) error {
 		return o.end(nil)
 	}
 	if len(list) == 0 {
-		fmt.Fprintln(e.stderr, "nobody is told of alerts: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS; see spate endpoints --help")
+		terminal.Fprintln(e.stderr, "nobody is told of alerts: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS; see spate endpoints --help")
 		return nil
 	}
 	t := tabwriter.NewWriter(o, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tHOST\tPENDING\tEXHAUSTED\tDROPPED\tTOLD OF\tSTATE")
+	terminal.Fprintf(t, "NAME\tHOST\tPENDING\tEXHAUSTED\tDROPPED\tTOLD OF\tSTATE\n")
 	for _, k := range list {
 		host, told := k.Host, k.told()
 		if !k.Configured {
@@ -172,9 +173,9 @@ func (c *endpointsLsCommand) Run(e *env) error {
 		}
 		state := "enabled"
 		if !k.Enabled {
-			state = fmt.Sprintf("disabled since %s: %s", k.DisabledAt.Format(instant), printable(k.Reason))
+			state = fmt.Sprintf("disabled since %s: %s", k.DisabledAt.Format(instant), k.Reason)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", printable(k.Name), host, k.Pending, k.Exhausted, k.Dropped, told, state)
+		terminal.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", k.Name, host, k.Pending, k.Exhausted, k.Dropped, told, state)
 	}
 	return o.end(t.Flush())
 }
@@ -211,7 +212,7 @@ func (c *endpointsTestCommand) Run(e *env) error {
 	}
 	m := notify.Message{ID: "test_" + strings.ToLower(rand.Text()), Type: notify.TypeTest, At: now, Data: data}
 	if !c.JSON {
-		fmt.Fprintf(e.stdout, "%s to %s (%s)\n", m.ID, to.Name, hostOf(to))
+		terminal.Fprintf(e.stdout, "%s to %s (%s)\n", m.ID, to.Name, hostOf(to))
 	}
 	r := to.Notifier.Notify(e.ctx, m)
 	took := time.Since(now)
@@ -231,10 +232,10 @@ func (c *endpointsTestCommand) Run(e *env) error {
 			TookMS    int64          `json:"took_ms"`
 		}{to.Name, m.ID, r.Outcome, r.Status, r.Reason, took.Milliseconds()})
 	} else if r.Outcome == notify.Delivered {
-		fmt.Fprintf(e.stdout, "delivered: status %d in %d ms\n", r.Status, took.Milliseconds())
+		terminal.Fprintf(e.stdout, "delivered: status %d in %d ms\n", r.Status, took.Milliseconds())
 	}
 	if err == nil && r.Outcome != notify.Delivered {
-		err = fmt.Errorf("endpoint %s: %s: %s", to.Name, r.Outcome, printable(r.Reason))
+		err = fmt.Errorf("endpoint %s: %s: %s", to.Name, r.Outcome, terminal.Text(r.Reason))
 	}
 	return err
 }
@@ -329,9 +330,9 @@ func (c *endpointsEnableCommand) Run(e *env) (err error) {
 		return c.write(e, after)
 	}
 	if before.DisabledAt.IsZero() {
-		fmt.Fprintf(e.stdout, "%s was enabled already\n", after.Name)
+		terminal.Fprintf(e.stdout, "%s was enabled already\n", after.Name)
 	} else {
-		fmt.Fprintf(e.stdout, "%s is enabled; it was disabled since %s: %s\n", after.Name, before.DisabledAt.Format(instant), printable(before.Reason))
+		terminal.Fprintf(e.stdout, "%s is enabled; it was disabled since %s: %s\n", after.Name, before.DisabledAt.Format(instant), before.Reason)
 	}
 	if after.Dropped == 0 {
 		return nil
@@ -344,7 +345,7 @@ func (c *endpointsEnableCommand) Run(e *env) (err error) {
 	if after.Dropped == 1 {
 		what = "1 message was dropped meanwhile; this sends it"
 	}
-	fmt.Fprintf(e.stdout, "%s:\n    spate deliveries recover --endpoint %s --since %s\n", what, after.Name, oldest[0].CreatedAt.Format(instant))
+	terminal.Fprintf(e.stdout, "%s:\n    spate deliveries recover --endpoint %s --since %s\n", what, after.Name, oldest[0].CreatedAt.Format(instant))
 	return nil
 }
 
@@ -367,9 +368,9 @@ func (c *endpointsDisableCommand) Run(e *env) (err error) {
 	case c.JSON:
 		return c.write(e, after)
 	case !before.DisabledAt.IsZero():
-		fmt.Fprintf(e.stdout, "%s was disabled already, since %s: %s\n", after.Name, after.DisabledAt.Format(instant), printable(after.Reason))
+		terminal.Fprintf(e.stdout, "%s was disabled already, since %s: %s\n", after.Name, after.DisabledAt.Format(instant), after.Reason)
 	default:
-		fmt.Fprintf(e.stdout, "%s is disabled: what is due for it is dropped, and spate endpoints enable %s tells how to send it later\n", after.Name, after.Name)
+		terminal.Fprintf(e.stdout, "%s is disabled: what is due for it is dropped, and spate endpoints enable %s tells how to send it later\n", after.Name, after.Name)
 	}
 	return nil
 }

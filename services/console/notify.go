@@ -22,6 +22,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
+	"spate/shared/terminal"
 )
 
 // webhookFlags say who is told of alerts: one endpoint in flags, any number in a file.
@@ -567,5 +568,5 @@ var (
 
 // shown is what may be told of a value that should have no secret in it, but can, by mistake.
 func shown(text string) string {
-	return printable(pathIn.ReplaceAllString(secretIn.ReplaceAllString(text, secretPrefix+"…"), "$1/…"))
+	return terminal.Text(pathIn.ReplaceAllString(secretIn.ReplaceAllString(text, secretPrefix+"…"), "$1/…"))
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/term"
+
+	"spate/shared/terminal"
 )
 
 // Status is the readiness of one service. The zero value is not ready. It is safe for concurrent use.
@@ -172,10 +174,10 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Logger writes text for a terminal and JSON for everything else.
+// Logger writes text for a terminal and JSON for everything else, in which nothing steers the terminal that shows it.
 func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+		return slog.New(slog.NewTextHandler(terminal.Writer(w), &slog.HandlerOptions{Level: level}))
 	}
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewJSONHandler(terminal.JSONWriter(w), &slog.HandlerOptions{Level: level}))
 }
