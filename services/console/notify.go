@@ -46,20 +46,28 @@ const secretPrefix = "whsec_"
 
 // Decode implements kong.MapperValue.
 func (s *secretText) Decode(ctx *kong.DecodeContext) error {
+	text, err := popText(ctx, "a secret", func(next string) bool { return strings.HasPrefix(next, secretPrefix) })
+	*s = secretText(text)
+	if err != nil {
+		return fmt.Errorf("%w: "+secretPrefix+"..., or set SPATE_WEBHOOK_SECRET", err)
+	}
+	return nil
+}
+
+// popText reads the value of a flag, and the arguments after it that are more of the same.
+func popText(ctx *kong.DecodeContext, what string, more func(string) bool) (string, error) {
 	var text string
-	if err := ctx.Scan.PopValueInto("secret", &text); err != nil {
-		return errors.New("a secret is missing after it: " + secretPrefix + "..., or set SPATE_WEBHOOK_SECRET") // the cause quotes what is there
+	if err := ctx.Scan.PopValueInto("value", &text); err != nil {
+		return "", errors.New(what + " is missing after it") // the cause quotes what is there
 	}
 	for {
 		next, ok := ctx.Scan.Peek().Value.(string)
-		if !ok || !strings.HasPrefix(next, secretPrefix) {
-			break
+		if !ok || !more(next) {
+			return text, nil
 		}
 		ctx.Scan.Pop()
 		text += " " + next
 	}
-	*s = secretText(text)
-	return nil
 }
 
 // Format keeps every verb of package fmt from showing it.
