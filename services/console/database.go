@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -85,6 +86,11 @@ func (f databaseFlags) database(state string) (database, error) {
 			if ours {
 				if err := os.MkdirAll(state, 0o700); err != nil {
 					return nil, err
+				}
+				for _, suffix := range []string{"", "-wal", "-shm"} { // earlier versions left them to the umask
+					if err := os.Chmod(path+suffix, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+						return nil, err
+					}
 				}
 			}
 			return opened(sqlite.Open(ctx, path))

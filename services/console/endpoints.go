@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -132,7 +133,7 @@ type endpointsLsCommand struct {
 }
 
 func (c *endpointsLsCommand) Run(e *env) error {
-	configured, stop, err := c.endpoints()
+	configured, stop, err := c.endpoints(e.logger(slog.LevelWarn))
 	if err != nil {
 		return usage(err)
 	}
@@ -192,7 +193,7 @@ func (endpointsTestCommand) Help() string {
 }
 
 func (c *endpointsTestCommand) Run(e *env) error {
-	configured, stop, err := c.endpoints()
+	configured, stop, err := c.endpoints(e.logger(slog.LevelWarn))
 	if err != nil {
 		return usage(err)
 	}
@@ -260,7 +261,7 @@ type endpointFlags struct {
 }
 
 // state returns what the database knows of the endpoint. One that it does not know has to be configured.
-func (c *endpointFlags) state(ctx context.Context, st store.Store) (store.EndpointState, error) {
+func (c *endpointFlags) state(ctx context.Context, log *slog.Logger, st store.Store) (store.EndpointState, error) {
 	states, err := st.Endpoints(ctx)
 	if err != nil {
 		return store.EndpointState{}, err
@@ -279,7 +280,7 @@ func (c *endpointFlags) state(ctx context.Context, st store.Store) (store.Endpoi
 		return store.EndpointState{Name: c.Name}, nil
 	}
 	// Only now: a mistake in the configuration keeps nobody from disabling what runs.
-	configured, stop, err := c.endpoints()
+	configured, stop, err := c.endpoints(log)
 	if err != nil {
 		return store.EndpointState{}, usage(err)
 	}
@@ -291,14 +292,14 @@ func (c *endpointFlags) state(ctx context.Context, st store.Store) (store.Endpoi
 }
 
 // set enables or disables the endpoint and returns its state before and after.
-func (c *endpointFlags) set(ctx context.Context, st store.Store, enabled bool, reason string) (before, after store.EndpointState, err error) {
-	if before, err = c.state(ctx, st); err != nil {
+func (c *endpointFlags) set(ctx context.Context, log *slog.Logger, st store.Store, enabled bool, reason string) (before, after store.EndpointState, err error) {
+	if before, err = c.state(ctx, log, st); err != nil {
 		return before, after, err
 	}
 	if err = st.SetEnabled(ctx, time.Now(), c.Name, enabled, reason); err != nil {
 		return before, after, err
 	}
-	after, err = c.state(ctx, st)
+	after, err = c.state(ctx, log, st)
 	return before, after, err
 }
 
@@ -322,7 +323,7 @@ func (c *endpointsEnableCommand) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	before, after, err := c.set(e.ctx, st, true, "")
+	before, after, err := c.set(e.ctx, e.logger(slog.LevelWarn), st, true, "")
 	if err != nil {
 		return err
 	}
@@ -360,7 +361,7 @@ func (c *endpointsDisableCommand) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	before, after, err := c.set(e.ctx, st, false, c.Reason)
+	before, after, err := c.set(e.ctx, e.logger(slog.LevelWarn), st, false, c.Reason)
 	if err != nil {
 		return err
 	}

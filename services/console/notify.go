@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math"
 	"net/url"
 	"os"
@@ -86,10 +87,10 @@ type endpointSpec struct {
 
 // endpoints returns who is told of alerts, and what closes them, which is never nil. An error is the person's to mend; it names
 // everything that is wrong by file, line, endpoint and field, and has neither a secret nor a URL's path in it.
-func (f webhookFlags) endpoints() ([]alerter.Endpoint, func(), error) {
+func (f webhookFlags) endpoints(log *slog.Logger) ([]alerter.Endpoint, func(), error) {
 	specs, errs := f.fromFlags()
 	if f.Endpoints != "" {
-		more, problems := readEndpoints(f.Endpoints, len(specs) > 0)
+		more, problems := readEndpoints(f.Endpoints, len(specs) > 0, log)
 		specs, errs = append(specs, more...), append(errs, problems...)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -178,13 +179,14 @@ var endpointKeys = []string{
 // endpointsFile is a file of endpoints that is being read.
 type endpointsFile struct {
 	path  string
+	holds bool // secrets, or addresses, whose paths are secret
 	specs []endpointSpec
 	errs  []error
 }
 
 // readEndpoints returns the endpoints of a file, and everything that is wrong with it. taken tells that flags make an endpoint, whose
-// name is taken.
-func readEndpoints(path string, taken bool) ([]endpointSpec, []error) {
+// name is taken. The log is told of a file with secrets that others can read.
+func readEndpoints(path string, taken bool, log *slog.Logger) ([]endpointSpec, []error) {
 	f := &endpointsFile{path: path}
 	data, err := readBounded(path, maxEndpointsFile)
 	if err != nil {
@@ -192,6 +194,9 @@ func readEndpoints(path string, taken bool) ([]endpointSpec, []error) {
 	}
 	if f.document(data) && len(f.specs) == 0 && len(f.errs) == 0 {
 		f.problem(0, "there are no endpoints in it; it begins with endpoints: and has a list below it, each with name, url and secret")
+	}
+	if info, err := os.Stat(path); err == nil && f.holds && info.Mode().Perm()&0o077 != 0 {
+		log.Warn("the file of endpoints has secrets in it, and others on this machine have access to it; run chmod 600 on it", "file", path, "mode", fmt.Sprintf("%04o", info.Mode().Perm()))
 	}
 	lines := make(map[string]bool)
 	if taken {
@@ -519,6 +524,7 @@ func (e endpointNode) oneOf(field, form string) (string, bool) {
 		e.wrong(from, "is empty")
 		return "", false
 	case from == field:
+		e.holds = true
 		return value, true
 	case strings.Contains(value, secretPrefix) || strings.Contains(value, "://"):
 		e.wrong(from, "is the value itself; write it as %s", field)

@@ -118,7 +118,7 @@ func (c *alertCommand) Run(e *env) error {
 	if err != nil {
 		return usage(err)
 	}
-	endpoints, closeEndpoints, err := c.endpoints()
+	endpoints, closeEndpoints, err := c.endpoints(log)
 	if err != nil {
 		return usage(err)
 	}

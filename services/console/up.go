@@ -41,7 +41,7 @@ func (c *upCommand) Run(e *env) error {
 	if err != nil {
 		return usage(err)
 	}
-	endpoints, closeEndpoints, err := c.endpoints()
+	endpoints, closeEndpoints, err := c.endpoints(log)
 	if err != nil {
 		return usage(err)
 	}
