@@ -76,6 +76,7 @@ type Server struct {
 
 	mux    *http.ServeMux
 	ln     net.Listener
+	host   string // that it was told to listen on
 	mu     sync.Mutex
 	names  []string
 	states []*Status
@@ -88,6 +89,7 @@ func Listen(addr string) (*Server, error) {
 		return nil, fmt.Errorf("listen for /metrics and /healthz (SPATE_HTTP, --http): %w", err)
 	}
 	s := &Server{Registry: prometheus.NewRegistry(), mux: http.NewServeMux(), ln: ln}
+	s.host, _, _ = net.SplitHostPort(addr) // it was listened on
 	s.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{Registry: s.Registry}))
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -155,7 +157,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	srv := &http.Server{Handler: s.mux, ReadHeaderTimeout: 5 * time.Second}
+	srv := HTTPServer(s.mux)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(s.ln) }()
 	select {
