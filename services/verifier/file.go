@@ -199,6 +199,7 @@ type recordReader struct {
 type fileLine struct {
 	text    string
 	tooLong bool
+	breaks  bool // it is known to break a record in one of whose quoted fields it is
 }
 
 // effect is what a line does to a record.
@@ -260,12 +261,13 @@ func (l *recordReader) split(line fileLine) (fields []string, ok bool, err error
 			}
 			l.ahead = append(l.ahead, next)
 		}
-		next := l.ahead[l.open]
-		if next.tooLong || len(line.text)+l.size+len(next.text) > maxRecord {
+		next := &l.ahead[l.open]
+		if next.tooLong || next.breaks || len(line.text)+l.size+len(next.text) > maxRecord {
 			return nil, false, nil
 		}
 		switch l.scan(next.text, true) {
 		case breaks:
+			next.breaks = true
 			return nil, false, nil
 		case opens:
 			l.open++

@@ -141,6 +141,7 @@ func TestFileIsReadInLinearTime(t *testing.T) {
 		"doubled quotes":              "\"\"\"\"\n",
 		"text after a quote":          "\"a\nb\"c\n",
 		"a quote in the middle":       "x,\"\n",
+		"a long line that breaks":     strings.Repeat("a\",\"b\n", 5000) + strings.Repeat("c", 30_000) + "\"c\n",
 	} {
 		for _, size := range []int{64 << 10, 1 << 20} {
 			content := headerLine + row("5", 0) + "\"x\n" + strings.Repeat(line, size/len(line)) + row("5", 1)
