@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -81,7 +82,7 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 		go func() {
 			b := make([]byte, 1)
 			_, err := conn.Read(b)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				closed <- true
 			}
 			conn.Close()
@@ -97,7 +98,9 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 	if err := srv.Close(); err != nil {
 		t.Error(err)
 	}
-	<-done
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
 }
 
 func TestHTTPServerHasTimeouts(t *testing.T) {
@@ -118,8 +121,12 @@ func TestHTTPServerHasTimeouts(t *testing.T) {
 		if idle := time.Since(began); idle != idleTimeout {
 			t.Errorf("an idle connection is closed after %v", idle)
 		}
-		_ = srv.Close()
-		<-done
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 }
 
