@@ -25,6 +25,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/store"
+	"spate/shared/terminal"
 )
 
 type alertsCommand struct {
@@ -66,13 +67,13 @@ type out struct {
 
 func newOut(w io.Writer) *out {
 	b := bufio.NewWriter(w)
-	enc := json.NewEncoder(b)
+	enc := json.NewEncoder(terminal.JSONWriter(b))
 	enc.SetEscapeHTML(false) // a user stays what it was
 	return &out{Writer: b, enc: enc}
 }
 
-// printf prints for people; the writer keeps its first error for the end.
-func (o *out) printf(format string, args ...any) { fmt.Fprintf(o.Writer, format, args...) }
+// printf prints for people, args escaped; the writer keeps its first error for the end.
+func (o *out) printf(format string, args ...any) { terminal.Fprintf(o.Writer, format, args...) }
 
 // json prints an object and returns whether it makes sense to go on.
 func (o *out) json(v any) error { return o.enc.Encode(v) }
@@ -215,15 +216,15 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 	return tell(e, f.Limit, c.JSON, func(limit int) iter.Seq2[store.Alert, error] {
 		f.Newest, f.Limit = limit > 0, limit
 		return st.Alerts(e.ctx, f)
-	}, func(a store.Alert) any { return a }, func(a store.Alert) string { return alertLine(v, a) })
+	}, func(a store.Alert) any { return a }, func(a store.Alert) terminal.Safe { return alertLine(v, a) })
 }
 
-func alertLine(v *view, a store.Alert) string {
+func alertLine(v *view, a store.Alert) terminal.Safe {
 	severity := v.paint(fmt.Sprintf("%-8s", a.Severity), yellow)
 	if a.Severity == alert.Critical {
 		severity = v.paint(fmt.Sprintf("%-8s", a.Severity), red)
 	}
-	return fmt.Sprintf("%s %-6s  user %-12s window %s  %-18s %-9s  %s", severity, a.State, printable(activity.UserText(a.UserID)),
+	return terminal.Sprintf("%s %-6s  user %-12s window %s  %-18s %-9s  %s", severity, a.State, activity.UserText(a.UserID),
 		span(a.WindowStart, a.WindowEnd), countText(a.Record), a.Delivery.State, v.paint(a.ID, dim))
 }
 
@@ -277,7 +278,7 @@ type place struct {
 
 func (p place) String() string {
 	if p.Shard != "" {
-		return fmt.Sprintf("%s %s", printable(p.Shard), printable(p.Sequence))
+		return p.Shard + " " + p.Sequence
 	}
 	return fmt.Sprintf("partition %d offset %d", *p.Partition, *p.Offset)
 }
@@ -308,7 +309,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 		err = c.fromDatabase(e.ctx, &s, id)
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("there is no alert with the id %s; spate alerts ls lists them", printable(id))
+		return fmt.Errorf("there is no alert with the id %s; spate alerts ls lists them", terminal.Text(id))
 	} else if err != nil {
 		return err
 	}
@@ -346,7 +347,7 @@ func (s *story) write(o *out) {
 	o.printf("alert      %s\n", s.ID)
 	o.printf("rule       %s: more than %d events of a user in a window\n", s.Rule, s.Threshold)
 	o.printf("severity   %s\n", s.Severity)
-	o.printf("user       %s\n", printable(activity.UserText(s.UserID)))
+	o.printf("user       %s\n", activity.UserText(s.UserID))
 	o.printf("window     %s\n", span(s.WindowStart, s.WindowEnd))
 	o.printf("count      %s, threshold %d\n", countText(s.Record), s.Threshold)
 	o.printf("first      %s\nlast       %s\n", s.FirstEventAt.Format(instant), s.LastEventAt.Format(instant))
@@ -356,11 +357,11 @@ func (s *story) write(o *out) {
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(s.Evidence.Partitions), byNumber) {
 		r := s.Evidence.Partitions[p]
-		o.printf("evidence   topic %s, partition %s, offsets %d to %d\n", printable(s.Evidence.Topic), printable(p), r.First, r.Last)
+		o.printf("evidence   topic %s, partition %s, offsets %d to %d\n", s.Evidence.Topic, p, r.First, r.Last)
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Evidence.Shards)) {
 		r := s.Evidence.Shards[id]
-		o.printf("evidence   stream %s, %s, sequence numbers %s to %s\n", printable(s.Evidence.Stream), printable(id), printable(r.First), printable(r.Last))
+		o.printf("evidence   stream %s, %s, sequence numbers %s to %s\n", s.Evidence.Stream, id, r.First, r.Last)
 	}
 	o.printf("delivery   %s, %s\n", s.Delivery.State, tries(s.Delivery.Attempts))
 	for _, d := range s.Deliveries {
@@ -387,7 +388,7 @@ func (s *story) write(o *out) {
 		if len(text) > wide {
 			text = fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:wide], ""), len(ev.Value))
 		}
-		o.printf("  %s  %s  %s\n", ev.At.Format(instant), ev.place, printable(text))
+		o.printf("  %s  %s  %s\n", ev.At.Format(instant), ev.place, text)
 	}
 	if s.More > 0 {
 		o.printf("  and %d more\n", s.More)
@@ -438,7 +439,7 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 	}
 	ranges, err := s.ranges(reach, kadm.NewClient(cl), note)
 	if err != nil {
-		note("topic %s at %s: %v", printable(s.Evidence.Topic), brokers(cfg), brief(err))
+		note("topic %s at %s: %v", s.Evidence.Topic, brokers(cfg), brief(err))
 		return
 	}
 	s.Events = []event{}
@@ -499,7 +500,7 @@ func (s *story) ranges(ctx context.Context, adm *kadm.Client, note func(string, 
 		r := s.Evidence.Partitions[text]
 		p, err := strconv.ParseInt(text, 10, 32)
 		if err != nil {
-			note("partition %s is none", printable(text))
+			note("partition %s is none", text)
 			continue
 		}
 		start, ok := starts.Lookup(s.Evidence.Topic, int32(p))

@@ -79,7 +79,7 @@ func (s *story) readShards(ctx context.Context, reader *stream.Reader, scanner *
 		r := s.Evidence.Shards[id]
 		err := reader.Read(ctx, id, stream.Position{After: r.First, Include: true}, func(_ context.Context, f stream.Fetch) error {
 			if f.Lost {
-				note("%s: the oldest events are not kept any more", printable(id))
+				note("%s: the oldest events are not kept any more", id)
 			}
 			for _, record := range f.Records {
 				seq := sdkaws.ToString(record.SequenceNumber)
@@ -105,7 +105,7 @@ func (s *story) readShards(ctx context.Context, reader *stream.Reader, scanner *
 			note("not all was read: that took longer than %v", readTime/time.Second*time.Second)
 			return
 		default:
-			note("%s: %v", printable(id), brief(err))
+			note("%s: %v", id, brief(err))
 		}
 	}
 }

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/willabides/kongplete"
 
 	"spate/shared/ops"
+	"spate/shared/terminal"
 )
 
 // Exit codes of the program.
@@ -95,7 +98,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		kong.Exit(func(code int) { exited = code; panic(exit{}) }),
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "spate:", err)
+		terminal.Fprintln(stderr, "spate:", err)
 		return ExitUsage
 	}
 	code := func() (code int) {
@@ -120,7 +123,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			if errors.As(err, &perr) && perr.Context != nil {
 				_ = perr.Context.PrintUsage(true) // to a writer that is the terminal's
 			}
-			fmt.Fprintln(stderr, "spate:", err)
+			terminal.Fprintln(stderr, "spate:", withoutSecrets(err.Error(), args))
 			return ExitUsage
 		}
 		e := &env{ctx: ctx, stdout: stdout, stderr: stderr, level: p.LogLevel, mode: p.Mode}
@@ -130,6 +133,30 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return e.fail(k.Run(e))
 	}()
 	return code
+}
+
+var (
+	// secretive is an argument that may be, or hold, a secret that went to the wrong place.
+	secretive = regexp.MustCompile(`(?i)://|@|passw|pwd=|^(--database-url|--(webhook-)?secret)\b|` + secretPrefix)
+	// mistyped is a complaint about an argument that is a word.
+	mistyped = regexp.MustCompile(`^unexpected argument [A-Za-z-]+(, did you mean .*)?$`)
+)
+
+// withoutSecrets takes what may be a secret out of a complaint about the command line, which quotes arguments.
+func withoutSecrets(text string, args []string) string {
+	holds := slices.ContainsFunc(args, secretive.MatchString)
+	if strings.HasPrefix(text, "unexpected argument") && (holds || !mistyped.MatchString(text)) {
+		return "unexpected argument, not shown as it may be a secret; values with spaces need quotes"
+	}
+	for _, a := range args {
+		if strings.HasPrefix(a, "-") {
+			_, a, _ = strings.Cut(a, "=")
+		}
+		if secretive.MatchString(a) {
+			text = strings.ReplaceAll(text, a, "[...]")
+		}
+	}
+	return text
 }
 
 // exit unwinds kong, which ends the process where it prints help.
@@ -178,13 +205,13 @@ func (e *env) fail(err error) int {
 	case errors.Is(err, errDiffers):
 		return ExitFailed
 	case errors.Is(err, errUsage):
-		fmt.Fprintln(e.stderr, "spate:", err)
+		terminal.Fprintln(e.stderr, "spate:", err)
 		return ExitUsage
 	case errors.Is(err, context.Canceled) && e.ctx.Err() != nil:
-		fmt.Fprintln(e.stderr, "spate: interrupted")
+		terminal.Fprintln(e.stderr, "spate: interrupted")
 		return 130
 	}
-	fmt.Fprintln(e.stderr, "spate:", err)
+	terminal.Fprintln(e.stderr, "spate:", err)
 	return ExitFailed
 }
 
@@ -219,6 +246,6 @@ func (versionCommand) Run(e *env) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(e.stdout, "spate %s%s\n", version, revision)
+	_, err := terminal.Fprintf(e.stdout, "spate %s%s\n", version, revision)
 	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	"spate/shared/notify"
 	"spate/shared/store"
+	"spate/shared/terminal"
 )
 
 type deliveriesCommand struct {
@@ -50,17 +51,17 @@ func tryOf(t store.Try) try {
 }
 
 // line is the try for people; names says whose it is.
-func (t try) line(names string) string {
+func (t try) line(names string) terminal.Safe {
 	status := "no answer"
 	if t.Status != 0 {
 		status = fmt.Sprintf("status %d", t.Status)
 	}
-	s := fmt.Sprintf("%s  try %d%s  %-9s  %-10s  %d ms", t.At.Format(instant), t.N, names, t.Outcome, status, t.TookMS)
+	s := terminal.Sprintf("%s  try %d%s  %-9s  %-10s  %d ms", t.At.Format(instant), t.N, names, t.Outcome, status, t.TookMS)
 	if t.Reason != "" && t.Reason != status {
-		s += "  " + printable(t.Reason)
+		s += terminal.Sprintf("  %s", t.Reason)
 	}
 	if t.NextAt != nil {
-		s += "  next " + t.NextAt.Format(instant)
+		s += terminal.Sprintf("  next %s", t.NextAt.Format(instant))
 	}
 	return s
 }
@@ -123,13 +124,13 @@ func storyOf(ctx context.Context, st store.Store, d store.Delivery) (deliverySto
 }
 
 // deliveryLine is a delivery for people.
-func deliveryLine(d store.Delivery) string {
-	s := fmt.Sprintf("%s  %s to %s: %s, %s", d.CreatedAt.Format(instant), printable(d.WebhookID), printable(d.Endpoint), d.State, tries(d.Tries))
+func deliveryLine(d store.Delivery) terminal.Safe {
+	s := terminal.Sprintf("%s  %s to %s: %s, %s", d.CreatedAt.Format(instant), d.WebhookID, d.Endpoint, d.State, tries(d.Tries))
 	if !d.NextAt.IsZero() {
-		s += ", due " + d.NextAt.Format(instant)
+		s += terminal.Sprintf(", due %s", d.NextAt.Format(instant))
 	}
 	if d.Digest != "" {
-		s += ", goes with " + printable(d.Digest)
+		s += terminal.Sprintf(", goes with %s", d.Digest)
 	}
 	return s
 }
@@ -190,20 +191,20 @@ func (c *deliveriesLsCommand) Run(e *env) (err error) {
 	return tell(e, limit, c.JSON, func(limit int) iter.Seq2[store.Try, error] {
 		tried.Newest, tried.Limit = limit > 0, limit
 		return st.ListTries(e.ctx, tried)
-	}, func(t store.Try) any { return tryOf(t) }, func(t store.Try) string {
-		return tryOf(t).line(fmt.Sprintf("  %s to %s", printable(t.WebhookID), printable(t.Endpoint)))
+	}, func(t store.Try) any { return tryOf(t) }, func(t store.Try) terminal.Safe {
+		return tryOf(t).line(fmt.Sprintf("  %s to %s", t.WebhookID, t.Endpoint))
 	})
 }
 
 // tell prints a list, the newest last: in a terminal that is where the eye is. Without a limit the list has the oldest first, and is
 // printed as it comes; else it has the newest first.
-func tell[T any](e *env, limit int, asJSON bool, list func(limit int) iter.Seq2[T, error], object func(T) any, line func(T) string) error {
+func tell[T any](e *env, limit int, asJSON bool, list func(limit int) iter.Seq2[T, error], object func(T) any, line func(T) terminal.Safe) error {
 	o := newOut(e.stdout)
 	one := func(x T) error {
 		if asJSON {
 			return o.json(object(x))
 		}
-		_, err := fmt.Fprintln(o, line(x))
+		_, err := terminal.Fprintln(o, line(x))
 		return err
 	}
 	if limit == 0 {
@@ -234,7 +235,7 @@ func tell[T any](e *env, limit int, asJSON bool, list func(limit int) iter.Seq2[
 		return err
 	}
 	if more && !asJSON {
-		fmt.Fprintf(e.stderr, "(the newest %d; --limit 0 lists all)\n", limit)
+		terminal.Fprintf(e.stderr, "(the newest %d; --limit 0 lists all)\n", limit)
 	}
 	return nil
 }
@@ -272,7 +273,7 @@ func (c *deliveriesShowCommand) Run(e *env) (err error) {
 		}
 		s.write(o, "")
 		if s.Data != nil {
-			o.printf("  type  %s\n  data  %s\n", s.Type, printable(string(s.Data)))
+			o.printf("  type  %s\n  data  %s\n", s.Type, s.Data)
 		}
 	}
 	return o.end(nil)
@@ -281,9 +282,9 @@ func (c *deliveriesShowCommand) Run(e *env) (err error) {
 func noMessage(id, endpoint string) error {
 	to := ""
 	if endpoint != "" {
-		to = " to " + printable(endpoint)
+		to = " to " + terminal.Text(endpoint)
 	}
-	return fmt.Errorf("there is no message %s%s; spate deliveries ls lists what was tried, spate deliveries ls --pending what is to come", printable(id), to)
+	return fmt.Errorf("there is no message %s%s; spate deliveries ls lists what was tried, spate deliveries ls --pending what is to come", terminal.Text(id), to)
 }
 
 type deliveriesResendCommand struct {
@@ -326,9 +327,9 @@ func (c *deliveriesResendCommand) Run(e *env) (err error) {
 	for _, d := range list {
 		switch d.State {
 		case store.Held:
-			why = append(why, fmt.Sprintf("to %s it goes with the digest %s; send that again", printable(d.Endpoint), printable(d.Digest)))
+			why = append(why, fmt.Sprintf("to %s it goes with the digest %s; send that again", terminal.Text(d.Endpoint), terminal.Text(d.Digest)))
 		case store.Pending:
-			why = append(why, fmt.Sprintf("to %s it is still to be delivered, due %s", printable(d.Endpoint), d.NextAt.Format(instant)))
+			why = append(why, fmt.Sprintf("to %s it is still to be delivered, due %s", terminal.Text(d.Endpoint), d.NextAt.Format(instant)))
 		}
 	}
 	if len(why) == 0 {
@@ -385,7 +386,7 @@ func resent(e *env, st store.Store, n int, names []string, asJSON bool) error {
 		case 1:
 			text = "1 delivery is due now; spate up or spate alert makes it"
 		}
-		fmt.Fprintln(e.stdout, text)
+		terminal.Fprintln(e.stdout, text)
 	}
 	if n == 0 {
 		return nil
@@ -396,7 +397,7 @@ func resent(e *env, st store.Store, n int, names []string, asJSON bool) error {
 	}
 	for _, s := range states {
 		if !s.DisabledAt.IsZero() && s.Pending > 0 && (names == nil || slices.Contains(names, s.Name)) {
-			fmt.Fprintf(e.stderr, "spate: endpoint %s is disabled since %s and drops what is due: spate endpoints enable %s, then send again\n", printable(s.Name), s.DisabledAt.Format(instant), printable(s.Name))
+			terminal.Fprintf(e.stderr, "spate: endpoint %s is disabled since %s and drops what is due: spate endpoints enable %s, then send again\n", s.Name, s.DisabledAt.Format(instant), s.Name)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"spate/services/embedded"
 	"spate/shared/alert"
+	"spate/shared/terminal"
 )
 
 type demoCommand struct {
@@ -38,7 +39,7 @@ func (c *demoCommand) Run(e *env) error {
 			}
 		}
 		cfg.Begin = func(i embedded.Info) {
-			fmt.Fprintf(e.stdout, "A Kafka broker, router, detector and alerter run in this process (%s, http://%s/metrics).\n"+
+			terminal.Fprintf(e.stdout, "A Kafka broker, router, detector and alerter run in this process (%s, http://%s/metrics).\n"+
 				"Shoppers and six kinds of attackers send about %.0f events a second for %v. Alerts, as they open:\n\n", i.Brokers, i.HTTP, c.EventRate, c.Duration)
 		}
 	}
@@ -47,7 +48,7 @@ func (c *demoCommand) Run(e *env) error {
 		return err
 	}
 	if c.JSON {
-		err = json.NewEncoder(e.stdout).Encode(res)
+		err = json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res)
 	} else {
 		err = summary(e.stdout, res)
 	}
@@ -59,18 +60,18 @@ func (c *demoCommand) Run(e *env) error {
 
 func summary(w io.Writer, r embedded.DemoResult) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nevents     %d in = %d counted + %d late + %d invalid\n", r.EventsIn, r.Counted, r.Late, r.Invalid)
-	fmt.Fprintf(&b, "alerts     %d; against an independent count of the log: %d missing, %d wrong, %d extra\n", r.Alerts, r.Missing, r.Wrong, r.Extra)
+	terminal.Fprintf(&b, "\nevents     %d in = %d counted + %d late + %d invalid\n", r.EventsIn, r.Counted, r.Late, r.Invalid)
+	terminal.Fprintf(&b, "alerts     %d; against an independent count of the log: %d missing, %d wrong, %d extra\n", r.Alerts, r.Missing, r.Wrong, r.Extra)
 	for _, x := range r.Examples {
-		fmt.Fprintf(&b, "           %s\n", x)
+		terminal.Fprintf(&b, "           %s\n", x)
 	}
-	fmt.Fprintf(&b, "webhooks   %d messages, of which a receiver verified %d\n", r.Messages, r.Verified)
-	fmt.Fprintf(&b, "attackers  precision %.3f; recall", r.Precision)
+	terminal.Fprintf(&b, "webhooks   %d messages, of which a receiver verified %d\n", r.Messages, r.Verified)
+	terminal.Fprintf(&b, "attackers  precision %.3f; recall", r.Precision)
 	for _, kind := range slices.Sorted(maps.Keys(r.Recall)) {
-		fmt.Fprintf(&b, " %s %.3f", kind, r.Recall[kind])
+		terminal.Fprintf(&b, " %s %.3f", kind, r.Recall[kind])
 	}
-	fmt.Fprintf(&b, "\ndelay      from the event that breaks the rule to its alert, in the broker: p50 %.0f ms, p99 %.0f ms\n", r.Latency.P50, r.Latency.P99)
-	fmt.Fprintf(&b, "\nNext: `spate up`, then write to it with any Kafka client; `spate verify FILE` on your own clicks.\n")
-	_, err := io.WriteString(w, b.String())
+	terminal.Fprintf(&b, "\ndelay      from the event that breaks the rule to its alert, in the broker: p50 %.0f ms, p99 %.0f ms\n", r.Latency.P50, r.Latency.P99)
+	terminal.Fprintf(&b, "\nNext: `spate up`, then write to it with any Kafka client; `spate verify FILE` on your own clicks.\n")
+	_, err := io.WriteString(w, b.String()) // escaped above
 	return err
 }

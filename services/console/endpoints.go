@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -15,6 +16,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/notify"
 	"spate/shared/store"
+	"spate/shared/terminal"
 )
 
 type endpointsCommand struct {
@@ -131,7 +133,7 @@ type endpointsLsCommand struct {
 }
 
 func (c *endpointsLsCommand) Run(e *env) error {
-	configured, stop, err := c.endpoints()
+	configured, stop, err := c.endpoints(e.logger(slog.LevelWarn))
 	if err != nil {
 		return usage(err)
 	}
@@ -140,7 +142,7 @@ func (c *endpointsLsCommand) Run(e *env) error {
 	st, err := c.look(e.ctx)
 	switch {
 	case errors.Is(err, errNoDatabase):
-		fmt.Fprintln(e.stderr, "spate:", err) // nobody was told of anything yet: that is no failure here
+		terminal.Fprintln(e.stderr, "spate:", err) // nobody was told of anything yet: that is no failure here
 	case err != nil:
 		return err
 	default:
@@ -160,11 +162,11 @@ func (c *endpointsLsCommand) Run(e *env) error {
 		return o.end(nil)
 	}
 	if len(list) == 0 {
-		fmt.Fprintln(e.stderr, "nobody is told of alerts: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS; see spate endpoints --help")
+		terminal.Fprintln(e.stderr, "nobody is told of alerts: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS; see spate endpoints --help")
 		return nil
 	}
 	t := tabwriter.NewWriter(o, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tHOST\tPENDING\tEXHAUSTED\tDROPPED\tTOLD OF\tSTATE")
+	terminal.Fprintf(t, "NAME\tHOST\tPENDING\tEXHAUSTED\tDROPPED\tTOLD OF\tSTATE\n")
 	for _, k := range list {
 		host, told := k.Host, k.told()
 		if !k.Configured {
@@ -172,9 +174,9 @@ func (c *endpointsLsCommand) Run(e *env) error {
 		}
 		state := "enabled"
 		if !k.Enabled {
-			state = fmt.Sprintf("disabled since %s: %s", k.DisabledAt.Format(instant), printable(k.Reason))
+			state = fmt.Sprintf("disabled since %s: %s", k.DisabledAt.Format(instant), k.Reason)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", printable(k.Name), host, k.Pending, k.Exhausted, k.Dropped, told, state)
+		terminal.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", k.Name, host, k.Pending, k.Exhausted, k.Dropped, told, state)
 	}
 	return o.end(t.Flush())
 }
@@ -191,7 +193,7 @@ func (endpointsTestCommand) Help() string {
 }
 
 func (c *endpointsTestCommand) Run(e *env) error {
-	configured, stop, err := c.endpoints()
+	configured, stop, err := c.endpoints(e.logger(slog.LevelWarn))
 	if err != nil {
 		return usage(err)
 	}
@@ -211,7 +213,7 @@ func (c *endpointsTestCommand) Run(e *env) error {
 	}
 	m := notify.Message{ID: "test_" + strings.ToLower(rand.Text()), Type: notify.TypeTest, At: now, Data: data}
 	if !c.JSON {
-		fmt.Fprintf(e.stdout, "%s to %s (%s)\n", m.ID, to.Name, hostOf(to))
+		terminal.Fprintf(e.stdout, "%s to %s (%s)\n", m.ID, to.Name, hostOf(to))
 	}
 	r := to.Notifier.Notify(e.ctx, m)
 	took := time.Since(now)
@@ -231,10 +233,10 @@ func (c *endpointsTestCommand) Run(e *env) error {
 			TookMS    int64          `json:"took_ms"`
 		}{to.Name, m.ID, r.Outcome, r.Status, r.Reason, took.Milliseconds()})
 	} else if r.Outcome == notify.Delivered {
-		fmt.Fprintf(e.stdout, "delivered: status %d in %d ms\n", r.Status, took.Milliseconds())
+		terminal.Fprintf(e.stdout, "delivered: status %d in %d ms\n", r.Status, took.Milliseconds())
 	}
 	if err == nil && r.Outcome != notify.Delivered {
-		err = fmt.Errorf("endpoint %s: %s: %s", to.Name, r.Outcome, printable(r.Reason))
+		err = fmt.Errorf("endpoint %s: %s: %s", to.Name, r.Outcome, terminal.Text(r.Reason))
 	}
 	return err
 }
@@ -259,7 +261,7 @@ type endpointFlags struct {
 }
 
 // state returns what the database knows of the endpoint. One that it does not know has to be configured.
-func (c *endpointFlags) state(ctx context.Context, st store.Store) (store.EndpointState, error) {
+func (c *endpointFlags) state(ctx context.Context, log *slog.Logger, st store.Store) (store.EndpointState, error) {
 	states, err := st.Endpoints(ctx)
 	if err != nil {
 		return store.EndpointState{}, err
@@ -278,7 +280,7 @@ func (c *endpointFlags) state(ctx context.Context, st store.Store) (store.Endpoi
 		return store.EndpointState{Name: c.Name}, nil
 	}
 	// Only now: a mistake in the configuration keeps nobody from disabling what runs.
-	configured, stop, err := c.endpoints()
+	configured, stop, err := c.endpoints(log)
 	if err != nil {
 		return store.EndpointState{}, usage(err)
 	}
@@ -290,14 +292,14 @@ func (c *endpointFlags) state(ctx context.Context, st store.Store) (store.Endpoi
 }
 
 // set enables or disables the endpoint and returns its state before and after.
-func (c *endpointFlags) set(ctx context.Context, st store.Store, enabled bool, reason string) (before, after store.EndpointState, err error) {
-	if before, err = c.state(ctx, st); err != nil {
+func (c *endpointFlags) set(ctx context.Context, log *slog.Logger, st store.Store, enabled bool, reason string) (before, after store.EndpointState, err error) {
+	if before, err = c.state(ctx, log, st); err != nil {
 		return before, after, err
 	}
 	if err = st.SetEnabled(ctx, time.Now(), c.Name, enabled, reason); err != nil {
 		return before, after, err
 	}
-	after, err = c.state(ctx, st)
+	after, err = c.state(ctx, log, st)
 	return before, after, err
 }
 
@@ -321,7 +323,7 @@ func (c *endpointsEnableCommand) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	before, after, err := c.set(e.ctx, st, true, "")
+	before, after, err := c.set(e.ctx, e.logger(slog.LevelWarn), st, true, "")
 	if err != nil {
 		return err
 	}
@@ -329,9 +331,9 @@ func (c *endpointsEnableCommand) Run(e *env) (err error) {
 		return c.write(e, after)
 	}
 	if before.DisabledAt.IsZero() {
-		fmt.Fprintf(e.stdout, "%s was enabled already\n", after.Name)
+		terminal.Fprintf(e.stdout, "%s was enabled already\n", after.Name)
 	} else {
-		fmt.Fprintf(e.stdout, "%s is enabled; it was disabled since %s: %s\n", after.Name, before.DisabledAt.Format(instant), printable(before.Reason))
+		terminal.Fprintf(e.stdout, "%s is enabled; it was disabled since %s: %s\n", after.Name, before.DisabledAt.Format(instant), before.Reason)
 	}
 	if after.Dropped == 0 {
 		return nil
@@ -344,7 +346,7 @@ func (c *endpointsEnableCommand) Run(e *env) (err error) {
 	if after.Dropped == 1 {
 		what = "1 message was dropped meanwhile; this sends it"
 	}
-	fmt.Fprintf(e.stdout, "%s:\n    spate deliveries recover --endpoint %s --since %s\n", what, after.Name, oldest[0].CreatedAt.Format(instant))
+	terminal.Fprintf(e.stdout, "%s:\n    spate deliveries recover --endpoint %s --since %s\n", what, after.Name, oldest[0].CreatedAt.Format(instant))
 	return nil
 }
 
@@ -359,7 +361,7 @@ func (c *endpointsDisableCommand) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	before, after, err := c.set(e.ctx, st, false, c.Reason)
+	before, after, err := c.set(e.ctx, e.logger(slog.LevelWarn), st, false, c.Reason)
 	if err != nil {
 		return err
 	}
@@ -367,9 +369,9 @@ func (c *endpointsDisableCommand) Run(e *env) (err error) {
 	case c.JSON:
 		return c.write(e, after)
 	case !before.DisabledAt.IsZero():
-		fmt.Fprintf(e.stdout, "%s was disabled already, since %s: %s\n", after.Name, after.DisabledAt.Format(instant), printable(after.Reason))
+		terminal.Fprintf(e.stdout, "%s was disabled already, since %s: %s\n", after.Name, after.DisabledAt.Format(instant), after.Reason)
 	default:
-		fmt.Fprintf(e.stdout, "%s is disabled: what is due for it is dropped, and spate endpoints enable %s tells how to send it later\n", after.Name, after.Name)
+		terminal.Fprintf(e.stdout, "%s is disabled: what is due for it is dropped, and spate endpoints enable %s tells how to send it later\n", after.Name, after.Name)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"spate/shared/terminal"
 )
 
 type healthCommand struct {
@@ -55,7 +57,7 @@ func (c *healthCommand) Run(e *env) error {
 	if err != nil {
 		return fmt.Errorf("get %s: %w", target, err)
 	}
-	fmt.Fprintf(e.stdout, "%s\n", bytes.TrimSpace(body))
+	terminal.Fprintf(e.stdout, "%s\n", bytes.TrimSpace(body))
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("get %s: %s", target, res.Status)
 	}

@@ -2,10 +2,11 @@ package console
 
 import (
 	"encoding/json"
-	"fmt"
 	"time"
 
 	schema "spate/sql"
+
+	"spate/shared/terminal"
 )
 
 type migrateCommand struct {
@@ -53,7 +54,7 @@ func (c *migrateUpCommand) Run(e *env) error {
 			pending++
 		}
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s is up to date (%d of %d migrations were missing)\n", db.name, pending, len(before))
+	_, err = terminal.Fprintf(e.stdout, "%s is up to date (%d of %d migrations were missing)\n", db.name, pending, len(before))
 	return err
 }
 
@@ -72,11 +73,11 @@ func (c *migrateStatusCommand) Run(e *env) error {
 		return err
 	}
 	if !c.JSON {
-		fmt.Fprintln(e.stdout, db.name)
+		terminal.Fprintln(e.stdout, db.name)
 	}
 	for _, m := range migrations {
 		if c.JSON {
-			err = json.NewEncoder(e.stdout).Encode(struct {
+			err = json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(struct {
 				schema.Migration
 				State string `json:"state"`
 			}{m, stateOf(m)})
@@ -85,7 +86,7 @@ func (c *migrateStatusCommand) Run(e *env) error {
 			if !m.AppliedAt.IsZero() {
 				at = m.AppliedAt.Format(time.RFC3339)
 			}
-			_, err = fmt.Fprintf(e.stdout, "%05d  %-8s %-20s  %s\n", m.Version, stateOf(m), at, m.Name)
+			_, err = terminal.Fprintf(e.stdout, "%05d  %-8s %-20s  %s\n", m.Version, stateOf(m), at, m.Name)
 		}
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math"
 	"net/url"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
+	"spate/shared/terminal"
 )
 
 // webhookFlags say who is told of alerts: one endpoint in flags, any number in a file.
@@ -45,20 +47,28 @@ const secretPrefix = "whsec_"
 
 // Decode implements kong.MapperValue.
 func (s *secretText) Decode(ctx *kong.DecodeContext) error {
+	text, err := popText(ctx, "a secret", func(next string) bool { return strings.HasPrefix(next, secretPrefix) })
+	*s = secretText(text)
+	if err != nil {
+		return fmt.Errorf("%w: "+secretPrefix+"..., or set SPATE_WEBHOOK_SECRET", err)
+	}
+	return nil
+}
+
+// popText reads the value of a flag, and the arguments after it that are more of the same.
+func popText(ctx *kong.DecodeContext, what string, more func(string) bool) (string, error) {
 	var text string
-	if err := ctx.Scan.PopValueInto("secret", &text); err != nil {
-		return errors.New("a secret is missing after it: " + secretPrefix + "..., or set SPATE_WEBHOOK_SECRET") // the cause quotes what is there
+	if err := ctx.Scan.PopValueInto("value", &text); err != nil {
+		return "", errors.New(what + " is missing after it") // the cause quotes what is there
 	}
 	for {
 		next, ok := ctx.Scan.Peek().Value.(string)
-		if !ok || !strings.HasPrefix(next, secretPrefix) {
-			break
+		if !ok || !more(next) {
+			return text, nil
 		}
 		ctx.Scan.Pop()
 		text += " " + next
 	}
-	*s = secretText(text)
-	return nil
 }
 
 // Format keeps every verb of package fmt from showing it.
@@ -77,10 +87,10 @@ type endpointSpec struct {
 
 // endpoints returns who is told of alerts, and what closes them, which is never nil. An error is the person's to mend; it names
 // everything that is wrong by file, line, endpoint and field, and has neither a secret nor a URL's path in it.
-func (f webhookFlags) endpoints() ([]alerter.Endpoint, func(), error) {
+func (f webhookFlags) endpoints(log *slog.Logger) ([]alerter.Endpoint, func(), error) {
 	specs, errs := f.fromFlags()
 	if f.Endpoints != "" {
-		more, problems := readEndpoints(f.Endpoints, len(specs) > 0)
+		more, problems := readEndpoints(f.Endpoints, len(specs) > 0, log)
 		specs, errs = append(specs, more...), append(errs, problems...)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -169,13 +179,14 @@ var endpointKeys = []string{
 // endpointsFile is a file of endpoints that is being read.
 type endpointsFile struct {
 	path  string
+	holds bool // secrets, or addresses, whose paths are secret
 	specs []endpointSpec
 	errs  []error
 }
 
 // readEndpoints returns the endpoints of a file, and everything that is wrong with it. taken tells that flags make an endpoint, whose
-// name is taken.
-func readEndpoints(path string, taken bool) ([]endpointSpec, []error) {
+// name is taken. The log is told of a file with secrets that others can read.
+func readEndpoints(path string, taken bool, log *slog.Logger) ([]endpointSpec, []error) {
 	f := &endpointsFile{path: path}
 	data, err := readBounded(path, maxEndpointsFile)
 	if err != nil {
@@ -183,6 +194,9 @@ func readEndpoints(path string, taken bool) ([]endpointSpec, []error) {
 	}
 	if f.document(data) && len(f.specs) == 0 && len(f.errs) == 0 {
 		f.problem(0, "there are no endpoints in it; it begins with endpoints: and has a list below it, each with name, url and secret")
+	}
+	if info, err := os.Stat(path); err == nil && f.holds && info.Mode().Perm()&0o077 != 0 {
+		log.Warn("the file of endpoints has secrets in it, and others on this machine have access to it; run chmod 600 on it", "file", path, "mode", fmt.Sprintf("%04o", info.Mode().Perm()))
 	}
 	lines := make(map[string]bool)
 	if taken {
@@ -510,6 +524,7 @@ func (e endpointNode) oneOf(field, form string) (string, bool) {
 		e.wrong(from, "is empty")
 		return "", false
 	case from == field:
+		e.holds = true
 		return value, true
 	case strings.Contains(value, secretPrefix) || strings.Contains(value, "://"):
 		e.wrong(from, "is the value itself; write it as %s", field)
@@ -567,5 +582,5 @@ var (
 
 // shown is what may be told of a value that should have no secret in it, but can, by mistake.
 func shown(text string) string {
-	return printable(pathIn.ReplaceAllString(secretIn.ReplaceAllString(text, secretPrefix+"…"), "$1/…"))
+	return terminal.Text(pathIn.ReplaceAllString(secretIn.ReplaceAllString(text, secretPrefix+"…"), "$1/…"))
 }

@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +41,7 @@ endpoints:
 		}
 	}
 	f := webhookFlags{WebhookURL: "https://first.example/t0ken", WebhookSecret: secretA, Endpoints: path}
-	got, stop, err := f.endpoints()
+	got, stop, err := f.endpoints(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +70,13 @@ endpoints:
 
 	// JSON is YAML, also with tabs.
 	path = file(t, "{\n\t\"endpoints\": [\n\t\t{\"name\": \"pager\", \"url\": \"https://pager.example/t0ken\",\n\t\t \"secret\": \""+secretA+"\", \"rate\": 1e1, \"rules\": null}\n\t]\n}\n")
-	got, stop, err = webhookFlags{Endpoints: path}.endpoints()
+	got, stop, err = webhookFlags{Endpoints: path}.endpoints(slog.New(slog.DiscardHandler))
 	if err != nil || len(got) != 1 || got[0].Rate != 10 {
 		t.Errorf("%v, %v", got, err)
 	}
 	stop()
 
-	if got, stop, err := (webhookFlags{}).endpoints(); err != nil || len(got) != 0 || stop == nil {
+	if got, stop, err := (webhookFlags{}).endpoints(slog.New(slog.DiscardHandler)); err != nil || len(got) != 0 || stop == nil {
 		t.Errorf("%v, %v", got, err)
 	}
 	// However it is printed.
@@ -181,5 +182,32 @@ func TestWebhookFlagsExplain(t *testing.T) {
 	for _, args := range [][]string{{"endpoints", "ls", "--help"}, {"endpoints", "test", "--help"}, {"endpoints", "test"}, {"endpoints", "test", "--nonsense", "a"}, {"endpoints", "disable", "a", "b"}} {
 		_, out, errs := spate(args...)
 		quiet(t, out+errs)
+	}
+}
+
+func TestEndpointsFileThatOthersCanRead(t *testing.T) {
+	bare(t)
+	t.Setenv("PAGER_SECRET", secretA)
+	t.Setenv("PAGER_URL", "https://h.example/x")
+	for _, c := range []struct {
+		text string
+		mode os.FileMode
+		warn bool
+	}{
+		{"endpoints: [{name: a, url: https://h.example/x, secret: " + secretA + "}]", 0o600, false},
+		{"endpoints: [{name: a, url: https://h.example/x, secret: " + secretA + "}]", 0o640, true},
+		{"endpoints: [{name: a, url: https://h.example/x, secret_env: PAGER_SECRET}]", 0o666, true},
+		{"endpoints: [{name: a, url_env: PAGER_URL, secret_env: PAGER_SECRET}]", 0o644, false},
+	} {
+		path := file(t, c.text)
+		if err := os.Chmod(path, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		code, _, errs := spate("endpoints", "ls", "--endpoints", path, "--database-url", filepath.Join(t.TempDir(), "a.db"))
+		warned := strings.Contains(errs, path) && strings.Contains(errs, "chmod 600") && strings.Contains(errs, fmt.Sprintf("0%o", c.mode))
+		if code != ExitOK || warned != c.warn {
+			t.Errorf("%s with mode %o: exit code %d, %s", c.text, c.mode, code, errs)
+		}
+		quiet(t, errs)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"spate/shared/activity"
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
+	"spate/shared/terminal"
 )
 
 type receiveCommand struct {
@@ -48,7 +48,7 @@ func (c *receiveCommand) Run(e *env) error {
 	if err != nil {
 		return fmt.Errorf("listen for calls (SPATE_RECEIVE_LISTEN, --listen): %w", err)
 	}
-	fmt.Fprintf(e.stderr, "spate receive: webhook calls go to http://%s/ and are printed here. Ctrl-C ends it.\n", ln.Addr())
+	terminal.Fprintf(e.stderr, "spate receive: webhook calls go to http://%s/ and are printed here. Ctrl-C ends it.\n", ln.Addr())
 	p := &callPrinter{w: e.stdout, json: c.JSON}
 	if err := receiver.Run(e.ctx, receiver.Config{Listener: ln, Secrets: secrets, On: p.print, Log: e.logger(slog.LevelWarn)}); err != nil {
 		return err
@@ -72,7 +72,7 @@ func (p *callPrinter) print(c receiver.Call) {
 		line, err = callJSON(c)
 	}
 	if err == nil {
-		_, err = io.WriteString(p.w, line+"\n")
+		_, err = terminal.Fprintln(p.w, line)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,7 +91,7 @@ func (p *callPrinter) error() error {
 	return nil
 }
 
-func callJSON(c receiver.Call) (string, error) {
+func callJSON(c receiver.Call) (terminal.Safe, error) {
 	var v any = struct {
 		At        time.Time       `json:"at"`
 		WebhookID string          `json:"webhook_id"`
@@ -109,20 +109,20 @@ func callJSON(c receiver.Call) (string, error) {
 		}{c.At, c.Verified, c.Reason, c.Remote}
 	}
 	var b strings.Builder
-	enc := json.NewEncoder(&b)
+	enc := json.NewEncoder(terminal.JSONWriter(&b))
 	enc.SetEscapeHTML(false) // users stay as the sender has them
 	if err := enc.Encode(v); err != nil {
 		return "", err
 	}
-	return strings.TrimSuffix(b.String(), "\n"), nil
+	return terminal.Safe(strings.TrimSuffix(b.String(), "\n")), nil
 }
 
-func callText(c receiver.Call) string {
+func callText(c receiver.Call) terminal.Safe {
 	at := c.At.Format("15:04:05")
 	if c.Reason != "" {
-		return fmt.Sprintf("%s  refused       %s  from %s", at, printable(c.Reason), c.Remote)
+		return terminal.Sprintf("%s  refused       %s  from %s", at, c.Reason, c.Remote)
 	}
-	line := fmt.Sprintf("%s  %-12s  %s%s", at, printable(c.Type), printable(c.WebhookID), callDetails(c))
+	line := terminal.Sprintf("%s  %-12s  %s%s", at, c.Type, c.WebhookID, callDetails(c))
 	if c.Repeat {
 		line += "  (again)"
 	}
@@ -130,7 +130,7 @@ func callText(c receiver.Call) string {
 }
 
 // callDetails tells of the data what is known for the type.
-func callDetails(c receiver.Call) string {
+func callDetails(c receiver.Call) terminal.Safe {
 	switch c.Type {
 	case notify.TypeOpened, notify.TypeClosed:
 		var r struct {
@@ -145,7 +145,7 @@ func callDetails(c receiver.Call) string {
 		if c.Type == notify.TypeOpened {
 			count += " so far"
 		}
-		return fmt.Sprintf("  user %s  %s  %s", printable(activity.UserText(r.UserID)), count, printable(r.Severity))
+		return terminal.Sprintf("  user %s  %s  %s", activity.UserText(r.UserID), count, r.Severity)
 	case notify.TypeDigest:
 		var d struct {
 			Messages int   `json:"messages"`
@@ -155,17 +155,7 @@ func callDetails(c receiver.Call) string {
 		if json.Unmarshal(c.Data, &d) != nil {
 			return ""
 		}
-		return fmt.Sprintf("  %d messages in one  %d users  %d events", d.Messages, d.Users, d.Events)
+		return terminal.Sprintf("  %d messages in one  %d users  %d events", d.Messages, d.Users, d.Events)
 	}
 	return ""
-}
-
-// printable keeps what senders wrote from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if strconv.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, s)
 }

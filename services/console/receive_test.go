@@ -167,11 +167,11 @@ func TestReceivedText(t *testing.T) {
 		{receiver.Call{Verified: true, WebhookID: "t", Type: notify.TypeTest}, "12:30:15  endpoint.test  t"},
 		{receiver.Call{Verified: true, WebhookID: "x", Type: notify.TypeOpened, Data: json.RawMessage(`[]`)}, "12:30:15  alert.opened  x"},
 		{receiver.Call{Verified: true, WebhookID: "x", Type: notify.TypeClosed, Data: json.RawMessage(`{"user_id":"\u001b[2J"}`)},
-			"12:30:15  alert.closed  x  user \uFFFD[2J  0 events  "},
+			"12:30:15  alert.closed  x  user \\x1b[2J  0 events  "},
 		{receiver.Call{Reason: "no signature matches", Remote: "192.0.2.1:5"}, "12:30:15  refused       no signature matches  from 192.0.2.1:5"},
 	} {
 		tt.call.At = at
-		if got := callText(tt.call); got != tt.want {
+		if got := string(callText(tt.call)); got != tt.want {
 			t.Errorf("got  %q\nwant %q", got, tt.want)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"spate/services/verifier"
 	"spate/shared/alert"
 	"spate/shared/kafka"
+	"spate/shared/terminal"
 )
 
 // replayFlags are those of replay and verify.
@@ -72,7 +73,7 @@ func writeAlerts(path string, stdout io.Writer, alerts []alert.Record) (err erro
 		if err != nil {
 			return err
 		}
-		if _, err := b.Write(append(line, '\n')); err != nil {
+		if _, err := terminal.Fprintln(b, terminal.Safe(terminal.JSON(line))); err != nil {
 			return err
 		}
 	}
@@ -87,7 +88,7 @@ func (c *replayCommand) Run(e *env) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(e.stdout).Encode(res)
+		return json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res)
 	}
 	out := e.stdout
 	if c.Alerts == "-" {
@@ -99,7 +100,7 @@ func (c *replayCommand) Run(e *env) error {
 			v.alert(a)
 		}
 	}
-	fmt.Fprintf(out, "%d events: %d counted, %d late, %d invalid; %d alerts; %.1f s\n", res.EventsIn, res.Counted, res.Late, res.Invalid, len(res.Alerts), res.ElapsedS)
+	terminal.Fprintf(out, "%d events: %d counted, %d late, %d invalid; %d alerts; %.1f s\n", res.EventsIn, res.Counted, res.Late, res.Invalid, len(res.Alerts), res.ElapsedS)
 	return nil
 }
 
@@ -120,17 +121,17 @@ func (c *verifyCommand) Run(e *env) error {
 	diff := verifier.Compare(ref.Result(), res.Alerts)
 	accounts := ref.In == res.EventsIn && ref.Counted == res.Counted && ref.Late == res.Late && ref.Invalid == res.Invalid
 	if c.JSON {
-		if err := json.NewEncoder(e.stdout).Encode(diff); err != nil {
+		if err := json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(diff); err != nil {
 			return err
 		}
 	} else {
-		fmt.Fprintf(e.stdout, "%d rows in the reference: %d missing, %d wrong, %d extra\n", diff.Rows, diff.Missing, diff.Wrong, diff.Extra)
+		terminal.Fprintf(e.stdout, "%d rows in the reference: %d missing, %d wrong, %d extra\n", diff.Rows, diff.Missing, diff.Wrong, diff.Extra)
 		for _, x := range diff.Examples {
-			fmt.Fprintln(e.stdout, "  "+x)
+			terminal.Fprintln(e.stdout, "  "+x)
 		}
 	}
 	if !accounts {
-		fmt.Fprintf(e.stderr, "spate: events in/counted/late/invalid: reference %d/%d/%d/%d, pipeline %d/%d/%d/%d\n",
+		terminal.Fprintf(e.stderr, "spate: events in/counted/late/invalid: reference %d/%d/%d/%d, pipeline %d/%d/%d/%d\n",
 			ref.In, ref.Counted, ref.Late, ref.Invalid, res.EventsIn, res.Counted, res.Late, res.Invalid)
 	}
 	if !diff.Exact() || !accounts {

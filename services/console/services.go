@@ -73,7 +73,7 @@ type detectCommand struct {
 func (c *detectCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "detector")
 	r := c.rule()
-	cfg := detector.Config{Kafka: c.config(), Layout: c.layout(), Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions, MaxOpenWindows: c.MaxOpenWindows, Log: log}
+	cfg := detector.Config{Kafka: c.config(), Layout: c.layout(), Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions, MaxOpenWindows: c.MaxOpenWindows, Address: c.Advertise, Log: log}
 	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (c *detectCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	cfg.Registry, cfg.Status, cfg.Address = server.Registry, server.Service("detector"), c.Advertise
+	cfg.Registry, cfg.Status = server.Registry, server.Service("detector")
 	if cfg.Address == "" {
 		cfg.Address = server.Addr()
 	}
@@ -89,7 +89,8 @@ func (c *detectCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	server.Handle(d.Handler())
+	pattern, users := d.Handler()
+	server.HandleHere(pattern, users, cfg.Address)
 	return serve(e, server, log, d.Run)
 }
 
@@ -118,7 +119,7 @@ func (c *alertCommand) Run(e *env) error {
 	if err != nil {
 		return usage(err)
 	}
-	endpoints, closeEndpoints, err := c.endpoints()
+	endpoints, closeEndpoints, err := c.endpoints(log)
 	if err != nil {
 		return usage(err)
 	}

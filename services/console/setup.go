@@ -15,6 +15,7 @@ import (
 	"spate/shared/aws/cloud"
 	"spate/shared/aws/object"
 	"spate/shared/store/dynamodb"
+	"spate/shared/terminal"
 )
 
 type awsCommand struct {
@@ -85,13 +86,13 @@ func (c *setupCommand) Run(e *env) error {
 	}
 	m := made{c.Stream, c.AlertsStream, c.Table, c.StateTable, aws.ToString(topic.TopicArn), c.Bucket}
 	if c.JSON {
-		return json.NewEncoder(e.stdout).Encode(m)
+		return json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(m)
 	}
-	fmt.Fprintf(e.stdout, "stream of events  %s\nstream of alerts  %s\ntable of alerts   %s\ntable of leases   %s\ntopic             %s\n", m.Stream, m.AlertsStream, m.Table, m.StateTable, m.TopicARN)
+	terminal.Fprintf(e.stdout, "stream of events  %s\nstream of alerts  %s\ntable of alerts   %s\ntable of leases   %s\ntopic             %s\n", m.Stream, m.AlertsStream, m.Table, m.StateTable, m.TopicARN)
 	if m.Bucket != "" {
-		fmt.Fprintf(e.stdout, "bucket            %s\n", m.Bucket)
+		terminal.Fprintf(e.stdout, "bucket            %s\n", m.Bucket)
 	}
-	fmt.Fprintf(e.stdout, "\nNext: export SPATE_MODE=aws SPATE_TOPIC_ARN=%s; then spate work, spate alert, spate simulate\n", m.TopicARN)
+	terminal.Fprintf(e.stdout, "\nNext: export SPATE_MODE=aws SPATE_TOPIC_ARN=%s; then spate work, spate alert, spate simulate\n", m.TopicARN)
 	return nil
 }
 

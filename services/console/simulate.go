@@ -13,6 +13,7 @@ import (
 	"spate/shared/aws/cloud"
 	"spate/shared/aws/object"
 	"spate/shared/kafka"
+	"spate/shared/terminal"
 )
 
 // simulatorFlags is the configuration without its methods. kong would call Validate before it is known where the events go by default,
@@ -72,16 +73,16 @@ func (c *simulateCommand) Run(e *env) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(e.stdout).Encode(res)
+		return json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res)
 	}
-	fmt.Fprintf(e.stderr, "sent %d events to %s in %v", res.Sent, target(cfg), res.Elapsed.Round(time.Millisecond))
+	terminal.Fprintf(e.stderr, "sent %d events to %s in %v", res.Sent, target(cfg), res.Elapsed.Round(time.Millisecond))
 	if res.Skipped > 0 {
-		fmt.Fprintf(e.stderr, "; %d malformed lines left out", res.Skipped)
+		terminal.Fprintf(e.stderr, "; %d malformed lines left out", res.Skipped)
 	}
 	if res.Cut > 0 {
-		fmt.Fprintf(e.stderr, "; the last line (%d) is cut and left out", res.CutLine)
+		terminal.Fprintf(e.stderr, "; the last line (%d) is cut and left out", res.CutLine)
 	}
-	fmt.Fprintln(e.stderr)
+	terminal.Fprintln(e.stderr)
 	return nil
 }
 
@@ -133,8 +134,8 @@ func (c *simulateCommand) put(e *env) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(e.stdout).Encode(stored)
+		return json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(stored)
 	}
-	fmt.Fprintf(e.stderr, "stored %s as %s: %d bytes, ETag %s\n", c.File, c.Put, stored.Bytes, stored.ETag)
+	terminal.Fprintf(e.stderr, "stored %s as %s: %d bytes, ETag %s\n", c.File, c.Put, stored.Bytes, stored.ETag)
 	return nil
 }

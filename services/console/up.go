@@ -3,12 +3,12 @@ package console
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"spate/services/embedded"
 	"spate/shared/alert"
 	"spate/shared/store"
+	"spate/shared/terminal"
 )
 
 type upCommand struct {
@@ -41,7 +41,7 @@ func (c *upCommand) Run(e *env) error {
 	if err != nil {
 		return usage(err)
 	}
-	endpoints, closeEndpoints, err := c.endpoints()
+	endpoints, closeEndpoints, err := c.endpoints(log)
 	if err != nil {
 		return usage(err)
 	}
@@ -52,7 +52,7 @@ func (c *upCommand) Run(e *env) error {
 	view := newView(e.stdout, c.JSON)
 	cfg.Print = func(r alert.Record) { view.alert(r) }
 	return embedded.Up(e.ctx, cfg, func(i embedded.Info) {
-		fmt.Fprintf(e.stderr, `
+		terminal.Fprintf(e.stderr, `
 spate is up. Write events to topic %q of any Kafka client at %s, for example:
     spate simulate --time now --brokers %s
 Alerts are printed here and kept in %s

@@ -2,12 +2,13 @@ package console
 
 import (
 	"encoding/json"
-	"fmt"
+	"io"
 	"time"
 
 	"spate/services/detector"
 	"spate/shared/activity"
 	"spate/shared/kafka"
+	"spate/shared/terminal"
 )
 
 type userCommand struct {
@@ -28,26 +29,35 @@ func (c *userCommand) Run(e *env) error {
 	}
 	for _, u := range users {
 		if c.JSON {
-			if err := json.NewEncoder(e.stdout).Encode(u); err != nil {
+			if err := json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(u); err != nil {
 				return err
 			}
 			continue
 		}
-		fmt.Fprintf(e.stdout, "user %s (partition %d)", activity.UserText(u.UserID), u.Partition)
-		if u.Watermark != nil {
-			fmt.Fprintf(e.stdout, ", windows are closed up to %s", u.Watermark.Format(time.RFC3339Nano))
-		}
-		fmt.Fprintln(e.stdout)
-		if len(u.Windows) == 0 {
-			fmt.Fprintln(e.stdout, "  no open window")
-		}
-		for _, w := range u.Windows {
-			fmt.Fprintf(e.stdout, "  %s - %s  %d events", w.WindowStart.Format(time.RFC3339), w.WindowEnd.Format("15:04:05"), w.Count)
-			if w.AlertID != "" {
-				fmt.Fprintf(e.stdout, "  alert %s", w.AlertID)
-			}
-			fmt.Fprintln(e.stdout)
+		if err := printUser(e.stdout, u); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// printUser tells what a detector says of a user.
+func printUser(w io.Writer, u detector.User) error {
+	o := newOut(w)
+	o.printf("user %s (partition %d)", activity.UserText(u.UserID), u.Partition)
+	if u.Watermark != nil {
+		o.printf(", windows are closed up to %s", u.Watermark.Format(time.RFC3339Nano))
+	}
+	o.printf("\n")
+	if len(u.Windows) == 0 {
+		o.printf("  no open window\n")
+	}
+	for _, w := range u.Windows {
+		o.printf("  %s - %s  %d events", w.WindowStart.Format(time.RFC3339), w.WindowEnd.Format("15:04:05"), w.Count)
+		if w.AlertID != "" {
+			o.printf("  alert %s", w.AlertID)
+		}
+		o.printf("\n")
+	}
+	return o.end(nil)
 }

@@ -10,6 +10,7 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/terminal"
 )
 
 // view prints alerts as they come, a line each.
@@ -33,11 +34,12 @@ const (
 	plain  = "\x1b[0m"
 )
 
-func (v *view) paint(s, c string) string {
-	if !v.color {
-		return s
+func (v *view) paint(s, c string) terminal.Safe {
+	text := terminal.Text(s)
+	if v.color {
+		text = c + text + plain
 	}
-	return c + s + plain
+	return terminal.Safe(text)
 }
 
 func (v *view) alert(r alert.Record) {
@@ -46,7 +48,7 @@ func (v *view) alert(r alert.Record) {
 	if v.json {
 		b, err := r.Encode()
 		if err == nil {
-			_, err = fmt.Fprintf(v.w, "%s\n", b)
+			_, err = terminal.Fprintln(v.w, terminal.Safe(terminal.JSON(b)))
 		}
 		v.last = err
 		return
@@ -60,6 +62,6 @@ func (v *view) alert(r alert.Record) {
 		count += " so far"
 	}
 	const clock = "15:04:05"
-	_, v.last = fmt.Fprintf(v.w, "%s %s  user %-12s window %s - %s  %s  %s\n", severity, fmt.Sprintf("%-6s", r.State), printable(activity.UserText(r.UserID)),
+	_, v.last = terminal.Fprintf(v.w, "%s %s  user %-12s window %s - %s  %s  %s\n", severity, fmt.Sprintf("%-6s", r.State), activity.UserText(r.UserID),
 		r.WindowStart.Format(clock), r.WindowEnd.Format(clock), count, v.paint(r.ID, dim))
 }

@@ -1,13 +1,16 @@
 package detector
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -154,45 +157,104 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, token st
 	}
 	for _, m := range groups[names.DetectorGroup].Members {
 		as, ok := m.Assigned.AsConsumer()
-		address, ours := strings.CutPrefix(m.ClientID, clientPrefix)
-		if !ok || !ours {
+		if !ok {
 			continue
 		}
 		for _, t := range as.Topics {
 			for _, q := range t.Partitions {
-				if t.Topic == names.Keyed && q == p {
-					return get(ctx, address, token)
+				if t.Topic != names.Keyed || q != p {
+					continue
 				}
+				address, ok := addressOf(m.ClientID)
+				if !ok {
+					return User{}, fmt.Errorf("partition %d of %s is held by a member of group %s that is no detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
+				}
+				return get(ctx, address, token)
 			}
 		}
 	}
 	return User{}, fmt.Errorf("partition %d of %s: %w", p, names.Keyed, ErrNotOwner)
 }
 
+// addressOf returns the address in a client id. Whoever may join the group says there what they like, so that nothing of it is believed but
+// a host and a port: no path, no user, no query. Who asks sends that member a user's name, and takes nothing from it but an answer's form.
+func addressOf(clientID string) (string, bool) {
+	address, ours := strings.CutPrefix(clientID, clientPrefix)
+	host, port, err := net.SplitHostPort(address)
+	if !ours || err != nil || !hostForm.MatchString(host) {
+		return "", false
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
+		return "", false
+	}
+	return address, true
+}
+
+// hostForm is that of names, IPv4 and IPv6 addresses.
+var hostForm = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45})$`)
+
+const (
+	maxAnswer     = 1 << 20 // bytes
+	answerTimeout = 5 * time.Second
+)
+
+// get asks a detector. The address is whatever a member of the group says, so it is asked itself: no proxy, no redirect to elsewhere.
 func get(ctx context.Context, address, token string) (User, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+usersPath+url.PathEscape(token), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+usersPath+url.PathEscape(token), http.NoBody)
 	if err != nil {
 		return User{}, fmt.Errorf("ask %s: %w", address, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := &http.Client{
+		Timeout:       answerTimeout,
+		Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return User{}, fmt.Errorf("ask the owner of the user: %w (is its address, set by SPATE_ADVERTISE, reachable from here?)", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return User{}, fmt.Errorf("ask %s: %w", address, err)
-	}
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusMisdirectedRequest:
 		return User{}, fmt.Errorf("ask %s: %w", address, ErrNotOwner)
 	default:
-		return User{}, fmt.Errorf("ask %s: status %s", address, strconv.Itoa(resp.StatusCode))
+		return User{}, fmt.Errorf("ask %s: status %d", address, resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return User{}, fmt.Errorf("ask %s: %w", address, err)
+	}
+	u, err := parseUser(body, token)
+	if err != nil {
+		return User{}, fmt.Errorf("ask %s: it does not answer as a detector: %w", address, err)
+	}
+	return u, nil
+}
+
+// parseUser reads an answer, which has to be about the user who was asked for.
+func parseUser(body []byte, token string) (User, error) {
+	if len(body) > maxAnswer {
+		return User{}, fmt.Errorf("it is larger than %d bytes", maxAnswer)
 	}
 	var u User
-	if err := json.Unmarshal(body, &u); err != nil {
-		return User{}, fmt.Errorf("ask %s: %w", address, err)
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&u); err != nil {
+		return User{}, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return User{}, errors.New("more follows the answer")
+	}
+	var asked, told any
+	if json.Unmarshal([]byte(token), &asked) != nil || json.Unmarshal(u.UserID, &told) != nil || asked != told {
+		return User{}, errors.New("it is about another user")
+	}
+	u.UserID = json.RawMessage(token)
+	for _, w := range u.Windows {
+		if w.AlertID != "" && w.AlertID != alert.ID(alert.Burst, token, w.WindowStart.UnixMilli(), w.WindowEnd.Sub(w.WindowStart).Milliseconds()) {
+			return User{}, errors.New("the id of an alert is not that of its window")
+		}
 	}
 	return u, nil
 }

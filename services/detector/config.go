@@ -47,6 +47,9 @@ func (c Config) Validate() error {
 	if c.MaxOpenWindows < 0 {
 		errs = append(errs, fmt.Errorf("max-open-windows: %d is below 0", c.MaxOpenWindows))
 	}
+	if _, ok := addressOf(clientID(c.Address)); !ok && c.Address != "" {
+		errs = append(errs, fmt.Errorf("advertise: %q is not host:port (SPATE_ADVERTISE, --advertise)", c.Address))
+	}
 	errs = append(errs, alert.CheckTransitions(c.Transitions))
 	return errors.Join(errs...)
 }

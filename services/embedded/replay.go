@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -101,11 +102,63 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	if res.EventsIn != sent.Sent {
 		return res, fmt.Errorf("replay: %d events were sent, %d are accounted for", sent.Sent, res.EventsIn)
 	}
+	if res.Counted+res.Late == 0 && res.Invalid+res.Skipped > 0 {
+		return res, nothingRead(cfg, res)
+	}
 	if res.Alerts, err = s.closed(ctx); err != nil {
 		return res, fmt.Errorf("replay: %w", err)
 	}
 	res.ElapsedS = math.Round(time.Since(began).Seconds()*1000) / 1000
 	return res, nil
+}
+
+// ErrNothingRead means that nothing in a file could be read as an event: it is another kind of file, or its fields have other names.
+var ErrNothingRead = errors.New("nothing in it could be read as an event")
+
+// nothingRead reads a file again and says why most of its lines are no events.
+func nothingRead(cfg ReplayConfig, res ReplayResult) error {
+	err := fmt.Errorf("replay %s: %w: %d lines are malformed, %d events invalid", cfg.File, ErrNothingRead, res.Skipped, res.Invalid)
+	in, oerr := simulator.OpenCSV(cfg.File)
+	if oerr != nil { // such as standard input, which is gone
+		return err
+	}
+	defer in.Close()
+	scanner, serr := activity.NewScanner(cfg.Fields)
+	if serr != nil {
+		return err
+	}
+	type tally struct{ lines, first int64 }
+	why := make(map[string]tally)
+	note := func(reason string, line int64) {
+		t, known := why[reason]
+		if !known {
+			t.first = line
+		}
+		t.lines++
+		why[reason] = t
+	}
+	in.OnBad(func(b simulator.BadLine) {
+		reason, _, _ := strings.Cut(b.Reason, ";") // whether it is the last does not matter
+		note("the line "+reason, b.Line)
+	})
+	var row simulator.Row
+	var value []byte
+	for in.Next(&row) == nil {
+		value = row.Event.AppendJSON(value[:0])
+		if _, reason := scanner.Scan(value); reason != activity.ReasonNone {
+			note(string(reason), in.Line())
+		}
+	}
+	most := ""
+	for reason, t := range why {
+		if most == "" || t.lines > why[most].lines || t.lines == why[most].lines && t.first < why[most].first {
+			most = reason
+		}
+	}
+	if most == "" {
+		return err
+	}
+	return fmt.Errorf("%w; the most frequent reason is %q, %d times, first in line %d", err, most, why[most].lines, why[most].first)
 }
 
 func (s *stack) result() ReplayResult {

@@ -137,7 +137,8 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.server.Handle(det.Handler())
+	pattern, users := det.Handler()
+	s.server.HandleHere(pattern, users, s.server.Addr())
 
 	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.serving = cancel

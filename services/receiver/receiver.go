@@ -24,17 +24,13 @@ import (
 	"time"
 
 	"spate/shared/notify/webhook"
+	"spate/shared/ops"
 )
 
 const (
-	maxBody   = 1 << 20 // bytes
-	maxHeader = 64 << 10
-	maxSeen   = 100_000 // ids
-
-	headerTimeout = 5 * time.Second
-	bodyTimeout   = 15 * time.Second
-	idleTimeout   = 2 * time.Minute // longer than senders keep connections
-	grace         = time.Second
+	maxBody = 1 << 20 // bytes
+	maxSeen = 100_000 // ids
+	grace   = time.Second
 )
 
 // Config of a receiver.
@@ -97,10 +93,8 @@ func Run(ctx context.Context, c Config) error {
 		c.On = func(Call) {}
 	}
 	r := &receiver{Config: c, seen: newSeen(maxSeen)}
-	srv := &http.Server{
-		Handler: r, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
-	}
+	srv := ops.HTTPServer(r)
+	srv.ErrorLog = slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(c.Listener) }()
 	select {

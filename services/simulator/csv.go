@@ -71,6 +71,12 @@ type CSV struct {
 	quoted  []byte
 	timeBuf []byte
 	stats   CSVStats
+	onBad   func(BadLine)
+	at      int64 // line where the last record begins
+
+	// openTo is the offset up to which lines leave an open quote open, breaksAt that of a line that breaks a record with one.
+	openTo, breaksAt int64
+	scanned          int64 // bytes that were looked at for quotes
 
 	read  *atomic.Int64 // of total, for the progress
 	total int64         // bytes; 0 is not known
@@ -216,6 +222,12 @@ func (c *CSV) Stats() CSVStats {
 	return s
 }
 
+// OnBad has every line that is not sent told to f. Call it before Next.
+func (c *CSV) OnBad(f func(BadLine)) { c.onBad = f }
+
+// Line returns the number of the line, from 1, in which the last record begins.
+func (c *CSV) Line() int64 { return c.at }
+
 // progress returns how much is read, and of how much; bytes.
 func (c *CSV) progress() (done, total int64) { return c.read.Load(), c.total }
 
@@ -265,6 +277,7 @@ func (c *CSV) openMember() error {
 	}
 	c.lines = newLineReader(plain)
 	c.first, c.fields, c.header = true, 0, c.header[:0]
+	c.openTo, c.breaksAt = 0, -1
 	return nil
 }
 
@@ -335,6 +348,7 @@ func (c *CSV) record(r *Row) (ok bool, err error) {
 		return false, c.bad(at, reason, last)
 	}
 	c.fill(r)
+	c.at = at
 	c.stats.Rows++
 	return true, nil
 }
@@ -410,6 +424,9 @@ func (c *CSV) bad(line int64, reason string, last bool) error {
 	} else {
 		c.stats.Skipped++
 	}
+	if c.onBad != nil {
+		c.onBad(BadLine{File: c.name, Line: line, Reason: reason})
+	}
 	if len(c.stats.BadLines) < maxBadLines {
 		c.stats.BadLines = append(c.stats.BadLines, BadLine{File: c.name, Line: line, Reason: reason})
 	}
@@ -435,53 +452,116 @@ func splitPlain(parts []string, s string) []string {
 // splitQuoted puts the fields of the next record in c.parts, and returns its length with all its lines and their ends. If it is
 // malformed, the length is that of its first line, so that a stray quote costs one line and not all that follow.
 func (c *CSV) splitQuoted() (length int, reason string, err error) {
-	rec, err := c.lines.peek(0)
-	if err != nil {
-		return 0, "", err
+	rec, reason, err := c.quotedRecord()
+	if err != nil || reason != "" {
+		return len(rec), reason, err
 	}
-	firstLine := len(rec)
 	c.parts = c.parts[:0]
-	for i := 0; ; {
-		if i >= len(rec) || rec[i] != '"' { // unquoted: to the comma or the line's end, which is the record's too
-			end := len(trimEnd(rec))
-			if comma := bytes.IndexByte(rec[min(i, end):end], ','); comma >= 0 {
-				c.parts = append(c.parts, string(rec[i:i+comma]))
-				i += comma + 1
-				continue
+	text := trimEnd(rec)
+	for {
+		if len(text) == 0 || text[0] != '"' {
+			field, rest, more := bytes.Cut(text, []byte{','})
+			c.parts = append(c.parts, string(field))
+			if !more {
+				return len(rec), "", nil
 			}
-			c.parts = append(c.parts, string(rec[min(i, end):end]))
-			return len(rec), "", nil
+			text = rest
+			continue
 		}
 		c.quoted = c.quoted[:0]
-		for i++; ; {
-			q := bytes.IndexByte(rec[i:], '"')
-			if q < 0 { // the field has a line end
-				more, err := c.lines.peek(len(rec))
-				if errors.Is(err, io.EOF) || errors.Is(err, errTooLong) {
-					return firstLine, "has a quote that never closes", nil
-				} else if err != nil {
-					return 0, "", err
-				}
-				rec = more
-				continue
+		for text = text[1:]; ; text = text[1:] {
+			part, rest, _ := bytes.Cut(text, []byte{'"'})
+			c.quoted = append(c.quoted, part...)
+			if text = rest; len(text) == 0 || text[0] != '"' {
+				break
 			}
-			c.quoted = append(c.quoted, rec[i:i+q]...)
-			i += q + 1
-			if i < len(rec) && rec[i] == '"' {
-				c.quoted = append(c.quoted, '"')
-				i++
-				continue
-			}
-			break
+			c.quoted = append(c.quoted, '"')
 		}
 		c.parts = append(c.parts, string(c.quoted))
-		switch end := len(trimEnd(rec)); {
-		case i >= end:
+		if len(text) == 0 {
 			return len(rec), "", nil
-		case rec[i] == ',':
-			i++
-		default:
-			return firstLine, "has text after a closing quote", nil
+		}
+		text = text[1:] // the comma
+	}
+}
+
+// quotedRecord returns the next record, or, for its length, its first line, and what is wrong with it. Lines after it may be records of their own that look at
+// the same lines; so it is kept up to where an open quote stays open, and no line is looked at again for each of them.
+func (c *CSV) quotedRecord() (rec []byte, reason string, err error) {
+	const never, text = "has a quote that never closes", "has text after a closing quote"
+	first, err := c.lines.peek(0)
+	if err != nil {
+		return nil, "", err
+	}
+	switch c.scan(first, false) {
+	case ends:
+		return first, "", nil
+	case breaks:
+		return first, text, nil
+	}
+	for end := max(len(first), int(c.openTo-c.lines.pos)); ; {
+		at := c.lines.pos + int64(end)
+		if at == c.breaksAt {
+			return first, text, nil
+		}
+		more, err := c.lines.peek(end)
+		if errors.Is(err, io.EOF) || errors.Is(err, errTooLong) {
+			return first, never, nil
+		} else if err != nil {
+			return nil, "", err
+		}
+		switch c.scan(more[end:], true) {
+		case ends:
+			return more, "", nil
+		case breaks:
+			c.breaksAt = at
+			return more[:len(first)], text, nil
+		}
+		end = len(more)
+		c.openTo = c.lines.pos + int64(end)
+	}
+}
+
+// effect is what a line does to a record.
+type effect int
+
+const (
+	ends   effect = iota // it ends the record
+	opens                // a quoted field goes on in the next line
+	breaks               // there is text after a quoted field
+)
+
+// scan tells what a line does to a record, at whose beginning it is, or in one of whose quoted fields.
+func (c *CSV) scan(line []byte, quoted bool) effect {
+	c.scanned += int64(len(line))
+	for rest := trimEnd(line); ; rest = rest[1:] {
+		if !quoted {
+			if len(rest) == 0 || rest[0] != '"' {
+				comma := bytes.IndexByte(rest, ',')
+				if comma < 0 {
+					return ends
+				}
+				rest = rest[comma:]
+				continue
+			}
+			rest = rest[1:]
+		}
+		quoted = false
+		for {
+			q := bytes.IndexByte(rest, '"')
+			if q < 0 {
+				return opens
+			}
+			if rest = rest[q+1:]; len(rest) == 0 || rest[0] != '"' {
+				break
+			}
+			rest = rest[1:] // a doubled quote is text
+		}
+		switch {
+		case len(rest) == 0:
+			return ends
+		case rest[0] != ',':
+			return breaks
 		}
 	}
 }

@@ -403,3 +403,35 @@ func TestCSVReadsWhatOthersWrite(t *testing.T) {
 		}
 	}
 }
+
+// The work grows with the file, and no faster, whatever its quotes do. It is counted, not timed.
+func TestCSVIsReadInLinearTime(t *testing.T) {
+	const header = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
+	const good = "2019-11-01 00:00:00 UTC,view,1,2,,b,1.0,77,s\n"
+	for name, line := range map[string]string{
+		"one quote, then blank lines": "\n",
+		"every line opens a quote":    "a\",\"b\n",
+		"quotes that span two lines":  "\"\n",
+		"doubled quotes":              "\"\"\"\"\n",
+		"text after a quote":          "\"a\nb\"c\n",
+		"a long line that breaks":     strings.Repeat("a\",\"b\n", 5000) + strings.Repeat("c", 30_000) + "\"c\n",
+	} {
+		for _, size := range []int{64 << 10, 1 << 20} {
+			content := header + good + "\"x\n" + strings.Repeat(line, size/len(line)) + good
+			c, err := ReadCSV(strings.NewReader(content), "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var row Row
+			for err == nil {
+				err = c.Next(&row)
+			}
+			if !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+			if perByte := float64(c.scanned) / float64(len(content)); perByte > 3 {
+				t.Errorf("%s, %d bytes: each was looked at %.1f times", name, len(content), perByte)
+			}
+		}
+	}
+}

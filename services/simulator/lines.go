@@ -16,6 +16,7 @@ type lineReader struct {
 	buf        []byte
 	start, end int   // unread bytes in buf
 	line       int64 // number of the line that begins at start, from 1
+	pos        int64 // offset of start in the stream
 	err        error // of r, once
 }
 
@@ -23,8 +24,8 @@ func newLineReader(r io.Reader) *lineReader {
 	return &lineReader{r: r, buf: make([]byte, 4*maxRecord), line: 1}
 }
 
-// peek returns the unread bytes up to and including the first line end at or after index from; from is 0 or the length of what
-// the last peek returned. Without a line end before the end of the stream, it returns the rest; if there is no byte after from,
+// peek returns the unread bytes up to and including the first line end at or after index from; from is 0 or the end of a line that a
+// peek returned. Without a line end before the end of the stream, it returns the rest; if there is no byte after from,
 // the error that ended the stream: io.EOF, or one of the reader. The bytes are valid until the next call.
 func (l *lineReader) peek(from int) ([]byte, error) {
 	searched := from
@@ -67,12 +68,12 @@ func (l *lineReader) fill() {
 }
 
 // advance passes over n bytes that have no line end.
-func (l *lineReader) advance(n int) { l.start += n }
+func (l *lineReader) advance(n int) { l.start, l.pos = l.start+n, l.pos+int64(n) }
 
 // consume passes over n bytes that peek returned, and counts their lines.
 func (l *lineReader) consume(n int) {
 	l.line += int64(bytes.Count(l.buf[l.start:l.start+n], []byte{'\n'}))
-	l.start += n
+	l.advance(n)
 }
 
 // skip passes over a line of any length.
@@ -82,7 +83,7 @@ func (l *lineReader) skip() {
 			l.consume(i + 1)
 			return
 		}
-		l.start = l.end
+		l.advance(l.end - l.start)
 		if l.err != nil {
 			return
 		}

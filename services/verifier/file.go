@@ -3,7 +3,6 @@ package verifier
 import (
 	"archive/zip"
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -52,6 +51,7 @@ type file struct {
 	ref        *Reference
 	rows       int64 // sent so far
 	appended   int64 // when the log takes them, epoch milliseconds: all of them about now
+	steps      int64 // bytes that were looked at for quotes
 }
 
 func (f *file) open(r *os.File) error {
@@ -59,10 +59,16 @@ func (f *file) open(r *os.File) error {
 	if err != nil {
 		return err
 	}
-	z, err := zip.NewReader(r, info.Size())
-	if errors.Is(err, zip.ErrFormat) {
+	// The first bytes decide, as everywhere: a zip can be appended to a file of any kind.
+	var magic [4]byte
+	if _, err := r.ReadAt(magic[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if string(magic[:]) != "PK\x03\x04" && string(magic[:]) != "PK\x05\x06" { // with members, or none
 		return f.member(r)
-	} else if err != nil {
+	}
+	z, err := zip.NewReader(r, info.Size())
+	if err != nil {
 		return err
 	}
 	// The members that are CSV files, or the only one there is.
@@ -106,7 +112,7 @@ func (f *file) member(r io.Reader) error {
 		}
 		in = bufio.NewReaderSize(z, maxRecord)
 	}
-	lines := &lineReader{r: in}
+	lines := &recordReader{r: in, steps: &f.steps}
 	if bom, _ := in.Peek(3); string(bom) == "\xef\xbb\xbf" {
 		_, _ = in.Discard(3) // they are in the buffer
 	}
@@ -115,14 +121,14 @@ func (f *file) member(r io.Reader) error {
 	index := make([]int, len(columns)) // where each column is; -1 is nowhere
 	width := 0                         // fields of a row; 0 is not known yet
 	for first := true; ; {
-		line, err := lines.next()
+		line, err := lines.take()
 		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		text := trimEnd(line)
-		if text == "" || text == header {
+		text := trimEnd(line.text)
+		if line.tooLong || text == "" || text == header {
 			continue
 		}
 		fields, ok, err := lines.split(line)
@@ -179,83 +185,165 @@ func (f *file) row(fields []string, index []int) {
 	f.ref.addText(partition, column("user_id"), column("txn_timestamp"), column("event_time"), f.appended)
 }
 
-// lineReader reads lines, and takes them back.
-type lineReader struct {
-	r      *bufio.Reader
-	pushed []string
+// recordReader reads the records of a file, which are lines, or several where a quoted field has line ends.
+//
+// A record whose quote never closes is its first line only; those after it may be records of their own, whose quotes may not close either.
+// So that no line is looked at again for each of them, it is kept of a line what becomes of a quote that is open where it begins.
+type recordReader struct {
+	r     *bufio.Reader
+	ahead []fileLine // read, and not taken yet
+	// open is how many lines at the beginning of ahead leave an open quote open, size how many bytes they have.
+	open, size int
+	steps      *int64
 }
 
-// next returns the next line that is not too long, with its end, or io.EOF.
-func (l *lineReader) next() (string, error) {
-	if n := len(l.pushed); n > 0 {
-		line := l.pushed[n-1]
-		l.pushed = l.pushed[:n-1]
-		return line, nil
-	}
-	for {
-		line, err := l.r.ReadSlice('\n')
-		switch {
-		case err == nil, errors.Is(err, io.EOF) && len(line) > 0:
-			return string(line), nil
-		case !errors.Is(err, bufio.ErrBufferFull):
-			return "", err
-		}
-		for errors.Is(err, bufio.ErrBufferFull) { // longer than any record
-			_, err = l.r.ReadSlice('\n')
-		}
-		if err != nil {
-			return "", err
-		}
-	}
+// fileLine is a line with its end. Of one that is longer than any record there is no text.
+type fileLine struct {
+	text    string
+	tooLong bool
+	breaks  bool // it is known to break a record in one of whose quoted fields it is
 }
 
-// split returns the fields of the record that begins with line, of which it may read more lines. ok is false if it is malformed; then it
+// effect is what a line does to a record.
+type effect int
+
+const (
+	ends   effect = iota // it ends the record
+	opens                // a quoted field goes on in the next line
+	breaks               // there is text after a quoted field
+)
+
+// take returns the next line, or io.EOF.
+func (l *recordReader) take() (fileLine, error) {
+	if len(l.ahead) == 0 {
+		return l.read()
+	}
+	line := l.ahead[0]
+	l.ahead = l.ahead[1:]
+	if l.open > 0 {
+		l.open--
+		l.size -= len(line.text)
+	}
+	return line, nil
+}
+
+func (l *recordReader) read() (fileLine, error) {
+	line, err := l.r.ReadSlice('\n')
+	switch {
+	case err == nil, errors.Is(err, io.EOF) && len(line) > 0:
+		return fileLine{text: string(line)}, nil
+	case !errors.Is(err, bufio.ErrBufferFull):
+		return fileLine{}, err
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = l.r.ReadSlice('\n')
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil // the next read says so
+	}
+	return fileLine{tooLong: true}, err
+}
+
+// split returns the fields of the record that begins with line, of which it may take more lines. ok is false if it is malformed; then it
 // is line only.
-func (l *lineReader) split(line string) (fields []string, ok bool, err error) {
-	record := line
-	var more []string
-	for {
-		fields, open, ok := splitRecord(record)
-		if ok {
-			return fields, true, nil
-		}
-		var next string
-		if open && len(record) <= maxRecord {
-			next, err = l.next()
-			if err != nil && !errors.Is(err, io.EOF) {
+func (l *recordReader) split(line fileLine) (fields []string, ok bool, err error) {
+	switch l.scan(line.text, false) {
+	case ends:
+		return splitRecord(line.text), true, nil
+	case breaks:
+		return nil, false, nil
+	}
+	for len(line.text)+l.size <= maxRecord {
+		if l.open == len(l.ahead) {
+			next, err := l.read()
+			if errors.Is(err, io.EOF) {
+				return nil, false, nil
+			} else if err != nil {
 				return nil, false, err
 			}
+			l.ahead = append(l.ahead, next)
 		}
-		if next == "" { // a stray quote costs its line, not those that follow
-			slices.Reverse(more)
-			l.pushed = append(l.pushed, more...)
+		next := &l.ahead[l.open]
+		if next.tooLong || next.breaks || len(line.text)+l.size+len(next.text) > maxRecord {
 			return nil, false, nil
 		}
-		more = append(more, next)
-		record += next
+		switch l.scan(next.text, true) {
+		case breaks:
+			next.breaks = true
+			return nil, false, nil
+		case opens:
+			l.open++
+			l.size += len(next.text)
+			continue
+		}
+		var record strings.Builder
+		record.WriteString(line.text)
+		for n := l.open; n >= 0; n-- {
+			next, err := l.take()
+			if err != nil {
+				return nil, false, err
+			}
+			record.WriteString(next.text)
+		}
+		return splitRecord(record.String()), true, nil
+	}
+	return nil, false, nil
+}
+
+// scan tells what a line does to a record, at whose beginning it is, or in one of whose quoted fields.
+func (l *recordReader) scan(line string, quoted bool) effect {
+	*l.steps += int64(len(line))
+	rest := trimEnd(line)
+	for {
+		if !quoted {
+			if !strings.HasPrefix(rest, `"`) {
+				_, after, more := strings.Cut(rest, ",")
+				if !more {
+					return ends
+				}
+				rest = after
+				continue
+			}
+			rest = rest[1:]
+		}
+		quoted = false
+		for {
+			_, after, found := strings.Cut(rest, `"`)
+			if !found {
+				return opens
+			}
+			if rest = after; !strings.HasPrefix(rest, `"`) {
+				break
+			}
+			rest = rest[1:] // a doubled quote is text
+		}
+		switch {
+		case rest == "":
+			return ends
+		case rest[0] != ',':
+			return breaks
+		}
+		rest = rest[1:]
 	}
 }
 
-// splitRecord splits a record. A field that begins with a quote ends with one and may have commas, line ends and doubled quotes within;
-// quotes in other fields are text. open: a quote is not closed.
-func splitRecord(rec string) (fields []string, open, ok bool) {
+// splitRecord splits a well-formed record. A field that begins with a quote ends with one and may have commas, line ends and doubled quotes
+// within; quotes in other fields are text.
+func splitRecord(rec string) (fields []string) {
 	rec = trimEnd(rec)
 	for {
 		if !strings.HasPrefix(rec, `"`) {
-			field, rest, found := strings.Cut(rec, ",")
+			field, rest, more := strings.Cut(rec, ",")
 			fields = append(fields, field)
-			if !found {
-				return fields, false, true
+			if !more {
+				return fields
 			}
 			rec = rest
 			continue
 		}
-		var field bytes.Buffer
+		var field strings.Builder
 		for rec = rec[1:]; ; rec = rec[1:] {
-			text, rest, closed := strings.Cut(rec, `"`)
-			if !closed {
-				return nil, true, false
-			}
+			text, rest, _ := strings.Cut(rec, `"`)
 			field.WriteString(text)
 			if rec = rest; !strings.HasPrefix(rec, `"`) {
 				break
@@ -263,13 +351,10 @@ func splitRecord(rec string) (fields []string, open, ok bool) {
 			field.WriteByte('"')
 		}
 		fields = append(fields, field.String())
-		switch {
-		case rec == "":
-			return fields, false, true
-		case rec[0] != ',':
-			return nil, false, false
+		if rec == "" {
+			return fields
 		}
-		rec = rec[1:]
+		rec = rec[1:] // the comma
 	}
 }
 

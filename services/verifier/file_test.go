@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"archive/zip"
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"encoding/csv"
@@ -107,12 +108,50 @@ func TestFileForms(t *testing.T) {
 		"transaction time first":              {[]byte("user_id,event_time,txn_timestamp\n5,1999-11-01T00:00:00,2019-11-01T00:00:00\n5,2019-11-01T00:00:00,\n"), two},
 		"invalid": {[]byte(body + row("", 1) + strings.ReplaceAll(row("5", 1), "2019", "1969") + strings.ReplaceAll(row("", 1), "2019", "soon")),
 			tally{In: 5, Counted: 2, Invalid: 3, Rows: two.Rows}},
-		"users": {[]byte(row("007", 0) + row(`"a""<"`, 0) + row("7", 0)), tally{In: 3, Counted: 3, Rows: []Row{{`"007"`, start, 1}, {`"a\"<"`, start, 1}, {"7", start, 1}}}},
-		"empty": {nil, tally{}},
+		"users":                                  {[]byte(row("007", 0) + row(`"a""<"`, 0) + row("7", 0)), tally{In: 3, Counted: 3, Rows: []Row{{`"007"`, start, 1}, {`"a\"<"`, start, 1}, {"7", start, 1}}}},
+		"quotes at the ends of fields and lines": {[]byte(row("5", 0) + strings.Repeat("a\",\"b\n", 1000) + row("5", 1)), two},
+		"a zip appended":                         {append([]byte(body), zipped("a.csv", row("7", 0))...), two},
+		"empty":                                  {nil, tally{}},
 	} {
 		got := summary(t, write(t, "x", c.content), "category_id", 4)
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// The longest record has as many bytes as the simulator takes; one more and it is none.
+func TestLongestRecord(t *testing.T) {
+	const start = 1572566400000
+	for extra, want := range []tally{{In: 2, Counted: 2, Rows: []Row{{"5", start, 2}}}, {In: 1, Counted: 1, Rows: []Row{{"5", start, 1}}}} {
+		long := strings.ReplaceAll(row("5", 0), "samsung", "\"\n@\"")
+		long = strings.Replace(long, "@", strings.Repeat("x", maxRecord-len(long)+1+extra), 1)
+		if got := summary(t, write(t, "x", []byte(long+row("5", 1))), "none", 1); !cmp.Equal(want, got) {
+			t.Errorf("%d bytes: %+v", len(long), got)
+		}
+	}
+}
+
+// The work grows with the file, and no faster, whatever its quotes do. It is counted, not timed.
+func TestFileIsReadInLinearTime(t *testing.T) {
+	for name, line := range map[string]string{
+		"one quote, then blank lines": "\n",
+		"every line opens a quote":    "a\",\"b\n",
+		"quotes that span two lines":  "\"\n",
+		"doubled quotes":              "\"\"\"\"\n",
+		"text after a quote":          "\"a\nb\"c\n",
+		"a quote in the middle":       "x,\"\n",
+		"a long line that breaks":     strings.Repeat("a\",\"b\n", 5000) + strings.Repeat("c", 30_000) + "\"c\n",
+	} {
+		for _, size := range []int{64 << 10, 1 << 20} {
+			content := headerLine + row("5", 0) + "\"x\n" + strings.Repeat(line, size/len(line)) + row("5", 1)
+			f := &file{key: "none", partitions: 1, ref: NewReference(Rule{Window: time.Second})}
+			if err := f.member(strings.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+			if perByte := float64(f.steps) / float64(len(content)); perByte > 3 {
+				t.Errorf("%s, %d bytes: each was looked at %.1f times", name, len(content), perByte)
+			}
 		}
 	}
 }
@@ -175,7 +214,7 @@ func TestFileRefuses(t *testing.T) {
 	}
 }
 
-// What encoding/csv writes, splitRecord splits the same way.
+// What encoding/csv writes is split the same way.
 func TestSplitAgreesWithEncodingCSV(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -194,9 +233,14 @@ func TestSplitAgreesWithEncodingCSV(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Flush()
-		got, open, ok := splitRecord(b.String())
-		if diff := cmp.Diff(want, got); diff != "" || open || !ok {
-			t.Fatalf("%q: open %v, ok %v\n%s", b.String(), open, ok, diff)
+		r := &recordReader{r: bufio.NewReaderSize(strings.NewReader(b.String()), maxRecord), steps: new(int64)}
+		line, err := r.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok, err := r.split(line)
+		if diff := cmp.Diff(want, got); diff != "" || err != nil || !ok || len(r.ahead) > 0 {
+			t.Fatalf("%q: ok %v, %v\n%s", b.String(), ok, err, diff)
 		}
 	}
 }

@@ -15,18 +15,21 @@ const maxInstances = 256
 // name and the lowest free number. A transactional id must be such a name: a restarted router then ends the transaction that it left
 // open at once, where otherwise all readers would wait for it to time out.
 //
-// The number is held by a lock on a file, which the kernel releases however the process ends. Call release at the end.
+// The number is held by a lock on a file, which the kernel releases however the process ends. Call release at the end. The file is in
+// spate-UID in the folder for temporary files, or, if another user took that name, in spate in this user's folder for caches, or in that
+// of the session: the first that is safe, so that all processes of a user agree.
 func Instance(service string) (name string, release func(), err error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return "", nil, fmt.Errorf("instance name: %w", err)
 	}
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("spate-%d", os.Getuid()))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", nil, fmt.Errorf("instance name: %w", err)
+	dir, err := lockDir()
+	if err != nil {
+		return "", nil, fmt.Errorf("instance name: %w; give one with SPATE_INSTANCE", err)
 	}
+	defer dir.Close()
 	for i := range maxInstances {
-		f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("%s-%d.lock", service, i)), os.O_CREATE|os.O_RDWR, 0o600)
+		f, err := dir.OpenFile(fmt.Sprintf("%s-%d.lock", service, i), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return "", nil, fmt.Errorf("instance name: %w", err)
 		}
@@ -40,4 +43,57 @@ func Instance(service string) (name string, release func(), err error) {
 		}
 	}
 	return "", nil, fmt.Errorf("instance name: %d processes of %s on this host", maxInstances, service)
+}
+
+// lockDir opens the first directory for locks that is safe, and makes it if need be.
+func lockDir() (*os.Root, error) {
+	dirs := []string{filepath.Join(os.TempDir(), fmt.Sprintf("spate-%d", os.Getuid()))}
+	if cache, err := os.UserCacheDir(); err == nil {
+		dirs = append(dirs, filepath.Join(cache, "spate"))
+	}
+	if session := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(session) {
+		dirs = append(dirs, filepath.Join(session, "spate"))
+	}
+	var errs []error
+	for _, dir := range dirs {
+		root, err := ownDir(dir)
+		if err == nil {
+			return root, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// ownDir opens a directory, or makes it, if it is this user's and nobody else can write to it. What is opened is what was looked at,
+// whatever others do in the meantime in the folder that it is in; a symbolic link is not followed.
+func ownDir(path string) (*os.Root, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.IsDir():
+		return nil, fmt.Errorf("%s is no directory", path)
+	case !ok || int(stat.Uid) != os.Geteuid():
+		return nil, fmt.Errorf("%s is another user's", path)
+	case info.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("%s can be written to by others (mode %04o); chmod 700 it", path, info.Mode().Perm())
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := root.Stat(".")
+	if err == nil && !os.SameFile(info, opened) {
+		err = fmt.Errorf("%s was replaced while it was opened", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return root, nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -253,4 +255,61 @@ func TestInstance(t *testing.T) {
 		t.Errorf("the next life is called %s, not %s: %v", again, one, err)
 	}
 	release3()
+}
+
+// A directory that another user could have prepared is not used; the name comes from the next one.
+func TestInstanceInASquattedFolder(t *testing.T) {
+	for name, squat := range map[string]func(path string) error{
+		"symbolic link":    func(path string) error { return os.Symlink(t.TempDir(), path) },
+		"dangling link":    func(path string) error { return os.Symlink("/nowhere/spate", path) },
+		"file":             func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"others can write": func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o777)) },
+		"another user's": func(path string) error {
+			if os.Getuid() != 0 {
+				t.Skip("only root can give a directory away")
+			}
+			return errors.Join(os.Mkdir(path, 0o700), os.Chown(path, 65534, 65534))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tmp, cache := t.TempDir(), t.TempDir()
+			t.Setenv("TMPDIR", tmp)
+			t.Setenv("XDG_CACHE_HOME", cache)
+			squatted := filepath.Join(tmp, fmt.Sprintf("spate-%d", os.Getuid()))
+			if err := squat(squatted); err != nil {
+				t.Fatal(err)
+			}
+			one, release, err := Instance("test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer release()
+			two, release, err := Instance("test")
+			if err != nil || one == two {
+				t.Fatalf("two processes are called %s and %s, %v", one, two, err)
+			}
+			defer release()
+			if files, err := os.ReadDir(filepath.Join(cache, "spate")); err != nil || len(files) != 2 {
+				t.Errorf("locks: %v, %v", files, err)
+			}
+			if files, err := os.ReadDir(squatted); err == nil && len(files) > 0 {
+				t.Errorf("there are locks in the squatted directory: %v", files)
+			}
+		})
+	}
+	t.Run("link for a lock", func(t *testing.T) {
+		tmp := t.TempDir()
+		t.Setenv("TMPDIR", tmp)
+		dir, precious := filepath.Join(tmp, fmt.Sprintf("spate-%d", os.Getuid())), filepath.Join(tmp, "precious")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Symlink(precious, filepath.Join(dir, "test-0.lock"))); err != nil {
+			t.Fatal(err)
+		}
+		if name, release, err := Instance("test"); err == nil {
+			release()
+			t.Errorf("%s has its lock behind a symbolic link", name)
+		}
+		if _, err := os.Lstat(precious); err == nil {
+			t.Error("the link was followed")
+		}
+	})
 }

@@ -23,6 +23,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/term"
+
+	"spate/shared/terminal"
 )
 
 // Status is the readiness of one service. The zero value is not ready. It is safe for concurrent use.
@@ -107,6 +109,7 @@ type Server struct {
 
 	mux    *http.ServeMux
 	ln     net.Listener
+	host   string // that it was told to listen on
 	mu     sync.Mutex
 	names  []string
 	states []*Status
@@ -119,6 +122,7 @@ func Listen(addr string) (*Server, error) {
 		return nil, fmt.Errorf("listen for /metrics and /healthz (SPATE_HTTP, --http): %w", err)
 	}
 	s := &Server{Registry: prometheus.NewRegistry(), mux: http.NewServeMux(), ln: ln}
+	s.host, _, _ = net.SplitHostPort(addr) // it was listened on
 	s.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{Registry: s.Registry}))
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -188,7 +192,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	srv := &http.Server{Handler: s.mux, ReadHeaderTimeout: 5 * time.Second}
+	srv := HTTPServer(s.mux)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(s.ln) }()
 	select {
@@ -207,10 +211,11 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Logger writes text for a terminal and JSON for everything else. What repeats itself it writes once a second ([Calm]).
+// Logger writes text for a terminal and JSON for everything else, in which nothing steers the terminal that shows it. What
+// repeats itself it writes once a second ([Calm]).
 func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return slog.New(Calm(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}), time.Now))
+		return slog.New(Calm(slog.NewTextHandler(terminal.Writer(w), &slog.HandlerOptions{Level: level}), time.Now))
 	}
-	return slog.New(Calm(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}), time.Now))
+	return slog.New(Calm(slog.NewJSONHandler(terminal.JSONWriter(w), &slog.HandlerOptions{Level: level}), time.Now))
 }

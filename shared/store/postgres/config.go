@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,12 +32,22 @@ const (
 	poll = time.Second
 )
 
-// IsURL tells whether a setting names a Postgres database: postgres://user:password@host:port/database?parameter=value, or postgresql://.
-func IsURL(setting string) bool {
-	return strings.HasPrefix(setting, "postgres://") || strings.HasPrefix(setting, "postgresql://")
+// Forms are the settings that name a Postgres database.
+const Forms = "postgres://user:password@host:port/database, where any of % / ? # @ : in the user or the password is percent-encoded, as in %23; " +
+	"or host=... port=... user=... password=... dbname=..., where a value with a space or a quote is in single quotes"
+
+var (
+	urlForm     = regexp.MustCompile(`(?i)^postgres(ql)?://`)
+	keywordForm = regexp.MustCompile(`^\w+\s*=`)
+)
+
+// Is reports whether a setting has a form that names a Postgres database: a URL, or keywords and values.
+func Is(setting string) bool {
+	setting = strings.TrimSpace(setting)
+	return urlForm.MatchString(setting) || keywordForm.MatchString(setting)
 }
 
-// Name returns what a URL names, without what is secret in it.
+// Name returns what a setting names, without what is secret in it.
 func Name(setting string) (string, error) {
 	cfg, err := parse(setting)
 	if err != nil {
@@ -46,45 +58,62 @@ func Name(setting string) (string, error) {
 
 func name(cfg *pgxpool.Config) string {
 	c := cfg.ConnConfig
-	u := url.URL{Scheme: "postgres", User: url.User(c.User), Host: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), Path: "/" + c.Database}
+	hosts := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
+	for _, f := range c.Fallbacks { // other hosts, and the same without TLS
+		if h := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))); !slices.Contains(hosts, h) {
+			hosts = append(hosts, h)
+		}
+	}
+	u := url.URL{Scheme: "postgres", User: url.User(c.User), Host: strings.Join(hosts, ","), Path: "/" + c.Database}
 	return u.String()
 }
 
-// parse reads a URL. Its errors have nothing of it but the names of parameters and their values, those of passwords excepted: where a
-// URL is cut in the wrong place, any other part may be a piece of the password.
+var (
+	// quoted is what the driver's complaints quote of a setting.
+	quoted = regexp.MustCompile(`"[^"]*"`)
+	// A host, database or user like these is a setting that was cut in the wrong place, or another program's: a piece of a password.
+	oddName = regexp.MustCompile(`[@;=]|://`)
+	oddUser = regexp.MustCompile(`[;=:]`)
+	// What is left after the driver took its parameters goes to the server, which writes it into its log if it does not know it.
+	parameter    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
+	oddParameter = regexp.MustCompile(`(?i)pas+w|passphrase|pwd|secret|^(host|server|port|user|uid|username|database|dbname|data_source)$`)
+)
+
+// parse reads a setting. Its errors have nothing of it: where one is cut in the wrong place, any part may be a piece of the password.
 func parse(setting string) (*pgxpool.Config, error) {
-	u, err := url.Parse(setting)
-	if err != nil || !IsURL(setting) || u.Fragment != "" || strings.ContainsRune(u.Path+u.RawQuery, '@') {
-		return nil, errors.New("it is no Postgres URL: postgres://user:password@host:port/database, where any of % / ? # @ : in the user or the password is percent-encoded, as in %23")
-	}
-	// The driver's errors hide passwords as far as they recognise them. It gets none to hide.
-	public := *u
-	if u.User != nil {
-		public.User = url.User(u.User.Username())
-	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return nil, errors.New("the parameters of the Postgres URL are not URL-encoded")
-	}
-	for key := range query {
-		if strings.Contains(key, "password") {
-			query.Del(key)
+	setting = strings.TrimSpace(setting)
+	if scheme := urlForm.FindString(setting); scheme != "" {
+		setting = strings.ToLower(scheme) + setting[len(scheme):]
+		// The driver takes the first @ for the end of the password; others take the last.
+		if u, err := url.Parse(setting); err != nil || u.Fragment != "" || strings.Count(setting, "@") > 1 || strings.ContainsRune(u.Path+u.RawQuery, '@') {
+			return nil, errors.New("it is no Postgres URL: " + Forms)
 		}
-	}
-	public.RawQuery = query.Encode()
-	if _, err := pgxpool.ParseConfig(public.String()); err != nil {
-		text := err.Error()
-		if p := (*pgconn.ParseConfigError)(nil); errors.As(err, &p) {
-			_, text, _ = strings.Cut(text, "`: ")
-		}
-		return nil, fmt.Errorf("the Postgres URL is not usable: %s", text)
+	} else if !keywordForm.MatchString(setting) {
+		return nil, errors.New("it is no Postgres database: " + Forms)
 	}
 	cfg, err := pgxpool.ParseConfig(setting)
 	if err != nil {
-		return nil, errors.New("the password of the Postgres URL is not usable")
+		text := err.Error()
+		if at := strings.LastIndex(text, "`: "); at >= 0 { // it begins with the setting
+			text = quoted.ReplaceAllString(text[at+len("`: "):], "...")
+		} else {
+			text = Forms
+		}
+		return nil, fmt.Errorf("the settings of the Postgres database are not usable: %s", text)
 	}
 	c := cfg.ConnConfig
-	if c.ConnectTimeout <= 0 || !query.Has("connect_timeout") {
+	odd := oddUser.MatchString(c.User) || oddName.MatchString(c.Database) || oddName.MatchString(c.Host)
+	for _, f := range c.Fallbacks {
+		odd = odd || oddName.MatchString(f.Host)
+	}
+	for key := range c.RuntimeParams {
+		odd = odd || !parameter.MatchString(key) || oddParameter.MatchString(key)
+	}
+	if odd {
+		return nil, errors.New("it is no Postgres database, for a host, user, database or parameter is none: " + Forms)
+	}
+	has := func(key string) bool { return regexp.MustCompile(`[\s?&]` + key + `\s*=`).MatchString(" " + setting) }
+	if c.ConnectTimeout <= 0 || !has("connect_timeout") {
 		c.ConnectTimeout = connectTimeout
 	}
 	if c.RuntimeParams["application_name"] == "" {
@@ -94,7 +123,7 @@ func parse(setting string) (*pgxpool.Config, error) {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelTimeout}
 	}
 	cfg.PingTimeout = connectTimeout
-	if !query.Has("pool_max_conns") {
+	if !has("pool_max_conns") {
 		cfg.MaxConns = connections
 	}
 	return cfg, nil

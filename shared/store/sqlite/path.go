@@ -5,10 +5,21 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
-const scheme = "sqlite://"
+// Forms are the settings that name a SQLite file.
+const Forms = "a path, or sqlite:///path; a relative path with a space or any of : = @ ? ; in it begins with ./"
+
+// ErrNotAPath is the error of a setting that is no path of a file.
+var ErrNotAPath = errors.New("it is no SQLite file: " + Forms)
+
+var (
+	scheme = regexp.MustCompile(`(?i)^sqlite://`)
+	// odd is in what was not meant to be a path: a URL of another database or one with a mistake, a DSN with a password.
+	odd = regexp.MustCompile(`[:=@?;\s]|//`)
+)
 
 // Path returns the absolute path of the file that a setting names:
 //
@@ -17,37 +28,37 @@ const scheme = "sqlite://"
 //	alerts.db                           a path as it stands
 //
 // Percent escapes are decoded in the URL forms only. The URL has no host and no parameters. A database in memory is none: it would
-// lose what it acknowledged.
+// lose what it acknowledged. What looks like the address of a server is no path, and errors have nothing of it: it may have a password.
 func Path(setting string) (string, error) {
-	path, isURL := strings.CutPrefix(setting, scheme)
-	if isURL {
-		if at := strings.IndexAny(path, "?#"); at >= 0 {
-			return "", fmt.Errorf("%q has parameters (%s), which a SQLite path does not take; write ? as %%3F", setting, path[at:])
+	path := strings.TrimSpace(setting)
+	if s := scheme.FindString(path); s != "" {
+		path = path[len(s):]
+		if strings.ContainsAny(path, "?#") {
+			return "", errors.New("sqlite:// takes no parameters; write ? as %3F and # as %23")
 		}
-		first, _, _ := strings.Cut(path, "/")
-		if path != "" && first != "" && first != "." && first != ".." {
-			return "", fmt.Errorf("%q names a host, %q: an absolute path has three slashes (sqlite:///path), a relative one a dot (sqlite://./path)", setting, first)
+		if first, _, _ := strings.Cut(path, "/"); first != "" && first != "." && first != ".." {
+			return "", errors.New("sqlite:// takes no host: an absolute path has three slashes (sqlite:///path), a relative one a dot (sqlite://./path)")
 		}
 		var err error
 		if path, err = url.PathUnescape(path); err != nil {
-			return "", fmt.Errorf("%q: %w", setting, err)
+			return "", errors.New("the path after sqlite:// is not percent-encoded; write % as %25")
 		}
-	} else if at := strings.Index(setting, "://"); at > 0 {
-		return "", fmt.Errorf("%q is no SQLite path: the scheme is %q, not sqlite", setting, setting[:at])
+	} else if path != ":memory:" && (strings.HasPrefix(path, "//") || !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "./") && !strings.HasPrefix(path, "../") && odd.MatchString(path)) {
+		return "", ErrNotAPath
 	}
 	switch {
 	case path == "":
 		return "", errors.New("the path of the SQLite file is empty")
 	case strings.HasSuffix(path, "/"):
-		return "", fmt.Errorf("%q is a directory, not a file", setting)
+		return "", errors.New("the path of the SQLite file ends in /: it names a directory")
 	case path == ":memory:":
 		return "", errors.New(`":memory:" keeps nothing; name a file`)
 	case strings.ContainsRune(path, 0):
-		return "", fmt.Errorf("%q has a zero byte", setting)
+		return "", errors.New("the path of the SQLite file has a zero byte")
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return "", fmt.Errorf("find %q: %w", setting, err)
+		return "", fmt.Errorf("find the SQLite file: %w", err)
 	}
 	return abs, nil
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/riverqueue/river/riverdriver/riversqlite"
@@ -46,10 +47,13 @@ type Store struct {
 var _ store.Store = (*Store)(nil)
 
 // Open opens the database at path, which may be anything that [Path] takes, makes it if it does not exist, and brings its schema up to
-// date. Its directory must exist.
+// date. Its directory must exist. A file that it makes is its user's alone, as are the -wal and -shm beside it, which SQLite makes like it.
 func Open(ctx context.Context, path string) (*Store, error) {
 	path, err := Path(path)
 	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if err := create(path); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	s := &Store{path: path}
@@ -57,6 +61,26 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open database: %w", s.translate(err)), s.Close())
 	}
 	return s, nil
+}
+
+// create makes an empty file, which is an empty database, that nobody else can read, if there is none. It comes into being under another
+// name: closing a descriptor of the database itself would drop the locks that SQLite has on it in this process.
+func create(path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return nil // if it is not usable, SQLite says so
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".spate-*") // mode 0600
+	if err != nil {
+		return nil // the same
+	}
+	defer os.Remove(f.Name())
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 func (s *Store) open(ctx context.Context) (err error) {

@@ -59,6 +59,29 @@ func TestOpenAgainKeepsAlerts(t *testing.T) {
 	}
 }
 
+// Alerts are nobody else's to read, wherever the file is.
+func TestFilesArePrivate(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, filepath.Join(dir, "a.db"))
+	defer s.Close()
+	if _, err := s.Apply(t.Context(), time.UnixMilli(1), []alert.Record{storetest.Record("5", 0, alert.Opened)}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 3 {
+		t.Errorf("%v, %v; want the database, -wal and -shm", files, err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v, %v", f.Name(), info.Mode(), err)
+		}
+	}
+}
+
 func TestOpenAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.db")
 	var wg sync.WaitGroup
