@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -17,6 +18,7 @@ import (
 // broker is a Kafka broker inside the process.
 type broker struct {
 	cluster *kfake.Cluster
+	guard   *guard
 	lock    *os.File
 	addr    string
 }
@@ -38,7 +40,16 @@ func startBroker(addr, dir string, log *slog.Logger) (*broker, error) {
 		return nil, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
 	}
 	b := &broker{}
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.WithLogger(brokerLogger{log}), kfake.ClusterID("spate")}
+	sparing := newSparingLog(log)
+	listen := func(network, address string) (net.Listener, error) {
+		l, err := net.Listen(network, address)
+		if err != nil {
+			return nil, err
+		}
+		b.guard = newGuard(l, sparing)
+		return b.guard, nil
+	}
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.ListenFn(listen), kfake.WithLogger(brokerLogger{sparing}), kfake.ClusterID("spate")}
 	if dir != "" {
 		if b.lock, err = lockDir(dir); err != nil {
 			return nil, err
@@ -99,11 +110,17 @@ func (b *broker) Close() {
 	b.unlock()
 }
 
-// brokerLogger passes the broker's warnings on.
-type brokerLogger struct{ log *slog.Logger }
+// brokerLogger passes the broker's warnings and errors on, each kind at most once a second. Its kind is its format.
+type brokerLogger struct{ log *sparingLog }
 
 func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
-	if level <= kfake.LogLevelWarn {
-		l.log.Debug("broker: " + strings.TrimSpace(fmt.Sprintf(format, args...)))
+	at := slog.LevelWarn
+	switch level {
+	case kfake.LogLevelError:
+		at = slog.LevelError
+	case kfake.LogLevelWarn:
+	default:
+		return
 	}
+	l.log.Log(time.Second, at, format, "the embedded broker says: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
