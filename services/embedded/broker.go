@@ -3,6 +3,8 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -21,7 +23,11 @@ type broker struct {
 	guard   *guard
 	lock    *os.File
 	addr    string
+	dir     string // where it keeps its state, or empty
+	log     *slog.Logger
 }
+
+const clusterID = "spate"
 
 // ErrInUse means that another process has the state directory or the port.
 var ErrInUse = errors.New("in use")
@@ -39,7 +45,7 @@ func startBroker(addr, dir string, log *slog.Logger) (*broker, error) {
 	if host != "127.0.0.1" && host != "localhost" {
 		return nil, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
 	}
-	b := &broker{}
+	b := &broker{log: log}
 	sparing := newSparingLog(log)
 	listen := func(network, address string) (net.Listener, error) {
 		l, err := net.Listen(network, address)
@@ -49,12 +55,17 @@ func startBroker(addr, dir string, log *slog.Logger) (*broker, error) {
 		b.guard = newGuard(l, sparing)
 		return b.guard, nil
 	}
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.ListenFn(listen), kfake.WithLogger(brokerLogger{sparing}), kfake.ClusterID("spate")}
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.ListenFn(listen), kfake.WithLogger(brokerLogger{sparing}), kfake.ClusterID(clusterID)}
 	if dir != "" {
 		if b.lock, err = lockDir(dir); err != nil {
 			return nil, err
 		}
-		opts = append(opts, kfake.DataDir(filepath.Join(dir, "broker")))
+		b.dir = filepath.Join(dir, "broker")
+		if err := checkDisk(b.dir, log); err != nil {
+			b.unlock()
+			return nil, err
+		}
+		opts = append(opts, kfake.DataDir(b.dir))
 	}
 	b.cluster, err = kfake.NewCluster(opts...)
 	if err != nil {
@@ -69,33 +80,85 @@ func startBroker(addr, dir string, log *slog.Logger) (*broker, error) {
 }
 
 // lockDir makes a state directory and takes it for this process. The kernel gives it back however the process ends.
+//
+// What is in it is about users, and for its owner only. kfake and SQLite make files at any time, with modes of their own, so the umask of the
+// process that has a state directory is tight from here on; modes from before are mended. The directory itself may be one of the user's own,
+// with other things in it, and stays as it is.
 func lockDir(dir string) (*os.File, error) {
+	syscall.Umask(0o077)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory (SPATE_STATE, --state): %w", err)
 	}
 	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("state directory (SPATE_STATE, --state): %s is a symbolic link; remove it", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("state directory (SPATE_STATE, --state): %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		pid, _ := os.ReadFile(path) // for the message only
+	if err := takeLock(f); err != nil {
 		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("state directory %s: %w by process %s; stop it or give another with --state", dir, ErrInUse, strings.TrimSpace(string(pid)))
-		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, fmt.Errorf("state directory %s: %w", dir, err)
 	}
-	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
+	if err := tighten(dir); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, fmt.Errorf("state directory %s: %w", dir, err)
 	}
 	return f, nil
 }
 
-func writePID(f *os.File) error {
-	_, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
-	return err
+// takeLock locks the file and writes the process id into it, for a second process to name. It writes over nothing else.
+func takeLock(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("lock %s: not a regular file; remove it", f.Name())
+	}
+	b := make([]byte, 32)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("lock: %w", err)
+	}
+	pid := strings.TrimSpace(string(b[:n]))
+	if _, err := strconv.Atoi(pid); err != nil && pid != "" {
+		return fmt.Errorf("lock %s: another program's file, there is no process id in it; move it away or give another directory with --state", f.Name())
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%w by process %s; stop it or give another with --state", ErrInUse, pid)
+	} else if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	if err := f.Truncate(0); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if _, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	return nil
+}
+
+// tighten takes the rights of others away from what is ours in a state directory. It follows no symbolic link.
+func tighten(dir string) error {
+	ours := []string{"lock", "broker", "spate.db", "spate.db-wal", "spate.db-shm"}
+	for _, name := range ours {
+		err := filepath.WalkDir(filepath.Join(dir, name), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.IsDir() && !e.Type().IsRegular() {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil || info.Mode().Perm()&0o077 == 0 {
+				return err
+			}
+			return os.Chmod(path, info.Mode().Perm()&0o700)
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("take the rights of others away: %w", err)
+		}
+	}
+	return nil
 }
 
 func (b *broker) unlock() {
@@ -106,7 +169,15 @@ func (b *broker) unlock() {
 
 // Close stops the broker; what it acknowledged is in its directory.
 func (b *broker) Close() {
+	if b.dir == "" {
+		b.cluster.Close()
+		return
+	}
+	_ = os.Remove(filepath.Join(b.dir, copyOldName)) // what follows is newer
 	b.cluster.Close()
+	if err := saveCopy(b.dir); err != nil {
+		b.log.Error("the embedded broker stopped without a copy of its state; damage to it may not be seen", "error", err)
+	}
 	b.unlock()
 }
 

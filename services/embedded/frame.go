@@ -38,6 +38,7 @@ const (
 const (
 	keyProduce          = int16(kmsg.Produce)
 	keyFetch            = int16(kmsg.Fetch)
+	keyJoinGroup        = int16(kmsg.JoinGroup)
 	keyAPIVersions      = int16(kmsg.ApiVersions)
 	keyCreateTopics     = int16(kmsg.CreateTopics)
 	keyCreatePartitions = int16(kmsg.CreatePartitions)
@@ -336,6 +337,20 @@ func bound(key, version int16, flexible bool, body []byte) (answered bool, _ err
 		}
 		lower(body, maxFetchWaitMS)
 		lower(body[8:], maxFetchBytes) // behind the least bytes
+	case keyJoinGroup:
+		req := kmsg.NewPtrJoinGroupRequest()
+		req.Version = version
+		if err := req.ReadFrom(body); err != nil {
+			return false, err
+		}
+		// kfake counts the members that have a protocol, one that names it twice two times, and panics when it finds none that all have.
+		names := make(map[string]bool)
+		for _, p := range req.Protocols {
+			names[p.Name] = true
+		}
+		if len(names) == 0 || len(names) != len(req.Protocols) {
+			return false, errors.New("a member without a protocol, or with one twice")
+		}
 	case keyCreateTopics:
 		req := kmsg.NewPtrCreateTopicsRequest()
 		req.Version = version

@@ -88,6 +88,9 @@ func TestLayouts(t *testing.T) {
 						c.Topics[i].Count = 3
 					}
 				}
+				if j, ok := req.(*kmsg.JoinGroupRequest); ok {
+					j.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "x", Metadata: []byte("y")}}
+				}
 				frame := frameOf(req)
 				name := fmt.Sprintf("%s version %d", kmsg.NameForKey(key), version)
 				if _, _, _, err := checkHeader(frame); err != nil {

@@ -85,6 +85,7 @@ type stranger struct {
 	texts []string
 	ids   [][16]byte
 	nums  []int64
+	heard map[string][]reflect.Value // by the name of the field
 	keys  []int16
 }
 
@@ -106,6 +107,13 @@ func (s *stranger) fill(v reflect.Value) {
 		for i := range v.NumField() {
 			if f := v.Field(i); v.Type().Field(i).Name != "Version" && v.Type().Field(i).Name != "ReplicaState" && r.IntN(8) > 0 {
 				s.fill(f)
+				if known := s.heard[v.Type().Field(i).Name]; len(known) > 0 && r.IntN(3) > 0 {
+					if k := known[r.IntN(len(known))]; k.Type() == f.Type() {
+						f.Set(k)
+					} else if f.Kind() == reflect.Pointer && f.Type().Elem() == k.Type() && !f.IsNil() {
+						f.Elem().Set(k)
+					}
+				}
 			}
 		}
 	case reflect.Slice:
@@ -202,6 +210,11 @@ func (s *stranger) learn(v reflect.Value) {
 		for i := range v.NumField() {
 			if v.Type().Field(i).IsExported() {
 				s.learn(v.Field(i))
+				switch f := v.Field(i); f.Kind() {
+				case reflect.String, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Array:
+					name := v.Type().Field(i).Name
+					s.heard[name] = keep(s, s.heard[name], f)
+				}
 			}
 		}
 	case reflect.Slice:
@@ -327,7 +340,7 @@ func TestGuardTakesAnything(t *testing.T) {
 	end := time.Now().Add(d)
 	var wg sync.WaitGroup
 	for i := range 4 {
-		s := &stranger{r: rand.New(rand.NewPCG(seed, uint64(i))), addr: b.addr, keys: keys}
+		s := &stranger{r: rand.New(rand.NewPCG(seed, uint64(i))), addr: b.addr, keys: keys, heard: make(map[string][]reflect.Value)}
 		wg.Go(func() {
 			n := 0
 			for time.Now().Before(end) {
