@@ -1,4 +1,4 @@
-package embedded
+package broker
 
 import (
 	"bytes"
@@ -21,12 +21,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-func startTestBroker(t *testing.T, dir string, log *slog.Logger) *broker {
+func startTestBroker(t *testing.T, dir string, log *slog.Logger) *Broker {
 	t.Helper()
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	b, err := startBroker("127.0.0.1:0", dir, log)
+	b, err := Start("127.0.0.1:0", dir, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,9 +34,9 @@ func startTestBroker(t *testing.T, dir string, log *slog.Logger) *broker {
 	return b
 }
 
-func dial(t *testing.T, b *broker) net.Conn {
+func dial(t *testing.T, b *Broker) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", b.addr)
+	c, err := net.Dial("tcp", b.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,9 +45,9 @@ func dial(t *testing.T, b *broker) net.Conn {
 }
 
 // serves checks that the broker serves an honest client.
-func serves(t *testing.T, b *broker, topic string) {
+func serves(t *testing.T, b *Broker, topic string) {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.DefaultProduceTopic(topic), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr), kgo.DefaultProduceTopic(topic), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func serves(t *testing.T, b *broker, topic string) {
 	}
 }
 
-func createTopic(t *testing.T, b *broker, topic string, partitions int32) {
+func createTopic(t *testing.T, b *Broker, topic string, partitions int32) {
 	t.Helper()
 	if err := b.cluster.CreateTopic(topic, partitions, nil); err != nil {
 		t.Fatal(err)
@@ -87,6 +87,8 @@ type stranger struct {
 	nums  []int64
 	heard map[string][]reflect.Value // by the name of the field
 	keys  []int16
+
+	patience time.Duration
 }
 
 func (s *stranger) fill(v reflect.Value) {
@@ -298,7 +300,7 @@ func (s *stranger) say() error {
 }
 
 func (s *stranger) ask(frame []byte) ([]byte, error) {
-	if err := s.conn.SetDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+	if err := s.conn.SetDeadline(time.Now().Add(s.patience)); err != nil {
 		return nil, err
 	}
 	if _, err := s.conn.Write(frame); err != nil {
@@ -340,7 +342,7 @@ func TestGuardTakesAnything(t *testing.T) {
 	end := time.Now().Add(d)
 	var wg sync.WaitGroup
 	for i := range 4 {
-		s := &stranger{r: rand.New(rand.NewPCG(seed, uint64(i))), addr: b.addr, keys: keys, heard: make(map[string][]reflect.Value)}
+		s := &stranger{r: rand.New(rand.NewPCG(seed, uint64(i))), addr: b.Addr, keys: keys, heard: make(map[string][]reflect.Value), patience: 20 * time.Millisecond}
 		wg.Go(func() {
 			n := 0
 			for time.Now().Before(end) {

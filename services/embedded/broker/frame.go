@@ -1,4 +1,4 @@
-package embedded
+package broker
 
 import (
 	"encoding/binary"
@@ -46,7 +46,7 @@ const (
 
 // api is a request that is let through: its highest version, the first version with tagged fields ("flexible"; -1 is never), and its layout.
 //
-// A layout is a list of fields: 1, 2, 4, 8 are integers of so many bytes, u is an id of 16, s a string, b bytes, ( ) an array of what is
+// A layout is a list of fields: 1, 2, 4, 8 are integers of so many bytes, u is an id of 16, s a string, b bytes, S and B the same or null, ( ) an array of what is
 // inside, [ ] an array of structs, { } a struct that may be missing. @3 is a field since version 3, @0-2 one until version 2.
 type api struct {
 	max, flexible int16
@@ -59,42 +59,42 @@ type api struct {
 // Produce is offered up to version 12. From 13 on topics are ids, and kfake panics (index out of range in donep) on a request with two ids
 // that it does not know, which an honest producer sends after two of its topics were deleted.
 var apis = map[int16]api{
-	0:  {12, 9, "s@3 2 4 [s [4 b]]"},                                                                       // Produce
+	0:  {12, 9, "S@3 2 4 [s [4 B]]"},                                                                       // Produce
 	1:  {18, 12, "4@0-14 4 4 4@3 1@4 4@7 4@7 [s@0-12 u@13 [4 4@9 8 4@12 8@5 4]] [s@7-12 u@13 (4)]@7 s@11"}, // Fetch
 	2:  {11, 6, "4 1@2 [s [4 4@4 8 4@0-0]] 4@10"},                                                          // ListOffsets
-	3:  {13, 9, "[u@10 s] 1@4 1@8-10 1@8"},                                                                 // Metadata
-	8:  {10, 8, "s 4@1 s@1 s@7 8@2-4 [s@0-9 u@10 [4 8 8@1-1 4@6 s]]"},                                      // OffsetCommit
-	9:  {10, 6, "s@0-7 [s (4)]@0-7 [s s@9 4@9 [s@8-9 u@10 (4)]]@8 1@7"},                                    // OffsetFetch
+	3:  {13, 9, "[u@10 s@0-9 S@10] 1@4 1@8-10 1@8"},                                                        // Metadata
+	8:  {10, 8, "s 4@1 s@1 S@7 8@2-4 [s@0-9 u@10 [4 8 8@1-1 4@6 S]]"},                                      // OffsetCommit
+	9:  {10, 6, "s@0-7 [s (4)]@0-7 [s S@9 4@9 [s@8-9 u@10 (4)]]@8 1@7"},                                    // OffsetFetch
 	10: {6, 3, "s@0-3 1@1 (s)@4"},                                                                          // FindCoordinator
-	11: {9, 6, "s 4 4@1 s s@5 s [s b] s@8"},                                                                // JoinGroup
-	12: {4, 4, "s 4 s s@3"},                                                                                // Heartbeat
-	13: {5, 4, "s s@0-2 [s s s@5]@3"},                                                                      // LeaveGroup
-	14: {5, 4, "s 4 s s@3 s@5 s@5 [s b]"},                                                                  // SyncGroup
+	11: {9, 6, "s 4 4@1 s S@5 s [s b] S@8"},                                                                // JoinGroup
+	12: {4, 4, "s 4 s S@3"},                                                                                // Heartbeat
+	13: {5, 4, "s s@0-2 [s S S@5]@3"},                                                                      // LeaveGroup
+	14: {5, 4, "s 4 s S@3 S@5 S@5 [s b]"},                                                                  // SyncGroup
 	15: {6, 5, "(s) 1@3"},                                                                                  // DescribeGroups
 	16: {5, 3, "(s)@4 (s)@5"},                                                                              // ListGroups
-	18: {5, 3, "s@3 s@3 s@5 4@5"},                                                                          // ApiVersions
-	19: {7, 5, "[s 4 2 [4 (4)] [s s]] 4 1@1"},                                                              // CreateTopics
-	20: {6, 4, "(s)@0-5 [s u]@6 4"},                                                                        // DeleteTopics
+	18: {5, 3, "s@3 s@3 S@5 4@5"},                                                                          // ApiVersions
+	19: {7, 5, "[s 4 2 [4 (4)] [s S]] 4 1@1"},                                                              // CreateTopics
+	20: {6, 4, "(s)@0-5 [S u]@6 4"},                                                                        // DeleteTopics
 	21: {2, 2, "[s [4 8]] 4"},                                                                              // DeleteRecords
-	22: {5, 2, "s 4 8@3 2@3"},                                                                              // InitProducerID
+	22: {5, 2, "S 4 8@3 2@3"},                                                                              // InitProducerID
 	23: {4, 4, "4@3 [s [4 4@2 4]]"},                                                                        // OffsetForLeaderEpoch
 	24: {5, 3, "s@0-3 8@0-3 2@0-3 [s (4)]@0-3 [s 8 2 1 [s (4)]]@4"},                                        // AddPartitionsToTxn
 	25: {4, 3, "s 8 2 s"},                                                                                  // AddOffsetsToTxn
 	26: {5, 3, "s 8 2 1"},                                                                                  // EndTxn
-	28: {6, 3, "s s 8 2 4@3 s@3 s@3 [s@0-5 u@6 [4 8 4@2 s]]"},                                              // TxnOffsetCommit
+	28: {6, 3, "s s 8 2 4@3 s@3 S@3 [s@0-5 u@6 [4 8 4@2 S]]"},                                              // TxnOffsetCommit
 	32: {4, 4, "[1 s (s)] 1@1 1@3"},                                                                        // DescribeConfigs
-	33: {2, 2, "[1 s [s s]] 1"},                                                                            // AlterConfigs
+	33: {2, 2, "[1 s [s S]] 1"},                                                                            // AlterConfigs
 	35: {5, 2, "[s (4)]"},                                                                                  // DescribeLogDirs
 	37: {3, 2, "[s 4 [(4)]] 4 1"},                                                                          // CreatePartitions
 	42: {3, 2, "(s)"},                                                                                      // DeleteGroups
-	44: {1, 1, "[1 s [s 1 s]] 1"},                                                                          // IncrementalAlterConfigs
+	44: {1, 1, "[1 s [s 1 S]] 1"},                                                                          // IncrementalAlterConfigs
 	46: {0, 0, "4 [s (4)]"},                                                                                // ListPartitionReassignments
 	47: {0, -1, "s [s [4]]"},                                                                               // OffsetDelete
 	60: {2, 0, "1 1@1 1@2"},                                                                                // DescribeCluster
 	61: {0, 0, "[s (4)]"},                                                                                  // DescribeProducers
 	65: {0, 0, "(s)"},                                                                                      // DescribeTransactions
-	66: {2, 0, "(s) (8) 8@1 s@2"},                                                                          // ListTransactions
-	68: {1, 0, "s s 4 s s 4 (s) s@1 s [u (4)]"},                                                            // ConsumerGroupHeartbeat
+	66: {2, 0, "(s) (8) 8@1 S@2"},                                                                          // ListTransactions
+	68: {1, 0, "s s 4 S S 4 (s) S@1 S [u (4)]"},                                                            // ConsumerGroupHeartbeat
 	69: {1, 0, "(s) 1"},                                                                                    // ConsumerGroupDescribe
 	75: {0, 0, "[s] 4 {s 4}"},                                                                              // DescribeTopicPartitions
 }
@@ -184,7 +184,7 @@ func admit(frame []byte) (_ []byte, structs int64, answered bool, _ error) {
 		return unknownVersion(frame, version), 0, true, nil
 	}
 	w := walker{r: kbin.Reader{Src: frame[4+headerBytes:]}, key: key, version: version, flexible: a.flexible >= 0 && version >= a.flexible}
-	w.span(int(w.r.Int16())) // client id; never compact
+	w.span(int(w.r.Int16()), true) // client id; never compact
 	w.tags()
 	body := w.r.Src
 	w.object(layouts[key])
@@ -241,10 +241,10 @@ func (w *walker) fields(fs []field) {
 			w.r.Span(int(f.kind - '0'))
 		case 'u':
 			w.r.Span(16)
-		case 's':
-			w.span(w.length(2))
-		case 'b':
-			b := w.span(w.length(4))
+		case 's', 'S':
+			w.span(w.length(2), f.kind == 'S')
+		case 'b', 'B':
+			b := w.span(w.length(4), f.kind == 'B')
 			if w.key == keyProduce && w.ok() {
 				w.err = checkBatch(b)
 			}
@@ -284,11 +284,11 @@ func (w *walker) length(bytes int) int {
 	}
 }
 
-func (w *walker) span(n int) []byte {
-	if n < 0 {
+func (w *walker) span(n int, nullable bool) []byte {
+	if n < 0 && nullable {
 		return nil
 	}
-	return w.r.Span(n)
+	return w.r.Span(n) // not Ok if n is negative
 }
 
 // tags skips tagged fields. kmsg reads as many as are claimed, also when there is nothing left to read: here, each takes two bytes at least.
@@ -302,13 +302,13 @@ func (w *walker) tags() {
 	}
 	for ; n > 0 && w.ok(); n-- {
 		tag := w.r.Uvarint()
-		if w.span(int(w.r.Uvarint())); w.key == keyFetch && tag == 1 {
+		if w.span(int(w.r.Uvarint()), false); w.key == keyFetch && tag <= 1 {
 			w.err = errFollower
 		}
 	}
 }
 
-// errFollower: what a follower says in a fetch has tagged fields of its own inside. There is no follower.
+// errFollower: the tagged fields that kmsg knows in a fetch are those of a follower, with others inside. There is no follower.
 var errFollower = errors.New("a fetch of a follower")
 
 // checkBatch refuses a batch that counts less than one record: kfake would add the count to the end of the partition, and take it back.
@@ -329,7 +329,7 @@ func bound(key, version int16, flexible bool, body []byte) (answered bool, _ err
 	switch key {
 	case keyProduce:
 		w := walker{r: kbin.Reader{Src: body}, flexible: flexible}
-		w.span(w.length(2)) // transactional id
+		w.span(w.length(2), true) // transactional id
 		return w.r.Int16() != 0, nil
 	case keyFetch:
 		if version < 15 {

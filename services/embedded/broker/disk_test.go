@@ -1,9 +1,10 @@
-package embedded
+package broker
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -43,7 +45,7 @@ const diskTopic, diskGroup, diskRecords = "events", "readers", 100
 func fillDisk(t *testing.T, inOrder bool) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	b, err := startBroker("127.0.0.1:0", dir, slog.New(slog.DiscardHandler))
+	b, err := Start("127.0.0.1:0", dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,9 +81,9 @@ func fillDisk(t *testing.T, inOrder bool) (dir string) {
 	return crashed
 }
 
-func client(t *testing.T, b *broker, opts ...kgo.Opt) *kgo.Client {
+func client(t *testing.T, b *Broker, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(b.addr))...)
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(b.Addr))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +92,7 @@ func client(t *testing.T, b *broker, opts ...kgo.Opt) *kgo.Client {
 }
 
 // values reads what the topic has from the offset on.
-func values(t *testing.T, b *broker, from int64) map[int64]string {
+func values(t *testing.T, b *Broker, from int64) map[int64]string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -222,7 +224,7 @@ func TestDamage(t *testing.T) {
 			}
 			var out lines
 			log := slog.New(slog.NewTextHandler(&out, nil))
-			b, err := startBroker("127.0.0.1:0", dir, log)
+			b, err := Start("127.0.0.1:0", dir, log)
 			if c.refuses != "" {
 				if err == nil || !strings.Contains(err.Error(), c.refuses) {
 					t.Fatalf("%v does not say %q", err, c.refuses)
@@ -300,13 +302,16 @@ func or(a, b int64) int64 {
 }
 
 // committed is the offset that the group has, or -1.
-func committed(t *testing.T, b *broker) int64 {
+func committed(t *testing.T, b *Broker) int64 {
 	t.Helper()
-	os, err := fetchOffsets(t.Context(), kadm.NewClient(client(t, b)), diskGroup)
+	offsets, err := kadm.NewClient(client(t, b)).FetchOffsets(t.Context(), diskGroup)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return -1
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o, ok := os.Lookup(diskTopic, 0); ok {
+	if o, ok := offsets.Lookup(diskTopic, 0); ok {
 		return o.At
 	}
 	return -1
@@ -362,7 +367,7 @@ func TestDamagedTransaction(t *testing.T) {
 func TestEmptiedPartitionKeepsItsOffsets(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	b, err := startBroker("127.0.0.1:0", dir, slog.New(slog.DiscardHandler))
+	b, err := Start("127.0.0.1:0", dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

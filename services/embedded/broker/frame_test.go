@@ -1,4 +1,4 @@
-package embedded
+package broker
 
 import (
 	"bytes"
@@ -33,8 +33,11 @@ func randomize(r *rand.Rand, v reflect.Value) {
 			d.Default()
 		}
 		for i := range v.NumField() {
-			if f := v.Field(i); f.CanSet() && v.Type().Field(i).Name != "Version" && v.Type().Field(i).Name != "ReplicaState" && v.Type().Field(i).Name != "HighWatermark" {
-				randomize(r, f)
+			switch v.Type().Field(i).Name {
+			case "Version":
+			case "ClusterID", "ReplicaState", "ReplicaDirectoryID", "HighWatermark": // of followers
+			default:
+				randomize(r, v.Field(i))
 			}
 		}
 	case reflect.Slice:
@@ -134,7 +137,7 @@ func FuzzFrame(f *testing.F) {
 		req.SetVersion(int16(binary.BigEndian.Uint16(out[6:])))
 		w := walker{flexible: req.IsFlexible()}
 		w.r.Src = out[12:]
-		w.span(int(w.r.Int16()))
+		w.span(int(w.r.Int16()), true)
 		w.tags()
 		if err := req.ReadFrom(w.r.Src); err != nil {
 			t.Errorf("kmsg does not read what passed: %v", err)

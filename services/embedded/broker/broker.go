@@ -1,4 +1,14 @@
-package embedded
+// Package broker is a Kafka broker inside the process: franz-go's kfake, which is made for tests, behind a guard.
+//
+// With a state directory it keeps its topics and offsets there and takes them up again. It writes without fsync: what it acknowledged
+// outlives the process in every way, but not a power failure.
+//
+//	broker.go     start, stop, and the state directory: who has it and who may read it
+//	guard.go      what stands between the port and kfake: connections, memory, time
+//	frame.go      which requests are let through, and in which form
+//	disk.go       what is done about damage on the disk before kfake reads it
+//	sparing.go    a log that repeats itself once in a while only
+package broker
 
 import (
 	"errors"
@@ -14,15 +24,16 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
-// broker is a Kafka broker inside the process.
-type broker struct {
+// Broker is a Kafka broker inside the process.
+type Broker struct {
 	cluster *kfake.Cluster
 	guard   *guard
 	lock    *os.File
-	addr    string
+	Addr    string // where it listens
 	dir     string // where it keeps its state, or empty
 	log     *slog.Logger
 }
@@ -32,8 +43,8 @@ const clusterID = "spate"
 // ErrInUse means that another process has the state directory or the port.
 var ErrInUse = errors.New("in use")
 
-// startBroker listens on addr, a loopback address; port 0 takes a free one. dir is where it keeps its state; empty is in memory.
-func startBroker(addr, dir string, log *slog.Logger) (*broker, error) {
+// Start listens on addr, a loopback address; port 0 takes a free one. dir is where it keeps its state; empty is in memory.
+func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %q is not host:port", addr)
@@ -45,7 +56,7 @@ func startBroker(addr, dir string, log *slog.Logger) (*broker, error) {
 	if host != "127.0.0.1" && host != "localhost" {
 		return nil, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
 	}
-	b := &broker{log: log}
+	b := &Broker{log: log}
 	sparing := newSparingLog(log)
 	listen := func(network, address string) (net.Listener, error) {
 		l, err := net.Listen(network, address)
@@ -75,7 +86,7 @@ func startBroker(addr, dir string, log *slog.Logger) (*broker, error) {
 		}
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
-	b.addr = b.cluster.ListenAddrs()[0]
+	b.Addr = b.cluster.ListenAddrs()[0]
 	return b, nil
 }
 
@@ -143,6 +154,9 @@ func takeLock(f *os.File) error {
 // tighten takes the rights of others away from what is ours in a state directory. It follows no symbolic link.
 func tighten(dir string) error {
 	ours := []string{"lock", "broker", "spate.db", "spate.db-wal", "spate.db-shm"}
+	if info, err := os.Lstat(filepath.Join(dir, "broker")); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return fmt.Errorf("%s is a symbolic link; give the directory that is to be used with --state", filepath.Join(dir, "broker"))
+	}
 	for _, name := range ours {
 		err := filepath.WalkDir(filepath.Join(dir, name), func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.IsDir() && !e.Type().IsRegular() {
@@ -161,14 +175,17 @@ func tighten(dir string) error {
 	return nil
 }
 
-func (b *broker) unlock() {
+func (b *Broker) unlock() {
 	if b.lock != nil {
 		b.lock.Close()
 	}
 }
 
+// Collectors are the broker's metrics.
+func (b *Broker) Collectors() []prometheus.Collector { return []prometheus.Collector{b.guard.refused} }
+
 // Close stops the broker; what it acknowledged is in its directory.
-func (b *broker) Close() {
+func (b *Broker) Close() {
 	if b.dir == "" {
 		b.cluster.Close()
 		return
