@@ -461,7 +461,7 @@ func (d *disk) checkPartition(at place, dir string, compacted bool) error {
 			d.tell("records are lost: a part of a partition is damaged or missing", "topic", at.topic, "partition", at.partition, "file", name+".dat",
 				"from_offset", s.firstLost(), "lost_bytes", s.lost, "lost_records", s.missing)
 		}
-		if err := d.mend(at, name, s); err != nil {
+		if err := d.mend(at, name, &s); err != nil {
 			return err
 		}
 		changed = changed || s.wrong
@@ -489,7 +489,7 @@ func (s *segment) firstLost() int64 {
 const (
 	batchHeader   = 61
 	batchLength   = 8
-	batchMagic    = 16
+	batchEpoch    = 12
 	batchCRC      = 17
 	batchCovered  = 21
 	batchAttrs    = 21
@@ -557,7 +557,7 @@ const (
 func indexOf(b batch) []byte {
 	e := make([]byte, indexEntry)
 	e[0] = indexVersion
-	binary.LittleEndian.PutUint32(e[2:], binary.BigEndian.Uint32(b.raw[12:]))
+	binary.LittleEndian.PutUint32(e[2:], binary.BigEndian.Uint32(b.raw[batchEpoch:]))
 	binary.LittleEndian.PutUint64(e[6:], 0) // kfake finds the time out itself
 	const transactional, control = 0x10, 0x20
 	if binary.BigEndian.Uint16(b.raw[batchAttrs:])&(transactional|control) == transactional {
@@ -568,7 +568,7 @@ func indexOf(b batch) []byte {
 }
 
 // mend writes what is not as it should be of a segment and its index.
-func (d *disk) mend(at place, name string, s segment) error {
+func (d *disk) mend(at place, name string, s *segment) error {
 	index, err := os.ReadFile(filepath.Join(d.dir, name+".idx"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("check the broker's directory: %w", err)
@@ -582,6 +582,12 @@ func (d *disk) mend(at place, name string, s segment) error {
 			if b.number >= 0 {
 				bad++
 			}
+		} else if epoch := binary.LittleEndian.Uint32(e[2:]); epoch != binary.BigEndian.Uint32(b.raw[batchEpoch:]) {
+			// The CRC of a batch does not cover it, either.
+			d.tell("the epoch of a batch was damaged; it is mended, nothing is lost", "topic", at.topic, "partition", at.partition, "offset", b.first)
+			b.raw = slices.Clone(b.raw)
+			binary.BigEndian.PutUint32(b.raw[batchEpoch:], epoch)
+			s.wrong = true
 		}
 		data, entries = append(data, b.raw...), append(entries, e...)
 	}

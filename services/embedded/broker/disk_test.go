@@ -50,14 +50,17 @@ func fillDisk(t *testing.T, inOrder bool) (dir string) {
 		t.Fatal(err)
 	}
 	createTopic(t, b, diskTopic, 1)
-	cl := client(t, b, kgo.DefaultProduceTopic(diskTopic), kgo.ProducerLinger(0))
+	cl := client(t, b, kgo.DefaultProduceTopic(diskTopic), kgo.ManualFlushing())
 	adm := kadm.NewClient(cl)
 	for i := range diskRecords / 10 {
-		var rs []*kgo.Record
 		for j := range 10 {
-			rs = append(rs, kgo.StringRecord(fmt.Sprintf("%d-%s", i*10+j, strings.Repeat("x", 20))))
+			cl.Produce(t.Context(), kgo.StringRecord(fmt.Sprintf("%d-%s", i*10+j, strings.Repeat("x", 20))), func(_ *kgo.Record, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
 		}
-		if err := cl.ProduceSync(t.Context(), rs...).FirstErr(); err != nil {
+		if err := cl.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if i < 6 {
@@ -144,6 +147,21 @@ func change(t *testing.T, path string, f func([]byte) []byte) {
 	}
 }
 
+// fiveBatches are the first five of a segment.
+func fiveBatches(b []byte) []byte {
+	n := 0
+	for range 5 {
+		first, _ := batchAt(b[n:])
+		n += len(first.raw)
+	}
+	return b[:n]
+}
+
+// inBatch changes a byte behind the header of the sixth batch.
+func inBatch(t *testing.T, dir string) {
+	change(t, filepath.Join(dir, "broker/partitions", diskTopic+"-0", "0.dat"), func(b []byte) []byte { b[len(fiveBatches(b))+80] ^= 1; return b })
+}
+
 // TestDamage: whatever of the broker's directory is flipped, cut or gone, the loss is told, what is not damaged is there, no offset is given
 // twice, and the partition works for new records.
 func TestDamage(t *testing.T) {
@@ -159,16 +177,19 @@ func TestDamage(t *testing.T) {
 	}{
 		"nothing":                {},
 		"nothing, crash":         {crash: true},
-		"segment flipped":        {damage: flip(part+"0.dat", 0.55), says: "lost_records=10", lost: 10},
-		"segment flipped, crash": {crash: true, damage: flip(part+"0.dat", 0.55), says: "from_offset=50", lost: 10},
+		"segment flipped":        {damage: inBatch, says: "lost_records=10", lost: 10},
+		"segment flipped, crash": {crash: true, damage: inBatch, says: "from_offset=50", lost: 10},
 		"segment cut":            {damage: cut(part+"0.dat", 0.55), says: "lost_records=50", lost: 50},
 		"segment cut, crash":     {crash: true, damage: cut(part+"0.dat", 0.55), says: "lost_records=10", lost: 50}, // up to the committed offset; what was behind it nobody knows
-		"segment cut at a batch": {damage: cut(part+"0.dat", 0.5), says: "lost_records=50", lost: 50},
+		"segment cut at a batch": {damage: func(t *testing.T, dir string) { change(t, filepath.Join(dir, part, "0.dat"), fiveBatches) }, says: "lost_records=50", lost: 50},
 		"segment empty":          {damage: cut(part+"0.dat", 0), says: "lost_records=100", lost: 100},
 		"segment gone":           {damage: remove(part + "0.dat"), says: "records are lost", lost: 100},
 		"first offset flipped": {damage: func(t *testing.T, dir string) {
 			change(t, filepath.Join(dir, part, "0.dat"), func(b []byte) []byte { first, _ := batchAt(b); b[len(first.raw)+5] ^= 1; return b })
 		}, says: "nothing is lost"},
+		"epoch flipped": {damage: func(t *testing.T, dir string) {
+			change(t, filepath.Join(dir, part, "0.dat"), func(b []byte) []byte { b[13] ^= 1; return b })
+		}, says: "the epoch of a batch"},
 		"index flipped":     {damage: flip(part+"0.idx", 0.5), says: "an index was damaged"},
 		"index cut":         {damage: cut(part+"0.idx", 0.5), says: "an index was damaged"},
 		"index gone, crash": {crash: true, damage: remove(part + "0.idx"), says: "an index was damaged"},

@@ -153,7 +153,15 @@ func refuse(reason, format string, args ...any) error {
 	return &refusal{reason, fmt.Errorf(format, args...)}
 }
 
-// checkHeader judges a frame by its first 12 bytes: its length, the key and the version of its request.
+// checkLength judges a frame by the first four bytes.
+func checkLength(h []byte) error {
+	if n := binary.BigEndian.Uint32(h); n < headerBytes || n > maxProduceBytes {
+		return refuse("length", "a frame of %d bytes", n)
+	}
+	return nil
+}
+
+// checkHeader judges a frame, whose length has passed, by its first 12 bytes: the key and the version of its request, and its length for that.
 func checkHeader(h []byte) (size int, key, version int16, _ error) {
 	n := binary.BigEndian.Uint32(h)
 	key, version = int16(binary.BigEndian.Uint16(h[4:])), int16(binary.BigEndian.Uint16(h[6:]))
@@ -163,8 +171,6 @@ func checkHeader(h []byte) (size int, key, version int16, _ error) {
 		limit = maxProduceBytes
 	}
 	switch {
-	case n < headerBytes || n > maxProduceBytes:
-		return 0, 0, 0, refuse("length", "a frame of %d bytes", n)
 	case !ok:
 		return 0, 0, 0, refuse("key", "request key %d", key)
 	case version < 0 || version > a.max && key != keyAPIVersions:

@@ -123,7 +123,7 @@ func FuzzFrame(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte("\x00\x00\x00\x03abc"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < 12 {
+		if len(b) < 12 || checkLength(b) != nil {
 			return
 		}
 		if _, _, _, err := checkHeader(b); err != nil {

@@ -214,8 +214,14 @@ func (c *guardedConn) next() error {
 	c.g.mu.Lock()
 	c.since = now
 	c.g.mu.Unlock()
-	header, err := c.in.Peek(4 + headerBytes)
+	header, err := c.in.Peek(4)
 	if err != nil {
+		return stalled(err)
+	}
+	if err := checkLength(header); err != nil {
+		return err
+	}
+	if header, err = c.in.Peek(4 + headerBytes); err != nil {
 		return stalled(err)
 	}
 	size, key, version, err := checkHeader(header)

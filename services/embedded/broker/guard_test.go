@@ -369,7 +369,7 @@ func TestGuardRefuses(t *testing.T) {
 	b := startTestBroker(t, "", slog.New(slog.NewTextHandler(&out, nil)))
 	createTopic(t, b, "t", 1)
 	for name, c := range map[string]struct{ send, reason string }{
-		"seven bytes":         {"\x00\x00\x00\x03abc\x00\x00\x00\x00\x00", "length"},
+		"seven bytes":         {"\x00\x00\x00\x03abc", "length"},
 		"unknown key":         {"\x00\x00\x00\x08\x7f\xff\x00\x00\x00\x00\x00\x01", "key"},
 		"version":             {"\x00\x00\x00\x08\x00\x03\x7f\xff\x00\x00\x00\x01", "version"},
 		"HTTP":                {"GET / HTTP/1.1\r\n\r\n", "length"},
