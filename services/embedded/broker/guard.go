@@ -39,6 +39,8 @@ const (
 	idleTime = 10 * time.Minute
 	// firstRoom is made for a frame before its bytes are there.
 	firstRoom = 64 << 10
+	// keptRoom is what a connection keeps of it for the next frame.
+	keptRoom = 4 * firstRoom
 )
 
 type guard struct {
@@ -162,6 +164,7 @@ type guardedConn struct {
 	g  *guard
 	in *bufio.Reader
 
+	room     []byte        // of the last frame, to be used again
 	frame    []byte        // the rest of the frame that is being passed on
 	key      int16         // of the request under way
 	version  int16         // of the request under way
@@ -228,7 +231,7 @@ func (c *guardedConn) next() error {
 	if err != nil {
 		return err
 	}
-	var frame []byte
+	frame := c.room[:0] // kfake has copied what was there
 	for total := 4 + size; len(frame) < total; {
 		n := min(total-len(frame), max(len(frame), firstRoom))
 		if err := c.g.reserve(c, 2*int64(n)); err != nil { // once here, once in kfake
@@ -250,6 +253,9 @@ func (c *guardedConn) next() error {
 	c.proven = true
 	c.g.mu.Unlock()
 	c.frame, c.key, c.version = frame, key, version
+	if c.room = frame; cap(frame) > keptRoom {
+		c.room = nil
+	}
 	if !answered {
 		c.done()
 	}
