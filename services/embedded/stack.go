@@ -15,6 +15,7 @@ import (
 
 	"spate/services/alerter"
 	"spate/services/detector"
+	"spate/services/embedded/broker"
 	"spate/services/router"
 	"spate/shared/activity"
 	"spate/shared/alert"
@@ -82,7 +83,7 @@ func (c Config) Validate() error {
 // stack is the running pipeline.
 type stack struct {
 	cfg    Config
-	broker *broker
+	broker *broker.Broker
 	server *ops.Server
 	store  store.Store
 	db     string // name of the database
@@ -112,13 +113,16 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	}()
 	s.kafka = kafka.Config{Brokers: cfg.Brokers, MaxBatchBytes: cfg.MaxBatchBytes}
 	if len(cfg.Brokers) == 0 {
-		if s.broker, err = startBroker(cfg.Listen, cfg.State, cfg.Log); err != nil {
+		if s.broker, err = broker.Start(cfg.Listen, cfg.State, cfg.Log); err != nil {
 			return nil, err
 		}
-		s.kafka.Brokers = []string{s.broker.addr}
+		s.kafka.Brokers = []string{s.broker.Addr}
 	}
 	if s.server, err = ops.Listen(cfg.HTTP); err != nil {
 		return nil, err
+	}
+	if s.broker != nil {
+		s.server.Registry.MustRegister(s.broker.Collectors()...)
 	}
 	if cfg.Profile {
 		s.server.Profile()

@@ -1,0 +1,221 @@
+// Package broker is a Kafka broker inside the process: franz-go's kfake, which is made for tests, behind a guard.
+//
+// With a state directory it keeps its topics and offsets there and takes them up again. It writes without fsync: what it acknowledged
+// outlives the process in every way, but not a power failure.
+//
+//	broker.go     start, stop, and the state directory: who has it and who may read it
+//	guard.go      what stands between the port and kfake: connections, memory, time
+//	frame.go      which requests are let through, and in which form
+//	disk.go       what is done about damage on the disk before kfake reads it
+//	sparing.go    a log that repeats itself once in a while only
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"spate/shared/kafka/appendtime"
+)
+
+// Broker is a Kafka broker inside the process.
+type Broker struct {
+	cluster *kfake.Cluster
+	guard   *guard
+	lock    *os.File
+	Addr    string // where it listens
+	dir     string // where it keeps its state, or empty
+	log     *slog.Logger
+}
+
+const clusterID = "spate"
+
+// ErrInUse means that another process has the state directory or the port.
+var ErrInUse = errors.New("in use")
+
+// Start listens on addr, a loopback address; port 0 takes a free one. dir is where it keeps its state; empty is in memory.
+func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %q is not host:port", addr)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 0 || n > 65535 {
+		return nil, fmt.Errorf("listen: %q is no port", port)
+	}
+	if host != "127.0.0.1" && host != "localhost" {
+		return nil, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
+	}
+	b := &Broker{log: log}
+	sparing := newSparingLog(log)
+	listen := func(network, address string) (net.Listener, error) {
+		l, err := net.Listen(network, address)
+		if err != nil {
+			return nil, err
+		}
+		b.guard = newGuard(l, sparing)
+		return b.guard, nil
+	}
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.ListenFn(listen), kfake.WithLogger(brokerLogger{sparing}), kfake.ClusterID(clusterID)}
+	if dir != "" {
+		if b.lock, err = lockDir(dir); err != nil {
+			return nil, err
+		}
+		b.dir = filepath.Join(dir, "broker")
+		if err := checkDisk(b.dir, log); err != nil {
+			b.unlock()
+			return nil, err
+		}
+		opts = append(opts, kfake.DataDir(b.dir))
+	}
+	b.cluster, err = kfake.NewCluster(opts...)
+	if err != nil {
+		b.unlock()
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("listen on %s: %w: another program, perhaps another `spate up`, has the port; stop it or give another with --listen", addr, ErrInUse)
+		}
+		return nil, fmt.Errorf("start the embedded broker: %w", err)
+	}
+	appendtime.Stamp(b.cluster)
+	b.Addr = b.cluster.ListenAddrs()[0]
+	return b, nil
+}
+
+// lockDir makes a state directory and takes it for this process. The kernel gives it back however the process ends.
+//
+// What is in it is about users, and for its owner only. kfake and SQLite make files at any time, with modes of their own, so the umask of the
+// process that has a state directory is tight from here on; modes from before are mended. The directory itself may be one of the user's own,
+// with other things in it, and stays as it is.
+func lockDir(dir string) (*os.File, error) {
+	syscall.Umask(0o077)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory (SPATE_STATE, --state): %w", err)
+	}
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("state directory (SPATE_STATE, --state): %s is a symbolic link; remove it", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state directory (SPATE_STATE, --state): %w", err)
+	}
+	if err := takeLock(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("state directory %s: %w", dir, err)
+	}
+	if err := tighten(dir); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("state directory %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// takeLock locks the file and writes the process id into it, for a second process to name. It writes over nothing else.
+func takeLock(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("lock %s: not a regular file; remove it", f.Name())
+	}
+	b := make([]byte, 32)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("lock: %w", err)
+	}
+	pid := strings.TrimSpace(string(b[:n]))
+	if _, err := strconv.Atoi(pid); err != nil && pid != "" {
+		return fmt.Errorf("lock %s: another program's file, there is no process id in it; move it away or give another directory with --state", f.Name())
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%w by process %s; stop it or give another with --state", ErrInUse, pid)
+	} else if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	if err := f.Truncate(0); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if _, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	return nil
+}
+
+// tighten takes the rights of others away from what is ours in a state directory. It follows no symbolic link.
+func tighten(dir string) error {
+	ours := []string{"lock", "broker", "spate.db", "spate.db-wal", "spate.db-shm"}
+	if info, err := os.Lstat(filepath.Join(dir, "broker")); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return fmt.Errorf("%s is a symbolic link; give the directory that is to be used with --state", filepath.Join(dir, "broker"))
+	}
+	for _, name := range ours {
+		err := filepath.WalkDir(filepath.Join(dir, name), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.IsDir() && !e.Type().IsRegular() {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil || info.Mode().Perm()&0o077 == 0 {
+				return err
+			}
+			return os.Chmod(path, info.Mode().Perm()&0o700)
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("take the rights of others away: %w", err)
+		}
+	}
+	return nil
+}
+
+func (b *Broker) unlock() {
+	if b.lock != nil {
+		b.lock.Close()
+	}
+}
+
+// Collectors are the broker's metrics.
+func (b *Broker) Collectors() []prometheus.Collector { return []prometheus.Collector{b.guard.refused} }
+
+// Close stops the broker; what it acknowledged is in its directory.
+func (b *Broker) Close() {
+	if b.dir == "" {
+		b.cluster.Close()
+		return
+	}
+	_ = os.Remove(filepath.Join(b.dir, copyOldName)) // what follows is newer
+	b.cluster.Close()
+	if err := saveCopy(b.dir); err != nil {
+		b.log.Error("the embedded broker stopped without a copy of its state; damage to it may not be seen", "error", err)
+	}
+	b.unlock()
+}
+
+// brokerLogger passes the broker's warnings and errors on, each kind at most once a second. Its kind is its format. That a transaction took
+// more than 5 ms to end is no warning to anybody.
+type brokerLogger struct{ log *sparingLog }
+
+func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
+	at := slog.LevelWarn
+	switch level {
+	case kfake.LogLevelError:
+		at = slog.LevelError
+	case kfake.LogLevelWarn:
+		if strings.HasPrefix(format, "txn: EndTxn slow") {
+			return
+		}
+	default:
+		return
+	}
+	l.log.Log(time.Second, at, format, "the embedded broker says: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
