@@ -236,6 +236,8 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 		log.Error("the topic was deleted and made anew: it is read from its start; events of windows that were closed before are late")
 		src.position = 0
 		src.now = window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: c.Watermark(s.rule.LatenessMS)}
+	case c.known && c.Log != s.topics.Incarnation(names.Keyed):
+		log.Error("the keyed log was deleted and made anew: counts of windows that were open then are too low, and alerts of them may never close", "keyed", names.Keyed)
 	case !c.known && c.offset >= 0 && !fault.WatermarkLost:
 		log.Error("the offset in the group is not one that a router has committed, the keyed log tells what was counted", "group", names.RouterGroup, "offset", c.offset)
 	}
