@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -424,12 +425,21 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	// As the router reads: what was aborted is no event. Closing the client waits for what is under way, which ctx and the timeouts end.
-	cl, err := kgo.NewClient(cfg.Options(kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.WithContext(ctx), kgo.DialTimeout(reachTime), kgo.RequestTimeoutOverhead(reachTime))...)
+	at := make(map[int32]int64) // where each partition is read next
+	position := func(p int32) int64 {
+		if o, ok := at[p]; ok {
+			return o
+		}
+		return -1
+	}
+	reader, err := cfg.NewReader(s.Evidence.Topic, slog.New(slog.DiscardHandler), position, kgo.NewClient,
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.WithContext(ctx), kgo.DialTimeout(reachTime), kgo.RequestTimeoutOverhead(reachTime))
 	if err != nil {
 		note("%v", err)
 		return
 	}
+	cl := reader.Client()
 	defer cl.Close()
 	reach, cancelReach := context.WithTimeout(ctx, reachTime)
 	defer cancelReach()
@@ -445,16 +455,24 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 	s.Events = []event{}
 	from := make(map[int32]kgo.Offset, len(ranges))
 	for p, r := range ranges {
-		from[p] = kgo.NewOffset().At(r.First)
+		from[p], at[p] = kgo.NewOffset().At(r.First), r.First
 	}
 	if len(from) > 0 {
 		cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{s.Evidence.Topic: from})
 	}
 	for len(ranges) > 0 {
 		poll, cancelPoll := context.WithTimeout(ctx, reachTime)
-		fetches := cl.PollRecords(poll, 10_000)
+		fetches, gaps, err := reader.Poll(poll, 10_000)
 		timedOut := poll.Err() != nil
 		cancelPoll()
+		if err != nil {
+			note("not all was read: %v", brief(err))
+			return
+		}
+		done := func(p int32) {
+			delete(ranges, p)
+			cl.PauseFetchPartitions(map[string][]int32{s.Evidence.Topic: {p}})
+		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			r, wanted := ranges[p.Partition]
 			if !wanted {
@@ -464,17 +482,24 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 				if record.Offset <= r.Last && !record.Attrs.IsControl() {
 					s.take(place{Partition: &record.Partition, Offset: &record.Offset}, record.Value, scanner)
 				}
+				at[p.Partition] = record.Offset + 1
 				if record.Offset >= r.Last {
-					delete(ranges, p.Partition)
-					cl.PauseFetchPartitions(map[string][]int32{s.Evidence.Topic: {p.Partition}})
+					done(p.Partition)
 					return
 				}
 			}
-			if p.Err != nil && !timedOut {
-				note("partition %d: %v", p.Partition, brief(p.Err))
-				delete(ranges, p.Partition)
-			}
 		})
+		for _, g := range gaps {
+			r, wanted := ranges[g.Partition]
+			if !wanted || g.To <= at[g.Partition] {
+				continue
+			}
+			note("partition %d: offsets %d to %d cannot be read: %v", g.Partition, g.From, g.To-1, brief(g.Cause))
+			reader.Skip(g)
+			if at[g.Partition] = g.To; g.To > r.Last {
+				done(g.Partition)
+			}
+		}
 		if timedOut && len(ranges) > 0 {
 			note("not all was read: that took too long")
 			return

@@ -10,7 +10,7 @@
 //	  each event: counted -> combiner; late -> topic.late; no event -> topic.dlq
 //	  silent partitions: promise a watermark
 //	  one or more batches per partition of topic.keyed, the last with the watermarks of all source partitions owned
-//	  offsets of the source partitions, each with its state (window.Source) as metadata
+//	  offsets of the source partitions, each with its state (window.Routed) as metadata
 //	commit
 //
 // Readers of the outputs are read-committed. So the keyed log has every counted event once, in the order of its source partition,
@@ -20,9 +20,24 @@
 // are read and judged again. A process that was stopped for so long that another one took its partitions is fenced by the broker:
 // its commit fails, and it starts over with a new session.
 //
+// # What is counted already
+//
+// The keyed log tells, not the group's offsets (recall.go): a broker that fails can keep the one and lose the other, and people reset groups.
+//
 // # Silence
 //
 // Whether a partition is silent is a matter of wall clock, so it is decided here, once, and written down: the promised watermark is in
 // the marks of the batch and in the metadata of the offset. Which watermark can be promised depends on all source partitions; those
-// of other routers are read from the metadata that they committed. A partition counts as silent only if it is read to its end.
+// of other routers are read from the metadata that they committed. A partition counts as silent only if what its log held a moment ago is
+// read, with what an open transaction still hides:
+//
+//	log        e e e x x . . . . x . x . . x      e: event, x: record that is none
+//	                 |             |       |
+//	              heard          look 1  look 2   at look 2 everything up to look 1 is read;
+//	                 |<-- silent ->|              if that is the idle timeout, the partition is silent
+//
+// # What is left out
+//
+// A batch that nobody can read is a gap (gap.go). Sending the client past it makes everything before it count as read, so a gap is always
+// the beginning of a transaction, with its dead letter.
 package router

@@ -44,7 +44,14 @@ func (c Config) Options(extra ...kgo.Opt) []kgo.Opt {
 	if id == "" {
 		id = "spate"
 	}
-	return append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id)}, extra...)
+	return append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id), kgo.MaxDecompressBatchBytes(c.maxBatchBytes())}, extra...)
+}
+
+func (c Config) maxBatchBytes() int {
+	if c.MaxBatchBytes == 0 {
+		return DefaultMaxBatchBytes
+	}
+	return c.MaxBatchBytes
 }
 
 // ParseBrokers splits a comma-separated list of brokers and drops empty entries.

@@ -46,11 +46,7 @@ const pauseAfter = 500 * time.Millisecond
 
 // NewReader makes the client that the reader polls, with the given options. position tells the offset that a partition is read from next.
 func (c Config) NewReader(topic string, log *slog.Logger, position func(partition int32) int64, connect func(opts ...kgo.Opt) (*kgo.Client, error), opts ...kgo.Opt) (*Reader, error) {
-	limit := c.MaxBatchBytes
-	if limit == 0 {
-		limit = DefaultMaxBatchBytes
-	}
-	p, err := newPacer(limit)
+	p, err := newPacer(c.maxBatchBytes())
 	if err != nil {
 		return nil, err
 	}

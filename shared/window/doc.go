@@ -17,7 +17,8 @@
 //
 //  1. The window of an event at ts is [s, s+size) with s = floor(ts / size) * size.
 //  2. The watermark of a source partition is its highest event time so far, in offset order, minus the lateness. Unlike Flink's
-//     DataStream API there is no extra millisecond, and the event that advances the watermark is judged before it does.
+//     DataStream API there is no extra millisecond, and the event that advances the watermark is judged before it does. An event time
+//     counts for no more than the time at which the log took its record: a clock that is ahead makes nobody else's events late.
 //  3. An event is late if its window's end - 1 <= the watermark of its own source partition. An event older than the watermark
 //     whose window is still open is counted.
 //  4. A window opens an alert when its count exceeds the threshold. Counts only grow: it is never taken back.
