@@ -27,7 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 
-	"spate/shared/kafka/appendtime"
+	"spate/shared/kafka/intake"
 )
 
 // Broker is a Kafka broker inside the process.
@@ -88,7 +88,11 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 		}
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
-	appendtime.Stamp(b.cluster)
+	if err := intake.Check(b.cluster); err != nil {
+		b.Close()
+		return nil, err
+	}
+	intake.Stamp(b.cluster)
 	b.Addr = b.cluster.ListenAddrs()[0]
 	return b, nil
 }
