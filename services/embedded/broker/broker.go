@@ -7,10 +7,10 @@
 //	guard.go      what stands between the port and kfake: connections, memory, time
 //	frame.go      which requests are let through, and in which form
 //	disk.go       what is done about damage on the disk before kfake reads it
-//	sparing.go    a log that repeats itself once in a while only
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +22,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -59,16 +58,15 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 		return nil, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
 	}
 	b := &Broker{log: log}
-	sparing := newSparingLog(log)
 	listen := func(network, address string) (net.Listener, error) {
 		l, err := net.Listen(network, address)
 		if err != nil {
 			return nil, err
 		}
-		b.guard = newGuard(l, sparing)
+		b.guard = newGuard(l, log)
 		return b.guard, nil
 	}
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.ListenFn(listen), kfake.WithLogger(brokerLogger{sparing}), kfake.ClusterID(clusterID)}
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.ListenFn(listen), kfake.WithLogger(brokerLogger{log}), kfake.ClusterID(clusterID)}
 	if dir != "" {
 		if b.lock, err = lockDir(dir); err != nil {
 			return nil, err
@@ -189,7 +187,9 @@ func (b *Broker) unlock() {
 }
 
 // Collectors are the broker's metrics.
-func (b *Broker) Collectors() []prometheus.Collector { return []prometheus.Collector{b.guard.refused} }
+func (b *Broker) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{b.guard.refused}
+}
 
 // Close stops the broker; what it acknowledged is in its directory.
 func (b *Broker) Close() {
@@ -205,9 +205,9 @@ func (b *Broker) Close() {
 	b.unlock()
 }
 
-// brokerLogger passes the broker's warnings and errors on, each kind at most once a second. Its kind is its format. That a transaction took
-// more than 5 ms to end is no warning to anybody.
-type brokerLogger struct{ log *sparingLog }
+// brokerLogger passes the broker's warnings and errors on. Their reason is the part of the format that is always the same, for the handler that
+// writes one line a second for a cause. That a transaction took more than 5 ms to end is no warning to anybody.
+type brokerLogger struct{ log *slog.Logger }
 
 func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
 	at := slog.LevelWarn
@@ -221,5 +221,6 @@ func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
 	default:
 		return
 	}
-	l.log.Log(time.Second, at, format, "the embedded broker says: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
+	reason, _, _ := strings.Cut(format, "%")
+	l.log.Log(context.Background(), at, "the embedded broker says", "reason", strings.TrimSpace(reason), "text", strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
