@@ -7,6 +7,7 @@
 //	guard.go      what stands between the port and kfake: connections, memory, time
 //	frame.go      which requests are let through, and in which form
 //	disk.go       what is done about damage on the disk before kfake reads it
+//	room.go       what is done while the disk is full
 package broker
 
 import (
@@ -33,6 +34,7 @@ import (
 type Broker struct {
 	cluster *kfake.Cluster
 	guard   *guard
+	room    *room // nil in memory
 	lock    *os.File
 	Addr    string // where it listens
 	dir     string // where it keeps its state, or empty
@@ -76,7 +78,7 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 			b.unlock()
 			return nil, err
 		}
-		opts = append(opts, kfake.DataDir(b.dir))
+		opts = append(opts, kfake.DataDir(b.dir), compactSooner())
 	}
 	b.cluster, err = kfake.NewCluster(opts...)
 	if err != nil {
@@ -85,6 +87,13 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 			return nil, fmt.Errorf("listen on %s: %w: another program, perhaps another `spate up`, has the port; stop it or give another with --listen", addr, ErrInUse)
 		}
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
+	}
+	if b.dir != "" {
+		if b.room, err = openRoom(b.dir, log); err != nil {
+			b.Close()
+			return nil, fmt.Errorf("state directory %s: %w", dir, err)
+		}
+		b.room.watch(b.cluster)
 	}
 	if err := intake.Check(b.cluster); err != nil {
 		b.Close()
@@ -188,7 +197,11 @@ func (b *Broker) unlock() {
 
 // Collectors are the broker's metrics.
 func (b *Broker) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{b.guard.refused}
+	all := []prometheus.Collector{b.guard.refused}
+	if b.room != nil {
+		all = append(all, b.room.fullness)
+	}
+	return all
 }
 
 // Close stops the broker; what it acknowledged is in its directory.
@@ -198,6 +211,10 @@ func (b *Broker) Close() {
 		return
 	}
 	_ = os.Remove(filepath.Join(b.dir, copyOldName)) // what follows is newer
+	if b.room != nil {
+		defer b.room.reserve.Close()
+		b.room.leave()
+	}
 	b.cluster.Close()
 	if err := saveCopy(b.dir); err != nil {
 		b.log.Error("the embedded broker stopped without a copy of its state; damage to it may not be seen", "error", err)

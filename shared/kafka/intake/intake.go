@@ -63,7 +63,7 @@ func Check(c *kfake.Cluster) error {
 //
 // It is a fault and no control, for a control keeps the last request of every connection that there ever was.
 func Watch(c *kfake.Cluster, refusal *kerr.Error, look func(kmsg.Request) bool, keys ...kmsg.Key) {
-	// The cluster asks for every topic and partition of a request, and all of them have one answer.
+	// The cluster asks for every topic and partition of a request, always on one goroutine, and all of them have one answer.
 	var last kmsg.Request
 	var refused bool
 	c.Fault(kfake.Fault{Keys: keys, Err: refusal, Count: -1, When: func(r kmsg.Request) bool {
