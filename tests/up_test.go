@@ -60,13 +60,6 @@ func TestUpLosesNothing(t *testing.T) {
 // upRule is what the tests of up look for.
 var upRule = verifier.Rule{Window: 10 * time.Second, Lateness: 2 * time.Second, Threshold: 5}
 
-func total(counts map[harness.UserWindow]int64) (n int64) {
-	for _, c := range counts {
-		n += c
-	}
-	return n
-}
-
 // checkUp waits until every window is closed, holds what is stored and what is in the log against the events, and returns the number of
 // alerts. The lateness is 2 s.
 func checkUp(t *testing.T, addr, state string) int {
@@ -140,23 +133,6 @@ func TestUpOnFullDisk(t *testing.T) {
 	}
 	if err := send("2", 4*time.Second).Wait(30 * time.Second); err != nil {
 		t.Fatalf("with room again: %v", err)
-	}
-	// Seen once: 7 events were counted twice. The likely cause, not proven: the broker inside goes on when it cannot write the marks of a
-	// commit down, so that a transaction's sums are there without its offsets. Nothing may be missing even then.
-	ref := harness.Reference(t, addr, names.Activity, upRule)
-	var counts map[harness.UserWindow]int64
-	harness.Eventually(t, 40*time.Second, "all windows are closed, and every event is counted", func() bool {
-		counts = harness.KeyedCounts(t, addr, names.Keyed)
-		return total(counts) >= ref.Counted
-	})
-	if total(counts) > ref.Counted {
-		t.Logf("%d events of a transaction were counted twice", total(counts)-ref.Counted)
-		for _, row := range ref.Above(0) {
-			if n := counts[harness.UserWindow{User: row.User, StartMS: row.WindowStart}]; n < row.Count {
-				t.Errorf("user %s, window %d: %d of %d events counted", row.User, row.WindowStart, n, row.Count)
-			}
-		}
-		return
 	}
 	before := checkUp(t, addr, state)
 	up.Kill()

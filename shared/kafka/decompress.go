@@ -34,15 +34,24 @@ type pacer struct {
 }
 
 func newPacer(limit int) (*pacer, error) {
+	d, err := NewDecompressor(limit)
+	if err != nil {
+		return nil, err
+	}
+	p := &pacer{inner: d, max: limit}
+	p.polled()
+	return p, nil
+}
+
+// NewDecompressor returns one that fails with [kgo.ErrMaxDecompress] before it makes more than limit bytes.
+func NewDecompressor(limit int) (kgo.Decompressor, error) {
 	// The client's own decompressor takes its limit from the client's options, and has no other way to be given one.
 	cl, err := kgo.NewClient(kgo.MaxDecompressBatchBytes(limit))
 	if err != nil {
 		return nil, fmt.Errorf("max-batch-bytes: %w", err)
 	}
 	defer cl.Close()
-	p := &pacer{inner: cl.OptValue(kgo.WithDecompressor).(kgo.Decompressor), max: limit}
-	p.polled()
-	return p, nil
+	return cl.OptValue(kgo.WithDecompressor).(kgo.Decompressor), nil
 }
 
 // polled tells that what was decompressed has been taken.
@@ -66,13 +75,23 @@ func (p *pacer) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, 
 
 // countRecords counts the records of a decompressed batch, up to what is none.
 func countRecords(b []byte) (n int) {
-	for len(b) > 0 {
-		length, used := kbin.Varint(b)
-		if used <= 0 || length < 0 || used+int(length) > len(b) {
-			break
+	for {
+		_, rest, ok := NextRecord(b)
+		if !ok {
+			return n
 		}
-		b = b[used+int(length):]
+		b = rest
 		n++
 	}
-	return n
+}
+
+// NextRecord takes the first record, without its length, off the records of a batch that is not compressed. It is not ok if they do not begin
+// with a whole one. A record is not empty.
+func NextRecord(b []byte) (record, rest []byte, ok bool) {
+	length, n := kbin.Varint(b)
+	if n <= 0 || length < 1 || int(length) > len(b)-n {
+		return nil, b, false
+	}
+	b = b[n:]
+	return b[:length], b[length:], true
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 
-	"spate/shared/kafka/appendtime"
+	"spate/shared/kafka/intake"
 	"spate/shared/testport"
 )
 
@@ -31,7 +31,7 @@ func onEach(t *testing.T, together bool, test func(t *testing.T, brokers string)
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
-		appendtime.Stamp(c)
+		intake.Stamp(c)
 		test(t, strings.Join(c.ListenAddrs(), ","))
 	})
 	t.Run("kafka", func(t *testing.T) {
@@ -80,7 +80,7 @@ func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 		if c, err = kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)}, opts...)...); err != nil {
 			t.Fatal(err)
 		}
-		appendtime.Stamp(c)
+		intake.Stamp(c)
 	}, Down: func() { c.Close() }}
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net"
@@ -14,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"spate/shared/ops"
 )
 
 // pipes is a listener whose connections are in memory, so that their deadlines are those of a synctest bubble.
@@ -46,7 +49,7 @@ func connect(t *testing.T, g *guard) (client net.Conn, server *guardedConn) {
 }
 
 func testGuard() *guard {
-	return newGuard(make(pipes), newSparingLog(slog.New(slog.DiscardHandler)))
+	return newGuard(make(pipes), slog.New(slog.DiscardHandler))
 }
 
 // TestStalledFrame: the rest of a frame has to come; a connection that says nothing has longer.
@@ -200,23 +203,19 @@ func (s *stranger) versions(t *testing.T, version int16) map[int16]int16 {
 	return keys
 }
 
-// TestSparingLog: a cause has one line in a while, with the number of those it stands for.
-func TestSparingLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var out lines
-		l := brokerLogger{newSparingLog(slog.New(slog.NewTextHandler(&out, nil)))}
-		for range 1000 {
-			l.Logf(kfake.LogLevelWarn, "persist batch %s: no space", "t")
-			l.Logf(kfake.LogLevelError, "endTx %d", 1)
-			l.Logf(kfake.LogLevelInfo, "chatter")
-		}
-		time.Sleep(time.Second) // of the bubble
-		l.Logf(kfake.LogLevelWarn, "persist batch %s: no space", "u")
-		said := out.String()
-		if n := strings.Count(said, "\n"); n != 3 || !strings.Contains(said, "suppressed=999") || strings.Count(said, "level=ERROR") != 1 || strings.Count(said, "level=WARN") != 2 {
-			t.Errorf("%d lines: %s", n, said)
-		}
-	})
+// TestBrokerLogger: what kfake says over and over is one cause for the log, whatever it is about.
+func TestBrokerLogger(t *testing.T) {
+	var out bytes.Buffer
+	l := brokerLogger{slog.New(ops.Calm(slog.NewTextHandler(&out, nil), func() time.Time { return time.Time{} }))}
+	for i := range 1000 {
+		l.Logf(kfake.LogLevelWarn, "persist batch %s-%d: no space", "t", i)
+		l.Logf(kfake.LogLevelError, "endTx %d", i)
+		l.Logf(kfake.LogLevelInfo, "chatter")
+	}
+	said := out.String()
+	if strings.Count(said, "\n") != 2 || !strings.Contains(said, `level=WARN msg="the embedded broker says" reason="persist batch" text="persist batch t-0: no space"`) || !strings.Contains(said, "level=ERROR") {
+		t.Error(said)
+	}
 }
 
 // TestLock: the lock is a file of ours, and nothing else is written over.

@@ -7,10 +7,11 @@
 //	guard.go      what stands between the port and kfake: connections, memory, time
 //	frame.go      which requests are let through, and in which form
 //	disk.go       what is done about damage on the disk before kfake reads it
-//	sparing.go    a log that repeats itself once in a while only
+//	room.go       what is done while the disk is full
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,18 +23,18 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 
-	"spate/shared/kafka/appendtime"
+	"spate/shared/kafka/intake"
 )
 
 // Broker is a Kafka broker inside the process.
 type Broker struct {
 	cluster *kfake.Cluster
 	guard   *guard
+	room    *room // nil in memory
 	lock    *os.File
 	Addr    string // where it listens
 	dir     string // where it keeps its state, or empty
@@ -59,16 +60,15 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 		return nil, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
 	}
 	b := &Broker{log: log}
-	sparing := newSparingLog(log)
 	listen := func(network, address string) (net.Listener, error) {
 		l, err := net.Listen(network, address)
 		if err != nil {
 			return nil, err
 		}
-		b.guard = newGuard(l, sparing)
+		b.guard = newGuard(l, log)
 		return b.guard, nil
 	}
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.ListenFn(listen), kfake.WithLogger(brokerLogger{sparing}), kfake.ClusterID(clusterID)}
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(n), kfake.ListenFn(listen), kfake.WithLogger(brokerLogger{log}), kfake.ClusterID(clusterID)}
 	if dir != "" {
 		if b.lock, err = lockDir(dir); err != nil {
 			return nil, err
@@ -78,7 +78,7 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 			b.unlock()
 			return nil, err
 		}
-		opts = append(opts, kfake.DataDir(b.dir))
+		opts = append(opts, kfake.DataDir(b.dir), compactSooner())
 	}
 	b.cluster, err = kfake.NewCluster(opts...)
 	if err != nil {
@@ -88,7 +88,18 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 		}
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
-	appendtime.Stamp(b.cluster)
+	if b.dir != "" {
+		if b.room, err = openRoom(b.dir, log); err != nil {
+			b.Close()
+			return nil, fmt.Errorf("state directory %s: %w", dir, err)
+		}
+		b.room.watch(b.cluster)
+	}
+	if err := intake.Check(b.cluster); err != nil {
+		b.Close()
+		return nil, err
+	}
+	intake.Stamp(b.cluster)
 	b.Addr = b.cluster.ListenAddrs()[0]
 	return b, nil
 }
@@ -185,7 +196,13 @@ func (b *Broker) unlock() {
 }
 
 // Collectors are the broker's metrics.
-func (b *Broker) Collectors() []prometheus.Collector { return []prometheus.Collector{b.guard.refused} }
+func (b *Broker) Collectors() []prometheus.Collector {
+	all := []prometheus.Collector{b.guard.refused}
+	if b.room != nil {
+		all = append(all, b.room.fullness)
+	}
+	return all
+}
 
 // Close stops the broker; what it acknowledged is in its directory.
 func (b *Broker) Close() {
@@ -194,6 +211,10 @@ func (b *Broker) Close() {
 		return
 	}
 	_ = os.Remove(filepath.Join(b.dir, copyOldName)) // what follows is newer
+	if b.room != nil {
+		defer b.room.reserve.Close()
+		b.room.leave()
+	}
 	b.cluster.Close()
 	if err := saveCopy(b.dir); err != nil {
 		b.log.Error("the embedded broker stopped without a copy of its state; damage to it may not be seen", "error", err)
@@ -201,9 +222,9 @@ func (b *Broker) Close() {
 	b.unlock()
 }
 
-// brokerLogger passes the broker's warnings and errors on, each kind at most once a second. Its kind is its format. That a transaction took
-// more than 5 ms to end is no warning to anybody.
-type brokerLogger struct{ log *sparingLog }
+// brokerLogger passes the broker's warnings and errors on. Their reason is the part of the format that is always the same, for the handler that
+// writes one line a second for a cause. That a transaction took more than 5 ms to end is no warning to anybody.
+type brokerLogger struct{ log *slog.Logger }
 
 func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
 	at := slog.LevelWarn
@@ -217,5 +238,6 @@ func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
 	default:
 		return
 	}
-	l.log.Log(time.Second, at, format, "the embedded broker says: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
+	reason, _, _ := strings.Cut(format, "%")
+	l.log.Log(context.Background(), at, "the embedded broker says", "reason", strings.TrimSpace(reason), "text", strings.TrimSpace(fmt.Sprintf(format, args...)))
 }

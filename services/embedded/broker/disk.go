@@ -169,6 +169,9 @@ func (d *disk) beside(name string, put func(from, to string) error) {
 
 // replace writes a file so that it is there as a whole or not at all.
 func replace(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil { // a partition whose directory is lost
+		return fmt.Errorf("write the broker's state: %w", err)
+	}
 	tmp := path + ".tmp"
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("write the broker's state: %w", err)

@@ -414,6 +414,22 @@ func TestEmptiedPartitionKeepsItsOffsets(t *testing.T) {
 	}
 }
 
+// TestLostPartition: a partition whose directory is lost goes on behind what is committed.
+func TestLostPartition(t *testing.T) {
+	t.Parallel()
+	dir := fillDisk(t, false)
+	if err := os.RemoveAll(filepath.Join(dir, "broker", "partitions", diskTopic+"-0")); err != nil {
+		t.Fatal(err)
+	}
+	r := kgo.StringRecord("new")
+	if err := client(t, startTestBroker(t, dir, nil), kgo.DefaultProduceTopic(diskTopic)).ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if r.Offset < 60 {
+		t.Errorf("offset %d is committed and given again", r.Offset)
+	}
+}
+
 // FuzzBatches: no bytes in a segment make the check fail, and what it has mended is sound.
 func FuzzSegment(f *testing.F) {
 	f.Add([]byte("rubbish"), uint16(3))

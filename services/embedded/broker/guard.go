@@ -45,7 +45,7 @@ const (
 
 type guard struct {
 	net.Listener
-	log     *sparingLog
+	log     *slog.Logger
 	refused *prometheus.CounterVec
 
 	mu    sync.Mutex
@@ -53,7 +53,7 @@ type guard struct {
 	used  int64 // bytes under way
 }
 
-func newGuard(l net.Listener, log *sparingLog) *guard {
+func newGuard(l net.Listener, log *slog.Logger) *guard {
 	return &guard{Listener: l, log: log, conns: make(map[*guardedConn]struct{}), refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "spate_broker_connections_ended_total",
 		Help: "Connections that the embedded broker ended, by reason: length, key, version, body (not a request that it takes), slow, memory, connections (too many of them).",
@@ -68,7 +68,7 @@ func (g *guard) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if err != nil {
-			g.log.Log(time.Minute, slog.LevelError, "accept", "the embedded broker cannot accept a connection", "error", err)
+			g.log.Error("the embedded broker cannot accept a connection", "error", err)
 			time.Sleep(100 * time.Millisecond) // until a file descriptor is free, most likely; nothing tells
 			continue
 		}
@@ -112,10 +112,10 @@ func (g *guard) drop(c *guardedConn) {
 	}
 }
 
-// tell counts a connection that the guard ended, and logs it once a minute for a reason.
+// tell counts and logs a connection that the guard ended.
 func (g *guard) tell(reason string, c *guardedConn, err error) {
 	g.refused.WithLabelValues(reason).Inc()
-	g.log.Log(time.Minute, slog.LevelWarn, reason, "the embedded broker ended a connection", "client", c.RemoteAddr().String(), "reason", reason, "error", err)
+	g.log.Warn("the embedded broker ended a connection", "client", c.RemoteAddr().String(), "reason", reason, "error", err)
 }
 
 // reserve takes n bytes for c. If there is no room, the connection that has the most under way ends, which may be c itself: so a few that
