@@ -226,13 +226,16 @@ func (s *session) look(ctx context.Context, gaps []kafka.Gap) ([]kafka.Gap, erro
 // leaveOut goes on after what nobody can read. What came before is stored.
 func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 	for _, g := range gaps {
-		if at := s.at(g.Partition); at < 0 || g.To <= at {
+		if at := s.at(g.Partition); at < 0 || !g.Passed && g.To <= at {
+			continue
+		}
+		s.metrics.alerts.WithLabelValues("", outcomeUnreadable).Inc()
+		s.cfg.Log.Error("a batch of alerts cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+		if g.Passed {
 			continue
 		}
 		s.reader.Skip(g)
 		s.move(g.Partition, g.To)
-		s.metrics.alerts.WithLabelValues("", outcomeUnreadable).Inc()
-		s.cfg.Log.Error("a batch of alerts cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
 		cctx, cancel := context.WithTimeout(ctx, commitTimeout)
 		s.cl.CommitOffsetsSync(cctx, map[string]map[int32]kgo.EpochOffset{g.Topic: {g.Partition: {Epoch: -1, Offset: g.To}}}, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
 			if err != nil {

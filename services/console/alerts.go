@@ -491,10 +491,13 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 		})
 		for _, g := range gaps {
 			r, wanted := ranges[g.Partition]
-			if !wanted || g.To <= at[g.Partition] {
+			if !wanted || !g.Passed && g.To <= at[g.Partition] {
 				continue
 			}
 			note("partition %d: offsets %d to %d cannot be read: %v", g.Partition, g.From, g.To-1, brief(g.Cause))
+			if g.Passed {
+				continue
+			}
 			reader.Skip(g)
 			if at[g.Partition] = g.To; g.To > r.Last {
 				done(g.Partition)

@@ -24,6 +24,10 @@ const reasonUnreadable activity.Reason = "unreadable"
 // found takes note of a gap. A partition stands at one at most.
 func (s *session) found(g kafka.Gap) {
 	src := s.sources.get(g.Partition)
+	if g.Passed {
+		s.passed = append(s.passed, g)
+		return
+	}
 	if s.gaps[g.Partition] != nil || src == nil || g.To <= src.position {
 		return
 	}
@@ -57,13 +61,30 @@ func (s *session) leaveOut(ctx context.Context, first bool) {
 			g.skipped = true
 		}
 		src.position = max(src.position, g.To)
-		s.tally.invalid[reasonUnreadable]++
-		out := s.aside(&kgo.Record{Topic: g.Topic, Partition: p, Offset: g.From}, s.cfg.Layout.Names.DLQ, string(reasonUnreadable))
-		out.Headers = append(out.Headers,
-			kgo.RecordHeader{Key: HeaderNext, Value: strconv.AppendInt(nil, g.To, 10)},
-			kgo.RecordHeader{Key: HeaderError, Value: []byte(g.Cause.Error())})
-		s.produce(ctx, out)
+		s.unreadable(ctx, g.Gap)
 	}
+}
+
+// passOver writes dead letters for what the client has passed over, in the transaction of the records behind it: if that is aborted, both are
+// read again.
+func (s *session) passOver(ctx context.Context) {
+	for _, g := range s.passed {
+		if src := s.sources.get(g.Partition); src != nil && g.To > src.routed {
+			s.cfg.Log.Error("records cannot be read, they are left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+			s.unreadable(ctx, g)
+		}
+	}
+	s.passed = nil
+}
+
+// unreadable writes a dead letter in the place of what cannot be read.
+func (s *session) unreadable(ctx context.Context, g kafka.Gap) {
+	s.tally.invalid[reasonUnreadable]++
+	out := s.aside(&kgo.Record{Topic: g.Topic, Partition: g.Partition, Offset: g.From}, s.cfg.Layout.Names.DLQ, string(reasonUnreadable))
+	out.Headers = append(out.Headers,
+		kgo.RecordHeader{Key: HeaderNext, Value: strconv.AppendInt(nil, g.To, 10)},
+		kgo.RecordHeader{Key: HeaderError, Value: []byte(g.Cause.Error())})
+	s.produce(ctx, out)
 }
 
 // leftOut forgets the gaps whose dead letters are committed.

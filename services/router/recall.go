@@ -73,8 +73,10 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 			}
 		})
 		for _, g := range gaps {
-			reader.Skip(g)
-			r.next = g.To
+			if !g.Passed {
+				reader.Skip(g)
+				r.next = g.To
+			}
 		}
 	}
 	return r, nil
@@ -282,7 +284,7 @@ func (s *session) adjust(_ context.Context, offsets map[string]map[int32]kgo.Off
 
 // verify finds out whether a transaction that seems to be aborted was committed after all: a broker that fails does not always know.
 func (s *session) verify(ctx context.Context) error {
-	r, err := s.recall(ctx, s.keyedNext.Load())
+	r, err := s.recall(ctx, s.known())
 	if err != nil {
 		return err
 	}
@@ -301,15 +303,22 @@ func (s *session) verify(ctx context.Context) error {
 
 // learned tells how far the keyed log is known.
 func (s *session) learned(next int64) {
-	for old := s.keyedNext.Load(); next > old && !s.keyedNext.CompareAndSwap(old, next); old = s.keyedNext.Load() {
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keyedNext = max(s.keyedNext, next)
+}
+
+func (s *session) known() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keyedNext
 }
 
 // metadata is what is committed with a partition's offset.
 func (s *session) metadata(src *source) string {
 	names := s.cfg.Layout.Names
 	return window.Routed{
-		Source: src.now, Sources: s.sources.total, Keyed: s.keyedNext.Load(),
+		Source: src.now, Sources: s.sources.total, Keyed: s.known(),
 		Topic: s.topics.Incarnation(names.Activity), Log: s.topics.Incarnation(names.Keyed),
 	}.Metadata()
 }

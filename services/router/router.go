@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -90,22 +89,22 @@ type session struct {
 	scanner *activity.Scanner
 	metrics *metrics
 
-	txn       *kgo.GroupTransactSession
-	reader    *kafka.Reader
-	adm       *kadm.Client
-	topics    kafka.Topics
-	keyed     int32
-	keyedNext atomic.Int64 // the keyed log's first partition is known up to here
-	sources   *sources
-	gaps      map[int32]*gap
-	standing  kafka.Progress
-	combiner  *window.Combiner
-	idleness  window.Idleness
-	foreign   map[int32]window.Peer // as last read
-	waiting   map[int32]bool        // partitions that are ahead, and not read
-	tally     tally
-	trouble   error // why the last transaction was aborted, until one is committed
-	aborts    int   // in a row
+	txn      *kgo.GroupTransactSession
+	reader   *kafka.Reader
+	adm      *kadm.Client
+	topics   kafka.Topics
+	keyed    int32
+	sources  *sources
+	gaps     map[int32]*gap
+	passed   []kafka.Gap // what the client has passed over, with the records that were fetched last
+	standing kafka.Progress
+	combiner *window.Combiner
+	idleness window.Idleness
+	foreign  map[int32]window.Peer // as last read
+	waiting  map[int32]bool        // partitions that are ahead, and not read
+	tally    tally
+	trouble  error // why the last transaction was aborted, until one is committed
+	aborts   int   // in a row
 
 	// What holders of open transactions are called, when the broker was asked, and when it was logged last.
 	holders           map[int32]string
@@ -113,8 +112,9 @@ type session struct {
 
 	maxLeadMS int64
 
-	mu     sync.Mutex
-	failed error // why the open transaction must be aborted
+	mu        sync.Mutex
+	failed    error // why the open transaction must be aborted
+	keyedNext int64 // the keyed log's first partition is known up to here
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -286,6 +286,7 @@ func (s *session) transact(ctx context.Context, f kgo.Fetches) (bool, error) {
 	s.leaveOut(ctx, f == nil)
 	began := time.Now()
 	for {
+		s.passOver(ctx)
 		lag := s.take(ctx, f)
 		limit := gatherCaughtUp
 		if lag > backlog {

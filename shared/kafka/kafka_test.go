@@ -73,6 +73,12 @@ func TestConfigIsExplained(t *testing.T) {
 
 func admin(t *testing.T, opts ...kfake.Opt) *kadm.Client {
 	t.Helper()
+	adm, _ := broker(t, opts...)
+	return adm
+}
+
+func broker(t *testing.T, opts ...kfake.Opt) (adm *kadm.Client, addr string) {
+	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +89,7 @@ func admin(t *testing.T, opts ...kfake.Opt) *kadm.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(cl.Close)
-	return kadm.NewClient(cl)
+	return kadm.NewClient(cl), c.ListenAddrs()[0]
 }
 
 func TestEnsureMakesTopics(t *testing.T) {

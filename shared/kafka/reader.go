@@ -25,6 +25,8 @@ type Gap struct {
 	Partition int32
 	From, To  int64 // offsets; To is the next one that can be read
 	Cause     error
+	// Passed: the client has read on behind it already, and there is nothing to skip.
+	Passed bool
 }
 
 // Reader polls a client that consumes one topic, in a way that nothing in the log stops a partition.
@@ -68,7 +70,7 @@ func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, err
 	if f.IsClientClosed() {
 		return nil, nil, kgo.ErrClientClosed
 	}
-	var gaps []Gap
+	gaps := r.passed(ctx, f)
 	faulty := false
 	for _, e := range f.Errors() {
 		var large *kgo.ErrDecompressTooLarge
@@ -98,6 +100,56 @@ func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, err
 		_ = pause(ctx, pauseAfter) // the end of ctx is the caller's to see
 	}
 	return f, gaps, nil
+}
+
+// passed finds what the client has left out without a word: records that a batch claims and does not have, if more batches follow. Offsets that
+// are missing are looked for in the log, for mostly they are those of an aborted transaction.
+func (r *Reader) passed(ctx context.Context, f kgo.Fetches) (gaps []Gap) {
+	f.EachPartition(func(p kgo.FetchTopicPartition) {
+		at := r.position(p.Partition)
+		n := len(p.Records)
+		if at < 0 || n == 0 || p.Records[n-1].Offset-at+1 <= int64(n) {
+			return
+		}
+		for _, rec := range p.Records {
+			if from := max(at, p.LogStartOffset); rec.Offset > from {
+				found, err := r.examine(ctx, p.Partition, from, rec.Offset)
+				if gaps = append(gaps, found...); err != nil {
+					r.log.Warn("records were left out, and it is not known why", "topic", p.Topic, "partition", p.Partition, "from", from, "to", rec.Offset, "error", err)
+				}
+			}
+			at = rec.Offset + 1
+		}
+	})
+	return gaps
+}
+
+// examine returns what cannot be read of the offsets from one to before another.
+func (r *Reader) examine(ctx context.Context, partition int32, from, to int64) (gaps []Gap, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTime)
+	defer cancel()
+	for from < to {
+		data, err := r.fetch(ctx, partition, from)
+		if err != nil {
+			return gaps, err
+		}
+		was := from
+		for from < to && len(data) >= batchHeader {
+			size := 12 + int64(binary.BigEndian.Uint32(data[8:]))
+			if size > int64(len(data)) { // the fetch was cut there
+				break
+			}
+			next, err := r.decode(data[:size])
+			if next > from && err != nil {
+				gaps = append(gaps, Gap{Topic: r.topic, Partition: partition, From: from, To: min(next, to), Cause: err, Passed: true})
+			}
+			from, data = max(from, next), data[size:]
+		}
+		if from == was {
+			return gaps, fmt.Errorf("no batch at offset %d", from)
+		}
+	}
+	return gaps, nil
 }
 
 // Skip makes the client read a partition on after a gap. What came before the gap must be dealt with: for the client, everything up to its

@@ -278,14 +278,16 @@ func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap
 	}
 	for _, g := range gaps {
 		c := s.claims[g.Partition]
-		if c == nil || g.To <= c.position.Load() {
+		if c == nil || !g.Passed && g.To <= c.position.Load() {
 			continue
 		}
-		r.Skip(g)
-		// For the commit it is a message that is done.
-		c.tracker.deliver(g.To - 1)
-		c.tracker.done(g.To - 1)
-		c.position.Store(g.To)
+		if !g.Passed {
+			r.Skip(g)
+			// For the commit it is a message that is done.
+			c.tracker.deliver(g.To - 1)
+			c.tracker.done(g.To - 1)
+			c.position.Store(g.To)
+		}
 		m.g.cfg.Log.Error("a batch cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
 		if m.g.cfg.Unreadable != nil {
 			m.g.cfg.Unreadable(g)

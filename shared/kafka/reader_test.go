@@ -1,0 +1,272 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const gzipped, zstdded = 1, 4
+
+// records are so many of a value in the form that they have in a batch.
+func records(n, size int) (b []byte) {
+	for i := range n {
+		r := binary.AppendVarint([]byte{0, 0}, int64(i)) // attributes, time, offset
+		r = binary.AppendVarint(r, -1)                   // no key
+		r = append(binary.AppendVarint(r, int64(size)), bytes.Repeat([]byte{'x'}, size)...)
+		r = append(r, 0) // no headers
+		b = append(binary.AppendVarint(b, int64(len(r))), r...)
+	}
+	return b
+}
+
+func compressed(t *testing.T, codec kgo.CompressionCodec, b []byte) []byte {
+	t.Helper()
+	c, err := kgo.DefaultCompressor(codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := c.Compress(new(bytes.Buffer), b)
+	return bytes.Clone(out)
+}
+
+// batch is one that claims to have so many records.
+func batch(attributes uint16, claims int, payload []byte) []byte {
+	b := binary.BigEndian.AppendUint16(nil, attributes)
+	b = binary.BigEndian.AppendUint32(b, uint32(claims-1))
+	now := uint64(time.Now().UnixMilli())
+	b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, now), now)
+	b = append(b, bytes.Repeat([]byte{0xff}, 8+2+4)...) // no producer
+	b = append(binary.BigEndian.AppendUint32(b, uint32(claims)), payload...)
+	f := binary.BigEndian.AppendUint32(make([]byte, 8), uint32(len(b)+9))
+	f = append(f, 0, 0, 0, 0, 2)
+	f = binary.BigEndian.AppendUint32(f, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	return append(f, b...)
+}
+
+func write(t *testing.T, cl *kgo.Client, topic string, b []byte) {
+	t.Helper()
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, 10_000
+	tp := kmsg.NewProduceRequestTopic()
+	found, err := kadm.NewClient(cl).ListTopics(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp.Topic, tp.TopicID = topic, found[topic].ID
+	p := kmsg.NewProduceRequestTopicPartition()
+	p.Records = b
+	tp.Partitions = append(tp.Partitions, p)
+	req.Topics = append(req.Topics, tp)
+	resp, err := req.RequestWith(t.Context(), cl.Broker(int(found[topic].Partitions[0].Leader)))
+	if err == nil {
+		err = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReaderLeavesOutWhatCannotBeRead: each of these batches stopped its partition for good.
+func TestReaderLeavesOutWhatCannotBeRead(t *testing.T) {
+	for name, bad := range map[string][]byte{
+		"more bytes than the limit":        batch(zstdded, 1, compressed(t, kgo.ZstdCompression(), records(1, 3<<20))),
+		"the same, by another codec":       batch(gzipped, 1, compressed(t, kgo.GzipCompression(), records(1, 3<<20))),
+		"more records than the limit":      batch(zstdded, 40_000, compressed(t, kgo.ZstdCompression(), records(40_000, 0))),
+		"no data of its codec":             batch(zstdded, 1, []byte("nothing that zstd has written")),
+		"fewer records than it claims":     batch(0, 5, records(3, 1)),
+		"none of the records":              batch(0, 5, []byte{0xff}),
+		"records cut in the middle":        batch(gzipped, 2, compressed(t, kgo.GzipCompression(), records(2, 100)[:150])),
+		"a length without end in a record": batch(0, 1, []byte{0xfe, 0xff, 0xff, 0xff, 0x0f, 0}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "in"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			cfg := Config{Brokers: c.ListenAddrs(), MaxBatchBytes: 2 << 20}
+			cl, err := kgo.NewClient(cfg.Options(kgo.DefaultProduceTopic("in"))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			say := func(s string) {
+				if err := cl.ProduceSync(t.Context(), kgo.StringRecord(s)).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(t, cl, "in", bad) // the first thing that there is
+			say("one")
+			write(t, cl, "in", bad)
+			write(t, cl, "in", bad)
+			say("two")
+
+			var at int64
+			r, err := cfg.NewReader("in", slog.New(slog.DiscardHandler), func(int32) int64 { return at }, kgo.NewClient,
+				kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in": {0: kgo.NewOffset().At(0)}}), kgo.FetchMaxWait(100*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Client().Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			var got []string
+			var left, progress = 0, Progress{}
+			for ctx.Err() == nil && (len(got) == 0 || got[len(got)-1] != "two") {
+				pctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+				f, gaps, err := r.Poll(pctx, 100)
+				cancel()
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.EachRecord(func(rec *kgo.Record) {
+					at = rec.Offset + 1
+					if v := string(rec.Value); v == "one" || v == "two" {
+						got = append(got, v)
+					}
+				})
+				bounds, err := ListBounds(ctx, r.adm, "in")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if progress.Stands(time.Now(), map[int32]int64{0: at}, bounds)[0] > time.Second {
+					if g, ok, err := r.Probe(ctx, 0); ok && err == nil {
+						gaps = append(gaps, g)
+					}
+				}
+				for _, g := range gaps {
+					if g.Passed {
+						left++
+					} else if g.To > at {
+						r.Skip(g)
+						at = g.To
+						left++
+					}
+				}
+			}
+			if fmt.Sprint(got) != "[one two]" || left != 3 {
+				t.Errorf("%q, %d gaps", got, left)
+			}
+		})
+	}
+}
+
+// TestPacer: a fetch that has more than fits at once comes in parts, and what is a batch's own fault is said.
+func TestPacer(t *testing.T) {
+	const limit = 1 << 20
+	p, err := newPacer(limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := compressed(t, kgo.ZstdCompression(), records(1, limit-100))
+	for i := range fetchBatches + 1 {
+		_, err := p.Decompress(full, kgo.CodecZstd)
+		if last := i == fetchBatches; last != errors.Is(err, errPaced) || !last && err != nil {
+			// Each is a little smaller than the limit, so that one more begins; it is the one after it that does not.
+			if i < fetchBatches || err != nil && !errors.Is(err, errPaced) {
+				t.Errorf("batch %d: %v", i, err)
+			}
+		}
+	}
+	if _, err := p.Decompress(full, kgo.CodecZstd); !errors.Is(err, errPaced) {
+		t.Errorf("without end: %v", err)
+	}
+	p.polled()
+	if _, err := p.Decompress(full, kgo.CodecZstd); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Decompress(compressed(t, kgo.ZstdCompression(), records(1, limit+100)), kgo.CodecZstd); !errors.Is(err, kgo.ErrMaxDecompress) {
+		t.Error(err)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var p Progress
+	now := time.Unix(1000, 0)
+	for _, c := range []struct {
+		after    time.Duration
+		position int64
+		b        Bounds
+		want     time.Duration
+	}{
+		{0, 5, Bounds{Stable: 9}, 0},
+		{time.Second, 5, Bounds{Stable: 9}, time.Second},
+		{time.Second, 6, Bounds{Stable: 9}, 0},
+		{time.Second, 6, Bounds{Stable: 6, End: 9}, 0}, // a transaction is open: nothing can be read
+		{time.Second, 6, Bounds{Stable: 9, End: 9}, time.Second},
+		{9 * time.Second, 6, Bounds{Stable: 9, End: 9}, 10 * time.Second},
+	} {
+		now = now.Add(c.after)
+		if got := p.Stands(now, map[int32]int64{3: c.position}, map[int32]Bounds{3: c.b}); got[3] != c.want {
+			t.Errorf("at %d of %+v: stands for %v, want %v", c.position, c.b, got[3], c.want)
+		}
+	}
+	p.Stands(now, nil, nil) // it is not ours meanwhile
+	if got := p.Stands(now.Add(time.Hour), map[int32]int64{3: 6}, map[int32]Bounds{3: {Stable: 9}}); got[3] != 0 {
+		t.Errorf("it has stood for %v while it was another's", got[3])
+	}
+}
+
+// TestWatch: topics that are not what a session began with end it.
+func TestWatch(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(adm *kadm.Client, n Names) error
+		want   error
+	}{
+		"deleted": {func(adm *kadm.Client, n Names) error { _, err := adm.DeleteTopic(t.Context(), n.Keyed); return err }, ErrTopicChanged},
+		"more partitions": {func(adm *kadm.Client, n Names) error {
+			_, err := adm.UpdatePartitions(t.Context(), 4, n.Activity)
+			return err
+		}, ErrTopicChanged},
+		"deleted and anew": {func(adm *kadm.Client, n Names) error {
+			if _, err := adm.DeleteTopic(t.Context(), n.Activity); err != nil {
+				return err
+			}
+			_, err := adm.CreateTopic(t.Context(), 3, 1, nil, n.Activity)
+			return err
+		}, ErrTopicChanged},
+		"compacted": {func(adm *kadm.Client, n Names) error {
+			_, err := adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "cleanup.policy", Value: kadm.StringPtr("compact")}}, n.Keyed)
+			return err
+		}, ErrLayout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			adm, addr := broker(t)
+			l := Layout{Names: NamesFor("clicks"), Partitions: 3}
+			topics, err := l.Ensure(t.Context(), adm)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+			defer cancel()
+			done := make(chan error, 1)
+			cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			go func() { done <- l.Watch(ctx, cl, topics, slog.New(slog.DiscardHandler), func(string) {}) }()
+			if err := c.change(adm, l.Names); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; !errors.Is(err, c.want) {
+				t.Errorf("%v, want %v", err, c.want)
+			}
+		})
+	}
+}
