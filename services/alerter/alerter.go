@@ -204,15 +204,17 @@ func (s *session) look(ctx context.Context, gaps []kafka.Gap) ([]kafka.Gap, erro
 	}
 	s.metrics.lag.Set(float64(lag))
 	for p, d := range s.standing.Stands(time.Now(), at, bounds) {
+		var why error
 		if d >= kafka.ProbeAfter {
-			if g, ok, err := s.reader.Probe(ctx, p); ok {
+			g, ok, err := s.reader.Probe(ctx, p)
+			if why = err; ok {
 				gaps = append(gaps, g)
 			} else if err != nil {
 				s.cfg.Log.Warn("a partition stands still", "topic", topic, "partition", p, "offset", at[p], "error", err)
 			}
 		}
 		if d >= kafka.StalledAfter {
-			text = append(text, kafka.Stalled(topic, p, at[p], bounds[p], d))
+			text = append(text, kafka.Stalled(topic, p, at[p], bounds[p], d, why))
 		}
 	}
 	slices.Sort(text)

@@ -104,7 +104,7 @@ func (s *session) probe(ctx context.Context) {
 			continue
 		}
 		g, ok, err := s.reader.Probe(ctx, p)
-		if ok {
+		if owned[p].why = err; ok {
 			s.found(g)
 		} else if err != nil {
 			s.cfg.Log.Warn("a partition stands still", "topic", s.cfg.Layout.Names.Activity, "partition", p, "offset", owned[p].position, "error", err)

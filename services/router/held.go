@@ -113,7 +113,7 @@ func (s *session) tellStanding(parts []int32, owned map[int32]*source) {
 	var text []string
 	for _, p := range parts {
 		if src := owned[p]; src.stands >= kafka.StalledAfter {
-			text = append(text, kafka.Stalled(s.cfg.Layout.Names.Activity, p, src.position, src.bounds, src.stands))
+			text = append(text, kafka.Stalled(s.cfg.Layout.Names.Activity, p, src.position, src.bounds, src.stands, src.why))
 		}
 	}
 	s.cfg.Status.Hold("standing", strings.Join(text, "; "))

@@ -26,10 +26,11 @@ type source struct {
 	bounds kafka.Bounds // of its log, as last told
 	// What the log held at the look of the time seenAt ended at seen. When that is read, so is everything that came before seenAt.
 	seen, seenAt int64
-	readTo       int64     // wall clock up to which everything that came is read, milliseconds
-	held         int64     // the last stable offset at which an open transaction holds the partition back; -1 if none does
-	heldSince    time.Time // when it was first seen there
-	stands       time.Duration
+	readTo       int64         // wall clock up to which everything that came is read, milliseconds
+	held         int64         // the last stable offset at which an open transaction holds the partition back; -1 if none does
+	heldSince    time.Time     // when it was first seen there
+	stands       time.Duration // how long it has stood still with something to read
+	why          error         // what came of a look at the next batch then
 }
 
 // sources are the owned partitions. The group's callbacks change the set while the loop works on members of it: a member that is

@@ -80,7 +80,12 @@ func (p *Progress) Stands(now time.Time, position map[int32]int64, bounds map[in
 	return out
 }
 
-// Stalled says what an operator has to know of a partition that stands still.
-func Stalled(topic string, partition int32, position int64, b Bounds, since time.Duration) string {
-	return fmt.Sprintf("partition %d of %s is not read on: it stands at offset %d of %d for %v", partition, topic, position, b.Stable, since.Round(time.Second))
+// Stalled says what an operator has to know of a partition that stands still. why is what came of a look at its next batch; nil is that the
+// batch is sound.
+func Stalled(topic string, partition int32, position int64, b Bounds, since time.Duration, why error) string {
+	reason := "its next batch is sound, and this process does not come to it"
+	if why != nil {
+		reason = why.Error()
+	}
+	return fmt.Sprintf("partition %d of %s is not read on: it has stood at offset %d of %d for %v: %s", partition, topic, position, b.Stable, since.Round(time.Second), reason)
 }

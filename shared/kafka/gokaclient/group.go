@@ -269,7 +269,8 @@ func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap
 	}
 	for p, c := range s.claims {
 		if c.probe.CompareAndSwap(true, false) {
-			if g, ok, err := r.Probe(ctx, p); ok {
+			g, ok, err := r.Probe(ctx, p)
+			if c.setWhy(err); ok {
 				gaps = append(gaps, g)
 			} else if err != nil {
 				m.g.cfg.Log.Warn("a partition stands still", "topic", m.g.cfg.Topic, "partition", p, "offset", c.position.Load(), "error", err)
@@ -341,7 +342,7 @@ func (m *member) watch(ctx context.Context, adm *kadm.Client) {
 				s.claims[p].probe.Store(true)
 			}
 			if d >= kafka.StalledAfter {
-				text = append(text, kafka.Stalled(m.g.cfg.Topic, p, at[p], bounds[p], d))
+				text = append(text, kafka.Stalled(m.g.cfg.Topic, p, at[p], bounds[p], d, s.claims[p].whyStands()))
 			}
 		}
 		slices.Sort(text)
@@ -559,6 +560,19 @@ type claim struct {
 
 	mu   sync.Mutex
 	high int64
+	why  error // what came of a look at the next batch, when it stood still
+}
+
+func (c *claim) setWhy(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.why = err
+}
+
+func (c *claim) whyStands() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.why
 }
 
 var _ sarama.ConsumerGroupClaim = (*claim)(nil)
