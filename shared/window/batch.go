@@ -3,6 +3,7 @@ package window
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 )
 
 // A batch is a record of the keyed log: a header, and sums of users. The header is: version, window size, number of source partitions,
@@ -12,7 +13,7 @@ import (
 //	1      a window: its start. What follows until the next window is of it.
 //	2 + n  a user of n + 1 bytes: the user, count, first event since the window's start, last event since the first,
 //	       number of source partitions and, for each, its number, first offset, last offset since the first.
-//	0      the end.
+//	0      the end: the CRC-32C of all bytes before it follows, in 4 bytes.
 const (
 	isEnd    = 0
 	isWindow = 1
@@ -85,9 +86,26 @@ func (d *decoder) source(n int32) int32 {
 	return p
 }
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal ends a batch.
+func seal(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// unseal begins to read a batch. One whose bytes are not as they were written fails as a whole: damage that can still be read would be counts
+// that nobody has counted.
+func unseal(batch []byte) decoder {
+	n := len(batch) - crc32.Size
+	if n < 0 || crc32.Checksum(batch[:n], castagnoli) != binary.LittleEndian.Uint32(batch[n:]) {
+		return decoder{fail: true}
+	}
+	return decoder{b: batch[:n]}
+}
+
 // ParseHeader decodes the header of a batch into h, whose slices it uses again.
 func ParseHeader(batch []byte, h *Header) error {
-	d := decoder{b: batch}
+	d := unseal(batch)
 	d.header(h)
 	return d.err("batch")
 }

@@ -72,7 +72,7 @@ func (c *Combiner) Flush(n int32, partition func(user []byte) int32, h Header, e
 	marks, places := h.Marks, h.Places
 	send := func(to int32) {
 		c.batch = h.append(c.batch[:0])
-		c.batch = append(append(c.batch, c.out[to]...), isEnd)
+		c.batch = seal(append(append(c.batch, c.out[to]...), isEnd))
 		emit(to, c.batch)
 		c.out[to] = c.out[to][:0]
 	}

@@ -20,10 +20,12 @@ func sampleBatches() (out [][]byte) {
 // FuzzApply: whatever is in the keyed log, a table neither panics nor grows beyond what the bytes can hold, and two tables agree.
 func FuzzApply(f *testing.F) {
 	for _, b := range sampleBatches() {
+		b = b[:len(b)-4]
 		f.Add(b)
 		f.Add(b[:len(b)/2])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		b = seal(b) // no mutation would get past the checksum
 		one, two := NewTable(1), NewTable(1)
 		for i, batch := range append(sampleBatches(), b, b) {
 			v1, err1 := one.Apply(int64(i), batch, nil)

@@ -1,6 +1,7 @@
 package window
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"testing"
@@ -19,7 +20,7 @@ func uvarints(vs ...uint64) (b []byte) {
 // TestBatchThatClaimsSourcesWithoutEnd: nine bytes in the keyed log made a detector ask for 16 GiB, and die of it again at every start.
 func TestBatchThatClaimsSourcesWithoutEnd(t *testing.T) {
 	for _, sources := range []uint64{maxSources + 1, 1 << 20} {
-		b := uvarints(batchVersion, 10_000, sources, 0, 0, 0, isEnd)
+		b := seal(uvarints(batchVersion, 10_000, sources, 0, 0, 0, isEnd))
 		table := NewTable(1)
 		if _, err := table.Apply(0, b, nil); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%d source partitions: %v", sources, err)
@@ -29,7 +30,7 @@ func TestBatchThatClaimsSourcesWithoutEnd(t *testing.T) {
 		}
 	}
 	// As many as can be committed are as many as are accepted.
-	if _, err := NewTable(1).Apply(0, uvarints(batchVersion, 10_000, maxSources, 0, 0, 0, isEnd), nil); err != nil {
+	if _, err := NewTable(1).Apply(0, seal(uvarints(batchVersion, 10_000, maxSources, 0, 0, 0, isEnd)), nil); err != nil {
 		t.Error(err)
 	}
 	if md, err := (Position{Watermarks: make([]int64, maxSources+1)}).Metadata(); err == nil {
@@ -41,7 +42,7 @@ func TestBatchThatClaimsSourcesWithoutEnd(t *testing.T) {
 func TestBatchOfAbsurdNumbers(t *testing.T) {
 	batch := func(count, offset, span uint64) []byte {
 		b := append(uvarints(batchVersion, 10_000, 1, 0, 0, 0, isWindow, 0, isUser), 'u')
-		return append(b, uvarints(count, 0, 0, 1, 0, offset, span, isEnd)...)
+		return seal(append(b, uvarints(count, 0, 0, 1, 0, offset, span, isEnd)...))
 	}
 	for name, bs := range map[string][][]byte{
 		"count":          {batch(1<<62, 0, 0), batch(1<<62, 0, 0)},
@@ -75,9 +76,15 @@ func TestCorruptBatchCountsForNothing(t *testing.T) {
 		c.Add([]byte("u"), 0, i, 0, i)
 	}
 	c.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1, Marks: []Mark{{0, -3}}}, func(_ int32, b []byte) { whole = append(whole, b...) })
-	damaged := [][]byte{append(whole[:len(whole):len(whole)], 0), append(whole[:len(whole)-1:len(whole)-1], isWindow, 3, isEnd)}
+	body := whole[:len(whole)-4]
+	damaged := [][]byte{append(whole[:len(whole):len(whole)], 0), seal(append(body[:len(body):len(body)], 0)), seal(append(body[:len(body)-1:len(body)-1], isWindow, 3, isEnd))}
 	for n := range whole {
-		damaged = append(damaged, whole[:n])
+		flipped := bytes.Clone(whole)
+		flipped[n] ^= 4
+		damaged = append(damaged, whole[:n], flipped)
+	}
+	for n := range body {
+		damaged = append(damaged, seal(bytes.Clone(body[:n]))) // by somebody who knows how
 	}
 	for _, b := range damaged {
 		table := NewTable(5)

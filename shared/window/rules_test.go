@@ -155,7 +155,7 @@ func TestGuard(t *testing.T) {
 		{Header{SizeMS: 10, Sources: 4, Marks: []Mark{{0, EndOfTime}}}, false, "the end of time"},
 	} {
 		var h Header
-		if err := ParseHeader(c.h.append(nil), &h); c.h.Sources > 0 && err != nil {
+		if err := ParseHeader(seal(c.h.append(nil)), &h); c.h.Sources > 0 && err != nil {
 			t.Fatal(err)
 		}
 		if err := g.Check(&h); (err == nil) != c.ok {
@@ -165,7 +165,7 @@ func TestGuard(t *testing.T) {
 	if err := (Guard{Sources: 4, Drains: true}).Check(&Header{Sources: 4, Marks: []Mark{{0, EndOfTime}}}); err != nil {
 		t.Error(err)
 	}
-	if err := ParseHeader(Header{SizeMS: 10, Sources: 4, Marks: []Mark{{4, 1}}}.append(nil), &Header{}); err == nil {
+	if err := ParseHeader(seal(Header{SizeMS: 10, Sources: 4, Marks: []Mark{{4, 1}}}.append(nil)), &Header{}); err == nil {
 		t.Error("a mark of a partition that the topic does not have")
 	}
 }

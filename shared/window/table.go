@@ -67,7 +67,7 @@ func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, err
 		return out, nil
 	}
 	t.applied = offset
-	d := decoder{b: batch}
+	d := unseal(batch)
 	h := &t.header
 	if d.header(h); d.fail || !d.whole(h.SizeMS) {
 		d.fail = true
