@@ -241,7 +241,7 @@ func (s *site) quiet() {
 // said fails the test if the log does not have a line of the level that matches.
 func (s *site) said(level, pattern string) {
 	s.t.Helper()
-	if !s.says(`"level":"` + level + `".*(` + pattern + `)`) {
+	if !s.says(`"level":"(` + level + `)".*(` + pattern + `)`) {
 		s.t.Errorf("the log has no %s with %q", level, pattern)
 	}
 }

@@ -32,9 +32,9 @@ func (s *site) deleteTopic(topic string) {
 }
 
 // awaitRebuilt waits until it has begun anew for the sake of a change, and is ready again.
-func (s *site) awaitRebuilt(pattern string) {
+func (s *site) awaitRebuilt() {
 	s.t.Helper()
-	harness.Eventually(s.t, 60*time.Second, "it sees the change", func() bool { return s.says(`session ended, starting anew","service":"router".*(` + pattern + `)`) })
+	harness.Eventually(s.t, 60*time.Second, "it sees the change", func() bool { return s.says(`session ended, starting anew","service":"router"`) })
 	s.awaitReady()
 }
 
@@ -72,7 +72,7 @@ func TestTopicOfEventsMadeAnew(t *testing.T) {
 			return err == nil && id != was && id != 0
 		})
 		s.send("at once", 20, next(now), 0)
-		s.awaitRebuilt("topic has changed|was deleted")
+		s.awaitRebuilt()
 		s.send("after", 20, time.Now(), 0, 1, 2, 3)
 		s.awaitClosed(map[string]int64{"before": 80, "at once": 20, "after": 80})
 		s.awaitMetric(counted, 180)
@@ -91,7 +91,7 @@ func TestTopicOfEventsDeletedTwice(t *testing.T) {
 		s.send("before", 20, time.Now(), 0, 1, 2, 3)
 		s.awaitClosed(map[string]int64{"before": 80})
 		s.deleteTopic(s.names.Activity)
-		s.awaitRebuilt("topic has changed|was deleted")
+		s.awaitRebuilt()
 		s.send("between", 20, time.Now(), 0, 1, 2, 3)
 		s.awaitClosed(map[string]int64{"before": 80, "between": 80})
 		s.sound()
@@ -126,7 +126,7 @@ func TestInnerTopicsDeleted(t *testing.T) {
 				s.send("before", 20, time.Now(), 0, 1, 2, 3)
 				s.awaitClosed(map[string]int64{"before": 80})
 				s.deleteTopic(of.topic(s.names))
-				s.awaitRebuilt("")
+				s.awaitRebuilt()
 				s.send("after", 20, time.Now(), 0, 1, 2, 3)
 				s.awaitClosed(map[string]int64{"before": 80, "after": 80})
 				if of.told != "" {
@@ -267,7 +267,7 @@ func TestOffsetsSetByHand(t *testing.T) {
 				s.awaitClosed(map[string]int64{"early": 40, "before": 40, "after": 40})
 				s.awaitMetric(counted, 40)
 				s.said("ERROR", `"group":"`+s.names.RouterGroup)
-				s.said("ERROR", `"group":"`+s.names.DetectorGroup)
+				s.said("ERROR|INFO", `"group":"`+s.names.DetectorGroup) // without an offset, it may be a first start
 				if got, open := s.closed(); got["early"].Alerts != 1 || got["before"].Alerts != 1 || got["after"].Alerts != 1 || open != 0 {
 					t.Errorf("closed are %v, open %d", got, open)
 				}
