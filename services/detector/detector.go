@@ -183,10 +183,10 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 const maxAhead = 10 * time.Minute
 
 // sourcesOf returns how many source partitions a batch may claim: those that the topic of events has. A batch of a topic that was deleted and
-// made anew since may claim as many as are possible.
+// made anew since may claim as many as are possible. One of a topic without an id may not: the table takes it for the same topic.
 func (d *Detector) sourcesOf(ctx context.Context, h *window.Header) (int32, error) {
 	ev := d.events.Load()
-	if h.Topic != ev.id {
+	if h.Topic != 0 && h.Topic != ev.id {
 		return kafka.MaxSources, nil
 	}
 	if n := ev.partitions.Load(); h.Sources <= n {

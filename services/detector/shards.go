@@ -44,6 +44,8 @@ func (s *shards) Resume(partition int32, c gokaclient.Commit, start, end int64) 
 				"partition", partition, "group", s.cfg.Layout.Names.DetectorGroup, "offset", c.Offset, "error", err)
 			pos, from = window.Position{}, -1
 		}
+	} else if end > start {
+		s.cfg.Log.Info("the group has no offset, reading the keyed log from its start", "partition", partition, "group", s.cfg.Layout.Names.DetectorGroup, "end", end)
 	}
 	switch {
 	case pos.Next > end || from >= 0 && pos.Log != s.log:

@@ -29,6 +29,7 @@ type recollection struct {
 	places map[int32]window.Place
 	marks  map[int32]int64 // watermarks, whatever incarnation of the topic they are of
 	total  int32           // source partitions as the last batch has them
+	remade bool            // the last batch is of another incarnation of the topic
 	next   int64           // the end of what was read
 }
 
@@ -83,7 +84,7 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 }
 
 func (r *recollection) take(h *window.Header, topic uint64) {
-	r.total = h.Sources
+	r.total, r.remade = h.Sources, h.Topic != 0 && h.Topic != topic
 	for _, m := range h.Marks {
 		r.mark(m.Partition, m.WatermarkMS)
 	}
@@ -224,6 +225,9 @@ func (s *session) lookFrom(found, peers map[int32]commitment) int64 {
 	return from
 }
 
+// remade is told of a partition whose topic is another one than that which was read.
+const remade = "the topic was deleted and made anew: it is read from its start; events of windows that were closed before are late"
+
 // source puts together what is known of a partition.
 func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) *source {
 	names := s.cfg.Layout.Names
@@ -235,13 +239,15 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 	routed = routed && !fault.WatermarkLost
 	switch {
 	case c.known && c.Topic != topic:
-		log.Error("the topic was deleted and made anew: it is read from its start; events of windows that were closed before are late")
+		log.Error(remade)
 		src.position = 0
 		src.now = window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: c.Watermark(s.rule.LatenessMS)}
+	case !c.known && c.offset < 0 && r.remade: // Kafka deletes the offsets of a topic with it
+		log.Error(remade)
 	case c.known && c.Log != s.topics.Incarnation(names.Keyed):
 		log.Error("the keyed log was deleted and made anew: counts of windows that were open then are too low, and alerts of them may never close", "keyed", names.Keyed)
-	case !c.known && c.offset >= 0 && !fault.WatermarkLost:
-		log.Error("the offset in the group is not one that a router has committed, the keyed log tells what was counted", "group", names.RouterGroup, "offset", c.offset)
+	case !c.known && (c.offset >= 0 || routed) && !fault.WatermarkLost:
+		log.Error("the group has no offset that a router has committed, the keyed log tells what was counted", "group", names.RouterGroup, "offset", c.offset)
 	}
 	switch {
 	case routed && (!c.known || place.Next > src.position):

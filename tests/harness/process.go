@@ -19,10 +19,10 @@ import (
 // dir is where the programs of this test process are; Main removes it.
 var dir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "spate-tests-") })
 
-var binary = sync.OnceValues(func() (string, error) { return Build("spate") })
+var program = sync.OnceValues(func() (string, error) { return Build("spate") })
 
 // Binary builds the program once and returns its path.
-func Binary() (string, error) { return binary() }
+func Binary() (string, error) { return program() }
 
 // Build builds the program under a name of its own, with flags for go build.
 func Build(name string, flags ...string) (string, error) {
