@@ -44,6 +44,10 @@ BROKER   ?= both
 chaos: ## Random faults under load (DURATION=30m SEED=7 SEEDS=20 BROKER=kafka)
 	$(GO) test ./tests/chaos -run '^TestChaos$$' -v -timeout 0 -duration $(DURATION) -seed $(SEED) -seeds $(SEEDS) -broker $(BROKER)
 
+.PHONY: noise
+noise: ## Bytes that nobody should send, while traffic flows (DURATION=1h SEED=7 BROKER=kfake)
+	$(GO) test ./tests/chaos -run '^TestNoise$$' -v -timeout 0 -noise $(DURATION) -seed $(SEED) -broker $(BROKER)
+
 .PHONY: lint
 lint: ## Check style and the import rule with golangci-lint
 	@command -v $(GOLANGCI) >/dev/null || { \

@@ -16,6 +16,7 @@ var (
 	seeds    = flag.Int("seeds", 1, "runs, with seeds that follow each other")
 	broker   = flag.String("broker", "both", "kfake, kafka or both, which run side by side")
 	fault    = flag.String("fault", "", "bug of shared/fault that is switched on")
+	noise    = flag.Duration("noise", 20*time.Second, "how long TestNoise has traffic")
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
