@@ -425,6 +425,9 @@ func TestUnreadableBatches(t *testing.T) {
 // TestDamagedSegments changes bytes on the disk of a Kafka that runs: it hands them out as they are. kfake looks through what it reads, and is
 // tested with the broker of up (services/embedded/broker).
 func TestDamagedSegments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute; -short is set")
+	}
 	t.Parallel()
 	broker := harness.OwnKafka(t)
 	broker.Up()
@@ -439,8 +442,11 @@ func TestDamagedSegments(t *testing.T) {
 		func(b []byte) { b[len(b)-3]++ },
 		func(b []byte) { b[22] |= 7; harness.Sealed(b) },
 		func(b []byte) { b[22] |= 4; harness.Sealed(b) },
-		func(b []byte) { b[61] = 0x7f; harness.Sealed(b) }, // the length of the first record
+		func(b []byte) { b[61] = 0x7f; harness.Sealed(b) },
 	}
+	// The last one changes the length of the first record. It is the end of its partition: a client says nothing of such a batch, and is seen to
+	// stand still before it. In the middle of a fetch it goes on behind it; a broker lets nobody write such a thing.
+	last := int32(len(damage) - 1)
 	var want []place
 	for p, change := range damage {
 		s.send("around", 10, time.Now(), int32(p))
@@ -450,12 +456,14 @@ func TestDamagedSegments(t *testing.T) {
 		s.write(slices.Clone(bad)...)
 		path := filepath.Join(broker.Dir, "log", fmt.Sprintf("%s-%d", s.names.Activity, p), "00000000000000000000.log")
 		want = append(want, damageBatch(t, path, secret, int32(p), change))
-		s.send("around", 10, time.Now(), int32(p))
+		if int32(p) < last {
+			s.send("around", 10, time.Now(), int32(p))
+		}
 	}
 	s.begin()
 	s.awaitMetric(unreadable, float64(len(damage)))
 	s.send("after", 20, time.Now(), 0, 1, 2, 3)
-	s.awaitClosed(map[string]int64{"before": 80, "around": 80, "after": 80})
+	s.awaitClosed(map[string]int64{"before": 80, "around": 70, "after": 80})
 	s.sound()
 	if got := s.deadLetters(); !slices.Equal(got, want) {
 		t.Errorf("dead letters %v, want %v", got, want)

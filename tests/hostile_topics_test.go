@@ -174,6 +174,9 @@ func TestPartitionsAdded(t *testing.T) {
 
 // TestKeyedLogCompacted: a setting that loses data ends the service, with the way to mend it.
 func TestKeyedLogCompacted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute; -short is set")
+	}
 	t.Parallel()
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		s := newSite(t, brokers).begin()

@@ -307,7 +307,10 @@ func (s *session) verify(ctx context.Context) error {
 
 // learned tells how far the keyed log is known.
 func (s *session) learned(next int64) {
-	for old := s.keyedNext.Load(); next > old && !s.keyedNext.CompareAndSwap(old, next); old = s.keyedNext.Load() {
+	for old := s.keyedNext.Load(); next > old; old = s.keyedNext.Load() {
+		if s.keyedNext.CompareAndSwap(old, next) {
+			return
+		}
 	}
 }
 
