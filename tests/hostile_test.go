@@ -51,14 +51,18 @@ const siteWindow = 2 * time.Second
 func newSite(t *testing.T, brokers string, env ...string) *site {
 	t.Helper()
 	s := &site{t: t, brokers: brokers, names: kafka.NamesFor(harness.UniqueTopic(t)), state: t.TempDir()}
-	s.cl = s.connect()
-	s.adm = kadm.NewClient(s.cl)
+	s.reconnect()
 	env = append([]string{"SPATE_WINDOW=" + siteWindow.String(), "SPATE_LATENESS=2s", "SPATE_IDLE_TIMEOUT=1s", "SPATE_THRESHOLD=1"}, env...)
 	s.Process = harness.Spate(t, "up", env, "up", "--brokers", brokers, "--topic", s.names.Activity, "--state", s.state)
 	return s
 }
 
-// connect returns a new client. One that knew a topic does not know the one that has its name now.
+// reconnect takes a new client for what the test writes and asks. One that knew a topic does not know the one that has its name now.
+func (s *site) reconnect() {
+	s.cl = s.connect()
+	s.adm = kadm.NewClient(s.cl)
+}
+
 func (s *site) connect(opts ...kgo.Opt) *kgo.Client {
 	return harness.Connect(s.t, s.brokers, append([]kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100 * time.Millisecond), kgo.ProducerBatchCompression(kgo.NoCompression())}, opts...)...)
 }
@@ -115,22 +119,22 @@ func event(user string, at time.Time) []byte {
 // send writes n events of a user into each of the partitions.
 func (s *site) send(user string, n int, at time.Time, partitions ...int32) {
 	s.t.Helper()
+	var records []*kgo.Record
 	for _, p := range partitions {
-		s.write(slices.Repeat([]*kgo.Record{{Topic: s.names.Activity, Partition: p, Value: event(user, at)}}, n)...)
+		records = append(records, slices.Repeat([]*kgo.Record{{Topic: s.names.Activity, Partition: p, Value: event(user, at)}}, n)...)
 	}
+	s.write(records...)
 }
 
 func (s *site) write(records ...*kgo.Record) {
 	s.t.Helper()
-	cl := s.connect()
-	defer cl.Close()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()
 	for i, r := range records {
 		copied := *r // the client writes into it
 		records[i] = &copied
 	}
-	if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
+	if err := s.cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -421,6 +425,9 @@ func TestUnreadableBatches(t *testing.T) {
 // TestDamagedSegments changes bytes on the disk of a Kafka that runs: it hands them out as they are. kfake looks through what it reads, and is
 // tested with the broker of up (services/embedded/broker).
 func TestDamagedSegments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute; -short is set")
+	}
 	t.Parallel()
 	broker := harness.OwnKafka(t)
 	broker.Up()
@@ -435,8 +442,11 @@ func TestDamagedSegments(t *testing.T) {
 		func(b []byte) { b[len(b)-3]++ },
 		func(b []byte) { b[22] |= 7; harness.Sealed(b) },
 		func(b []byte) { b[22] |= 4; harness.Sealed(b) },
-		func(b []byte) { binary.BigEndian.PutUint32(b[57:], 1<<30); harness.Sealed(b) },
+		func(b []byte) { b[61] = 0x7f; harness.Sealed(b) },
 	}
+	// The last one changes the length of the first record. It is the end of its partition: a client says nothing of such a batch, and is seen to
+	// stand still before it. In the middle of a fetch it goes on behind it; a broker lets nobody write such a thing.
+	last := int32(len(damage) - 1)
 	var want []place
 	for p, change := range damage {
 		s.send("around", 10, time.Now(), int32(p))
@@ -446,12 +456,14 @@ func TestDamagedSegments(t *testing.T) {
 		s.write(slices.Clone(bad)...)
 		path := filepath.Join(broker.Dir, "log", fmt.Sprintf("%s-%d", s.names.Activity, p), "00000000000000000000.log")
 		want = append(want, damageBatch(t, path, secret, int32(p), change))
-		s.send("around", 10, time.Now(), int32(p))
+		if int32(p) < last {
+			s.send("around", 10, time.Now(), int32(p))
+		}
 	}
 	s.begin()
 	s.awaitMetric(unreadable, float64(len(damage)))
 	s.send("after", 20, time.Now(), 0, 1, 2, 3)
-	s.awaitClosed(map[string]int64{"before": 80, "around": 80, "after": 80})
+	s.awaitClosed(map[string]int64{"before": 80, "around": 70, "after": 80})
 	s.sound()
 	if got := s.deadLetters(); !slices.Equal(got, want) {
 		t.Errorf("dead letters %v, want %v", got, want)
@@ -581,15 +593,15 @@ func TestLiesInKeyedLog(t *testing.T) {
 			[]byte("garbage"),
 			{},
 		}
-		for _, lie := range lies {
-			for p := range int32(4) {
-				s.write(&kgo.Record{Topic: s.names.Keyed, Partition: p, Value: lie})
-			}
-		}
-		// Routers of a topic that is gone have written such a thing, perhaps: it is taken, and holds nothing open.
+		var records []*kgo.Record
 		for p := range int32(4) {
-			s.write(&kgo.Record{Topic: s.names.Keyed, Partition: p, Value: s.batch("", now, window.Header{Sources: 900, Topic: topic + 1})})
+			for _, lie := range lies {
+				records = append(records, &kgo.Record{Topic: s.names.Keyed, Partition: p, Value: lie})
+			}
+			// Routers of a topic that is gone have written such a thing, perhaps: it is taken, and holds nothing open.
+			records = append(records, &kgo.Record{Topic: s.names.Keyed, Partition: p, Value: s.batch("", now, window.Header{Sources: 900, Topic: topic + 1})})
 		}
+		s.write(records...)
 		const corrupt = `spate_detector_batches_total{outcome="corrupt"}`
 		s.awaitMetric(corrupt, float64(4*len(lies)))
 		s.send("after", 20, time.Now(), 0, 1, 2, 3)

@@ -18,7 +18,7 @@ func (s *site) admin(do func(ctx context.Context, adm *kadm.Client) error) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
 	defer cancel()
-	if err := do(ctx, kadm.NewClient(s.connect())); err != nil {
+	if err := do(ctx, s.adm); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -34,6 +34,7 @@ func (s *site) deleteTopic(topic string) {
 // awaitRebuilt waits until it has begun anew for the sake of a change, and is ready again.
 func (s *site) awaitRebuilt() {
 	s.t.Helper()
+	defer s.reconnect()
 	harness.Eventually(s.t, 60*time.Second, "it sees the change", func() bool { return s.says(`session ended, starting anew","service":"router"`) })
 	s.awaitReady()
 }
@@ -67,10 +68,12 @@ func TestTopicOfEventsMadeAnew(t *testing.T) {
 		}
 		s.deleteTopic(s.names.Activity)
 		harness.Eventually(t, 20*time.Second, "the topic is made anew", func() bool {
+			s.reconnect()
 			s.makeTopic(4, appended) // unless spate is first
 			id, err := s.incarnation()
 			return err == nil && id != was && id != 0
 		})
+		s.reconnect()
 		s.send("at once", 20, next(now), 0)
 		s.awaitRebuilt()
 		s.send("after", 20, time.Now(), 0, 1, 2, 3)
@@ -99,6 +102,7 @@ func TestTopicOfEventsDeletedTwice(t *testing.T) {
 		s.end()
 		s.deleteTopic(s.names.Activity)
 		s.begin()
+		s.reconnect()
 		calm = s.calm()
 		s.send("after", 20, time.Now(), 0, 1, 2, 3)
 		s.awaitClosed(map[string]int64{"before": 80, "between": 80, "after": 80})
@@ -152,7 +156,8 @@ func TestPartitionsAdded(t *testing.T) {
 			r, err := adm.UpdatePartitions(ctx, 6, s.names.Activity)
 			return errors.Join(err, r.Error())
 		})
-		harness.Eventually(t, 20*time.Second, "the new partitions have a leader", func() bool { return harness.TopicExists(t, s.connect(), s.names.Activity) })
+		harness.Eventually(t, 20*time.Second, "the new partitions have a leader", func() bool { return harness.TopicExists(t, s.cl, s.names.Activity) })
+		s.reconnect()
 		s.send("at once", 20, next(now), 5)
 		s.awaitMetric(counted, 100)
 		s.send("after", 20, time.Now(), 0, 1, 2, 3, 4, 5)
@@ -169,6 +174,9 @@ func TestPartitionsAdded(t *testing.T) {
 
 // TestKeyedLogCompacted: a setting that loses data ends the service, with the way to mend it.
 func TestKeyedLogCompacted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute; -short is set")
+	}
 	t.Parallel()
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		s := newSite(t, brokers).begin()
