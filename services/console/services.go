@@ -99,8 +99,9 @@ type alertCommand struct {
 	httpFlags
 	databaseFlags
 	webhookFlags
-	AWS  awsConsumerFlags `embed:"" group:"aws"`
-	JSON bool             `name:"json" help:"Print alerts as JSON lines."`
+	AWS   awsConsumerFlags `embed:"" group:"aws"`
+	State string           `env:"SPATE_STATE" placeholder:"DIR" help:"Directory of the database if none is given. Default: spate in your state directory ($XDG_STATE_HOME)."`
+	JSON  bool             `name:"json" help:"Print alerts as JSON lines."`
 }
 
 func (c *alertCommand) Run(e *env) error {
@@ -111,11 +112,13 @@ func (c *alertCommand) Run(e *env) error {
 	if err := usage(errors.Join(c.check(e.mode), c.config().Validate())); err != nil {
 		return err
 	}
-	state, err := stateDir()
-	if err != nil {
-		return err
+	var err error
+	if c.State == "" {
+		if c.State, err = stateDir(); err != nil {
+			return err
+		}
 	}
-	db, err := c.database(state)
+	db, err := c.database(c.State)
 	if err != nil {
 		return usage(err)
 	}

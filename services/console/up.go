@@ -53,7 +53,7 @@ func (c *upCommand) Run(e *env) error {
 	cfg.Print = func(r alert.Record) { view.alert(r) }
 	return embedded.Up(e.ctx, cfg, func(i embedded.Info) {
 		terminal.Fprintf(e.stderr, `
-spate is up. Write events to topic %q of any Kafka client at %s, for example:
+spate is up. Write events with any Kafka client to topic %q at %s, for example:
     spate simulate --time now --brokers %s
 Alerts are printed here and kept in %s
 http://%s has /metrics, /healthz, /readyz. Ctrl-C ends it; nothing is lost.

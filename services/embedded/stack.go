@@ -108,6 +108,10 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	s := &stack{cfg: cfg, drain: make(chan struct{}), failed: make(chan error, 4)}
 	defer func() {
 		if err != nil {
+			if s.serving != nil {
+				s.serving()
+			}
+			s.wg.Wait()
 			s.release()
 		}
 	}()
@@ -127,6 +131,12 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	if cfg.Profile {
 		s.server.Profile()
 	}
+	// It answers from here on: what the services wait for is asked while they do.
+	routing, detecting, alerting := s.server.Service("router"), s.server.Service("detector"), s.server.Service("alerter")
+	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.serving = cancel
+	s.run(sctx, s.server.Run)
+	alerting.NotReady("waiting for the database")
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
@@ -136,7 +146,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	}
 	det, err := detector.New(detector.Config{
 		Kafka: s.kafka, Layout: s.layout, Threshold: cfg.Threshold, Critical: cfg.Critical, Transitions: cfg.Transitions,
-		Drains: cfg.Drains, Address: s.server.Addr(), Log: cfg.Log.With("service", "detector"), Registry: s.server.Registry, Status: s.server.Service("detector"), Counts: &s.detected,
+		Drains: cfg.Drains, Address: s.server.Addr(), Log: cfg.Log.With("service", "detector"), Registry: s.server.Registry, Status: detecting, Counts: &s.detected,
 	})
 	if err != nil {
 		return nil, err
@@ -144,21 +154,18 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	pattern, users := det.Handler()
 	s.server.HandleHere(pattern, users, s.server.Addr())
 
-	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s.serving = cancel
-	s.run(sctx, s.server.Run)
 	wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	s.run(wctx, det.Run)
 	rcfg := router.Config{
 		Kafka: s.kafka, Layout: s.layout, Fields: cfg.Fields, Window: cfg.Window, Lateness: cfg.Lateness, IdleTimeout: cfg.IdleTimeout, MaxAhead: cfg.MaxAhead, OpenTransactionTimeout: cfg.OpenTransactionTimeout,
 		Instance: s.instance(), Drain: s.drain,
-		Log: cfg.Log.With("service", "router"), Registry: s.server.Registry, Status: s.server.Service("router"), Counts: &s.routed,
+		Log: cfg.Log.With("service", "router"), Registry: s.server.Registry, Status: routing, Counts: &s.routed,
 	}
 	s.run(wctx, func(ctx context.Context) error { return router.Run(ctx, rcfg) })
 	acfg := alerter.Config{
 		Kafka: s.kafka, Layout: s.layout, Store: s.store, Endpoints: cfg.Endpoints, Print: cfg.Print,
-		Log: cfg.Log.With("service", "alerter"), Registry: s.server.Registry, Status: s.server.Service("alerter"),
+		Log: cfg.Log.With("service", "alerter"), Registry: s.server.Registry, Status: alerting,
 	}
 	s.run(wctx, func(ctx context.Context) error { return alerter.Run(ctx, acfg) })
 	return s, nil

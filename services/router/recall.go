@@ -349,6 +349,14 @@ func (s *session) fetchPeers(ctx context.Context) (map[int32]commitment, error) 
 	return out, nil
 }
 
+// lostWithTopic tells of the records that a topic had when it was deleted, and that nobody had read. They are those of the last look.
+func (s *session) lostWithTopic() {
+	parts, owned := s.sources.snapshot()
+	for _, p := range parts {
+		s.lost(p, owned[p].lag())
+	}
+}
+
 // lost tells of records that were deleted before they were read.
 func (s *session) lost(p int32, records int64) {
 	if records > 0 {

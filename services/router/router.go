@@ -185,13 +185,14 @@ func (s *session) run(ctx context.Context) error {
 	})
 	s.cfg.Log.Info("router started", "instance", s.cfg.Instance, "topic", names.Activity, "partitions", s.topics.Sources, "keyed_partitions", s.keyed,
 		"window", s.cfg.Window.String(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
-	if err := s.loop(ctx); err != nil {
-		return err
+	err = s.loop(ctx)
+	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause
 	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return cause
+	if gone := (*kafka.TopicGone)(nil); errors.As(err, &gone) && gone.Topic == names.Activity {
+		s.lostWithTopic()
 	}
-	return nil
+	return err
 }
 
 // endFormerLife aborts the transaction that a killed router of this name left open. Until it is ended, readers of the outputs wait, and

@@ -18,6 +18,17 @@ import (
 // session ends, and the next one takes the topics as they are.
 var ErrTopicChanged = errors.New("topic has changed")
 
+// TopicGone is the [ErrTopicChanged] of a topic that was deleted, and perhaps made anew.
+type TopicGone struct{ Topic string }
+
+// Error implements error.
+func (e *TopicGone) Error() string {
+	return fmt.Sprintf("%v: %s was deleted", ErrTopicChanged, e.Topic)
+}
+
+// Unwrap returns ErrTopicChanged.
+func (e *TopicGone) Unwrap() error { return ErrTopicChanged }
+
 // Gap is a stretch of a partition that nobody can read: a batch that is too large when decompressed, whose codec is unknown, or whose bytes
 // are damaged. It is the same for every reader and stays so, so it is left out, counted and told.
 type Gap struct {
@@ -78,10 +89,10 @@ func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, err
 		var group *kgo.ErrGroupSession
 		switch {
 		case errors.Is(e.Err, context.DeadlineExceeded), errors.Is(e.Err, context.Canceled), errors.Is(e.Err, errPaced):
-		case errors.Is(e.Err, kerr.UnknownTopicID), errors.Is(e.Err, kerr.UnknownTopicOrPartition):
-			return nil, nil, fmt.Errorf("%w: %s was deleted: %w", ErrTopicChanged, e.Topic, e.Err)
 		case errors.As(e.Err, &group):
-			return nil, nil, fmt.Errorf("join the group: %w", e.Err)
+			return nil, nil, fmt.Errorf("join the group of %s: %w", r.topic, group.Err)
+		case errors.Is(e.Err, kerr.UnknownTopicID), errors.Is(e.Err, kerr.UnknownTopicOrPartition):
+			return nil, nil, &TopicGone{Topic: r.topic}
 		case errors.As(e.Err, &large):
 			gaps = append(gaps, Gap{Topic: e.Topic, Partition: e.Partition, From: large.Offset, To: large.NextOffset, Cause: e.Err})
 		case errors.As(e.Err, &broker):

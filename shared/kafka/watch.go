@@ -61,12 +61,12 @@ func (l Layout) look(ctx context.Context, cl *kgo.Client, was Topics, gone map[s
 		switch {
 		case errors.Is(t.err, kerr.UnknownTopicOrPartition):
 			if gone[name]++; gone[name] >= missing {
-				return fmt.Errorf("%w: %s was deleted", ErrTopicChanged, name)
+				return &TopicGone{Topic: name}
 			}
 			continue
 		case t.err != nil: // the broker will know better in a moment
 		case t.id != was.ids[name]:
-			return fmt.Errorf("%w: %s was deleted and made anew", ErrTopicChanged, name)
+			return &TopicGone{Topic: name}
 		case t.partitions != was.counts[name]:
 			return fmt.Errorf("%w: %s has %d partitions, it had %d", ErrTopicChanged, name, t.partitions, was.counts[name])
 		}

@@ -103,7 +103,7 @@ func join(texts map[string]string) string {
 	return strings.Join(all, "; ")
 }
 
-// Server answers for a process. Add everything before Run.
+// Server answers for a process. Pages and services may be added while it runs.
 type Server struct {
 	Registry *prometheus.Registry
 
