@@ -62,10 +62,10 @@ func (s *session) tellHeld(ctx context.Context) {
 		s.cfg.Status.Note("transaction", all)
 		return
 	}
-	s.cfg.Status.Hold("transaction", all+"; it does not hold windows open any more (SPATE_OPEN_TRANSACTION_TIMEOUT), and events in it can be late; end it with kafka-transactions.sh abort")
+	s.cfg.Status.Hold("transaction", all+"; it no longer holds windows open (SPATE_OPEN_TRANSACTION_TIMEOUT), and events in it can be late; end it with kafka-transactions.sh abort")
 	if time.Since(s.warned) >= time.Minute {
 		s.warned = time.Now()
-		s.cfg.Log.Error("an open transaction holds partitions back for too long", "topic", s.cfg.Layout.Names.Activity, "partitions", held, "held_by", all)
+		s.cfg.Log.Error("an open transaction has held partitions back for longer than SPATE_OPEN_TRANSACTION_TIMEOUT, events in it can be late; end it with kafka-transactions.sh abort", "topic", s.cfg.Layout.Names.Activity, "partitions", held, "held_by", all)
 	}
 }
 
@@ -103,7 +103,7 @@ func (s *session) whoHolds(ctx context.Context, parts []int32) map[int32]string 
 		if name := names[d.ProducerID]; name != "" {
 			who += fmt.Sprintf(" (transactional id %q)", name)
 		}
-		out[p] = fmt.Sprintf("%s, which wrote last at %s", who, time.UnixMilli(d.LastTimestamp).UTC().Format(time.RFC3339))
+		out[p] = fmt.Sprintf("%s, which last wrote at %s", who, time.UnixMilli(d.LastTimestamp).UTC().Format(time.RFC3339))
 	}
 	return out
 }
