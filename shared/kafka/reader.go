@@ -179,7 +179,7 @@ func (r *Reader) Probe(ctx context.Context, partition int32) (Gap, bool, error) 
 	if at < 0 {
 		return Gap{}, false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTime) // a poll has less time than that
 	defer cancel()
 	data, err := r.fetch(ctx, partition, at)
 	if err != nil {
