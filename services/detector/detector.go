@@ -186,7 +186,7 @@ const maxAhead = 10 * time.Minute
 // made anew since may claim as many as are possible. One of a topic without an id may not: the table takes it for the same topic.
 func (d *Detector) sourcesOf(ctx context.Context, h *window.Header) (int32, error) {
 	ev := d.events.Load()
-	if h.Topic != 0 && h.Topic != ev.id {
+	if !window.SameIncarnation(h.Topic, ev.id) {
 		return kafka.MaxSources, nil
 	}
 	if n := ev.partitions.Load(); h.Sources <= n {

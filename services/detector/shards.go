@@ -48,7 +48,7 @@ func (s *shards) Resume(partition int32, c gokaclient.Commit, start, end int64) 
 		s.cfg.Log.Info("the group has no offset, reading the keyed log from its start", "partition", partition, "group", s.cfg.Layout.Names.DetectorGroup, "end", end)
 	}
 	switch {
-	case pos.Next > end || from >= 0 && pos.Log != s.log:
+	case pos.Next > end || from >= 0 && !window.SameIncarnation(pos.Log, s.log):
 		// What was committed says nothing about it, and would keep alerts from being told.
 		s.cfg.Log.Error("the keyed log was made anew, reading it from its start: alerts of windows that were open then can be missing, or too low",
 			"partition", partition, "committed", pos.Next, "end", end)

@@ -84,11 +84,11 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 }
 
 func (r *recollection) take(h *window.Header, topic uint64) {
-	r.total, r.remade = h.Sources, h.Topic != 0 && h.Topic != topic
+	r.total, r.remade = h.Sources, !window.SameIncarnation(h.Topic, topic)
 	for _, m := range h.Marks {
 		r.mark(m.Partition, m.WatermarkMS)
 	}
-	if h.Topic != topic {
+	if r.remade {
 		return // of a topic that is gone; its watermarks hold, since windows were closed by them
 	}
 	for _, p := range h.Places {
@@ -208,13 +208,13 @@ func (s *session) lookFrom(found, peers map[int32]commitment) int64 {
 	log := s.topics.Incarnation(s.cfg.Layout.Names.Keyed)
 	from, newest, sources := int64(window.EndOfTime), int64(0), int32(0)
 	for _, c := range peers {
-		if c.known && c.Log == log {
+		if c.known && window.SameIncarnation(c.Log, log) {
 			newest, sources = max(newest, c.Keyed), max(sources, c.Sources)
 		}
 	}
 	for p, c := range found {
 		switch {
-		case c.known && c.Log == log:
+		case c.known && window.SameIncarnation(c.Log, log):
 			from = min(from, c.Keyed)
 		case sources > 0 && p >= sources: // it is new: the keyed log has nothing of it
 			from = min(from, newest)
@@ -238,13 +238,13 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 	place, routed := r.places[p]
 	routed = routed && !fault.WatermarkLost
 	switch {
-	case c.known && c.Topic != topic:
+	case c.known && !window.SameIncarnation(c.Topic, topic):
 		log.Error(remade)
 		src.position = 0
 		src.now = window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: c.Watermark(s.rule.LatenessMS)}
 	case !c.known && c.offset < 0 && r.remade: // Kafka deletes the offsets of a topic with it
 		log.Error(remade)
-	case c.known && c.Log != s.topics.Incarnation(names.Keyed):
+	case c.known && !window.SameIncarnation(c.Log, s.topics.Incarnation(names.Keyed)):
 		log.Error("the keyed log was deleted and made anew: counts of windows that were open then are too low, and alerts of them may never close", "keyed", names.Keyed)
 	case !c.known && (c.offset >= 0 || routed) && !fault.WatermarkLost:
 		log.Error("the group has no offset that a router has committed, the keyed log tells what was counted", "group", names.RouterGroup, "offset", c.offset)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"spate/shared/kafka"
 	"spate/shared/window"
@@ -36,22 +37,27 @@ func TestWhereReadingBegins(t *testing.T) {
 		at   int64
 		want window.Source
 		lost int64
+		anew bool // the topic has another incarnation than that which was committed
 	}{
-		{"as it was committed, awake", committed(17), nothing, log, 17, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0},
-		{"the keyed log is behind, as after a commit that only promised", committed(17), routed(16), log, 17, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0},
-		{"the keyed log is ahead: the broker lost a commit", committed(17), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0},
-		{"offsets that were reset", unknown(0), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0},
-		{"offsets that were deleted", unknown(-1), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0},
-		{"a new pipeline", unknown(-1), nothing, kafka.Bounds{Start: 5, Stable: 100, End: 100}, 5, window.NewSource(), 0},
-		{"offsets set by hand, before a keyed log", unknown(7), nothing, log, 7, window.NewSource(), 0},
-		{"a partition that was added", unknown(-1), recollection{marks: map[int32]int64{0: 70, 1: 60, 2: 80}, total: 3}, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 60}, 0},
-		{"a topic that was made anew", anew, nothing, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 5000}, 0},
-		{"deleted before it was read", committed(17), nothing, kafka.Bounds{Start: 30, Stable: 100, End: 100}, 30, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 13},
-		{"a log that lost its end", committed(17), nothing, kafka.Bounds{Stable: 9, End: 9}, 0, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0},
+		{"as it was committed, awake", committed(17), nothing, log, 17, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0, false},
+		{"the keyed log is behind, as after a commit that only promised", committed(17), routed(16), log, 17, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0, false},
+		{"the keyed log is ahead: the broker lost a commit", committed(17), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0, false},
+		{"offsets that were reset", unknown(0), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0, false},
+		{"offsets that were deleted", unknown(-1), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0, false},
+		{"a new pipeline", unknown(-1), nothing, kafka.Bounds{Start: 5, Stable: 100, End: 100}, 5, window.NewSource(), 0, false},
+		{"offsets set by hand, before a keyed log", unknown(7), nothing, log, 7, window.NewSource(), 0, false},
+		{"a partition that was added", unknown(-1), recollection{marks: map[int32]int64{0: 70, 1: 60, 2: 80}, total: 3}, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 60}, 0, false},
+		{"a topic that was made anew", anew, nothing, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 5000}, 0, true},
+		{"deleted before it was read", committed(17), nothing, kafka.Bounds{Start: 30, Stable: 100, End: 100}, 30, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 13, false},
+		{"a log that lost its end", committed(17), nothing, kafka.Bounds{Stable: 9, End: 9}, 0, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			reg := prometheus.NewRegistry()
-			s := &session{cfg: Config{Now: func() time.Time { return time.UnixMilli(now) }, Log: slog.New(slog.DiscardHandler)}, rule: window.Rule{SizeMS: 10, LatenessMS: 10}, metrics: newMetrics(reg)}
+			names := kafka.NamesFor(kafka.DefaultTopic)
+			s := &session{cfg: Config{Layout: kafka.Layout{Names: names}, Now: func() time.Time { return time.UnixMilli(now) }, Log: slog.New(slog.DiscardHandler)}, rule: window.Rule{SizeMS: 10, LatenessMS: 10}, metrics: newMetrics(reg)}
+			if c.anew {
+				s.topics.IDs = map[string]kadm.TopicID{names.Activity: {15: 1}}
+			}
 			src := s.source(3, c.c, c.r, c.b)
 			if src.now != c.want || src.position != c.at || src.heard != now || src.committed != c.c.Source || src.settled != c.c.offset {
 				t.Errorf("at %d: %+v", src.position, src)

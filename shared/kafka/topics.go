@@ -82,13 +82,13 @@ type Topics struct {
 	// ClaimedTime reports that the records of the topic of events have the time that their producers claim, not that of the broker.
 	ClaimedTime bool
 
-	ids    map[string]kadm.TopicID
+	IDs    map[string]kadm.TopicID // by name; none on brokers without them
 	counts map[string]int32
 }
 
 // Incarnation tells topics of one name apart that were deleted and made anew. It is 0 on brokers without topic ids.
 func (t Topics) Incarnation(topic string) uint64 {
-	id := t.ids[topic]
+	id := t.IDs[topic]
 	return binary.BigEndian.Uint64(id[:8]) ^ binary.BigEndian.Uint64(id[8:])
 }
 
@@ -179,7 +179,7 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
 			return Topics{}, fmt.Errorf("%w: %s has %d partitions, %d are needed: set SPATE_PARTITIONS (--partitions) to %d, or stop everything and delete the topic", ErrLayout, s.name, got, want, got)
 		}
 	}
-	t := Topics{Sources: count[l.Names.Activity], Keyed: want, ids: ids, counts: count}
+	t := Topics{Sources: count[l.Names.Activity], Keyed: want, IDs: ids, counts: count}
 	t.ClaimedTime, err = l.checkConfigs(ctx, adm)
 	return t, err
 }

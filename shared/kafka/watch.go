@@ -65,7 +65,7 @@ func (l Layout) look(ctx context.Context, cl *kgo.Client, was Topics, gone map[s
 			}
 			continue
 		case t.err != nil: // the broker will know better in a moment
-		case t.id != was.ids[name]:
+		case t.id != was.IDs[name] && was.IDs[name] != (kadm.TopicID{}):
 			return &TopicGone{Topic: name}
 		case t.partitions != was.counts[name]:
 			return fmt.Errorf("%w: %s has %d partitions, it had %d", ErrTopicChanged, name, t.partitions, was.counts[name])

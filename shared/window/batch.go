@@ -29,6 +29,9 @@ type Header struct {
 	Places  []Place
 }
 
+// SameIncarnation reports whether two incarnations of a topic may be the same one: they are, or one of them is not known.
+func SameIncarnation(a, b uint64) bool { return a == b || a == 0 || b == 0 }
+
 // Mark is the watermark of a source partition.
 type Mark struct {
 	Partition   int32

@@ -151,10 +151,10 @@ func (t *Table) add(w *counts, user []byte, d *decoder) (i int, passed bool, n i
 // its partitions are new; those that it had before will never be heard of again, and hold no window open.
 func (t *Table) advance(h *Header, offset int64) {
 	moved := false
-	if h.Topic != t.topic {
-		if t.topic != 0 {
-			t.marks, moved = nil, true
-		}
+	if !SameIncarnation(h.Topic, t.topic) {
+		t.marks, moved = nil, true
+	}
+	if h.Topic != 0 {
 		t.topic = h.Topic
 	}
 	for len(t.marks) < int(h.Sources) {
