@@ -8,7 +8,10 @@
 //
 // # What is different here
 //
-//	group.go         the consumer group: reads committed records, commits only what is done without a gap
+//	group.go         the consumer group: reads committed records
+//	session.go       one generation of it: commits only what is done without a gap
+//	claim.go         one partition of that
+//	standing.go      partitions that stand still, and what nobody can read
 //	tracker.go       which offset that is
 //	producer.go      idempotent, acknowledged by all replicas, retried for ever
 //	topicmanager.go  looks topics up; making them is the job of kafka.Layout

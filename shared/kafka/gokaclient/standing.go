@@ -1,0 +1,108 @@
+package gokaclient
+
+import (
+	"context"
+	"slices"
+	"spate/shared/kafka"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// leaveOut goes on after what nobody can read, and looks at partitions that stand still: the client says nothing of a batch that has fewer
+// records than it claims.
+func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap) {
+	s := m.current()
+	if s == nil {
+		return
+	}
+	for p, c := range s.claims {
+		if c.probe.CompareAndSwap(true, false) {
+			g, ok, err := r.Probe(ctx, p)
+			if c.setWhy(err); ok {
+				gaps = append(gaps, g)
+			} else if err != nil {
+				m.g.cfg.Log.Warn("a partition stands still", "topic", m.g.cfg.Topic, "partition", p, "offset", c.position.Load(), "error", err)
+			}
+		}
+	}
+	for _, g := range gaps {
+		c := s.claims[g.Partition]
+		if c == nil || !g.Passed && g.To <= c.position.Load() {
+			continue
+		}
+		if !g.Passed {
+			r.Skip(g)
+			// For the commit it is a message that is done.
+			c.tracker.deliver(g.To - 1)
+			c.tracker.done(g.To - 1)
+			c.position.Store(g.To)
+		}
+		m.g.cfg.Log.Error("a batch cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+		if m.g.cfg.Unreadable != nil {
+			m.g.cfg.Unreadable(g)
+		}
+	}
+}
+
+// position is where a partition is read next, -1 if it is not claimed.
+func (m *member) position(partition int32) int64 {
+	if s := m.current(); s != nil && s.claims[partition] != nil {
+		return s.claims[partition].position.Load()
+	}
+	return -1
+}
+
+// watch asks the broker how far partitions are behind, until ctx ends, and finds those that stand still.
+func (m *member) watch(ctx context.Context, adm *kadm.Client) {
+	var progress kafka.Progress
+	var told bool
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			m.stalled("", &told)
+			return
+		case <-t.C:
+		}
+		s := m.current()
+		if s == nil || m.g.cfg.Full != nil && m.g.cfg.Full() {
+			progress = kafka.Progress{}
+			m.stalled("", &told)
+			continue
+		}
+		actx, cancel := context.WithTimeout(ctx, requestTimeout)
+		bounds, err := kafka.ListBounds(actx, adm, m.g.cfg.Topic)
+		cancel()
+		if err != nil {
+			continue // whoever watches the broker says so
+		}
+		at := make(map[int32]int64, len(s.claims))
+		for p, c := range s.claims {
+			at[p] = c.position.Load()
+			if m.g.cfg.Lag != nil {
+				m.g.cfg.Lag(p, max(0, bounds[p].End-at[p]))
+			}
+		}
+		var text []string
+		for p, d := range progress.Stands(time.Now(), at, bounds) {
+			if d >= kafka.ProbeAfter {
+				s.claims[p].probe.Store(true)
+			}
+			if d >= kafka.StalledAfter {
+				text = append(text, kafka.Stalled(m.g.cfg.Topic, p, at[p], bounds[p], d, s.claims[p].whyStands()))
+			}
+		}
+		slices.Sort(text)
+		m.stalled(strings.Join(text, "; "), &told)
+	}
+}
+
+func (m *member) stalled(what string, told *bool) {
+	if m.g.cfg.Stalled != nil && (what != "" || *told) {
+		m.g.cfg.Stalled(what)
+		*told = what != ""
+	}
+}
