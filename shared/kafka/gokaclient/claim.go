@@ -2,9 +2,10 @@ package gokaclient
 
 import (
 	"context"
-	"spate/shared/fault"
 	"sync"
 	"sync/atomic"
+
+	"spate/shared/fault"
 
 	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kgo"

@@ -3,9 +3,10 @@ package gokaclient
 import (
 	"context"
 	"slices"
-	"spate/shared/kafka"
 	"strings"
 	"time"
+
+	"spate/shared/kafka"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 )
