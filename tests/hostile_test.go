@@ -537,6 +537,45 @@ func TestMalformedOnlyPartition(t *testing.T) {
 	})
 }
 
+// TestUnreadableBatchUnderTraffic: other partitions are never quiet, and what cannot be read is left out all the same.
+func TestUnreadableBatchUnderTraffic(t *testing.T) {
+	t.Parallel()
+	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
+		s := newSite(t, brokers)
+		s.begin()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		cl, sent, done := s.connect(), 0, make(chan struct{})
+		go func() {
+			defer close(done)
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+					sent++
+					cl.Produce(t.Context(), &kgo.Record{Topic: s.names.Activity, Partition: int32(1 + sent%3), Value: event(strconv.Itoa(sent), time.Now())}, nil)
+				}
+			}
+		}()
+		harness.Eventually(t, 30*time.Second, "traffic is counted", func() bool { return s.metric(`spate_router_events_total{fate="counted"`) > 100 })
+		bomb := harness.Batch{Codec: kgo.CodecZstd, Records: 1, Size: 100 << 20}.Encode(t)
+		for range 2 {
+			if _, err := harness.SendBatch(t, cl, s.names.Activity, 0, bomb); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.send("honest", 20, time.Now(), 0)
+		s.awaitClosed(map[string]int64{"honest": 20})
+		s.awaitMetric(`spate_router_events_total{fate="invalid",reason="unreadable"`, 2)
+		cancel()
+		<-done
+		s.sound()
+	})
+}
+
 // TestClockAhead: events of a clock that is 35 s ahead, in every partition, make no event of others late.
 func TestClockAhead(t *testing.T) {
 	t.Parallel()

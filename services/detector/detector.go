@@ -180,7 +180,7 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 
 // maxAhead is how far a watermark may lie past the time at which its batch was appended: it does not, but for clocks of brokers and routers that
 // differ.
-const maxAhead = 10 * time.Minute
+const maxAhead = kafka.MaxClockSkew
 
 // sourcesOf returns how many source partitions a batch may claim: those that the topic of events has. A batch of a topic that was deleted and
 // made anew since may claim as many as are possible. One of a topic without an id may not: the table takes it for the same topic.
@@ -205,7 +205,9 @@ func (d *Detector) sourcesOf(ctx context.Context, h *window.Header) (int32, erro
 func (d *Detector) emit(ctx goka.Context, v window.Verdict) {
 	key, value, state, err := d.cfg.message(v)
 	if err != nil {
-		ctx.Fail(err)
+		// No router has seen such a user or window: somebody else wrote them. It would be the same in every try.
+		d.metrics.alerts.WithLabelValues("refused").Inc()
+		d.cfg.Log.Error("an alert cannot be written, it is left out", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
 		return
 	}
 	if value == nil {

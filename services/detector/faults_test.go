@@ -303,6 +303,36 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// TestWellFormedLies: sums that no router can have written, and of which no alert can be made, do not stop the others.
+func TestWellFormedLies(t *testing.T) {
+	b, _ := faulty(t)
+	d, _ := b.start()
+	_ = d
+	lie := func(user string, start int64, ranges int32) {
+		c := window.NewCombiner(10_000)
+		for range 7 {
+			for p := range ranges {
+				c.Add([]byte(user), start, start+1, p, 1)
+			}
+		}
+		c.Flush(1, func([]byte) int32 { return 0 }, window.Header{Sources: 1}, func(_ int32, v []byte) {
+			for p := range int32(partitions) {
+				b.write(b.layout.Names.Keyed, p, "", slices.Clone(v))
+			}
+		})
+	}
+	lie("}{", 0, 1)
+	lie("7", 1_000_000_000_000_000_000, 1) // not a year that can be written
+	lie("7", -70_000_000_000_000, 1)
+	lie(`"wide"`, 0, 60_000) // more evidence than a record has room for
+	b.events("7", 3, 8)
+	b.batch(9_999)
+	got := b.alerts(2)
+	if d := cmp.Diff([]string{"7 00:00:00 closed 8 warning", "7 00:00:00 opened 8 warning"}, brief(got)); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestForeignOffsets: what another program committed under the group's name is not taken for a position. From there, windows would be counted
 // from their middle; so the keyed log is read from its start.
 func TestForeignOffsets(t *testing.T) {

@@ -27,7 +27,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_alerts_total",
-			Help: "Alert records written by state; after a crash some are written again."}, []string{"state"}),
+			Help: "Alert records written by state; after a crash some are written again. Refused: those that cannot be, for the keyed log holds what no router has written."}, []string{"state"}),
 		batches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_batches_total",
 			Help: "Records of the keyed log by outcome (applied; corrupt: no router can have written it; unreadable: cannot be decompressed or is damaged)."}, []string{"outcome"}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_detector_lag_batches",

@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -9,6 +10,10 @@ import (
 	"spate/shared/verdict"
 	"spate/shared/window"
 )
+
+// maxAlertBytes is what brokers take by default, less a frame. That of the widest topic of events, with evidence in each of its partitions, has a
+// tenth of it.
+const maxAlertBytes = 1<<20 - 64<<10
 
 // record turns a verdict into the alert that is written.
 func (c Config) record(v window.Verdict) alert.Record {
@@ -27,6 +32,12 @@ func (c Config) message(v window.Verdict) (key string, value []byte, state alert
 		return "", nil, r.State, nil
 	}
 	value, err = r.Encode()
+	if err == nil {
+		_, err = alert.Parse(value) // what nobody would take
+	}
+	if err == nil && len(value) > maxAlertBytes {
+		err = fmt.Errorf("%d bytes, of which %d are possible", len(value), maxAlertBytes)
+	}
 	if err != nil {
 		return "", nil, r.State, err
 	}

@@ -87,6 +87,15 @@ func (s *session) unreadable(ctx context.Context, g kafka.Gap) {
 	s.produce(ctx, out)
 }
 
+// unfound forgets gaps that are not left out yet: after an aborted transaction the client comes to them once more.
+func (s *session) unfound() {
+	for p, g := range s.gaps {
+		if !g.skipped {
+			delete(s.gaps, p)
+		}
+	}
+}
+
 // leftOut forgets the gaps whose dead letters are committed.
 func (s *session) leftOut() {
 	for p, g := range s.gaps {

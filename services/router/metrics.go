@@ -63,10 +63,12 @@ type tally struct {
 	late    [3]int64 // by window.Fate
 	invalid map[activity.Reason]int64
 	panes   int64
+
+	asideBytes int // of what is set aside in the transaction
 }
 
 func (t *tally) reset() {
-	t.counted, t.late, t.panes = 0, [3]int64{}, 0
+	t.counted, t.late, t.panes, t.asideBytes = 0, [3]int64{}, 0, 0
 	clear(t.invalid)
 }
 

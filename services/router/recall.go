@@ -58,6 +58,10 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 		return r, fmt.Errorf("recall what was routed: %w", err)
 	}
 	defer reader.Client().Close()
+	sources, err := kafka.ListBounds(ctx, s.adm, s.cfg.Layout.Names.Activity)
+	if err != nil {
+		return r, fmt.Errorf("recall what was routed: %w", err)
+	}
 	topic := s.topics.Incarnation(s.cfg.Layout.Names.Activity)
 	var h window.Header
 	for r.next < end {
@@ -69,8 +73,16 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 			return r, fmt.Errorf("recall what was routed: keyed log read up to offset %d of %d: %w", r.next, end, err)
 		}
 		f.EachRecord(func(rec *kgo.Record) {
-			if r.next = rec.Offset + 1; !rec.Attrs.IsControl() && window.ParseHeader(rec.Value, &h) == nil {
-				r.take(&h, topic)
+			if r.next = rec.Offset + 1; rec.Attrs.IsControl() || window.ParseHeader(rec.Value, &h) != nil {
+				return
+			}
+			// What the detector would not take was not counted.
+			g := window.Guard{Sources: s.sources.total, LatestMS: rec.Timestamp.Add(kafka.MaxClockSkew).UnixMilli(), Drains: s.cfg.Drain != nil}
+			if !window.SameIncarnation(h.Topic, topic) {
+				g.Sources = kafka.MaxSources
+			}
+			if g.Check(&h) == nil {
+				r.take(&h, topic, sources)
 			}
 		})
 		for _, g := range gaps {
@@ -83,7 +95,7 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 	return r, nil
 }
 
-func (r *recollection) take(h *window.Header, topic uint64) {
+func (r *recollection) take(h *window.Header, topic uint64, sources map[int32]kafka.Bounds) {
 	r.total, r.remade = h.Sources, !window.SameIncarnation(h.Topic, topic)
 	for _, m := range h.Marks {
 		r.mark(m.Partition, m.WatermarkMS)
@@ -92,7 +104,7 @@ func (r *recollection) take(h *window.Header, topic uint64) {
 		return // of a topic that is gone; its watermarks hold, since windows were closed by them
 	}
 	for _, p := range h.Places {
-		if old := r.places[p.Partition]; p.Next >= old.Next {
+		if old := r.places[p.Partition]; p.Next >= old.Next && p.Next <= sources[p.Partition].End {
 			r.places[p.Partition] = p
 		}
 	}

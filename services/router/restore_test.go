@@ -94,6 +94,26 @@ func TestSilenceIsNotInherited(t *testing.T) {
 	}
 }
 
+// TestSilent: a partition that was silent, and holds something that is not read, is not silent any more.
+func TestSilent(t *testing.T) {
+	s := &source{heard: 1000, position: 10, seen: 10, seenAt: 1000}
+	for _, c := range []struct {
+		now, end int64
+		want     bool
+	}{
+		{5999, 10, false}, {6000, 10, true}, {6500, 10, true},
+		{7000, 12, true},  // a moment ago there was nothing
+		{7500, 12, true},  // and the router may come to it
+		{8001, 12, false}, // it has not: an open transaction hides it, or it cannot be read
+		{60000, 12, false},
+	} {
+		s.readUpTo(c.now, c.end)
+		if got := s.silent(c.now, 5*time.Second); got != c.want {
+			t.Errorf("at %d: silent %v", c.now, got)
+		}
+	}
+}
+
 // TestReadTo: a partition that gets records all the time is read up to a moment ago, and one that falls behind is not read to anywhere new.
 func TestReadTo(t *testing.T) {
 	s := &source{position: 10, seen: 10, seenAt: 1000, readTo: 1000}

@@ -27,6 +27,8 @@ const (
 	backlog = 20_000
 	// maxPanes ends a transaction early: it bounds memory.
 	maxPanes = 200_000
+	// maxAsideBytes does as well: late and dead events are kept until they are written.
+	maxAsideBytes = 32 << 20
 	// tick is how often silence is looked at, while any partition may be silent, and lookEvery while none is.
 	tick      = 250 * time.Millisecond
 	lookEvery = time.Second
@@ -235,7 +237,9 @@ func (s *session) loop(ctx context.Context) error {
 		}
 		switch {
 		case f.NumRecords() > 0:
-			_, err = s.transact(ctx, f)
+			if _, err = s.transact(ctx, f); err == nil && s.toLeaveOut() {
+				_, err = s.transact(ctx, nil) // other partitions may never be quiet
+			}
 		case s.drained(ctx):
 			done, err := s.finish(ctx)
 			if done || err != nil {
@@ -294,7 +298,7 @@ func (s *session) transact(ctx context.Context, f kgo.Fetches) (bool, error) {
 			limit = gatherBacklog
 		}
 		left := limit - time.Since(began)
-		if f == nil || left <= 0 || s.combiner.Panes() >= maxPanes || s.toLeaveOut() || ctx.Err() != nil {
+		if f == nil || left <= 0 || s.combiner.Panes() >= maxPanes || s.toLeaveOut() || s.tally.asideBytes >= maxAsideBytes || ctx.Err() != nil {
 			break
 		}
 		var err error
@@ -322,8 +326,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 				continue
 			}
 			mark, reason := s.scanner.Scan(r.Value)
-			appended := r.Timestamp.UnixMilli()
-			limit := appended
+			limit := r.Timestamp.UnixMilli() // when the log took it
 			if r.Attrs.TimestampType() == claimedTime {
 				limit = min(limit, read) // what was written before it is read was not written later
 			}
@@ -336,7 +339,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 				continue
 			}
 			src.heard = now
-			fate, start, lateBy := src.now.Judge(s.rule, mark.TimeMS, appended)
+			fate, start, lateBy := src.now.Judge(s.rule, mark.TimeMS, limit)
 			if fate.Late() {
 				s.tally.late[fate]++
 				s.late(ctx, r, fate, start, lateBy)
@@ -409,6 +412,7 @@ func (s *session) commit(outer context.Context) (bool, error) {
 // aborted goes back to what was committed.
 func (s *session) aborted(ctx context.Context) error {
 	s.sources.rollback()
+	s.unfound()
 	if err := s.verify(ctx); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"strconv"
 
@@ -60,5 +61,8 @@ func (s *session) aside(r *kgo.Record, topic, reason string) *kgo.Record {
 		out.Headers = append(out.Headers, kgo.RecordHeader{Key: HeaderTruncated, Value: strconv.AppendInt(nil, int64(len(out.Value)), 10)})
 		out.Value, out.Key = out.Value[:min(len(out.Value), maxValueBytes)], out.Key[:min(len(out.Key), maxKeyBytes)]
 	}
+	// Not the record's own bytes: they would keep the whole batch that it came in, which may be a thousand times as large.
+	out.Value, out.Key = bytes.Clone(out.Value), bytes.Clone(out.Key)
+	s.tally.asideBytes += len(out.Value) + len(out.Key)
 	return out
 }

@@ -35,7 +35,7 @@ func (s *session) look(ctx context.Context) error {
 		src.bounds = bounds[p]
 		s.lost(p, src.begins(bounds[p].Start))
 		src.readUpTo(now, s.endOf(src))
-		src.now.Idle = s.cfg.IdleTimeout > 0 && (src.readTo-src.heard >= s.cfg.IdleTimeout.Milliseconds() || fault.HastyPromise)
+		src.now.Idle = s.cfg.IdleTimeout > 0 && (src.silent(now, s.cfg.IdleTimeout) || fault.HastyPromise)
 		idle = idle || src.now.Idle
 	}
 	s.progress(parts, owned)
@@ -63,6 +63,15 @@ func (s *session) endOf(src *source) int64 {
 		return b.Stable
 	}
 	return b.End
+}
+
+// unreadFor is how old what is unread of a silent partition may be. Somebody may always have written something a moment ago; but a partition
+// that is not read on, or is held back, holds something of which nobody knows what it is.
+const unreadFor = time.Second
+
+// silent reports whether the partition has had no event for the timeout.
+func (s *source) silent(now int64, timeout time.Duration) bool {
+	return s.readTo-s.heard >= timeout.Milliseconds() && now-s.readTo <= unreadFor.Milliseconds()
 }
 
 // readUpTo brings readTo up to date: end is where the log ends now. A partition that gets records all the time, none of which is an event, is

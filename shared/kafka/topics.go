@@ -123,6 +123,9 @@ func (l Layout) keyedFor() time.Duration {
 	return l.Replays + time.Hour
 }
 
+// MaxClockSkew is how far clocks of brokers and services may be apart. What the log holds from further in the future nobody can have written.
+const MaxClockSkew = time.Minute
+
 // MaxSources is how many partitions the topic of events may have: the detector keeps a watermark of each in the metadata of its offsets,
 // for which brokers have 4096 bytes unless told otherwise.
 const MaxSources = 900

@@ -139,17 +139,21 @@ func (g Guard) Check(h *Header) error {
 // whole reports whether what follows the header of a batch can be read to its end. A batch that cannot counts for nothing, not even the
 // part before the damage.
 func (d decoder) whole(size int64) bool {
-	begun := false
+	begun, users := false, true // whether the window that has begun has users
 	for !d.fail {
 		switch k := d.uint(); {
 		case k == isEnd:
-			return !d.fail && len(d.b) == 0
+			return !d.fail && len(d.b) == 0 && users
 		case k == isWindow:
 			d.start(size)
-			begun = true
+			if !users { // a router writes none, and a table would keep it
+				return false
+			}
+			begun, users = true, false
 		case !begun || k-isUser >= maxKey:
 			return false
 		default:
+			users = true
 			d.bytes(k - isUser + 1)
 			d.sum(size)
 		}
