@@ -79,7 +79,7 @@ func TestPipelineOnKfake(t *testing.T) {
 	var found detector.Counts
 	rctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	det, err := detector.New(detector.Config{Kafka: cfg, Layout: layout, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed},
+	det, err := detector.New(detector.Config{Kafka: cfg, Layout: layout, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}, Drains: true,
 		Address: "127.0.0.1:1", Log: logger(t), Registry: prometheus.NewRegistry(), Status: &ops.Status{}, Counts: &found})
 	if err != nil {
 		t.Fatal(err)
