@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -176,6 +177,32 @@ func Reference(t *testing.T, brokers, topic string, rule verifier.Rule) *verifie
 	t.Helper()
 	ref := verifier.NewReference(rule)
 	ReadAll(t, brokers, topic, func(r *kgo.Record) { ref.AddJSON(r.Partition, r.Value, r.Timestamp) })
+	return ref
+}
+
+// ReferenceAsPromised is [Reference] for a pipeline whose partitions may have fallen silent: which events came too late for a promise depends on the
+// wall clock, and only the late topic can tell. tests/chaos finds out whether such promises were well founded.
+func ReferenceAsPromised(t *testing.T, brokers string, names kafka.Names, rule verifier.Rule) *verifier.Reference {
+	t.Helper()
+	type place struct{ partition, offset string }
+	promised := map[place]bool{}
+	ReadAll(t, brokers, names.Late, func(r *kgo.Record) {
+		h := map[string]string{}
+		for _, x := range r.Headers {
+			h[x.Key] = string(x.Value)
+		}
+		if h["spate-reason"] == "idle" {
+			promised[place{h["spate-source-partition"], h["spate-source-offset"]}] = true
+		}
+	})
+	ref := verifier.NewReference(rule)
+	ReadAll(t, brokers, names.Activity, func(r *kgo.Record) {
+		if promised[place{strconv.Itoa(int(r.Partition)), strconv.FormatInt(r.Offset, 10)}] {
+			ref.AddIdleJSON(r.Partition, r.Value, r.Timestamp)
+		} else {
+			ref.AddJSON(r.Partition, r.Value, r.Timestamp)
+		}
+	})
 	return ref
 }
 
