@@ -180,7 +180,6 @@ func TestKeyedLogCompacted(t *testing.T) {
 	t.Parallel()
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		s := newSite(t, brokers).begin()
-		calm := s.calm()
 		s.send("before", 20, time.Now(), 0, 1, 2, 3)
 		s.awaitClosed(map[string]int64{"before": 80})
 		policy := func(value string) {
@@ -195,8 +194,7 @@ func TestKeyedLogCompacted(t *testing.T) {
 			case <-s.Done():
 				return true
 			default:
-				calm()
-				return false
+				return false // its figures are not looked at: it may end at any moment
 			}
 		})
 		if err := s.Wait(time.Second); err == nil || err.Error() != "exit status 1" {
