@@ -156,7 +156,10 @@ func TestPartitionsAdded(t *testing.T) {
 			r, err := adm.UpdatePartitions(ctx, 6, s.names.Activity)
 			return errors.Join(err, r.Error())
 		})
-		harness.Eventually(t, 20*time.Second, "the new partitions have a leader", func() bool { return harness.TopicExists(t, s.cl, s.names.Activity) })
+		harness.Eventually(t, 20*time.Second, "the new partitions are known", func() bool {
+			n, err := kafka.Partitions(t.Context(), s.cl, s.names.Activity)
+			return err == nil && n == 6 && harness.TopicExists(t, s.cl, s.names.Activity)
+		})
 		s.reconnect()
 		s.send("at once", 20, next(now), 5)
 		s.awaitMetric(counted, 100)
