@@ -167,7 +167,7 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 			busy, written = false, nil
 		case <-time.After(time.Duration(300+rng.IntN(1200)) * time.Millisecond):
 		}
-		pause := time.Duration(200+rng.IntN(1800)) * time.Millisecond
+		outage := time.Duration(200+rng.IntN(1800)) * time.Millisecond
 		victim := []string{"postgres", "broker", "alerter", "webhook"}[rng.IntN(4)]
 		if victim == "alerter" && broker.KeepsDead {
 			harness.Eventually(t, 60*time.Second, "the alerter has joined its group", ready)
@@ -176,11 +176,11 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 		switch victim {
 		case "postgres":
 			server.Stop(t, rng.IntN(2) == 0)
-			time.Sleep(pause)
+			<-time.After(outage)
 			server.Start(t)
 		case "broker":
 			broker.Down()
-			time.Sleep(pause)
+			<-time.After(outage)
 			broker.Up()
 		case "alerter":
 			alerter.Kill()
@@ -188,11 +188,11 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 		case "webhook":
 			if rng.IntN(2) == 0 {
 				hook.set(true)
-				time.Sleep(pause)
+				<-time.After(outage)
 				hook.set(false)
 			} else {
 				hook.down()
-				time.Sleep(pause)
+				<-time.After(outage)
 				hook.up()
 			}
 		}

@@ -209,7 +209,7 @@ func putStream(t *testing.T, name string, shards int32) *kinesis.Client {
 		}
 	})
 	deadline := time.Now().Add(20 * time.Second)
-	for {
+	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
 		out, err := client.DescribeStreamSummary(t.Context(), &kinesis.DescribeStreamSummaryInput{StreamName: &name})
 		if err == nil && out.StreamDescriptionSummary.StreamStatus == types.StreamStatusActive {
 			return client
@@ -217,7 +217,6 @@ func putStream(t *testing.T, name string, shards int32) *kinesis.Client {
 		if time.Now().After(deadline) {
 			t.Fatalf("stream %s does not become active: %v", name, err)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
