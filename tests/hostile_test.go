@@ -139,6 +139,34 @@ func (s *site) write(records ...*kgo.Record) {
 	}
 }
 
+// flow writes a record every so often, until stop is called, which returns how many there were.
+func (s *site) flow(every time.Duration, record func(i int) *kgo.Record) (stop func() int) {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	cl, sent, done := s.connect(), 0, make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				cl.Produce(s.t.Context(), record(sent), nil)
+				sent++
+			}
+		}
+	}()
+	return func() int {
+		cancel()
+		<-done
+		if err := cl.Flush(s.t.Context()); err != nil {
+			s.t.Fatal(err)
+		}
+		return sent
+	}
+}
+
 // metric adds up the series whose names begin with the prefix.
 func (s *site) metric(prefix string) (sum float64) {
 	_, page := s.Get("/metrics")
@@ -505,34 +533,15 @@ func TestMalformedOnlyPartition(t *testing.T) {
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		s := newSite(t, brokers)
 		s.begin()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		cl, sent, done := s.connect(), 0, make(chan struct{})
-		go func() {
-			defer close(done)
-			tick := time.NewTicker(20 * time.Millisecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-					sent++
-					cl.Produce(t.Context(), &kgo.Record{Topic: s.names.Activity, Partition: 1, Value: []byte("no event")}, nil)
-				}
-			}
-		}()
+		stop := s.flow(20*time.Millisecond, func(int) *kgo.Record {
+			return &kgo.Record{Topic: s.names.Activity, Partition: 1, Value: []byte("no event")}
+		})
 		harness.Eventually(t, 30*time.Second, "they come", func() bool { return s.metric(`spate_router_events_total{fate="invalid"`) > 50 })
 		s.send("honest", 20, time.Now(), 0, 2, 3)
 		s.awaitClosed(map[string]int64{"honest": 60})
 		s.send("more", 20, time.Now(), 0, 2, 3)
 		s.awaitClosed(map[string]int64{"honest": 60, "more": 60})
-		cancel()
-		<-done
-		if err := cl.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		s.awaitMetric(`spate_router_events_total{fate="invalid"`, float64(sent))
+		s.awaitMetric(`spate_router_events_total{fate="invalid"`, float64(stop()))
 		s.sound()
 	})
 }
@@ -543,35 +552,20 @@ func TestUnreadableBatchUnderTraffic(t *testing.T) {
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		s := newSite(t, brokers)
 		s.begin()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		cl, sent, done := s.connect(), 0, make(chan struct{})
-		go func() {
-			defer close(done)
-			tick := time.NewTicker(5 * time.Millisecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-					sent++
-					cl.Produce(t.Context(), &kgo.Record{Topic: s.names.Activity, Partition: int32(1 + sent%3), Value: event(strconv.Itoa(sent), time.Now())}, nil)
-				}
-			}
-		}()
+		stop := s.flow(5*time.Millisecond, func(i int) *kgo.Record {
+			return &kgo.Record{Topic: s.names.Activity, Partition: int32(1 + i%3), Value: event(strconv.Itoa(i), time.Now())}
+		})
 		harness.Eventually(t, 30*time.Second, "traffic is counted", func() bool { return s.metric(`spate_router_events_total{fate="counted"`) > 100 })
 		bomb := harness.Batch{Codec: kgo.CodecZstd, Records: 1, Size: 100 << 20}.Encode(t)
 		for range 2 {
-			if _, err := harness.SendBatch(t, cl, s.names.Activity, 0, bomb); err != nil {
+			if _, err := harness.SendBatch(t, s.cl, s.names.Activity, 0, bomb); err != nil {
 				t.Fatal(err)
 			}
 		}
 		s.send("honest", 20, time.Now(), 0)
 		s.awaitClosed(map[string]int64{"honest": 20})
 		s.awaitMetric(`spate_router_events_total{fate="invalid",reason="unreadable"`, 2)
-		cancel()
-		<-done
+		stop()
 		s.sound()
 	})
 }

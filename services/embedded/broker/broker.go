@@ -6,7 +6,8 @@
 //	broker.go     start, stop, and the state directory: who has it and who may read it
 //	guard.go      what stands between the port and kfake: connections, memory, time
 //	frame.go      which requests are let through, and in which form
-//	disk.go       what is done about damage on the disk before kfake reads it
+//	disk.go       what is done about damage on the disk before kfake reads it: its files of state, and the offsets of groups
+//	segment.go    the same for the records of partitions
 //	room.go       what is done while the disk is full
 package broker
 
