@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,6 +99,44 @@ func TestNothingLostOrDoubled(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestCommittedAndNotSaid: the broker commits a transaction and answers that it does not know. The client takes that for an abort, and reads
+// everything again.
+func TestCommittedAndNotSaid(t *testing.T) {
+	b := newBed(t, 2)
+	tr := b.traffic()
+	stop := b.start("one")
+	tr.send()
+	b.eventually("the router works", func() bool { return b.counts.In.Load() == 1 })
+	other := b.client()
+	var left, inner atomic.Int32
+	left.Store(3)
+	b.cluster.ControlKey(int16(kmsg.EndTxn), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		req := r.(*kmsg.EndTxnRequest)
+		if inner.Load() > 0 || !req.Commit || left.Load() == 0 {
+			return nil, nil, false
+		}
+		inner.Add(1)
+		b.cluster.SleepControl(func() {
+			again := *req
+			if _, err := again.RequestWith(t.Context(), other); err != nil {
+				t.Error(err)
+			}
+		})
+		inner.Add(-1)
+		left.Add(-1)
+		resp := r.ResponseKind().(*kmsg.EndTxnResponse)
+		resp.ErrorCode = kerr.UnknownServerError.Code
+		return resp, nil, true
+	})
+	b.eventually("commits are not confirmed", func() bool { tr.send(); return left.Load() == 0 })
+	for range 10 {
+		tr.send()
+	}
+	tr.check()
+	stop()
 }
 
 // TestRebalanceInMidTransaction: routers come and go while events come.

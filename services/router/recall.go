@@ -20,7 +20,7 @@ import (
 // broker that fails loses the offsets of a transaction and keeps its sums, or does not say whether it was committed, or when somebody resets
 // the group's offsets.
 
-// recallTime bounds how long the keyed log may take to be read to its end. A transaction in it that a dead router left open ends within
+// recallTime bounds how long the reading of the keyed log may stand still. A transaction in it that a dead router left open ends within
 // transactionTimeout.
 const recallTime = 3 * transactionTimeout
 
@@ -35,11 +35,11 @@ type recollection struct {
 
 // recall reads the keyed log's first partition from an offset to its end.
 func (s *session) recall(ctx context.Context, from int64) (recollection, error) {
-	ctx, cancel := context.WithTimeout(ctx, recallTime)
-	defer cancel()
 	r := recollection{places: make(map[int32]window.Place), marks: make(map[int32]int64)}
 	keyed := s.cfg.Layout.Names.Keyed
-	bounds, err := kafka.ListBounds(ctx, s.adm, keyed)
+	bctx, cancel := context.WithTimeout(ctx, recallTime)
+	defer cancel()
+	bounds, err := kafka.ListBounds(bctx, s.adm, keyed)
 	if err != nil {
 		return r, fmt.Errorf("recall what was routed: %w", err)
 	}
@@ -58,17 +58,19 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 		return r, fmt.Errorf("recall what was routed: %w", err)
 	}
 	defer reader.Client().Close()
-	sources, err := kafka.ListBounds(ctx, s.adm, s.cfg.Layout.Names.Activity)
+	sources, err := kafka.ListBounds(bctx, s.adm, s.cfg.Layout.Names.Activity)
 	if err != nil {
 		return r, fmt.Errorf("recall what was routed: %w", err)
 	}
 	topic := s.topics.Incarnation(s.cfg.Layout.Names.Activity)
 	var h window.Header
 	for r.next < end {
-		f, gaps, err := reader.Poll(ctx, 10_000)
+		pctx, cancel := context.WithTimeout(ctx, recallTime)
+		f, gaps, err := reader.Poll(pctx, 10_000)
 		if err == nil {
-			err = ctx.Err()
+			err = pctx.Err()
 		}
+		cancel()
 		if err != nil {
 			return r, fmt.Errorf("recall what was routed: keyed log read up to offset %d of %d: %w", r.next, end, err)
 		}
@@ -332,11 +334,26 @@ func (s *session) known() int64 {
 	return s.keyedNext
 }
 
+// wrote tells where the keyed log's first partition ends with what the open transaction has written. Whether that counts is not known before the
+// transaction is committed: what is read after one that was not begins before it.
+func (s *session) wrote(next int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written = max(s.written, next)
+}
+
+// end is how far the keyed log is known when the open transaction is committed.
+func (s *session) end() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(s.keyedNext, s.written)
+}
+
 // metadata is what is committed with a partition's offset.
 func (s *session) metadata(src *source) string {
 	names := s.cfg.Layout.Names
 	return window.Routed{
-		Source: src.now, Sources: s.sources.total, Keyed: s.known(),
+		Source: src.now, Sources: s.sources.total, Keyed: s.end(),
 		Topic: s.topics.Incarnation(names.Activity), Log: s.topics.Incarnation(names.Keyed),
 	}.Metadata()
 }

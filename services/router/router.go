@@ -117,6 +117,7 @@ type session struct {
 	mu        sync.Mutex
 	failed    error // why the open transaction must be aborted
 	keyedNext int64 // the keyed log's first partition is known up to here
+	written   int64 // and ends here with what the open transaction has written to it
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -372,7 +373,7 @@ func (s *session) commit(outer context.Context) (bool, error) {
 		if w := src.now.Watermark(s.rule.LatenessMS); w != window.NoTime {
 			h.Marks = append(h.Marks, window.Mark{Partition: p, WatermarkMS: w})
 		}
-		h.Places = append(h.Places, window.Place{Partition: p, Next: max(src.position, src.routed), NewestMS: src.now.Newest})
+		h.Places = append(h.Places, window.Place{Partition: p, Next: src.next(), NewestMS: src.now.Newest})
 	}
 	s.tally.panes = int64(s.combiner.Panes())
 	home := func(user []byte) int32 { return kafka.PartitionFor(user, s.keyed) }
@@ -400,9 +401,10 @@ func (s *session) commit(outer context.Context) (bool, error) {
 	}
 	for _, p := range parts {
 		src := owned[p]
-		src.committed, src.settled = src.now, src.position
+		src.committed, src.settled = src.now, src.next()
 	}
 	s.leftOut()
+	s.learned(s.end())
 	s.aborts = 0
 	s.metrics.committed(&s.tally, s.cfg.Counts)
 	s.trouble = nil
@@ -437,7 +439,7 @@ func (s *session) produce(ctx context.Context, r *kgo.Record) {
 		case err != nil:
 			s.abort(fmt.Errorf("write to %s: %w", r.Topic, err))
 		case r.Topic == s.cfg.Layout.Names.Keyed && r.Partition == 0:
-			s.learned(r.Offset + 1)
+			s.wrote(r.Offset + 1)
 		}
 	})
 }

@@ -20,7 +20,7 @@ type source struct {
 	now       window.Source // in the transaction that is open
 	position  int64         // offset of the next record
 	settled   int64         // position in the group
-	routed    int64         // the keyed log has everything below: it is not judged again
+	routed    int64         // the keyed log has everything below, which is not judged again; the client may have to read it again
 	heard     int64         // wall clock of the last event, milliseconds
 
 	bounds kafka.Bounds // of its log, as last told
@@ -115,17 +115,17 @@ func commitContext(topic string, parts []int32, owned map[int32]*source, metadat
 			if src == nil {
 				return fmt.Errorf("commit of partition %d, which is not owned", p.Partition)
 			}
-			p.Offset = max(p.Offset, src.position)
+			p.Offset = max(p.Offset, src.next())
 			p.Metadata = kmsg.StringPtr(metadata(src))
 			moved[p.Partition] = true
 		}
 		for _, p := range parts {
 			src := owned[p]
-			if moved[p] || src.now == src.committed && src.position == src.settled {
+			if moved[p] || src.now == src.committed && src.next() == src.settled {
 				continue
 			}
 			np := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-			np.Partition, np.Offset, np.LeaderEpoch = p, src.position, -1
+			np.Partition, np.Offset, np.LeaderEpoch = p, src.next(), -1
 			np.Metadata = kmsg.StringPtr(metadata(src))
 			t.Partitions = append(t.Partitions, np)
 		}
@@ -153,6 +153,9 @@ func (s *source) begins(start int64) (lost int64) {
 	s.position = start
 	return lost
 }
+
+// next is the offset of the first event that the keyed log does not have, when what is open is committed.
+func (s *source) next() int64 { return max(s.position, s.routed) }
 
 // lag is what lies between the position and the end of the log, also what a transaction that is open holds back.
 func (s *source) lag() int64 { return max(0, s.bounds.End-s.position) }

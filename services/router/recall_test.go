@@ -1,0 +1,79 @@
+package router
+
+import (
+	"bytes"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/shared/kafka"
+	"spate/shared/window"
+)
+
+// TestUnconfirmedTransaction: the broker did not say that a transaction was committed, and it was. What it counted is not counted again, also by
+// whoever takes the partition over later, and may look no further back than the group tells.
+func TestUnconfirmedTransaction(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cfg := Config{Kafka: kafka.Config{Brokers: c.ListenAddrs()}, Layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: 2}, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	cl, err := kgo.NewClient(cfg.Kafka.Options(kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	topics, err := cfg.Layout.Ensure(t.Context(), adm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := cfg.Layout.Names
+	for range 12 {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: names.Activity, Value: []byte("event")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(next int64) (offset int64) {
+		h := window.Header{Sources: 2, Topic: topics.Incarnation(names.Activity), Marks: []window.Mark{{Partition: 0, WatermarkMS: 100 * next}}, Places: []window.Place{{Partition: 0, Next: next, NewestMS: 7}}}
+		window.NewCombiner(10).Flush(1, func([]byte) int32 { return 0 }, h, func(_ int32, b []byte) {
+			r := &kgo.Record{Topic: names.Keyed, Value: bytes.Clone(b)}
+			if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			offset = r.Offset
+		})
+		return offset
+	}
+	rule := window.Rule{SizeMS: 10, LatenessMS: 10}
+	s := &session{cfg: cfg, rule: rule, adm: adm, topics: topics, sources: newSources(2), metrics: newMetrics(prometheus.NewRegistry())}
+	was := window.Source{MaxTS: 410, Newest: 410, Floor: window.NoTime}
+	src := &source{committed: was, now: was, position: 4, settled: 4}
+	s.sources.own(map[int32]*source{0: src})
+
+	s.wrote(write(4) + 1)
+	s.learned(s.end()) // that one was confirmed
+	if err := s.verify(t.Context()); err != nil || src.next() != 4 || src.now != was {
+		t.Fatalf("nothing was written since: %+v, %v", src, err)
+	}
+	s.wrote(write(9) + 1)
+	if err := s.verify(t.Context()); err != nil || src.next() != 9 || src.now.Watermark(10) != 900 || src.now.Newest != 7 {
+		t.Fatalf("what was committed is not known: %+v, %v", src, err)
+	}
+	// The next commit says so, although the client has read nothing again yet.
+	r, err := window.ParseRouted(s.metadata(src))
+	if err != nil || r.Keyed != 2 {
+		t.Errorf("%+v %v", r, err)
+	}
+	// A lie about places beyond the log's end, or a batch from the future, is none of it.
+	write(1000)
+	if err := s.verify(t.Context()); err != nil || src.next() != 9 {
+		t.Errorf("%+v, %v", src, err)
+	}
+}
