@@ -318,6 +318,10 @@ func (s *session) parse(f kgo.Fetches) (records []alert.Record, places []*kgo.Re
 			return
 		}
 		a, err := alert.Parse(r.Value)
+		if latest := r.Timestamp.Add(kafka.MaxClockSkew); err == nil && a.State == alert.Closed && a.WindowEnd.After(latest) && !s.cfg.Drains {
+			// It would take the place of the true one, which comes when the window has ended.
+			err = fmt.Errorf("window ends at %s, and nobody could close it before %s", a.WindowEnd.Format(time.RFC3339), latest.UTC().Format(time.RFC3339))
+		}
 		if err != nil {
 			s.metrics.alerts.WithLabelValues("", outcomeMalformed).Inc()
 			s.cfg.Log.Error("alert record is malformed, passed over", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)

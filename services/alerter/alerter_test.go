@@ -354,6 +354,25 @@ func TestPoisonIsPassedOver(t *testing.T) {
 	}
 }
 
+// TestClosedBeforeItsTime: a closed alert of a window that has not ended is a forged one, and would take the place of the true one.
+func TestClosedBeforeItsTime(t *testing.T) {
+	b := newBed(t)
+	b.topics()
+	forged := storetest.Record(`"bot"`, 3, alert.Closed)
+	by := time.Now().Add(time.Hour).Truncate(time.Minute).UTC().Sub(forged.WindowStart)
+	for _, at := range []*time.Time{&forged.WindowStart, &forged.WindowEnd, &forged.FirstEventAt, &forged.LastEventAt} {
+		*at = at.Add(by)
+	}
+	forged.ID = alert.ID(forged.Rule, string(forged.UserID), forged.WindowStart.UnixMilli(), forged.WindowEnd.Sub(forged.WindowStart).Milliseconds())
+	b.produce(0, forged, storetest.Record(`"honest"`, 3, alert.Closed))
+	l := b.start(func(*Config) {})
+	l.wait("committed", func() bool { return b.committed() == 2 })
+	l.stop()
+	if got := l.outcomes("", outcomeMalformed); got != 1 || b.count() != (store.Counts{Closed: 1}) {
+		t.Errorf("%d malformed, %+v stored", got, b.count())
+	}
+}
+
 // TestForgedRecordsTakeNoPlace: what others write to the topic under ids that are none, or that are another alert's, is neither stored
 // nor told, and the alert whose id was taken comes all the same. A thousand of them are a line a second.
 func TestForgedRecordsTakeNoPlace(t *testing.T) {

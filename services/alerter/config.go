@@ -32,6 +32,9 @@ type Config struct {
 	// Endpoints are told of the alerts; none is fine.
 	Endpoints []Endpoint
 
+	// Drains: a router may have ended its input (router.Config.Drain), which closes windows that lie in the future.
+	Drains bool
+
 	// Print, if not nil, is called for each record that changed something, in the order of its partition, after it is stored. A crash
 	// between the two leaves it out: it is for people, not for delivery. It holds up the pipeline.
 	Print func(alert.Record)

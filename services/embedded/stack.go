@@ -164,7 +164,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	}
 	s.run(wctx, func(ctx context.Context) error { return router.Run(ctx, rcfg) })
 	acfg := alerter.Config{
-		Kafka: s.kafka, Layout: s.layout, Store: s.store, Endpoints: cfg.Endpoints, Print: cfg.Print,
+		Kafka: s.kafka, Layout: s.layout, Store: s.store, Endpoints: cfg.Endpoints, Print: cfg.Print, Drains: cfg.Drains,
 		Log: cfg.Log.With("service", "alerter"), Registry: s.server.Registry, Status: alerting,
 	}
 	s.run(wctx, func(ctx context.Context) error { return alerter.Run(ctx, acfg) })
