@@ -116,6 +116,8 @@ func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, err
 // passed finds what the client has left out without a word: records that a batch claims and does not have, if more batches follow. Offsets that
 // are missing are looked for in the log, for mostly they are those of an aborted transaction.
 func (r *Reader) passed(ctx context.Context, f kgo.Fetches) (gaps []Gap) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), examineTime) // a poll has less time than that
+	defer cancel()
 	f.EachPartition(func(p kgo.FetchTopicPartition) {
 		at := r.position(p.Partition)
 		n := len(p.Records)
@@ -137,10 +139,8 @@ func (r *Reader) passed(ctx context.Context, f kgo.Fetches) (gaps []Gap) {
 
 // examine returns what cannot be read of the offsets from one to before another.
 func (r *Reader) examine(ctx context.Context, partition int32, from, to int64) (gaps []Gap, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTime)
-	defer cancel()
 	for from < to {
-		data, err := r.fetch(ctx, partition, from)
+		data, err := r.fetch(ctx, partition, from, examineBytes)
 		if err != nil {
 			return gaps, err
 		}
@@ -169,6 +169,14 @@ func (r *Reader) Skip(g Gap) {
 	r.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{g.Topic: {g.Partition: {Epoch: -1, Offset: g.To}}})
 }
 
+const (
+	// examineTime is what finding out about missing offsets may take of a poll. It is for the account only, and whoever polls has a transaction
+	// to end: what was not looked at then is told as that.
+	examineTime = 2 * time.Second
+	// examineBytes are fetched at once: there may be thousands of batches of an aborted transaction.
+	examineBytes = 4 << 20
+)
+
 // probeTime bounds how long the broker may take to hand a batch out.
 const probeTime = 5 * time.Second
 
@@ -181,7 +189,7 @@ func (r *Reader) Probe(ctx context.Context, partition int32) (Gap, bool, error) 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTime) // a poll has less time than that
 	defer cancel()
-	data, err := r.fetch(ctx, partition, at)
+	data, err := r.fetch(ctx, partition, at, 1) // a broker returns one batch at least
 	if err != nil {
 		return Gap{}, false, fmt.Errorf("look at the batch at offset %d: %w", at, err)
 	}
@@ -227,8 +235,8 @@ func (r *Reader) decode(batch []byte) (next int64, err error) {
 	return max(next, reached), nil
 }
 
-// fetch returns the bytes of a partition from the batch that has the offset on.
-func (r *Reader) fetch(ctx context.Context, partition int32, at int64) ([]byte, error) {
+// fetch returns bytes of a partition from the batch that has the offset on, some of which may be of a batch that is cut.
+func (r *Reader) fetch(ctx context.Context, partition int32, at int64, most int32) ([]byte, error) {
 	found, err := r.adm.ListTopics(ctx, r.topic)
 	if err != nil {
 		return nil, err
@@ -239,11 +247,11 @@ func (r *Reader) fetch(ctx context.Context, partition int32, at int64) ([]byte, 
 		return nil, kerr.UnknownTopicOrPartition
 	}
 	p := kmsg.NewFetchRequestTopicPartition()
-	p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, at, 1 // a broker returns one batch at least
+	p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, at, most
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID, t.Partitions = r.topic, d.ID, []kmsg.FetchRequestTopicPartition{p}
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxBytes, req.SessionEpoch, req.Topics = 1, -1, []kmsg.FetchRequestTopic{t}
+	req.MaxBytes, req.SessionEpoch, req.Topics = most, -1, []kmsg.FetchRequestTopic{t}
 	resp, err := req.RequestWith(ctx, r.cl.Broker(int(leader.Leader)))
 	if err != nil {
 		return nil, err
