@@ -74,7 +74,7 @@ func (b *bed) topics() {
 // events adds n events of a user at a second of event time to the next batch.
 func (b *bed) events(user string, second int64, n int) {
 	for range n {
-		b.sums.Add([]byte(user), second/10*10_000, second*1000, 3, b.offset)
+		b.sums.Add([]byte(user), second/10*10_000, second*1000, 0, b.offset)
 		b.offset++
 	}
 }
@@ -212,7 +212,7 @@ func TestOpenedAndClosed(t *testing.T) {
 	i := slices.IndexFunc(got, func(a alert.Record) bool { return string(a.UserID) == "5" && a.State == alert.Closed })
 	a := got[i]
 	if a.ID != alert.ID(alert.Burst, "5", 0, 10_000) || a.Threshold != 5 || a.FirstEventAt.UnixMilli() != 3_000 || a.LastEventAt.UnixMilli() != 9_000 ||
-		!cmp.Equal(a.Evidence, alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"3": {First: 0, Last: 17}}}) {
+		!cmp.Equal(a.Evidence, alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": {First: 0, Last: 17}}}) {
 		t.Errorf("%+v", a)
 	}
 }

@@ -138,14 +138,14 @@ func (g Guard) Check(h *Header) error {
 
 // whole reports whether what follows the header of a batch can be read to its end. A batch that cannot counts for nothing, not even the
 // part before the damage.
-func (d decoder) whole(size int64) bool {
+func (d decoder) whole(h *Header) bool {
 	begun, users := false, true // whether the window that has begun has users
 	for !d.fail {
 		switch k := d.uint(); {
 		case k == isEnd:
 			return !d.fail && len(d.b) == 0 && users
 		case k == isWindow:
-			d.start(size)
+			d.start(h.SizeMS)
 			if !users { // a router writes none, and a table would keep it
 				return false
 			}
@@ -155,7 +155,7 @@ func (d decoder) whole(size int64) bool {
 		default:
 			users = true
 			d.bytes(k - isUser + 1)
-			d.sum(size)
+			d.sum(h.SizeMS, h.Sources)
 		}
 	}
 	return false
@@ -170,13 +170,20 @@ func (d *decoder) start(size int64) int64 {
 	return start
 }
 
-// sum reads what there is of a user in a window, and only checks it.
-func (d *decoder) sum(size int64) {
+// sum reads what there is of a user in a window, and only checks it: each source partition has evidence once at most. To find its place among
+// what is there takes a step for each of them.
+func (d *decoder) sum(size int64, sources int32) {
 	n, first, span := d.natural(), d.natural(), d.natural()
 	if n == 0 || first >= size || span >= size-first {
 		d.fail = true
 	}
-	for ranges := d.count(); ranges > 0 && !d.fail; ranges-- {
-		d.evidence()
+	ranges := d.count()
+	if ranges > int(sources) {
+		d.fail = true
+	}
+	for ; ranges > 0 && !d.fail; ranges-- {
+		if r := d.evidence(); r.Partition >= sources {
+			d.fail = true
+		}
 	}
 }

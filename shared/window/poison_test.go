@@ -100,3 +100,26 @@ func TestCorruptBatchCountsForNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestBatchOfEvidenceWithoutEnd: one user with evidence in 300,000 source partitions kept a table busy for minutes.
+func TestBatchOfEvidenceWithoutEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		sources, of, ranges uint64
+		ok                  bool
+	}{
+		"each source partition once":           {4, 4, 4, true},
+		"more than there are":                  {4, 4, 5, false},
+		"of a partition that there is not":     {4, 5, 2, false},
+		"of the last of them, again and again": {4, 1, 300_000, false},
+	} {
+		b := append(uvarints(batchVersion, 10_000, c.sources, 0, 0, 0, isWindow, 0, isUser), 'u')
+		b = append(b, uvarints(7, 0, 0, c.ranges)...)
+		for i := range c.ranges {
+			b = append(b, uvarints((c.of-1)-i%c.of, 0, 0)...)
+		}
+		_, err := NewTable(5).Apply(0, seal(append(b, isEnd)), nil)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -69,7 +69,7 @@ func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, err
 	t.applied = offset
 	d := unseal(batch)
 	h := &t.header
-	if d.header(h); d.fail || !d.whole(h.SizeMS) {
+	if d.header(h); d.fail || !d.whole(h) {
 		d.fail = true
 		return out, d.err("batch")
 	}
