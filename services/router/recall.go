@@ -289,6 +289,7 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 		src.position = b.Start // nothing was ever read
 	}
 	src.now.Idle = false // it may have got something since: this router has to see its end, and its silence, for itself
+	src.begin()
 	return src
 }
 
@@ -316,6 +317,7 @@ func (s *session) verify(ctx context.Context) error {
 			s.cfg.Log.Warn("a transaction that the broker did not confirm was committed", "partition", p, "routed", place.Next)
 			src.routed = place.Next
 			src.now = window.Source{MaxTS: window.NoTime, Newest: place.NewestMS, Floor: r.marks[p]}
+			src.base = src.now // the next look begins behind this place
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/kafka"
 	"spate/shared/window"
@@ -62,6 +63,15 @@ func TestWhereReadingBegins(t *testing.T) {
 			if src.now != c.want || src.position != c.at || src.heard != now || src.committed != c.c.Source || src.settled != c.c.offset {
 				t.Errorf("at %d: %+v", src.position, src)
 			}
+			// The first transaction is aborted: what was restored holds, whatever the group has.
+			owned := newSources(4)
+			owned.own(map[int32]*source{3: src})
+			src.now.MaxTS, src.position = 99_000, c.at+7
+			owned.rollback()
+			if src.now != c.want || src.position != c.at {
+				t.Errorf("aborted, at %d: %+v", src.position, src)
+			}
+			s.lost(3, src.advance(kgo.FetchPartition{LogStartOffset: c.b.Start}))
 			if got := value(t, reg, "spate_router_lost_events_total"); got != float64(c.lost) {
 				t.Errorf("%v lost", got)
 			}
@@ -87,7 +97,7 @@ func value(t *testing.T, reg *prometheus.Registry, name string) float64 {
 // TestSilenceIsNotInherited: an aborted transaction leaves no partition idle that was not seen to be.
 func TestSilenceIsNotInherited(t *testing.T) {
 	s := newSources(4)
-	s.own(map[int32]*source{3: {committed: window.Source{Idle: true}, now: window.Source{Idle: true}, settled: 4, position: 9}})
+	s.own(map[int32]*source{3: {base: window.Source{Idle: true}, now: window.Source{Idle: true}, from: 4, position: 9}})
 	s.rollback()
 	if src := s.get(3); src.now.Idle || src.position != 4 {
 		t.Errorf("%+v", src)

@@ -401,7 +401,8 @@ func (s *session) commit(outer context.Context) (bool, error) {
 	}
 	for _, p := range parts {
 		src := owned[p]
-		src.committed, src.settled = src.now, src.next()
+		src.begin()
+		src.committed, src.settled = src.base, src.from
 	}
 	s.leftOut()
 	s.learned(s.end())

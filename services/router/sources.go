@@ -17,9 +17,11 @@ import (
 // source is a source partition that this router owns.
 type source struct {
 	committed window.Source // as in the offset's metadata
+	settled   int64         // position in the group
+	base      window.Source // what an aborted transaction goes back to: what reading began with, then what was last committed
+	from      int64         // position there
 	now       window.Source // in the transaction that is open
 	position  int64         // offset of the next record
-	settled   int64         // position in the group
 	routed    int64         // the keyed log has everything below, which is not judged again; the client may have to read it again
 	heard     int64         // wall clock of the last event, milliseconds
 
@@ -82,12 +84,15 @@ func (s *sources) snapshot() ([]int32, map[int32]*source) {
 	return slices.Sorted(maps.Keys(owned)), owned
 }
 
-// rollback forgets what an aborted transaction did; the client reads from the committed offsets again.
+// begin makes what there is now what an aborted transaction goes back to.
+func (s *source) begin() { s.base, s.from = s.now, s.next() }
+
+// rollback forgets what an aborted transaction did; the client goes back as well.
 func (s *sources) rollback() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, src := range s.owned {
-		src.now, src.position = src.committed, src.settled
+		src.now, src.position = src.base, src.from
 		src.now.Idle = false
 	}
 }
