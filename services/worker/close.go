@@ -34,7 +34,7 @@ func (s *session) apply(marks []window.Mark) (out []window.Verdict, err error) {
 	s.gathers = time.Time{}
 	if s.combiner.Panes() > 0 || marks != nil {
 		same := func([]byte) int32 { return 0 }
-		s.combiner.Flush(1, same, window.Header{Sources: 1, Marks: marks}, func(_ int32, value []byte) {
+		s.combiner.Flush(1, same, window.Header{Sources: s.sources(), Marks: marks}, func(_ int32, value []byte) {
 			if err == nil {
 				out, err = s.table.Apply(s.batch, value, out)
 			}
@@ -47,6 +47,9 @@ func (s *session) apply(marks []window.Mark) (out []window.Verdict, err error) {
 	s.snap()
 	return out, nil
 }
+
+// sources is how many numbers of shards the engine knows.
+func (s *session) sources() int32 { return max(1, int32(len(s.numbered))) }
 
 // snap notes how far the shards have come before the next batch. Shards that have not moved share nothing: there are few.
 func (s *session) snap() {
@@ -118,7 +121,11 @@ func (s *session) decide(ctx context.Context, watermark int64) error {
 
 // close writes the alerts of the windows up to the pending watermark. It can be done again, with the same result.
 func (s *session) close(ctx context.Context) error {
-	verdicts, err := s.apply([]window.Mark{{Partition: 0, WatermarkMS: s.st.Pending}})
+	marks := make([]window.Mark, s.sources())
+	for i := range marks {
+		marks[i] = window.Mark{Partition: int32(i), WatermarkMS: s.st.Pending} // it is that of all shards together
+	}
+	verdicts, err := s.apply(marks)
 	if err != nil {
 		return err
 	}
