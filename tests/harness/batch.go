@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -91,27 +91,59 @@ func SendBatch(t *testing.T, cl *kgo.Client, topic string, partition int32, batc
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	found, err := kadm.NewClient(cl).ListTopics(ctx, topic)
-	if err != nil {
-		t.Fatal(err)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		offset, err := sendBatch(ctx, cl, topic, partition, batch)
+		if !errors.Is(err, kerr.NotLeaderForPartition) && !errors.Is(err, kerr.LeaderNotAvailable) && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return offset, err
+		}
+		select { // a topic that was just made
+		case <-tick.C:
+		case <-ctx.Done():
+			return offset, err
+		}
 	}
-	part, ok := found[topic].Partitions[partition]
-	if !ok {
-		t.Fatalf("%s has no partition %d", topic, partition)
+}
+
+func sendBatch(ctx context.Context, cl *kgo.Client, topic string, partition int32, batch []byte) (int64, error) {
+	leader, id, err := leaderOf(ctx, cl, topic, partition)
+	if err != nil {
+		return 0, err
 	}
 	p := kmsg.NewProduceRequestTopicPartition()
 	p.Partition, p.Records = partition, batch
 	tp := kmsg.NewProduceRequestTopic()
-	tp.Topic, tp.TopicID, tp.Partitions = topic, found[topic].ID, []kmsg.ProduceRequestTopicPartition{p}
+	tp.Topic, tp.TopicID, tp.Partitions = topic, id, []kmsg.ProduceRequestTopicPartition{p}
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks, req.TimeoutMillis, req.Topics = -1, 30_000, []kmsg.ProduceRequestTopic{tp}
-	r, err := cl.Broker(int(part.Leader)).Request(ctx, req)
+	r, err := cl.Broker(int(leader)).Request(ctx, req)
 	if err != nil {
-		t.Fatalf("send a batch to %s: %v", topic, err)
+		return 0, fmt.Errorf("send a batch to %s: %w", topic, err)
 	}
 	answer := r.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
 	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
 		return 0, fmt.Errorf("send a batch to %s: %w", topic, err)
 	}
 	return answer.BaseOffset, nil
+}
+
+// leaderOf asks the broker; an admin client may answer from what it remembers.
+func leaderOf(ctx context.Context, cl *kgo.Client, topic string, partition int32) (leader int32, id [16]byte, err error) {
+	req := kmsg.NewPtrMetadataRequest()
+	t := kmsg.NewMetadataRequestTopic()
+	t.Topic = kmsg.StringPtr(topic)
+	req.Topics = append(req.Topics, t)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return 0, id, fmt.Errorf("find the leader of %s: %w", topic, err)
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if p.Partition == partition {
+				return p.Leader, t.TopicID, kerr.ErrorForCode(p.ErrorCode)
+			}
+		}
+	}
+	return 0, id, fmt.Errorf("find the leader of %s: %w", topic, kerr.UnknownTopicOrPartition)
 }
