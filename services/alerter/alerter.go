@@ -197,6 +197,7 @@ func (s *session) look(ctx context.Context, gaps []kafka.Gap) ([]kafka.Gap, erro
 	at := maps.Clone(s.position)
 	joined := s.joined
 	s.mu.Unlock()
+	s.reader.Begins(bounds)
 	var lag int64
 	var text []string
 	for p := range at {
@@ -231,6 +232,11 @@ func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 		if at := s.at(g.Partition); at < 0 || !g.Passed && g.To <= at {
 			continue
 		}
+		if g.Deleted {
+			s.move(g.Partition, max(s.at(g.Partition), g.To))
+			s.gone(g.Partition, g.From, g.To)
+			continue
+		}
 		s.metrics.alerts.WithLabelValues("", outcomeUnreadable).Inc()
 		s.cfg.Log.Error("a batch of alerts cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
 		if g.Passed {
@@ -246,6 +252,13 @@ func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 		})
 		cancel()
 	}
+}
+
+// gone tells of records that were deleted before they were read.
+func (s *session) gone(partition int32, from, to int64) {
+	s.metrics.alerts.WithLabelValues("", outcomeDeleted).Add(float64(to - from))
+	s.cfg.Log.Error("alert records were deleted before they were read: alerts can be missing; keep the topic for longer (retention.ms)",
+		"topic", s.cfg.Layout.Names.Alerts, "partition", partition, "offset", from, "log_begins", to)
 }
 
 // at is where a partition is read next, -1 if it is not owned.
@@ -277,7 +290,13 @@ func (s *session) adjust(ctx context.Context, offsets map[string]map[int32]kgo.O
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p, o := range offsets[topic] {
-		at := max(o.EpochOffset().Offset, bounds[p].Start)
+		at := o.EpochOffset().Offset
+		if start := bounds[p].Start; at < start {
+			if at >= 0 { // else nothing was ever read
+				s.gone(p, at, start)
+			}
+			at = start
+		}
 		if at > bounds[p].End {
 			// The topic was made anew, or has lost its end. What is stored already is known by its id.
 			s.cfg.Log.Error("the topic of alerts is shorter than what was read of it, reading it from its start", "topic", topic, "partition", p, "offset", at, "end", bounds[p].End)

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -302,6 +303,42 @@ func TestRestartGoesOnAtTheOffset(t *testing.T) {
 	l.stop()
 	if got := len(l.printed); got != 2 || l.outcomes("closed", outcomeRepeated) != 0 {
 		t.Errorf("%d printed, %d repeated", got, l.outcomes("closed", outcomeRepeated))
+	}
+}
+
+// TestDeletedUnread: records are deleted before they are read, under an alerter that runs, and before one starts.
+func TestDeletedUnread(t *testing.T) {
+	b := newBed(t)
+	b.topics()
+	adm := kadm.NewClient(b.cl)
+	gone := func(to int64) {
+		t.Helper()
+		var o kadm.Offsets
+		o.AddOffset(b.names.Alerts, 0, to, -1)
+		if r, err := adm.DeleteRecords(t.Context(), o); err != nil || r.Error() != nil {
+			t.Fatal(err, r.Error())
+		}
+	}
+	b.produce(0, pair("5", 1)...)
+	l := b.start()
+	l.wait("both are stored", func() bool { return b.committed() == 2 })
+	stuck := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition})
+	b.produce(0, pair("5", 2)...)
+	gone(4)
+	stuck.Remove()
+	l.wait("it tells of it where nothing follows", func() bool { return l.outcomes("", outcomeDeleted) == 2 })
+	b.produce(0, pair("5", 3)...)
+	l.wait("it goes on", func() bool { return b.committed() == 6 })
+	l.stop()
+	b.produce(0, append(pair("5", 4), pair("5", 5)...)...)
+	gone(9)
+	l = b.start()
+	l.wait("it goes on behind", func() bool { return b.committed() == 10 })
+	if n := l.outcomes("", outcomeDeleted); n != 3 {
+		t.Errorf("%d deleted", n)
+	}
+	if c := b.count(); c != (store.Counts{Closed: 3}) {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -17,6 +17,7 @@ const (
 	outcomeConflict   = "conflict"   // contradicts what is stored
 	outcomeMalformed  = "malformed"  // no alert, or one that cannot be stored
 	outcomeUnreadable = "unreadable" // a batch that cannot be decompressed, or is damaged
+	outcomeDeleted    = "deleted"    // gone from the topic before it was read
 )
 
 type metrics struct {
@@ -29,7 +30,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_alerts_total",
-			Help: "Alert records by state (empty if unknown) and outcome (stored, repeated, conflict, malformed; unreadable counts batches)."}, []string{"state", "outcome"}),
+			Help: "Alert records by state (empty if unknown) and outcome (stored, repeated, conflict, malformed, deleted before it was read; unreadable counts batches)."}, []string{"state", "outcome"}),
 		store: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spate_alerter_store_seconds",
 			Help: "Duration of a transaction that stored a batch.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 		storeErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_store_errors_total",
@@ -41,6 +42,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	// What must be zero is there from the start, so that an alerting rule sees it rise.
 	m.alerts.WithLabelValues("", outcomeMalformed)
 	m.alerts.WithLabelValues("", outcomeUnreadable)
+	m.alerts.WithLabelValues("", outcomeDeleted)
 	for _, s := range []alert.State{alert.Opened, alert.Closed} {
 		m.alerts.WithLabelValues(string(s), outcomeStored)
 		m.alerts.WithLabelValues(string(s), outcomeConflict)

@@ -82,7 +82,7 @@ func (d *Detector) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sh := newShards(cfg, topics.Incarnation(names.Keyed), func(n int64) { d.metrics.lost.Add(float64(n)) })
+	sh := newShards(cfg, topics.Incarnation(names.Keyed), d.metrics)
 	d.shards.Store(sh)
 	member := cfg.Kafka
 	member.ClientID = clientID(cfg.Address)
@@ -106,9 +106,10 @@ func (d *Detector) session(ctx context.Context) error {
 					cfg.Status.Ready() // a stand-by: it has nothing to take over
 				}
 			},
-			Lag:        func(p int32, n int64) { d.metrics.lag.WithLabelValues(fmt.Sprint(p)).Set(float64(n)) },
+			Lag:        sh.lag,
 			Stalled:    func(what string) { cfg.Status.Hold("standing", what) },
 			Unreadable: func(kafka.Gap) { d.metrics.batches.WithLabelValues("unreadable").Inc() },
+			Deleted:    sh.deleted,
 		})))
 	if err != nil {
 		return errors.Join(fmt.Errorf("define processor: %w", err), producer.Close())

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -24,6 +25,7 @@ import (
 	"spate/services/detector"
 	"spate/shared/alert"
 	"spate/shared/kafka"
+	"spate/shared/ops"
 	"spate/shared/window"
 )
 
@@ -155,6 +157,30 @@ func TestMembersComeAndGo(t *testing.T) {
 		}
 	}
 	tr.check(true)
+}
+
+// TestLagIsOfItsOwnPartitions: a partition that another detector has taken over has no lag here, for it would stand for good.
+func TestLagIsOfItsOwnPartitions(t *testing.T) {
+	b := newBed(t)
+	regs := []*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
+	lags := func() (n [2]int) {
+		for i, reg := range regs {
+			families, err := reg.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range families {
+				if f.GetName() == "spate_detector_lag_batches" {
+					n[i] = len(f.GetMetric())
+				}
+			}
+		}
+		return n
+	}
+	b.start(func(c *detector.Config) { c.Registry = regs[0] })
+	b.eventually("the first has both", func() bool { return lags() == [2]int{2, 0} })
+	b.start(func(c *detector.Config) { c.Registry, c.Status = regs[1], &ops.Status{} })
+	b.eventually("each has one", func() bool { return lags() == [2]int{1, 1} })
 }
 
 // TestStoppedInOrderTellsNothingTwice: a detector that is asked to end commits what it told, and the next one is silent about it.
@@ -409,4 +435,58 @@ func TestAsManyWindowsAsMayBe(t *testing.T) {
 	if got := b.alerts(2 * (60 + 1)); len(got) != 122 {
 		t.Errorf("%d alerts", len(got))
 	}
+}
+
+// TestKeyedLogDeletedUnread: what a detector that runs has not read yet is deleted under it. It goes on behind, and tells how much is gone.
+func TestKeyedLogDeletedUnread(t *testing.T) {
+	b := newBed(t)
+	reg := prometheus.NewRegistry()
+	b.start(func(c *detector.Config) { c.Registry = reg })
+	b.events(`5`, 3, 6)
+	b.batch(2000)
+	b.alerts(1)
+	stuck := b.broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition})
+	for range 3 {
+		b.events(`5`, 4, 6)
+		b.batch(2000)
+	}
+	var gone float64
+	o := make(kadm.Offsets)
+	ends, err := b.adm.ListEndOffsets(t.Context(), b.layout.Names.Keyed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends.Each(func(e kadm.ListedOffset) {
+		o.AddOffset(e.Topic, e.Partition, e.Offset, -1)
+		gone += float64(e.Offset - 1)
+	})
+	if r, err := b.adm.DeleteRecords(t.Context(), o); err != nil || r.Error() != nil {
+		t.Fatal(err, r.Error())
+	}
+	stuck.Remove()
+	b.eventually("it tells of it where nothing follows", func() bool { return value(t, reg, "spate_detector_lost_batches_total") == gone })
+	b.events(`7`, 5, 6)
+	b.batch(60_000)
+	if got := brief(b.alerts(4)); !slices.Contains(got, "7 00:00:00 closed 6 warning") || !slices.Contains(got, "5 00:00:00 closed 6 warning") {
+		t.Errorf("%q", got)
+	}
+	if n := value(t, reg, "spate_detector_lost_batches_total"); n != gone {
+		t.Errorf("%v lost, want %v", n, gone)
+	}
+}
+
+func value(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
 }

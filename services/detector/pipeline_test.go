@@ -31,6 +31,7 @@ const partitions = 2
 // bed is a broker with the topics of a pipeline, whose keyed log the test writes.
 type bed struct {
 	t      *testing.T
+	broker *kfake.Cluster
 	cfg    kafka.Config
 	layout kafka.Layout
 	cl     *kgo.Client
@@ -47,7 +48,7 @@ func newBed(t *testing.T) *bed {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	b := &bed{t: t, cfg: kafka.Config{Brokers: c.ListenAddrs()}, layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: partitions}, sums: window.NewCombiner(10_000)}
+	b := &bed{t: t, broker: c, cfg: kafka.Config{Brokers: c.ListenAddrs()}, layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: partitions}, sums: window.NewCombiner(10_000)}
 	b.connect()
 	b.topics()
 	return b

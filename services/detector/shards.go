@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/lovoo/goka/storage"
 
 	"spate/shared/fault"
+	"spate/shared/kafka"
 	"spate/shared/kafka/gokaclient"
 	"spate/shared/window"
 )
@@ -17,9 +19,9 @@ import (
 // are committed for it.
 type shards struct {
 	cfg     Config
-	log     uint64              // the incarnation of the keyed log
-	lost    func(records int64) // told of what was deleted before it was read
-	wasFull bool                // of the group's loop alone
+	log     uint64 // the incarnation of the keyed log
+	metrics *metrics
+	wasFull bool // of the group's loop alone
 
 	mu   sync.Mutex
 	m    map[int32]*shard
@@ -28,8 +30,8 @@ type shards struct {
 
 var _ gokaclient.Positions = (*shards)(nil)
 
-func newShards(cfg Config, log uint64, lost func(int64)) *shards {
-	return &shards{cfg: cfg, log: log, lost: lost, m: make(map[int32]*shard), kept: make(map[int32]*shard)}
+func newShards(cfg Config, log uint64, m *metrics) *shards {
+	return &shards{cfg: cfg, log: log, metrics: m, m: make(map[int32]*shard), kept: make(map[int32]*shard)}
 }
 
 // Resume takes a partition over. If this process had it before, its table is at hand, and has to read again only what is new.
@@ -54,9 +56,7 @@ func (s *shards) Resume(partition int32, c gokaclient.Commit, start, end int64) 
 			"partition", partition, "committed", pos.Next, "end", end)
 		pos, from = window.Position{}, -1
 	case c.Offset >= 0 && from >= 0 && pos.Replay < start:
-		s.cfg.Log.Error("the keyed log was deleted before it was read: alerts of windows that were open then can be missing, or too low",
-			"partition", partition, "replay_from", pos.Replay, "log_begins", start)
-		s.lost(start - pos.Replay)
+		s.deleted(kafka.Gap{Partition: partition, From: pos.Replay, To: start})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,6 +68,13 @@ func (s *shards) Resume(partition int32, c gokaclient.Commit, start, end int64) 
 	s.m[partition] = sh
 	s.cfg.Status.NotReady("taking partitions over")
 	return from, nil
+}
+
+// deleted tells of a part of the keyed log that nobody has read.
+func (s *shards) deleted(g kafka.Gap) {
+	s.cfg.Log.Error("the keyed log was deleted before it was read: alerts of windows that were open then can be missing, or too low",
+		"partition", g.Partition, "offset", g.From, "log_begins", g.To)
+	s.metrics.lost.Add(float64(g.To - g.From))
 }
 
 // report tells when all tables are recovered. No partition is taken over meanwhile: what it has said would hide that one is not ready.
@@ -185,4 +192,10 @@ func (s *shards) Revoked(partition int32) {
 		s.kept[partition] = sh
 		delete(s.m, partition)
 	}
+	s.metrics.lag.DeleteLabelValues(strconv.Itoa(int(partition)))
+}
+
+// lag tells how far this process is behind in a partition that it owns.
+func (s *shards) lag(partition int32, messages int64) {
+	s.metrics.lag.WithLabelValues(strconv.Itoa(int(partition))).Set(float64(messages))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -71,7 +72,7 @@ func TestNothingLostOrDoubled(t *testing.T) {
 		{kmsg.TxnOffsetCommit, []*kerr.Error{kerr.UnknownMemberID, kerr.UnknownServerError, kerr.InvalidProducerEpoch, kerr.GroupAuthorizationFailed, kerr.RequestTimedOut}},
 		{kmsg.EndTxn, []*kerr.Error{kerr.UnknownServerError, kerr.TransactionAbortable, kerr.InvalidTxnState, kerr.ProducerFenced, kerr.NotCoordinator}},
 		{kmsg.Heartbeat, []*kerr.Error{kerr.UnknownMemberID, kerr.RebalanceInProgress}},
-		{kmsg.Fetch, []*kerr.Error{kerr.NotLeaderForPartition}},
+		{kmsg.Fetch, []*kerr.Error{kerr.NotLeaderForPartition, kerr.OffsetOutOfRange}},
 	} {
 		for _, e := range c.errors {
 			t.Run(fmt.Sprintf("%s %s", c.key.Name(), e.Message), func(t *testing.T) {
@@ -98,6 +99,35 @@ func TestNothingLostOrDoubled(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestDeletedUnread: what a router that runs has not read yet is deleted under it.
+func TestDeletedUnread(t *testing.T) {
+	b := newBed(t, 2)
+	tr := b.traffic()
+	reg := prometheus.NewRegistry()
+	b.start("one", func(c *router.Config) { c.Registry = reg })
+	tr.send()
+	tr.check()
+	stuck := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition})
+	for range 5 {
+		b.event(0, "gone", 1)
+	}
+	var o kadm.Offsets
+	o.AddOffset(b.layout.Names.Activity, 0, 6, -1)
+	if r, err := kadm.NewClient(b.cl).DeleteRecords(t.Context(), o); err != nil || r.Error() != nil {
+		t.Fatal(err, r.Error())
+	}
+	stuck.Remove()
+	lost := func() float64 { return value(t, reg, "spate_router_lost_events_total") }
+	b.eventually("it tells of it where nothing follows", func() bool { return lost() == 5 })
+	for range 10 {
+		tr.send()
+	}
+	tr.check()
+	if n := lost(); n != 5 {
+		t.Errorf("%v lost", n)
 	}
 }
 
@@ -366,4 +396,20 @@ func TestAbortForgetsTheTime(t *testing.T) {
 	if late := b.read(b.layout.Names.Late); len(late) != 1 || headers(late[0])[router.HeaderOffset] != "6" {
 		t.Errorf("late: %v", late)
 	}
+}
+
+func value(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
 }

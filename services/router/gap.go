@@ -24,21 +24,29 @@ const reasonUnreadable activity.Reason = "unreadable"
 // found takes note of a gap. A partition stands at one at most.
 func (s *session) found(g kafka.Gap) {
 	src := s.sources.get(g.Partition)
-	if g.Passed {
+	switch {
+	case g.Deleted:
+		if src != nil {
+			src.position = max(src.position, g.To)
+			s.tally.lost += g.To - g.From
+			s.deleted(g.Partition, g.To-g.From)
+		}
+		return
+	case g.Passed:
 		s.passed = append(s.passed, g)
 		return
 	}
-	if s.gaps[g.Partition] != nil || src == nil || g.To <= src.position {
+	if src == nil || src.gap != nil || g.To <= src.position {
 		return
 	}
 	s.cfg.Log.Error("a batch cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
-	s.gaps[g.Partition] = &gap{Gap: g}
+	src.gap = &gap{Gap: g}
 }
 
 // toLeaveOut reports whether a partition stands at a gap: the transaction that is open should end.
 func (s *session) toLeaveOut() bool {
-	for _, g := range s.gaps {
-		if !g.skipped {
+	for _, src := range s.sources.gapped() {
+		if !src.gap.skipped {
 			return true
 		}
 	}
@@ -47,12 +55,8 @@ func (s *session) toLeaveOut() bool {
 
 // leaveOut begins a transaction with the gaps. New ones are left out only if nothing was read since the last commit.
 func (s *session) leaveOut(ctx context.Context, first bool) {
-	for p, g := range s.gaps {
-		src := s.sources.get(p)
-		if src == nil {
-			delete(s.gaps, p) // its next owner comes to it as well
-			continue
-		}
+	for _, src := range s.sources.gapped() {
+		g := src.gap
 		if !first && !g.skipped {
 			continue
 		}
@@ -69,7 +73,7 @@ func (s *session) leaveOut(ctx context.Context, first bool) {
 // read again.
 func (s *session) passOver(ctx context.Context) {
 	for _, g := range s.passed {
-		if src := s.sources.get(g.Partition); src != nil && g.To > src.routed {
+		if src := s.sources.get(g.Partition); src != nil && g.To > src.next() {
 			s.cfg.Log.Error("records cannot be read, they are left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
 			s.unreadable(ctx, g)
 		}
@@ -87,29 +91,11 @@ func (s *session) unreadable(ctx context.Context, g kafka.Gap) {
 	s.produce(ctx, out)
 }
 
-// unfound forgets gaps that are not left out yet: after an aborted transaction the client comes to them once more.
-func (s *session) unfound() {
-	for p, g := range s.gaps {
-		if !g.skipped {
-			delete(s.gaps, p)
-		}
-	}
-}
-
-// leftOut forgets the gaps whose dead letters are committed.
-func (s *session) leftOut() {
-	for p, g := range s.gaps {
-		if g.skipped {
-			delete(s.gaps, p)
-		}
-	}
-}
-
 // probe looks at the next batch of partitions that stand still: the client says nothing of one that has fewer records than it claims.
 func (s *session) probe(ctx context.Context) {
 	parts, owned := s.sources.snapshot()
 	for _, p := range parts {
-		if owned[p].stands < kafka.ProbeAfter || s.gaps[p] != nil {
+		if owned[p].stands < kafka.ProbeAfter || owned[p].gap != nil {
 			continue
 		}
 		g, ok, err := s.reader.Probe(ctx, p)

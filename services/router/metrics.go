@@ -63,12 +63,13 @@ type tally struct {
 	late    [3]int64 // by window.Fate
 	invalid map[activity.Reason]int64
 	panes   int64
+	lost    int64 // deleted before they were read
 
 	asideBytes int // of what is set aside in the transaction
 }
 
 func (t *tally) reset() {
-	t.counted, t.late, t.panes, t.asideBytes = 0, [3]int64{}, 0, 0
+	t.counted, t.late, t.panes, t.lost, t.asideBytes = 0, [3]int64{}, 0, 0, 0
 	clear(t.invalid)
 }
 
@@ -87,6 +88,7 @@ func (m *metrics) committed(t *tally, c *Counts) {
 		invalid += n
 	}
 	m.panes.Add(float64(t.panes))
+	m.lost.Add(float64(t.lost))
 	if c != nil {
 		c.In.Add(t.counted + late + invalid)
 		c.Counted.Add(t.counted)

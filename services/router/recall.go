@@ -283,10 +283,11 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 		log.Error("the topic ends before what was read of it: records were lost, or it was made anew", "position", src.position, "end", b.End, "read_from", to)
 		src.position = to
 	}
-	if c.offset >= 0 || routed {
-		s.lost(p, src.begins(b.Start))
-	} else {
-		src.position = b.Start // nothing was ever read
+	if src.position < b.Start {
+		if c.offset >= 0 || routed { // else nothing was ever read
+			s.lost(p, b.Start-src.position)
+		}
+		src.position = b.Start
 	}
 	src.now.Idle = false // it may have got something since: this router has to see its end, and its silence, for itself
 	src.begin()
@@ -388,11 +389,15 @@ func (s *session) lostWithTopic() {
 	}
 }
 
-// lost tells of records that were deleted before they were read.
+// lost counts and tells of records that were deleted before they were read.
 func (s *session) lost(p int32, records int64) {
 	if records > 0 {
 		s.metrics.lost.Add(float64(records))
-		s.cfg.Log.Error("events were deleted before they were read: counts of their windows are too low; keep the topic for longer (retention.ms)",
-			"topic", s.cfg.Layout.Names.Activity, "partition", p, "records", records)
+		s.deleted(p, records)
 	}
+}
+
+func (s *session) deleted(p int32, records int64) {
+	s.cfg.Log.Error("events were deleted before they were read: counts of their windows are too low; keep the topic for longer (retention.ms)",
+		"topic", s.cfg.Layout.Names.Activity, "partition", p, "records", records)
 }

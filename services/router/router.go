@@ -97,7 +97,6 @@ type session struct {
 	topics   kafka.Topics
 	keyed    int32
 	sources  *sources
-	gaps     map[int32]*gap
 	passed   []kafka.Gap // what the client has passed over, with the records that were fetched last
 	standing kafka.Progress
 	combiner *window.Combiner
@@ -133,7 +132,6 @@ func (s *session) run(ctx context.Context) error {
 	}
 	s.keyed = s.topics.Keyed
 	s.sources = newSources(s.topics.Sources)
-	s.gaps = make(map[int32]*gap)
 	s.combiner = window.NewCombiner(s.rule.SizeMS)
 	s.maxLeadMS = s.rule.SizeMS + s.rule.LatenessMS + maxLead.Milliseconds()
 	s.idleness = window.Idleness{Rule: s.rule, TimeoutMS: s.cfg.IdleTimeout.Milliseconds()}
@@ -246,7 +244,7 @@ func (s *session) loop(ctx context.Context) error {
 			if done || err != nil {
 				return err
 			}
-		case len(s.gaps) > 0, s.promised():
+		case len(s.sources.gapped()) > 0, s.tally.lost > 0, s.promised():
 			_, err = s.transact(ctx, nil)
 		}
 		if err != nil {
@@ -322,6 +320,9 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			}
 			return
 		}
+		if len(p.Records) > 0 && p.Records[0].Offset < src.position {
+			s.abort(fmt.Errorf("partition %d was read up to offset %d, and again from %d", p.Partition, src.position, p.Records[0].Offset))
+		}
 		for _, r := range p.Records {
 			if r.Attrs.IsControl() || r.Offset < src.routed {
 				continue
@@ -349,7 +350,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			s.tally.counted++
 			s.combiner.Add(mark.User, start, mark.TimeMS, p.Partition, r.Offset)
 		}
-		s.lost(p.Partition, src.advance(p.FetchPartition))
+		src.advance(p.FetchPartition)
 		lag += src.waiting()
 	})
 	return lag
@@ -404,7 +405,6 @@ func (s *session) commit(outer context.Context) (bool, error) {
 		src.begin()
 		src.committed, src.settled = src.base, src.from
 	}
-	s.leftOut()
 	s.learned(s.end())
 	s.aborts = 0
 	s.metrics.committed(&s.tally, s.cfg.Counts)
@@ -415,7 +415,6 @@ func (s *session) commit(outer context.Context) (bool, error) {
 // aborted goes back to what was committed.
 func (s *session) aborted(ctx context.Context) error {
 	s.sources.rollback()
-	s.unfound()
 	if err := s.verify(ctx); err != nil {
 		return err
 	}

@@ -33,12 +33,15 @@ func (s *session) look(ctx context.Context) error {
 	for _, p := range parts {
 		src := owned[p]
 		src.bounds = bounds[p]
-		s.lost(p, src.begins(bounds[p].Start))
 		src.readUpTo(now, s.endOf(src))
 		src.now.Idle = s.cfg.IdleTimeout > 0 && (src.silent(now, s.cfg.IdleTimeout) || fault.HastyPromise)
 		idle = idle || src.now.Idle
 	}
 	s.progress(parts, owned)
+	for p := range s.waiting {
+		delete(bounds, p) // the client may hold something of it
+	}
+	s.reader.Begins(bounds)
 	if idle && len(parts) < int(s.sources.total) {
 		if s.foreign, err = s.fetchForeign(ctx, owned); err != nil {
 			return err

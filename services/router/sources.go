@@ -25,6 +25,8 @@ type source struct {
 	routed    int64         // the keyed log has everything below, which is not judged again; the client may have to read it again
 	heard     int64         // wall clock of the last event, milliseconds
 
+	gap *gap // at which it stands; nil if at none
+
 	bounds kafka.Bounds // of its log, as last told
 	// What the log held at the look of the time seenAt ended at seen. When that is read, so is everything that came before seenAt.
 	seen, seenAt int64
@@ -84,8 +86,25 @@ func (s *sources) snapshot() ([]int32, map[int32]*source) {
 	return slices.Sorted(maps.Keys(owned)), owned
 }
 
+// gapped returns the partitions that stand at a gap.
+func (s *sources) gapped() (out []*source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, src := range s.owned {
+		if src.gap != nil {
+			out = append(out, src)
+		}
+	}
+	return out
+}
+
 // begin makes what there is now what an aborted transaction goes back to.
-func (s *source) begin() { s.base, s.from = s.now, s.next() }
+func (s *source) begin() {
+	s.base, s.from = s.now, s.next()
+	if s.gap != nil && s.gap.skipped {
+		s.gap = nil // its dead letter is committed
+	}
+}
 
 // rollback forgets what an aborted transaction did; the client goes back as well.
 func (s *sources) rollback() {
@@ -94,6 +113,13 @@ func (s *sources) rollback() {
 	for _, src := range s.owned {
 		src.now, src.position = src.base, src.from
 		src.now.Idle = false
+		switch {
+		case src.gap == nil:
+		case src.gap.skipped:
+			src.position = max(src.position, src.gap.To) // the client does not come to it again
+		default:
+			src.gap = nil
+		}
 	}
 }
 
@@ -138,25 +164,13 @@ func commitContext(topic string, parts []int32, owned map[int32]*source, metadat
 	}
 }
 
-// advance follows the client's position through a fetched partition. It returns how many records were deleted before they were read.
-func (s *source) advance(f kgo.FetchPartition) (lost int64) {
-	lost = s.begins(f.LogStartOffset)
+// advance follows the client's position through a fetched partition.
+func (s *source) advance(f kgo.FetchPartition) {
 	if n := len(f.Records); n > 0 {
 		s.position = f.Records[n-1].Offset + 1
 	}
 	s.bounds.Stable = max(s.bounds.Stable, f.LastStableOffset)
 	s.bounds.End = max(s.bounds.End, f.HighWatermark)
-	return lost
-}
-
-// begins tells where the log begins now. It returns how many records were deleted before they were read.
-func (s *source) begins(start int64) (lost int64) {
-	if start <= s.position {
-		return 0
-	}
-	lost = start - s.position
-	s.position = start
-	return lost
 }
 
 // next is the offset of the first event that the keyed log does not have, when what is open is committed.

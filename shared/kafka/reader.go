@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -14,8 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// ErrTopicChanged means that a topic is not the one that the session began with: it was deleted, made anew, or has more partitions. The
-// session ends, and the next one takes the topics as they are.
+// ErrTopicChanged means that a topic is not the one that the session began with: it was deleted, made anew, has more partitions, or has lost
+// its end. The session ends, and the next one takes the topics as they are.
 var ErrTopicChanged = errors.New("topic has changed")
 
 // TopicGone is the [ErrTopicChanged] of a topic that was deleted, and perhaps made anew.
@@ -29,8 +31,12 @@ func (e *TopicGone) Error() string {
 // Unwrap returns ErrTopicChanged.
 func (e *TopicGone) Unwrap() error { return ErrTopicChanged }
 
+// errDeleted is the cause of a gap of records that are gone.
+var errDeleted = errors.New("deleted before it was read")
+
 // Gap is a stretch of a partition that nobody can read: a batch that is too large when decompressed, whose codec is unknown, or whose bytes
-// are damaged. It is the same for every reader and stays so, so it is left out, counted and told.
+// are damaged. It is the same for every reader and stays so, so it is left out, counted and told. Or the records were deleted before this reader
+// came to them.
 type Gap struct {
 	Topic     string
 	Partition int32
@@ -38,6 +44,8 @@ type Gap struct {
 	Cause     error
 	// Passed: the client has read on behind it already, and there is nothing to skip.
 	Passed bool
+	// Deleted: it is not known what the records were. The client has passed over them.
+	Deleted bool
 }
 
 // Reader polls a client that consumes one topic, in a way that nothing in the log stops a partition.
@@ -52,7 +60,14 @@ type Reader struct {
 	pacer *pacer
 	// Position returns the offset that a partition is read from next; -1 is not known.
 	position func(partition int32) int64
+	quiet    map[int32]int // polls in a row that had nothing of a partition that begins behind its position
+
+	mu     sync.Mutex
+	starts map[int32]int64 // where partitions begin, as last told
 }
+
+// quietPolls is how many polls have nothing of a partition before it is believed that the client holds nothing of what was deleted.
+const quietPolls = 3
 
 // pauseAfter is how long a poll waits after an error, so that one that stays does not spin.
 const pauseAfter = 500 * time.Millisecond
@@ -67,7 +82,7 @@ func (c Config) NewReader(topic string, log *slog.Logger, position func(partitio
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	return &Reader{cl: cl, adm: kadm.NewClient(cl), topic: topic, log: log, pacer: p, position: position}, nil
+	return &Reader{cl: cl, adm: kadm.NewClient(cl), topic: topic, log: log, pacer: p, position: position, quiet: make(map[int32]int)}, nil
 }
 
 // Client is the client that is polled.
@@ -81,18 +96,21 @@ func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, err
 	if f.IsClientClosed() {
 		return nil, nil, kgo.ErrClientClosed
 	}
-	gaps := r.passed(ctx, f)
+	gaps := append(r.deleted(f), r.passed(ctx, f)...)
 	faulty := false
 	for _, e := range f.Errors() {
 		var large *kgo.ErrDecompressTooLarge
 		var broker *kerr.Error
 		var group *kgo.ErrGroupSession
+		var loss *kgo.ErrDataLoss
 		switch {
 		case errors.Is(e.Err, context.DeadlineExceeded), errors.Is(e.Err, context.Canceled), errors.Is(e.Err, errPaced):
 		case errors.As(e.Err, &group):
 			return nil, nil, fmt.Errorf("join the group of %s: %w", r.topic, group.Err)
 		case errors.Is(e.Err, kerr.UnknownTopicID), errors.Is(e.Err, kerr.UnknownTopicOrPartition):
 			return nil, nil, &TopicGone{Topic: r.topic}
+		case errors.As(e.Err, &loss) && loss.ResetTo < r.position(e.Partition):
+			return nil, nil, fmt.Errorf("%w: %w", ErrTopicChanged, e.Err) // what is read again is not to be counted again
 		case errors.As(e.Err, &large):
 			gaps = append(gaps, Gap{Topic: e.Topic, Partition: e.Partition, From: large.Offset, To: large.NextOffset, Cause: e.Err})
 		case errors.As(e.Err, &broker):
@@ -111,6 +129,48 @@ func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, err
 		_ = pause(ctx, pauseAfter) // the end of ctx is the caller's to see
 	}
 	return f, gaps, nil
+}
+
+// Begins tells where partitions begin, so that what was deleted is found in those, too, that get nothing more. It may be called while others
+// poll.
+func (r *Reader) Begins(bounds map[int32]Bounds) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.starts = make(map[int32]int64, len(bounds))
+	for p, b := range bounds {
+		r.starts[p] = b.Start
+	}
+}
+
+// deleted finds what the log has no more: the client reads on where it begins now, and says nothing. What was fetched before it was deleted
+// is not lost.
+func (r *Reader) deleted(f kgo.Fetches) (gaps []Gap) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	starts := maps.Clone(r.starts)
+	lost := func(p int32, from, to int64) {
+		gaps = append(gaps, Gap{Topic: r.topic, Partition: p, From: from, To: to, Cause: errDeleted, Passed: true, Deleted: true})
+	}
+	f.EachPartition(func(p kgo.FetchTopicPartition) {
+		if len(p.Records) == 0 {
+			return
+		}
+		delete(starts, p.Partition)
+		delete(r.quiet, p.Partition)
+		if at := r.position(p.Partition); at >= 0 && at < p.LogStartOffset && p.LogStartOffset <= p.Records[0].Offset {
+			lost(p.Partition, at, p.LogStartOffset)
+		}
+	})
+	for p, start := range starts {
+		at := r.position(p)
+		if at < 0 || at >= start {
+			delete(r.quiet, p)
+		} else if r.quiet[p]++; r.quiet[p] >= quietPolls {
+			lost(p, at, start)
+			delete(r.quiet, p)
+		}
+	}
+	return gaps
 }
 
 // passed finds what the client has left out without a word: records that a batch claims and does not have, if more batches follow. Offsets that
@@ -150,7 +210,7 @@ func (r *Reader) examine(ctx context.Context, partition int32, from, to int64) (
 			if size > int64(len(data)) { // the fetch was cut there
 				break
 			}
-			next, err := r.decode(data[:size])
+			next, err := r.decode(partition, data[:size])
 			if next > from && err != nil {
 				gaps = append(gaps, Gap{Topic: r.topic, Partition: partition, From: from, To: min(next, to), Cause: err, Passed: true})
 			}
@@ -198,7 +258,7 @@ func (r *Reader) Probe(ctx context.Context, partition int32) (Gap, bool, error) 
 		if size > int64(len(data)) { // the fetch was cut there
 			break
 		}
-		next, err := r.decode(data[:size])
+		next, err := r.decode(partition, data[:size])
 		if next > at {
 			return Gap{Topic: r.topic, Partition: partition, From: at, To: next, Cause: err}, err != nil, nil
 		}
@@ -212,7 +272,7 @@ func (r *Reader) Probe(ctx context.Context, partition int32) (Gap, bool, error) 
 const batchHeader = 61
 
 // decode returns the offset after a batch, and an error that says why it is unreadable.
-func (r *Reader) decode(batch []byte) (next int64, err error) {
+func (r *Reader) decode(partition int32, batch []byte) (next int64, err error) {
 	first := int64(binary.BigEndian.Uint64(batch))
 	claimed := 1
 	if batch[16] == 2 {
@@ -223,7 +283,7 @@ func (r *Reader) decode(batch []byte) (next int64, err error) {
 		next = first + 1 // a message of before Kafka 0.11
 	}
 	p := kmsg.NewFetchResponseTopicPartition()
-	p.RecordBatches = batch
+	p.Partition, p.RecordBatches = partition, batch
 	f, reached := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: first, KeepControlRecords: true, Topic: r.topic}, &p, r.pacer, nil)
 	r.pacer.polled()
 	switch {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -162,6 +163,152 @@ func TestReaderLeavesOutWhatCannotBeRead(t *testing.T) {
 				t.Errorf("%q, %d gaps", got, left)
 			}
 		})
+	}
+}
+
+// TestReaderTellsWhatIsGone: records are deleted while a reader is in the middle of them, with more behind, or with nothing behind. Those that
+// it has fetched before are not gone.
+func TestReaderTellsWhatIsGone(t *testing.T) {
+	for name, c := range map[string]struct {
+		deleted int64 // the log begins here
+		more    int   // records that come then
+		fetched bool  // the client has them all
+		lost    int64
+	}{
+		"more behind":     {deleted: 6, lost: 6},
+		"nothing behind":  {deleted: 10, lost: 10},
+		"more later":      {deleted: 10, more: 3, lost: 10},
+		"fetched before":  {deleted: 10, more: 3, fetched: true},
+		"nothing deleted": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c1, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "in"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c1.Close()
+			cfg := Config{Brokers: c1.ListenAddrs()}
+			cl, err := kgo.NewClient(cfg.Options(kgo.DefaultProduceTopic("in"))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Close()
+			say := func(n int) {
+				for range n {
+					if err := cl.ProduceSync(t.Context(), kgo.StringRecord("x")).FirstErr(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			remove := func() {
+				if c.deleted > 0 {
+					var o kadm.Offsets
+					o.AddOffset("in", 0, c.deleted, -1)
+					if r, err := kadm.NewClient(cl).DeleteRecords(t.Context(), o); err != nil || r.Error() != nil {
+						t.Fatal(err, r.Error())
+					}
+				}
+			}
+			say(10)
+			var at int64
+			r, err := cfg.NewReader("in", slog.New(slog.DiscardHandler), func(int32) int64 { return at }, kgo.NewClient,
+				kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in": {0: kgo.NewOffset().At(0)}}), kgo.FetchMaxWait(100*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Client().Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			if !c.fetched {
+				remove()
+			}
+			var n int64
+			var gaps []Gap
+			poll := func(records int) {
+				pctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+				defer cancel()
+				f, found, err := r.Poll(pctx, records)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.EachRecord(func(rec *kgo.Record) { at, n = rec.Offset+1, n+1 })
+				for _, g := range found {
+					gaps, at = append(gaps, g), max(at, g.To)
+				}
+			}
+			if c.fetched {
+				for n == 0 { // the client has the other nine
+					poll(1)
+				}
+				remove()
+			}
+			say(c.more)
+			for at < int64(10+c.more) {
+				if ctx.Err() != nil {
+					t.Fatalf("stands at %d, %+v", at, gaps)
+				}
+				if c.more == 0 {
+					bounds, err := ListBounds(ctx, r.adm, "in")
+					if err != nil {
+						t.Fatal(err)
+					}
+					r.Begins(bounds)
+				}
+				poll(100)
+			}
+			var want []Gap
+			if c.lost > 0 {
+				want = []Gap{{Topic: "in", To: c.lost, Cause: errDeleted, Passed: true, Deleted: true}}
+			}
+			if n != int64(10+c.more)-c.lost || !slices.Equal(gaps, want) {
+				t.Errorf("%d read, %+v", n, gaps)
+			}
+		})
+	}
+}
+
+// TestReaderDoesNotGoBack: a broker that says that the position is not in its log makes the client read from the start again.
+func TestReaderDoesNotGoBack(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cfg := Config{Brokers: c.ListenAddrs()}
+	cl, err := kgo.NewClient(cfg.Options(kgo.DefaultProduceTopic("in"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.ProduceSync(t.Context(), kgo.StringRecord("x"), kgo.StringRecord("y")).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	var at int64
+	r, err := cfg.NewReader("in", slog.New(slog.DiscardHandler), func(int32) int64 { return at }, kgo.NewClient,
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in": {0: kgo.NewOffset().At(0)}}), kgo.FetchMaxWait(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Client().Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for at < 2 {
+		f, _, err := r.Poll(ctx, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.EachRecord(func(rec *kgo.Record) { at = rec.Offset + 1 })
+	}
+	defer c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.OffsetOutOfRange, Count: 1}).Remove()
+	for {
+		f, _, err := r.Poll(ctx, 100)
+		if errors.Is(err, ErrTopicChanged) {
+			return
+		}
+		if err != nil || f.NumRecords() > 0 {
+			t.Fatalf("%v, %d records once more", err, f.NumRecords())
+		}
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/kafka"
@@ -48,12 +47,14 @@ type GroupConfig struct {
 	// Every is the commit interval.
 	Every time.Duration
 	Log   *slog.Logger
-	// Lag, if set, is told the messages between where a partition is read and its end, according to the broker.
+	// Lag, if set, is told the messages between where a partition is read and its end, according to the broker, until it is revoked.
 	Lag func(partition int32, messages int64)
 	// Stalled, if set, is told which partitions have not been read on for a while although there is something to read; "" if none.
 	Stalled func(what string)
 	// Unreadable, if set, is told of each batch that is left out since nobody can read it.
 	Unreadable func(kafka.Gap)
+	// Deleted, if set, is told of records that were deleted before they were read.
+	Deleted func(kafka.Gap)
 }
 
 // Group implements sarama.ConsumerGroup. Consume runs sessions, one after another, until its context ends or goka fails.
@@ -118,7 +119,7 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
-	wg.Go(func() { m.watch(ctx, kadm.NewClient(cl)) })
+	wg.Go(func() { m.watch(ctx, reader) })
 	for {
 		f, gaps, err := g.poll(ctx, reader)
 		if err != nil {

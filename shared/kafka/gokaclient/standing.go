@@ -33,6 +33,13 @@ func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap
 		if c == nil || !g.Passed && g.To <= c.position.Load() {
 			continue
 		}
+		if g.Deleted {
+			c.position.Store(max(c.position.Load(), g.To))
+			if m.g.cfg.Deleted != nil {
+				m.g.cfg.Deleted(g)
+			}
+			continue
+		}
 		if !g.Passed {
 			r.Skip(g)
 			// For the commit it is a message that is done.
@@ -56,7 +63,8 @@ func (m *member) position(partition int32) int64 {
 }
 
 // watch asks the broker how far partitions are behind, until ctx ends, and finds those that stand still.
-func (m *member) watch(ctx context.Context, adm *kadm.Client) {
+func (m *member) watch(ctx context.Context, r *kafka.Reader) {
+	adm := kadm.NewClient(r.Client())
 	var progress kafka.Progress
 	var told bool
 	t := time.NewTicker(watchEvery)
@@ -71,6 +79,7 @@ func (m *member) watch(ctx context.Context, adm *kadm.Client) {
 		s := m.current()
 		if s == nil || m.g.cfg.Full != nil && m.g.cfg.Full() {
 			progress = kafka.Progress{}
+			r.Begins(nil)
 			m.stalled("", &told)
 			continue
 		}
@@ -80,13 +89,12 @@ func (m *member) watch(ctx context.Context, adm *kadm.Client) {
 		if err != nil {
 			continue // whoever watches the broker says so
 		}
+		r.Begins(bounds)
 		at := make(map[int32]int64, len(s.claims))
 		for p, c := range s.claims {
 			at[p] = c.position.Load()
-			if m.g.cfg.Lag != nil {
-				m.g.cfg.Lag(p, max(0, bounds[p].End-at[p]))
-			}
 		}
+		m.lag(s, at, bounds)
 		var text []string
 		for p, d := range progress.Stands(time.Now(), at, bounds) {
 			if d >= kafka.ProbeAfter {
@@ -98,6 +106,18 @@ func (m *member) watch(ctx context.Context, adm *kadm.Client) {
 		}
 		slices.Sort(text)
 		m.stalled(strings.Join(text, "; "), &told)
+	}
+}
+
+// lag tells the lag of the session's partitions, unless they are revoked by now.
+func (m *member) lag(s *session, at map[int32]int64, bounds map[int32]kafka.Bounds) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sess != s || m.g.cfg.Lag == nil {
+		return
+	}
+	for p := range at {
+		m.g.cfg.Lag(p, max(0, bounds[p].End-at[p]))
 	}
 }
 
