@@ -134,7 +134,7 @@ func noDelivery(webhookID, endpoint string) error {
 	return fmt.Errorf("%w: of %q to %q", store.ErrNoDelivery, webhookID, endpoint)
 }
 
-// in makes changes in a transaction.
+// in makes changes in a transaction, in the file that is at the path before and after.
 func (s *Store) in(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -144,7 +144,13 @@ func (s *Store) in(ctx context.Context, f func(tx *sql.Tx) error) error {
 	if err := f(tx); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := s.inPlace(); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return s.inPlace()
 }
 
 // Record implements store.Deliveries.

@@ -42,6 +42,7 @@ type Store struct {
 	upsert, get *sql.Stmt // of write
 	deliver     *sql.Stmt // of write
 	queue       *jobs.Queue[*sql.Tx]
+	files       map[string]os.FileInfo // those that are open, by path
 }
 
 var _ store.Store = (*Store)(nil)
@@ -100,6 +101,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.deliver, err = s.write.PrepareContext(ctx, insertDelivery); err != nil {
 		return err
 	}
+	if s.files, err = stat(s.path, s.path+"-wal"); err != nil {
+		return err
+	}
 	if s.queue, err = jobs.New(riversqlite.New(s.write), poll); err != nil {
 		return err
 	}
@@ -108,6 +112,35 @@ func (s *Store) open(ctx context.Context) (err error) {
 	}
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
+	return nil
+}
+
+// stat returns what the files are that exist.
+func stat(paths ...string) (map[string]os.FileInfo, error) {
+	out := make(map[string]os.FileInfo, len(paths))
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err == nil {
+			out[path] = info
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// inPlace returns an error if an open file is no longer the one at its path. What is written to it then is gone when it is closed; SQLite
+// itself does not look in WAL mode.
+func (s *Store) inPlace() error {
+	for path, was := range s.files {
+		is, err := os.Stat(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err != nil || !os.SameFile(was, is) {
+			return fmt.Errorf("%s was removed or replaced while it was open: put it back, or start anew with what is there", path)
+		}
+	}
 	return nil
 }
 

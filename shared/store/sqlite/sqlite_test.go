@@ -251,6 +251,47 @@ func TestErrorsWhileRunning(t *testing.T) {
 	check("is read-only")
 }
 
+// TestFilesAreTakenAway: nothing is acknowledged that is written to a file without a name.
+func TestFilesAreTakenAway(t *testing.T) {
+	for _, suffix := range []string{"", "-wal"} {
+		path := filepath.Join(t.TempDir(), "a.db")
+		s := open(t, path)
+		defer s.Close()
+		n := 0
+		apply := func() error {
+			n++
+			_, err := s.Apply(t.Context(), time.UnixMilli(1), []alert.Record{storetest.Record("5", n, alert.Opened)})
+			return err
+		}
+		check := func(what string) {
+			t.Helper()
+			if err := apply(); err == nil || !strings.Contains(err.Error(), path+suffix+" was removed or replaced") {
+				t.Errorf("%s%s: %v", what, suffix, err)
+			}
+		}
+		if err := apply(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+suffix, path+".aside"); err != nil {
+			t.Fatal(err)
+		}
+		check("moved away")
+		if err := os.WriteFile(path+suffix, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		check("replaced")
+		if err := os.Rename(path+".aside", path+suffix); err != nil {
+			t.Fatal(err)
+		}
+		if err := apply(); err != nil {
+			t.Errorf("put back: %v", err)
+		}
+		if c, err := s.Count(t.Context()); err != nil || c.Opened != 2 {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+}
+
 // BenchmarkApplyDeliver is BenchmarkApply/opened with one endpoint that is told of each alert.
 // Work ends although another process holds the database, and what was under way is not lost.
 func TestWorkEndsWhileLocked(t *testing.T) {
