@@ -146,10 +146,14 @@ func (s *session) run(ctx context.Context) error {
 		}
 	})
 	s.cfg.Log.Info("alerter started", "topic", names.Alerts, "group", names.AlerterGroup)
-	if err := s.loop(ctx); err != nil {
-		return err
+	err = s.loop(ctx)
+	if err == nil {
+		err = context.Cause(ctx)
 	}
-	return context.Cause(ctx)
+	if err != nil {
+		s.cfg.Status.NotReady(err.Error()) // to leave the group of a broker that is away takes its time
+	}
+	return err
 }
 
 func (s *session) loop(ctx context.Context) error {

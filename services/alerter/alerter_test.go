@@ -322,7 +322,7 @@ func TestDeletedUnread(t *testing.T) {
 	b.produce(0, pair("5", 1)...)
 	l := b.start()
 	l.wait("both are stored", func() bool { return b.committed() == 2 })
-	stuck := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition})
+	stuck := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: -1})
 	b.produce(0, pair("5", 2)...)
 	gone(4)
 	stuck.Remove()

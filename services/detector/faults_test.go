@@ -445,7 +445,7 @@ func TestKeyedLogDeletedUnread(t *testing.T) {
 	b.events(`5`, 3, 6)
 	b.batch(2000)
 	b.alerts(1)
-	stuck := b.broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition})
+	stuck := b.broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: -1})
 	for range 3 {
 		b.events(`5`, 4, 6)
 		b.batch(2000)

@@ -110,7 +110,7 @@ func TestDeletedUnread(t *testing.T) {
 	b.start("one", func(c *router.Config) { c.Registry = reg })
 	tr.send()
 	tr.check()
-	stuck := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition})
+	stuck := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: -1})
 	for range 5 {
 		b.event(0, "gone", 1)
 	}

@@ -193,6 +193,9 @@ func (s *session) run(ctx context.Context) error {
 	if gone := (*kafka.TopicGone)(nil); errors.As(err, &gone) && gone.Topic == names.Activity {
 		s.lostWithTopic()
 	}
+	if err != nil {
+		s.cfg.Status.NotReady(err.Error()) // to leave the group of a broker that is away takes its time
+	}
 	return err
 }
 

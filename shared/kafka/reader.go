@@ -184,9 +184,10 @@ func (r *Reader) passed(ctx context.Context, f kgo.Fetches) (gaps []Gap) {
 		if at < 0 || n == 0 || p.Records[n-1].Offset-at+1 <= int64(n) {
 			return
 		}
+		var looked []byte // batches that were fetched for the stretch before
 		for _, rec := range p.Records {
 			if from := max(at, p.LogStartOffset); rec.Offset > from {
-				found, err := r.examine(ctx, p.Partition, from, rec.Offset)
+				found, err := r.examine(ctx, p.Partition, from, rec.Offset, &looked)
 				if gaps = append(gaps, found...); err != nil {
 					r.log.Warn("records were left out, and it is not known why", "topic", p.Topic, "partition", p.Partition, "from", from, "to", rec.Offset, "error", err)
 				}
@@ -197,28 +198,37 @@ func (r *Reader) passed(ctx context.Context, f kgo.Fetches) (gaps []Gap) {
 	return gaps
 }
 
-// examine returns what cannot be read of the offsets from one to before another.
-func (r *Reader) examine(ctx context.Context, partition int32, from, to int64) (gaps []Gap, err error) {
+// examine returns what cannot be read of the offsets from one to before another. looked are batches that were fetched, and may go on into this
+// stretch; what is left of them is for the next one.
+func (r *Reader) examine(ctx context.Context, partition int32, from, to int64, looked *[]byte) (gaps []Gap, err error) {
+	fetched := false
 	for from < to {
-		data, err := r.fetch(ctx, partition, from, examineBytes)
-		if err != nil {
-			return gaps, err
+		data := *looked
+		size := int64(0)
+		if len(data) >= batchHeader {
+			size = 12 + int64(binary.BigEndian.Uint32(data[8:]))
 		}
-		was := from
-		for from < to && len(data) >= batchHeader {
-			size := 12 + int64(binary.BigEndian.Uint32(data[8:]))
-			if size > int64(len(data)) { // the fetch was cut there
-				break
+		if size == 0 || size > int64(len(data)) { // the fetch was cut there
+			if fetched {
+				return gaps, fmt.Errorf("no batch at offset %d", from)
 			}
-			next, err := r.decode(partition, data[:size])
-			if next > from && err != nil {
-				gaps = append(gaps, Gap{Topic: r.topic, Partition: partition, From: from, To: min(next, to), Cause: err, Passed: true})
+			if *looked, err = r.fetch(ctx, partition, from, examineBytes); err != nil {
+				return gaps, err
 			}
-			from, data = max(from, next), data[size:]
+			fetched = true
+			continue
 		}
-		if from == was {
-			return gaps, fmt.Errorf("no batch at offset %d", from)
+		next, err := r.decode(partition, data[:size])
+		if next > from && err != nil {
+			gaps = append(gaps, Gap{Topic: r.topic, Partition: partition, From: from, To: min(next, to), Cause: err, Passed: true})
 		}
+		if next > from {
+			from, fetched = next, false
+		}
+		if next > to {
+			break // it goes on behind
+		}
+		*looked = data[size:]
 	}
 	return gaps, nil
 }
@@ -284,7 +294,7 @@ func (r *Reader) decode(partition int32, batch []byte) (next int64, err error) {
 	}
 	p := kmsg.NewFetchResponseTopicPartition()
 	p.Partition, p.RecordBatches = partition, batch
-	f, reached := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: first, KeepControlRecords: true, Topic: r.topic}, &p, r.pacer, nil)
+	f, reached := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: first, KeepControlRecords: true, Topic: r.topic, Partition: partition}, &p, r.pacer, nil)
 	r.pacer.polled()
 	switch {
 	case f.Err != nil:

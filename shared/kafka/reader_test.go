@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,6 +212,9 @@ func TestReaderTellsWhatIsGone(t *testing.T) {
 				}
 			}
 			say(10)
+			if !c.fetched {
+				remove()
+			}
 			var at int64
 			r, err := cfg.NewReader("in", slog.New(slog.DiscardHandler), func(int32) int64 { return at }, kgo.NewClient,
 				kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in": {0: kgo.NewOffset().At(0)}}), kgo.FetchMaxWait(100*time.Millisecond))
@@ -220,9 +224,6 @@ func TestReaderTellsWhatIsGone(t *testing.T) {
 			defer r.Client().Close()
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			if !c.fetched {
-				remove()
-			}
 			var n int64
 			var gaps []Gap
 			poll := func(records int) {
@@ -416,4 +417,62 @@ func TestWatch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWatchHoldsOverTheSession: what is wrong with the broker when a session ends is wrong until the next one has had an answer.
+func TestWatchHoldsOverTheSession(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	l := Layout{Names: NamesFor("clicks"), Partitions: 1}
+	topics, err := l.Ensure(t.Context(), kadm.NewClient(cl))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var away atomic.Bool
+	c.ControlKey(int16(kmsg.Metadata), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		return nil, errors.New("away"), away.Load()
+	})
+	held := make(chan string, 16)
+	watch := func() (end func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- l.Watch(ctx, cl, topics, slog.New(slog.DiscardHandler), func(reason string) { held <- reason })
+		}()
+		return func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	end := watch()
+	if reason := <-held; reason != "" {
+		t.Errorf("at the start: %q", reason)
+	}
+	away.Store(true)
+	if reason := <-held; reason == "" {
+		t.Error("taken back while the broker is away")
+	}
+	end()
+	for len(held) > 0 {
+		if reason := <-held; reason == "" {
+			t.Error("taken back at the end")
+		}
+	}
+	away.Store(false)
+	end = watch()
+	if reason := <-held; reason != "" {
+		t.Errorf("in the next session: %q", reason)
+	}
+	end()
 }

@@ -29,7 +29,7 @@ const (
 // the session has them, and [ErrLayout] when they cannot be worked with any more.
 func (l Layout) Watch(ctx context.Context, cl *kgo.Client, topics Topics, log *slog.Logger, hold func(reason string)) error {
 	away := false
-	defer hold("") // the next session begins with a watch of its own
+	hold("") // the broker has just told what the topics are; what is held at the end holds until the next session has got as far
 	gone := make(map[string]int)
 	for looks := 1; pause(ctx, watchEvery) == nil; looks++ {
 		err := l.look(ctx, cl, topics, gone, looks%configsEvery == 0)

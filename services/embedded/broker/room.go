@@ -46,6 +46,7 @@ type room struct {
 	reserve  *os.File
 	held     int64 // what the reserve takes
 	full     atomic.Bool
+	away     bool // the directory was taken away
 	fullness prometheus.GaugeFunc
 }
 
@@ -62,7 +63,7 @@ func openRoom(dir string, log *slog.Logger) (*room, error) {
 	r := &room{log: log, reserve: f, held: info.Size()}
 	r.fullness = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "spate_broker_disk_full",
-		Help: "1 while the embedded broker takes no records because its disk is full.",
+		Help: "1 while the embedded broker takes no records because its disk is full or its directory was taken away.",
 	}, func() float64 {
 		if r.full.Load() {
 			return 1
@@ -84,7 +85,7 @@ func (r *room) leave() {
 
 // watch has the room looked after before each request.
 func (r *room) watch(c *kfake.Cluster) {
-	intake.Watch(c, &kerr.Error{Code: kerr.UnknownServerError.Code, Message: "The disk is full."}, r.refuses)
+	intake.Watch(c, &kerr.Error{Code: kerr.UnknownServerError.Code, Message: "The embedded broker cannot keep records: its disk is full, or its directory was taken away."}, r.refuses)
 }
 
 func compactSooner() kfake.Opt {
@@ -94,6 +95,13 @@ func compactSooner() kfake.Opt {
 // refuses makes sure that there is room for what a request makes kfake write. It reports whether there is none for its records, or for what
 // would have records or ends.
 func (r *room) refuses(req kmsg.Request) bool {
+	if r.taken(); r.away {
+		switch req.(type) {
+		case *kmsg.ProduceRequest, *kmsg.AddPartitionsToTxnRequest, *kmsg.CreateTopicsRequest, *kmsg.CreatePartitionsRequest:
+			return true
+		}
+		return false
+	}
 	r.restore()
 	free := r.free()
 	switch req := req.(type) {
@@ -107,6 +115,26 @@ func (r *room) refuses(req kmsg.Request) bool {
 		r.giveBack(keepFree - free)
 	}
 	return false
+}
+
+// taken notes whether the reserve is still at its path. If it is not, neither is anything else that is written here, and all of it is gone when
+// it is closed.
+func (r *room) taken() {
+	open, err := r.reserve.Stat()
+	is, pathErr := os.Stat(r.reserve.Name())
+	was := r.away
+	if err != nil {
+		return
+	}
+	r.away = errors.Is(pathErr, os.ErrNotExist) || pathErr == nil && !os.SameFile(open, is)
+	switch dir := filepath.Dir(r.reserve.Name()); {
+	case r.away && !was:
+		r.full.Store(true)
+		r.log.Error("the directory of the embedded broker was removed or replaced while it was open: it takes no records until it is put back", "directory", dir)
+	case was && !r.away:
+		r.full.Store(false)
+		r.log.Info("the directory of the embedded broker is back: it takes records", "directory", dir)
+	}
 }
 
 // judge notes whether the disk is full, and tells when that changes.

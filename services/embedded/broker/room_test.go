@@ -22,6 +22,38 @@ import (
 	"spate/tests/harness"
 )
 
+// TestDirectoryIsTakenAway: no record is acknowledged that would be gone with the broker.
+func TestDirectoryIsTakenAway(t *testing.T) {
+	t.Parallel()
+	var out lines
+	dir := filepath.Join(t.TempDir(), "state")
+	b := startTestBroker(t, dir, slog.New(slog.NewTextHandler(&out, nil)))
+	createTopic(t, b, "in", 1)
+	cl := client(t, b, kgo.DefaultProduceTopic("in"))
+	say := func() error { return cl.ProduceSync(t.Context(), kgo.StringRecord("x")).FirstErr() }
+	if err := say(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, dir+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	if err := say(); !errors.Is(err, kerr.UnknownServerError) || !strings.Contains(out.String(), "removed or replaced") {
+		t.Errorf("%v, %s", err, out.String())
+	}
+	if n := testutil.ToFloat64(b.room.fullness); n != 1 {
+		t.Errorf("the metric is %v", n)
+	}
+	if err := os.Rename(dir+".aside", dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := say(); err != nil {
+		t.Errorf("put back: %v", err)
+	}
+	if n := testutil.ToFloat64(b.room.fullness); n != 0 {
+		t.Errorf("the metric is %v once it is put back", n)
+	}
+}
+
 // TestFullDisk: while another program has filled the disk, no record is taken, and transactions end as they should: what was read as committed
 // before a crash is so after it, with its offsets, and what was aborted is never read. With room again, everything goes on.
 func TestFullDisk(t *testing.T) {

@@ -224,7 +224,8 @@ func failed(status int, reason string) notify.Result {
 	return notify.Result{Outcome: notify.Failed, Status: status, Reason: reason}
 }
 
-// parseRetryAfter reads seconds or an HTTP date (RFC 9110, 10.2.3), as how long to wait from now: a second at least.
+// parseRetryAfter reads seconds or an HTTP date (RFC 9110, 10.2.3), as how long to wait from now: a second at least. An endpoint that may be
+// asked at once has not said when it will take a message: that is not ok.
 func parseRetryAfter(text string, now time.Time) (time.Duration, bool) {
 	text = strings.TrimSpace(text)
 	if text == "" {
@@ -235,13 +236,14 @@ func parseRetryAfter(text string, now time.Time) (time.Duration, bool) {
 		if err != nil || n > int64(maxAfter/time.Second) { // digits alone: out of range
 			return maxAfter, true
 		}
-		return max(time.Duration(n)*time.Second, minAfter), true
+		return time.Duration(n) * time.Second, n > 0
 	}
 	at, err := http.ParseTime(text)
 	if err != nil {
 		return 0, false
 	}
-	return min(max(at.Sub(now), minAfter), maxAfter), true
+	wait := at.Sub(now)
+	return min(max(wait, minAfter), maxAfter), wait > 0
 }
 
 // reason says in words of its own why there was no answer: the errors of the network quote what the endpoint sent, and are long.
