@@ -21,6 +21,7 @@ func TestDemo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 20 seconds; -short is set")
 	}
+	t.Parallel()
 	var res struct {
 		In        int64              `json:"events_in"`
 		Counted   int64              `json:"counted"`

@@ -350,7 +350,7 @@ func TestWellFormedLies(t *testing.T) {
 	lie("}{", 0, 1)
 	lie("7", 1_000_000_000_000_000_000, 1) // not a year that can be written
 	lie("7", -70_000_000_000_000, 1)
-	lie(`"wide"`, 0, 60_000) // more evidence than a record has room for
+	lie(`"wide"`, 0, 60) // of source partitions that there are not
 	b.events("7", 3, 8)
 	b.batch(9_999)
 	got := b.alerts(2)
