@@ -27,6 +27,7 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
+	"spate/tests/harness"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -464,29 +465,13 @@ func TestKeyedLogDeletedUnread(t *testing.T) {
 		t.Fatal(err, r.Error())
 	}
 	stuck.Remove()
-	b.eventually("it tells of it where nothing follows", func() bool { return value(t, reg, "spate_detector_lost_batches_total") == gone })
+	b.eventually("it tells of it where nothing follows", func() bool { return harness.Gathered(t, reg, "spate_detector_lost_batches_total") == gone })
 	b.events(`7`, 5, 6)
 	b.batch(60_000)
 	if got := brief(b.alerts(4)); !slices.Contains(got, "7 00:00:00 closed 6 warning") || !slices.Contains(got, "5 00:00:00 closed 6 warning") {
 		t.Errorf("%q", got)
 	}
-	if n := value(t, reg, "spate_detector_lost_batches_total"); n != gone {
+	if n := harness.Gathered(t, reg, "spate_detector_lost_batches_total"); n != gone {
 		t.Errorf("%v lost, want %v", n, gone)
 	}
-}
-
-func value(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == name {
-			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return sum
 }

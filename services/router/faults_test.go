@@ -20,6 +20,7 @@ import (
 
 	"spate/services/router"
 	"spate/shared/window"
+	"spate/tests/harness"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -120,7 +121,7 @@ func TestDeletedUnread(t *testing.T) {
 		t.Fatal(err, r.Error())
 	}
 	stuck.Remove()
-	lost := func() float64 { return value(t, reg, "spate_router_lost_events_total") }
+	lost := func() float64 { return harness.Gathered(t, reg, "spate_router_lost_events_total") }
 	b.eventually("it tells of it where nothing follows", func() bool { return lost() == 5 })
 	for range 10 {
 		tr.send()
@@ -396,20 +397,4 @@ func TestAbortForgetsTheTime(t *testing.T) {
 	if late := b.read(b.layout.Names.Late); len(late) != 1 || headers(late[0])[router.HeaderOffset] != "6" {
 		t.Errorf("late: %v", late)
 	}
-}
-
-func value(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == name {
-			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return sum
 }

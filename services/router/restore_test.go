@@ -10,6 +10,7 @@ import (
 
 	"spate/shared/kafka"
 	"spate/shared/window"
+	"spate/tests/harness"
 )
 
 // TestWhereReadingBegins has what the group, the keyed log and the topic can say of a partition, and what follows.
@@ -70,26 +71,11 @@ func TestWhereReadingBegins(t *testing.T) {
 			if src.now != c.want || src.position != c.at {
 				t.Errorf("aborted, at %d: %+v", src.position, src)
 			}
-			if got := value(t, reg, "spate_router_lost_events_total"); got != float64(c.lost) {
+			if got := harness.Gathered(t, reg, "spate_router_lost_events_total"); got != float64(c.lost) {
 				t.Errorf("%v lost", got)
 			}
 		})
 	}
-}
-
-func value(t *testing.T, reg *prometheus.Registry, name string) float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetCounter().GetValue()
-		}
-	}
-	t.Fatalf("no %s", name)
-	return 0
 }
 
 // TestSilenceIsNotInherited: an aborted transaction leaves no partition idle that was not seen to be.

@@ -81,6 +81,74 @@ func write(t *testing.T, cl *kgo.Client, topic string, b []byte) {
 	}
 }
 
+// reading is a reader of the topic "in", which has one partition, on a broker of its own.
+type reading struct {
+	*Reader
+	t      *testing.T
+	broker *kfake.Cluster
+	cfg    Config
+	cl     *kgo.Client // writes
+	at     int64
+}
+
+func newReading(t *testing.T, maxBatchBytes int) *reading {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	r := &reading{t: t, broker: c, cfg: Config{Brokers: c.ListenAddrs(), MaxBatchBytes: maxBatchBytes}}
+	if r.cl, err = kgo.NewClient(r.cfg.Options(kgo.DefaultProduceTopic("in"))...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.cl.Close)
+	return r
+}
+
+func (r *reading) say(values ...string) {
+	r.t.Helper()
+	for _, v := range values {
+		if err := r.cl.ProduceSync(r.t.Context(), kgo.StringRecord(v)).FirstErr(); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// begin begins to read.
+func (r *reading) begin() {
+	r.t.Helper()
+	var err error
+	r.Reader, err = r.cfg.NewReader("in", slog.New(slog.DiscardHandler), func(int32) int64 { return r.at }, kgo.NewClient,
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in": {0: kgo.NewOffset().At(0)}}), kgo.FetchMaxWait(100*time.Millisecond))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(r.Client().Close)
+}
+
+// poll returns the values that were fetched, and the gaps.
+func (r *reading) poll(ctx context.Context, records int) (values []string, gaps []Gap) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	f, gaps, err := r.Poll(ctx, records)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	f.EachRecord(func(rec *kgo.Record) { r.at, values = rec.Offset+1, append(values, string(rec.Value)) })
+	return values, gaps
+}
+
+func (r *reading) bounds() map[int32]Bounds {
+	r.t.Helper()
+	bounds, err := ListBounds(r.t.Context(), r.adm, "in")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return bounds
+}
+
 // TestReaderLeavesOutWhatCannotBeRead: each of these batches stopped its partition for good.
 func TestReaderLeavesOutWhatCannotBeRead(t *testing.T) {
 	for name, bad := range map[string][]byte{
@@ -95,57 +163,25 @@ func TestReaderLeavesOutWhatCannotBeRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "in"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			cfg := Config{Brokers: c.ListenAddrs(), MaxBatchBytes: 2 << 20}
-			cl, err := kgo.NewClient(cfg.Options(kgo.DefaultProduceTopic("in"))...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer cl.Close()
-			say := func(s string) {
-				if err := cl.ProduceSync(t.Context(), kgo.StringRecord(s)).FirstErr(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			write(t, cl, "in", bad) // the first thing that there is
-			say("one")
-			write(t, cl, "in", bad)
-			write(t, cl, "in", bad)
-			say("two")
-
-			var at int64
-			r, err := cfg.NewReader("in", slog.New(slog.DiscardHandler), func(int32) int64 { return at }, kgo.NewClient,
-				kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in": {0: kgo.NewOffset().At(0)}}), kgo.FetchMaxWait(100*time.Millisecond))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.Client().Close()
+			r := newReading(t, 2<<20)
+			write(t, r.cl, "in", bad) // the first thing that there is
+			r.say("one")
+			write(t, r.cl, "in", bad)
+			write(t, r.cl, "in", bad)
+			r.say("two")
+			r.begin()
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			var got []string
 			var left, progress = 0, Progress{}
 			for ctx.Err() == nil && (len(got) == 0 || got[len(got)-1] != "two") {
-				pctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-				f, gaps, err := r.Poll(pctx, 100)
-				cancel()
-				if err != nil {
-					t.Fatal(err)
-				}
-				f.EachRecord(func(rec *kgo.Record) {
-					at = rec.Offset + 1
-					if v := string(rec.Value); v == "one" || v == "two" {
+				values, gaps := r.poll(ctx, 100)
+				for _, v := range values {
+					if v == "one" || v == "two" {
 						got = append(got, v)
 					}
-				})
-				bounds, err := ListBounds(ctx, r.adm, "in")
-				if err != nil {
-					t.Fatal(err)
 				}
-				if progress.Stands(time.Now(), map[int32]int64{0: at}, bounds)[0] > time.Second {
+				if progress.Stands(time.Now(), map[int32]int64{0: r.at}, r.bounds())[0] > time.Second {
 					if g, ok, err := r.Probe(ctx, 0); ok && err == nil {
 						gaps = append(gaps, g)
 					}
@@ -153,9 +189,9 @@ func TestReaderLeavesOutWhatCannotBeRead(t *testing.T) {
 				for _, g := range gaps {
 					if g.Passed {
 						left++
-					} else if g.To > at {
+					} else if g.To > r.at {
 						r.Skip(g)
-						at = g.To
+						r.at = g.To
 						left++
 					}
 				}
@@ -184,58 +220,30 @@ func TestReaderTellsWhatIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c1, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "in"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c1.Close()
-			cfg := Config{Brokers: c1.ListenAddrs()}
-			cl, err := kgo.NewClient(cfg.Options(kgo.DefaultProduceTopic("in"))...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer cl.Close()
-			say := func(n int) {
-				for range n {
-					if err := cl.ProduceSync(t.Context(), kgo.StringRecord("x")).FirstErr(); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
+			r := newReading(t, 0)
 			remove := func() {
 				if c.deleted > 0 {
 					var o kadm.Offsets
 					o.AddOffset("in", 0, c.deleted, -1)
-					if r, err := kadm.NewClient(cl).DeleteRecords(t.Context(), o); err != nil || r.Error() != nil {
-						t.Fatal(err, r.Error())
+					if resp, err := kadm.NewClient(r.cl).DeleteRecords(t.Context(), o); err != nil || resp.Error() != nil {
+						t.Fatal(err, resp.Error())
 					}
 				}
 			}
-			say(10)
+			r.say(slices.Repeat([]string{"x"}, 10)...)
 			if !c.fetched {
 				remove()
 			}
-			var at int64
-			r, err := cfg.NewReader("in", slog.New(slog.DiscardHandler), func(int32) int64 { return at }, kgo.NewClient,
-				kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in": {0: kgo.NewOffset().At(0)}}), kgo.FetchMaxWait(100*time.Millisecond))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.Client().Close()
+			r.begin()
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			var n int64
+			n := 0
 			var gaps []Gap
 			poll := func(records int) {
-				pctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-				defer cancel()
-				f, found, err := r.Poll(pctx, records)
-				if err != nil {
-					t.Fatal(err)
-				}
-				f.EachRecord(func(rec *kgo.Record) { at, n = rec.Offset+1, n+1 })
+				values, found := r.poll(ctx, records)
+				n += len(values)
 				for _, g := range found {
-					gaps, at = append(gaps, g), max(at, g.To)
+					gaps, r.at = append(gaps, g), max(r.at, g.To)
 				}
 			}
 			if c.fetched {
@@ -244,17 +252,13 @@ func TestReaderTellsWhatIsGone(t *testing.T) {
 				}
 				remove()
 			}
-			say(c.more)
-			for at < int64(10+c.more) {
+			r.say(slices.Repeat([]string{"x"}, c.more)...)
+			for r.at < int64(10+c.more) {
 				if ctx.Err() != nil {
-					t.Fatalf("stands at %d, %+v", at, gaps)
+					t.Fatalf("stands at %d, %+v", r.at, gaps)
 				}
 				if c.more == 0 {
-					bounds, err := ListBounds(ctx, r.adm, "in")
-					if err != nil {
-						t.Fatal(err)
-					}
-					r.Begins(bounds)
+					r.Begins(r.bounds())
 				}
 				poll(100)
 			}
@@ -262,7 +266,7 @@ func TestReaderTellsWhatIsGone(t *testing.T) {
 			if c.lost > 0 {
 				want = []Gap{{Topic: "in", To: c.lost, Cause: errDeleted, Passed: true, Deleted: true}}
 			}
-			if n != int64(10+c.more)-c.lost || !slices.Equal(gaps, want) {
+			if int64(n) != int64(10+c.more)-c.lost || !slices.Equal(gaps, want) {
 				t.Errorf("%d read, %+v", n, gaps)
 			}
 		})
@@ -271,37 +275,15 @@ func TestReaderTellsWhatIsGone(t *testing.T) {
 
 // TestReaderDoesNotGoBack: a broker that says that the position is not in its log makes the client read from the start again.
 func TestReaderDoesNotGoBack(t *testing.T) {
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "in"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	cfg := Config{Brokers: c.ListenAddrs()}
-	cl, err := kgo.NewClient(cfg.Options(kgo.DefaultProduceTopic("in"))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	if err := cl.ProduceSync(t.Context(), kgo.StringRecord("x"), kgo.StringRecord("y")).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
-	var at int64
-	r, err := cfg.NewReader("in", slog.New(slog.DiscardHandler), func(int32) int64 { return at }, kgo.NewClient,
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"in": {0: kgo.NewOffset().At(0)}}), kgo.FetchMaxWait(100*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Client().Close()
+	r := newReading(t, 0)
+	r.say("x", "y")
+	r.begin()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	for at < 2 {
-		f, _, err := r.Poll(ctx, 100)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.EachRecord(func(rec *kgo.Record) { at = rec.Offset + 1 })
+	for r.at < 2 {
+		r.poll(ctx, 100)
 	}
-	defer c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.OffsetOutOfRange, Count: 1}).Remove()
+	defer r.broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.OffsetOutOfRange, Count: 1}).Remove()
 	for {
 		f, _, err := r.Poll(ctx, 100)
 		if errors.Is(err, ErrTopicChanged) {
