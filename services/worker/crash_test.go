@@ -135,6 +135,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	input.eventful(seed)
 	settings := func(r *rig) Config {
 		cfg := r.config()
+		cfg.Lease.Duration = 2 * time.Second
 		cfg.DedupeField, cfg.AsideStream = "event_id", r.aside
 		return cfg
 	}
@@ -200,6 +201,7 @@ func TestCut(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, 2)
 			cfg := r.config()
+			cfg.Lease.Duration = 2 * time.Second
 			cfg.IdleTimeout, cfg.Transitions = 100*time.Millisecond, []alert.State{alert.Closed} // so that the first alert is of a close
 			r.put(burst(3, 1, 1000, 0)...)
 			r.put(row{at: 1500, user: 1, hash: 0.9})
