@@ -107,10 +107,15 @@ func named(err error) error {
 	return fmt.Errorf("database-url (SPATE_DATABASE_URL, --database-url): %w", err)
 }
 
-// openWhenReady opens it, and waits for a server that is away. Without an answer until ctx ends, the error is that of ctx.
+// openWhenReady opens it, and waits for a server that is away, and for a file that another process has locked. Without an answer until ctx ends,
+// the error is that of ctx.
 func (d database) openWhenReady(ctx context.Context, log *slog.Logger, status *ops.Status) (st store.Store, err error) {
 	status.NotReady("waiting for the database")
-	err = ops.Keep(ctx, log, status, func(err error) bool { return !d.server || !postgres.Temporary(err) }, func(ctx context.Context) (err error) {
+	temporary := sqlite.Temporary
+	if d.server {
+		temporary = postgres.Temporary
+	}
+	err = ops.Keep(ctx, log, status, func(err error) bool { return !temporary(err) }, func(ctx context.Context) (err error) {
 		st, err = d.open(ctx)
 		return err
 	})

@@ -3,7 +3,9 @@ package console
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -11,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"spate/shared/ops"
 )
 
 // In every spelling that people use, a database is what they mean or refused by the setting's name, and its password is told to nobody.
@@ -195,5 +199,49 @@ func TestWaitingForADatabaseHidesThePassword(t *testing.T) {
 	_, err = db.openWhenReady(ctx, e.logger(0), nil)
 	if text := log.String() + fmt.Sprint(err); !strings.Contains(text, "connection refused") || strings.Contains(text, "s3cr3t") {
 		t.Error(text)
+	}
+}
+
+// TestWaitsForALockedFile: another alerter is making the database, and holds the lock for longer than SQLite waits, as on a machine that is busy.
+func TestWaitsForALockedFile(t *testing.T) {
+	bare(t)
+	path := filepath.Join(t.TempDir(), "a.db")
+	other, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	other.SetMaxOpenConns(1)
+	if _, err := other.Exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	e := &env{ctx: t.Context(), stdout: io.Discard, stderr: io.Discard, level: "info"}
+	db, err := databaseFlags{databaseURL(path)}.database(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status ops.Status
+	done := make(chan error, 1)
+	go func() {
+		st, err := db.openWhenReady(t.Context(), e.logger(0), &status)
+		if err == nil {
+			err = st.Close()
+		}
+		done <- err
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for _, why := status.Get(); !strings.Contains(why, "locked by another process"); _, why = status.Get() {
+		select {
+		case <-tick.C:
+		case err := <-done:
+			t.Fatalf("it did not wait: %v", err)
+		}
+	}
+	if _, err := other.Exec("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -43,6 +43,19 @@ func (s *Store) translate(err error) error {
 	return fmt.Errorf("%s %s: %w", s.path, what, err)
 }
 
+// Temporary reports whether an error of the database passes by itself, or when room is made: another process holds the lock, or the disk is full.
+func Temporary(err error) bool {
+	var e *driver.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch primary(e) {
+	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_FULL:
+		return true
+	}
+	return false
+}
+
 // constraint tells whether the row, and not the database, is the cause.
 func constraint(err error) bool {
 	var e *driver.Error
