@@ -109,7 +109,6 @@ func TestReplayGivesFlinksRows(t *testing.T) {
 
 // TestVerify runs every click file, and generated traffic that comes out of order, through pipelines of several shapes.
 func TestVerify(t *testing.T) {
-	t.Parallel()
 	generated := filepath.Join(t.TempDir(), "traffic.csv")
 	run(t, 0, "simulate", "--quiet", "--speed", "0", "-n", "60000", "--disorder", "9s", "--seed", "11", "--out", generated)
 	late := filepath.Join(t.TempDir(), "late.csv")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -23,6 +24,11 @@ import (
 // recallTime bounds how long the reading of the keyed log may stand still. A transaction in it that a dead router left open ends within
 // transactionTimeout.
 const recallTime = 3 * transactionTimeout
+
+// recallPoll is how long a poll waits before a look at what there is.
+const recallPoll = time.Second
+
+var errStands = errors.New("it stands still")
 
 // recollection is what the keyed log says of source partitions.
 type recollection struct {
@@ -64,16 +70,31 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 	}
 	topic := s.topics.Incarnation(s.cfg.Layout.Names.Activity)
 	var h window.Header
-	for r.next < end {
-		pctx, cancel := context.WithTimeout(ctx, recallTime)
+	failed := func(err error) error {
+		return fmt.Errorf("recall what was routed: keyed log read up to offset %d of %d: %w", r.next, end, err)
+	}
+	for moved := time.Now(); r.next < end; {
+		pctx, cancel := context.WithTimeout(ctx, recallPoll)
 		f, gaps, err := reader.Poll(pctx, 10_000)
-		if err == nil {
-			err = pctx.Err()
-		}
 		cancel()
-		if err != nil {
-			return r, fmt.Errorf("recall what was routed: keyed log read up to offset %d of %d: %w", r.next, end, err)
+		if err == nil {
+			err = ctx.Err()
 		}
+		if err != nil {
+			return r, failed(err)
+		}
+		if f.NumRecords() == 0 && len(gaps) == 0 {
+			// What is left may be a transaction that was aborted, of which the client says nothing.
+			next, err := reader.Past(ctx, 0, r.next)
+			if next == r.next && time.Since(moved) > recallTime {
+				return r, failed(errors.Join(errStands, err))
+			}
+			if next == r.next {
+				continue // an open transaction ends, or the broker comes back
+			}
+			r.next = next
+		}
+		moved = time.Now()
 		f.EachRecord(func(rec *kgo.Record) {
 			if r.next = rec.Offset + 1; rec.Attrs.IsControl() || window.ParseHeader(rec.Value, &h) != nil {
 				return

@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -75,5 +76,54 @@ func TestUnconfirmedTransaction(t *testing.T) {
 	write(1000)
 	if err := s.verify(t.Context()); err != nil || src.next() != 9 {
 		t.Errorf("%+v, %v", src, err)
+	}
+}
+
+// TestRecallBehindAnAbortWithoutAMark: a broker that was killed aborts the transaction that was open, and writes no mark. A client says nothing of
+// what is behind the last record then, and the router of `up` waited for it for good.
+func TestRecallBehindAnAbortWithoutAMark(t *testing.T) {
+	dir, killed := t.TempDir(), t.TempDir()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), kfake.SyncWrites())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cfg := Config{Layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: 1}, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	keyed := cfg.Layout.Names.Keyed
+	connect := func(c *kfake.Cluster, opts ...kgo.Opt) *kgo.Client {
+		cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(c.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cl.Close)
+		return cl
+	}
+	cl := connect(c, kgo.TransactionalID("router"))
+	if _, err := cfg.Layout.Ensure(t.Context(), kadm.NewClient(cl)); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: keyed, Value: []byte("x")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil { // as a kill -9 leaves it
+		t.Fatal(err)
+	}
+	again, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(killed), kfake.SyncWrites())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	cfg.Kafka = kafka.Config{Brokers: again.ListenAddrs()}
+	adm := kadm.NewClient(connect(again))
+	topics, err := cfg.Layout.Ensure(t.Context(), adm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{cfg: cfg, adm: adm, topics: topics, sources: newSources(1)}
+	if r, err := s.recall(t.Context(), 0); err != nil || r.next != 1 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -305,36 +305,61 @@ func (r *Reader) decode(partition int32, batch []byte) (next int64, err error) {
 	return max(next, reached), nil
 }
 
+// Past returns the offset behind what a reader of what is committed is told nothing of, from an offset on: batches of a transaction that a broker
+// has aborted without a mark, as one that was killed does when it starts. It is the offset itself if there is something to read.
+func (r *Reader) Past(ctx context.Context, partition int32, at int64) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	p, err := r.fetchPartition(ctx, partition, at, examineBytes, committedOnly)
+	if err != nil {
+		return at, err
+	}
+	f, reached := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: at, IsolationLevel: kgo.ReadCommitted(), KeepControlRecords: true, Topic: r.topic, Partition: partition}, &p, r.pacer, nil)
+	r.pacer.polled()
+	if f.Err != nil || len(f.Records) > 0 {
+		return at, f.Err
+	}
+	return max(at, reached), nil
+}
+
 // fetch returns bytes of a partition from the batch that has the offset on, some of which may be of a batch that is cut.
 func (r *Reader) fetch(ctx context.Context, partition int32, at int64, most int32) ([]byte, error) {
+	p, err := r.fetchPartition(ctx, partition, at, most, 0)
+	return p.RecordBatches, err
+}
+
+// committedOnly is the isolation level of a fetch whose answer tells which transactions were aborted.
+const committedOnly = 1
+
+func (r *Reader) fetchPartition(ctx context.Context, partition int32, at int64, most int32, isolation int8) (none kmsg.FetchResponseTopicPartition, err error) {
 	found, err := r.adm.ListTopics(ctx, r.topic)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	d := found[r.topic]
 	leader, ok := d.Partitions[partition]
 	if !ok {
-		return nil, kerr.UnknownTopicOrPartition
+		return none, kerr.UnknownTopicOrPartition
 	}
 	p := kmsg.NewFetchRequestTopicPartition()
 	p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, at, most
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID, t.Partitions = r.topic, d.ID, []kmsg.FetchRequestTopicPartition{p}
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxBytes, req.SessionEpoch, req.Topics = most, -1, []kmsg.FetchRequestTopic{t}
+	req.MaxBytes, req.SessionEpoch, req.IsolationLevel, req.Topics = most, -1, isolation, []kmsg.FetchRequestTopic{t}
 	resp, err := req.RequestWith(ctx, r.cl.Broker(int(leader.Leader)))
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return nil, err
+		return none, err
 	}
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
 			if p.Partition == partition {
-				return p.RecordBatches, kerr.ErrorForCode(p.ErrorCode)
+				return p, kerr.ErrorForCode(p.ErrorCode)
 			}
 		}
 	}
-	return nil, kerr.UnknownTopicOrPartition
+	return none, kerr.UnknownTopicOrPartition
 }
