@@ -99,7 +99,7 @@ type session struct {
 	standing kafka.Progress
 
 	mu       sync.Mutex
-	joined   bool            // the group has given partitions, or told that there are none for us
+	joined   bool            // the group has assigned partitions, or none
 	position map[int32]int64 // by owned partition: what comes before is stored
 }
 
@@ -258,7 +258,7 @@ func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 	}
 }
 
-// gone tells of records that were deleted before they were read.
+// gone counts and logs records that were deleted before they were read.
 func (s *session) gone(partition int32, from, to int64) {
 	s.metrics.alerts.WithLabelValues("", outcomeDeleted).Add(float64(to - from))
 	s.cfg.Log.Error("alert records were deleted before they were read: alerts can be missing; keep the topic for longer (retention.ms)",

@@ -162,14 +162,14 @@ func (g *gate) wake() {
 	g.changed = make(chan struct{})
 }
 
-// open tells whether the breaker is open.
+// open reports whether the breaker is open.
 func (g *gate) open() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.wait > 0
 }
 
-// down tells whether a result is about the endpoint rather than the message.
+// down reports whether a result is the endpoint's fault, not the message's.
 func down(r notify.Result) bool {
 	return r.Outcome == notify.Failed && (r.Status == 0 || r.Status >= http.StatusInternalServerError || r.Status == http.StatusTooManyRequests)
 }

@@ -84,7 +84,7 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 			return r, failed(err)
 		}
 		if f.NumRecords() == 0 && len(gaps) == 0 {
-			// What is left may be a transaction that was aborted, of which the client says nothing.
+			// The rest may be an aborted transaction, of which the client returns nothing.
 			next, err := reader.Past(ctx, 0, r.next)
 			if next == r.next && time.Since(moved) > recallTime {
 				return r, failed(errors.Join(errStands, err))
@@ -410,7 +410,7 @@ func (s *session) lostWithTopic() {
 	}
 }
 
-// lost counts and tells of records that were deleted before they were read.
+// lost counts and logs records that were deleted before they were read.
 func (s *session) lost(p int32, records int64) {
 	if records > 0 {
 		s.metrics.lost.Add(float64(records))

@@ -115,9 +115,9 @@ func quote(text string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// loneSurrogate tells whether a JSON string has an escaped half of a character. Decoding replaces it, so two users could become one.
+// loneSurrogate reports whether a JSON string has an escaped half of a character. Decoding replaces it, so two users could become one.
 func loneSurrogate(token []byte) bool {
-	unit := func(s []byte) (rune, bool) { // of an escape \uXXXX at the beginning of s
+	unit := func(s []byte) (rune, bool) { // decodes the escape, backslash u and four digits, that s begins with
 		if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 			return 0, false
 		}

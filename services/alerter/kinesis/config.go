@@ -16,9 +16,9 @@ import (
 // Config of a handler.
 type Config struct {
 	Table *dynamodb.Table
-	// Publisher tells of alerts; nil: nobody is told.
+	// Publisher sends notifications of alerts; nil sends none.
 	Publisher *sns.Publisher
-	// MinSeverity is that of alerts that are told of, or worse. An alert that gets worse is told of then.
+	// MinSeverity is the lowest severity that is notified. An alert that reaches it later is notified then.
 	MinSeverity alert.Severity
 
 	// Threshold and Critical grade rows that others wrote: they say how many events there were, and nothing else.
