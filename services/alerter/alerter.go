@@ -236,9 +236,14 @@ func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 		if at := s.at(g.Partition); at < 0 || !g.Passed && g.To <= at {
 			continue
 		}
-		if g.Deleted {
+		if g.Deleted || g.Aborted {
 			s.move(g.Partition, max(s.at(g.Partition), g.To))
+		}
+		switch {
+		case g.Deleted:
 			s.gone(g.Partition, g.From, g.To)
+			continue
+		case g.Aborted:
 			continue
 		}
 		s.metrics.alerts.WithLabelValues("", outcomeUnreadable).Inc()

@@ -494,12 +494,13 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 			if !wanted || !g.Passed && g.To <= at[g.Partition] {
 				continue
 			}
-			note("partition %d: offsets %d to %d cannot be read: %v", g.Partition, g.From, g.To-1, brief(g.Cause))
-			if g.Passed {
-				continue
+			if !g.Aborted {
+				note("partition %d: offsets %d to %d cannot be read: %v", g.Partition, g.From, g.To-1, brief(g.Cause))
 			}
-			reader.Skip(g)
-			if at[g.Partition] = g.To; g.To > r.Last {
+			if !g.Passed {
+				reader.Skip(g)
+			}
+			if at[g.Partition] = max(at[g.Partition], g.To); at[g.Partition] > r.Last {
 				done(g.Partition)
 			}
 		}

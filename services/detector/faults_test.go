@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -474,4 +475,40 @@ func TestKeyedLogDeletedUnread(t *testing.T) {
 	if n := harness.Gathered(t, reg, "spate_detector_lost_batches_total"); n != gone {
 		t.Errorf("%v lost, want %v", n, gone)
 	}
+}
+
+// TestAbortWithoutAMark: a broker that was killed has aborted the transaction that was open, and the keyed log ends with it. A detector is at the
+// end of the log then, although no client says so.
+func TestAbortWithoutAMark(t *testing.T) {
+	dir, killed := t.TempDir(), t.TempDir()
+	cluster := func(dir string) *kfake.Cluster {
+		c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), kfake.SyncWrites())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	before := newBedOn(t, cluster(dir))
+	cl, err := kgo.NewClient(before.cfg.Options(kgo.TransactionalID("router"), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: before.layout.Names.Keyed, Value: []byte("x")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil { // as a kill -9 leaves it
+		t.Fatal(err)
+	}
+	b := newBedOn(t, cluster(killed))
+	reg := prometheus.NewRegistry()
+	b.start(func(c *detector.Config) { c.Registry = reg })
+	b.eventually("it is behind", func() bool { return harness.Gathered(t, reg, "spate_detector_lag_batches") == 1 })
+	b.eventually("it is at the end", func() bool {
+		ready, _ := b.status.Get()
+		return ready && harness.Gathered(t, reg, "spate_detector_lag_batches") == 0
+	})
 }

@@ -47,6 +47,11 @@ func newBed(t *testing.T) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newBedOn(t, c)
+}
+
+func newBedOn(t *testing.T, c *kfake.Cluster) *bed {
+	t.Helper()
 	t.Cleanup(c.Close)
 	b := &bed{t: t, broker: c, cfg: kafka.Config{Brokers: c.ListenAddrs()}, layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: partitions}, sums: window.NewCombiner(10_000)}
 	b.connect()

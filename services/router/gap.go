@@ -25,9 +25,11 @@ const reasonUnreadable activity.Reason = "unreadable"
 func (s *session) found(g kafka.Gap) {
 	src := s.sources.get(g.Partition)
 	switch {
-	case g.Deleted:
-		if src != nil {
-			src.position = max(src.position, g.To)
+	case src == nil:
+		return
+	case g.Deleted || g.Aborted:
+		src.position = max(src.position, g.To)
+		if g.Deleted {
 			s.tally.lost += g.To - g.From
 			s.deleted(g.Partition, g.To-g.From)
 		}
@@ -36,7 +38,7 @@ func (s *session) found(g kafka.Gap) {
 		s.passed = append(s.passed, g)
 		return
 	}
-	if src == nil || src.gap != nil || g.To <= src.position {
+	if src.gap != nil || g.To <= src.position {
 		return
 	}
 	s.cfg.Log.Error("a batch cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)

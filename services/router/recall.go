@@ -84,15 +84,14 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 			return r, failed(err)
 		}
 		if f.NumRecords() == 0 && len(gaps) == 0 {
-			// The rest may be an aborted transaction, of which the client returns nothing.
-			next, err := reader.Past(ctx, 0, r.next)
-			if next == r.next && time.Since(moved) > recallTime {
+			switch g, ok, err := reader.Probe(ctx, 0); {
+			case ok:
+				gaps = append(gaps, g)
+			case time.Since(moved) > recallTime:
 				return r, failed(errors.Join(errStands, err))
-			}
-			if next == r.next {
+			default:
 				continue // an open transaction ends, or the broker comes back
 			}
-			r.next = next
 		}
 		moved = time.Now()
 		f.EachRecord(func(rec *kgo.Record) {
@@ -111,8 +110,8 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 		for _, g := range gaps {
 			if !g.Passed {
 				reader.Skip(g)
-				r.next = g.To
 			}
+			r.next = max(r.next, g.To)
 		}
 	}
 	return r, nil

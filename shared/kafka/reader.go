@@ -46,6 +46,8 @@ type Gap struct {
 	Passed bool
 	// Deleted: it is not known what the records were. The client has passed over them.
 	Deleted bool
+	// Aborted: the records are those of transactions that were aborted, and count for nothing. The client has passed over them.
+	Aborted bool
 }
 
 // Reader polls a client that consumes one topic, in a way that nothing in the log stops a partition.
@@ -251,7 +253,7 @@ const (
 const probeTime = 5 * time.Second
 
 // Probe looks at the batches of a partition from its position on. It reports whether the first one that does not lie before the position is
-// unreadable.
+// unreadable, or whether nothing follows but aborted transactions.
 func (r *Reader) Probe(ctx context.Context, partition int32) (Gap, bool, error) {
 	at := r.position(partition)
 	if at < 0 {
@@ -269,8 +271,12 @@ func (r *Reader) Probe(ctx context.Context, partition int32) (Gap, bool, error) 
 			break
 		}
 		next, err := r.decode(partition, data[:size])
+		if next > at && err != nil {
+			return Gap{Topic: r.topic, Partition: partition, From: at, To: next, Cause: err}, true, nil
+		}
 		if next > at {
-			return Gap{Topic: r.topic, Partition: partition, From: at, To: next, Cause: err}, err != nil, nil
+			next, err := r.past(ctx, partition, at)
+			return Gap{Topic: r.topic, Partition: partition, From: at, To: next, Passed: true, Aborted: true}, next > at, err
 		}
 		data = data[size:]
 	}
@@ -305,11 +311,9 @@ func (r *Reader) decode(partition int32, batch []byte) (next int64, err error) {
 	return max(next, reached), nil
 }
 
-// Past returns the offset behind what a reader of what is committed is told nothing of, from an offset on: batches of a transaction that a broker
-// has aborted without a mark, as one that was killed does when it starts. It is the offset itself if there is something to read.
-func (r *Reader) Past(ctx context.Context, partition int32, at int64) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
+// past returns the offset behind the batches of aborted transactions that begin at an offset; the offset itself if there are none. A transaction
+// usually ends with a mark, which the client hands out. A broker that was killed aborts what was open without one.
+func (r *Reader) past(ctx context.Context, partition int32, at int64) (int64, error) {
 	p, err := r.fetchPartition(ctx, partition, at, examineBytes, committedOnly)
 	if err != nil {
 		return at, err

@@ -33,9 +33,9 @@ func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap
 		if c == nil || !g.Passed && g.To <= c.position.Load() {
 			continue
 		}
-		if g.Deleted {
+		if g.Deleted || g.Aborted {
 			c.position.Store(max(c.position.Load(), g.To))
-			if m.g.cfg.Deleted != nil {
+			if g.Deleted && m.g.cfg.Deleted != nil {
 				m.g.cfg.Deleted(g)
 			}
 			continue
