@@ -1,4 +1,4 @@
-package tests
+package containers
 
 import (
 	"context"
@@ -190,7 +190,7 @@ func testStored(t *testing.T, brokers, database string) {
 func testStoreOn(t *testing.T, database string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-run", "^TestConformance$", "../shared/store/postgres")
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-run", "^TestConformance$", "../../shared/store/postgres")
 	cmd.Env = append(os.Environ(), "SPATE_TEST_DATABASE_URL="+database)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

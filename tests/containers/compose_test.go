@@ -1,4 +1,4 @@
-package tests
+package containers
 
 import (
 	"bufio"
@@ -63,7 +63,7 @@ func docker(ctx context.Context, within time.Duration, env []string, args ...str
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "docker", args...)
-	cmd.Dir, cmd.Env = "..", env
+	cmd.Dir, cmd.Env = "../..", env
 	cmd.WaitDelay = time.Second // a plugin may hold on to the pipes
 	var out, problem bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problem
@@ -398,7 +398,7 @@ func TestComposeFiles(t *testing.T) {
 	}
 	files := map[string]int{"prometheus/rules.yml": 10, "grafana/dashboards/spate.json": 15} // at least as many metrics are in it
 	for name, least := range files {
-		b, err := os.ReadFile(filepath.Join("../deploy/compose", name))
+		b, err := os.ReadFile(filepath.Join("../../deploy/compose", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -429,7 +429,7 @@ var (
 func definedMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	for _, root := range []string{"../services", "../shared"} {
+	for _, root := range []string{"../../services", "../../shared"} {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 				return err
