@@ -17,7 +17,7 @@ import (
 	"spate/tests/harness"
 )
 
-// TestKilledServices kills every service with kill -9, ten times in all at random moments, while 20,000 events a second flow, and then
+// TestKilledServices kills every service with kill -9, ten times in all at random moments, while 5,000 events a second flow, and then
 // holds everything against the log: every count exact, every alert there once, every event accounted for.
 func TestKilledServices(t *testing.T) {
 	if testing.Short() {
@@ -73,7 +73,7 @@ func testFaults(t *testing.T, brokers string, faults int, every time.Duration, f
 	harness.Eventually(t, 30*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, names.Activity) })
 
 	load := time.Duration(faults+1)*every + 5*time.Second
-	traffic := harness.Spate(t, "traffic", env, "simulate", "--time", "now", "--event-rate", "20000", "--users", "300000", "--threshold", "5", "--duration", load.String(), "--seed", fmt.Sprint(rng.IntN(1000)), "--quiet", "--json").Start()
+	traffic := harness.Spate(t, "traffic", env, "simulate", "--time", "now", "--event-rate", "5000", "--users", "75000", "--threshold", "5", "--duration", load.String(), "--seed", fmt.Sprint(rng.IntN(1000)), "--quiet", "--json").Start()
 	order := rng.Perm(faults)
 	next := time.Now()
 	for i := range faults {

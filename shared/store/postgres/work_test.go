@@ -34,12 +34,21 @@ func tell(t *testing.T, s *Store, n int) {
 	}
 }
 
-// work works off ops until stop, which returns how long it took to end.
+// work works off ops until stop, which returns how long it took to end. As the alerter does, it begins anew when the server ends the connection that
+// it begins with.
 func work(t *testing.T, s *Store, log io.Writer, do store.Do) (stop func() time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- s.Work(ctx, ops, slog.New(slog.NewTextHandler(log, nil)), do) }()
+	go func() {
+		for {
+			err := s.Work(ctx, ops, slog.New(slog.NewTextHandler(log, nil)), do)
+			if ctx.Err() != nil || !Temporary(err) {
+				done <- err
+				return
+			}
+		}
+	}()
 	var took time.Duration
 	var once sync.Once
 	stop = func() time.Duration {
@@ -64,6 +73,7 @@ func TestConnectionsCutWhileWorking(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes up to 2 minutes; -short is set")
 	}
+	t.Parallel()
 	const n = 400
 	database := postgrestest.URL(t)
 	s := open(t, database)
@@ -111,6 +121,7 @@ func TestAbandonedDeliveryIsRescued(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes more than a minute; -short is set")
 	}
+	t.Parallel()
 	database := postgrestest.URL(t)
 	one, two := open(t, database), open(t, database)
 	defer one.Close()
