@@ -150,9 +150,9 @@ func (w *world) violate(format string, args ...any) {
 func (w *world) run(plan []action) {
 	w.load.Start()
 	began := time.Now()
-	var under sync.WaitGroup
+	var under, sending sync.WaitGroup
 	ctx, cancel := context.WithCancel(w.t.Context())
-	under.Go(func() { w.sendMalformed(ctx) })
+	sending.Go(func() { w.sendMalformed(ctx) })
 	for _, a := range plan {
 		<-time.After(time.Until(began.Add(a.At)))
 		under.Go(func() {
@@ -162,10 +162,11 @@ func (w *world) run(plan []action) {
 			w.do(v, a)
 		})
 	}
-	// What was held up while the broker was away comes after the time of the load.
-	err := w.load.Wait(time.Until(began.Add(w.setup.Load)) + time.Minute)
-	cancel()
+	// What was held up while the broker was away comes after the time of the load, and after the broker has come back.
 	under.Wait()
+	err := w.load.Wait(max(0, time.Until(began.Add(w.setup.Load))) + time.Minute)
+	cancel()
+	sending.Wait()
 	if err != nil {
 		w.t.Fatalf("the load did not end well: %v", err)
 	}

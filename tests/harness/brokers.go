@@ -87,11 +87,20 @@ func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 // OwnKafka is a real Kafka, by the scripts of the reference data. Properties, as key=value, override theirs.
 func OwnKafka(t *testing.T, properties ...string) Broker {
 	t.Helper()
+	return KafkaWith(t, nil, func(string, string) []string { return properties })
+}
+
+// KafkaWith is [OwnKafka] with properties that depend on the addresses of the broker and of its controller, and with settings of its Java
+// machine.
+func KafkaWith(t *testing.T, java []string, properties func(addr, controller string) []string) Broker {
+	t.Helper()
 	up, down := SharedFile(t, "kafka/kafka-up"), SharedFile(t, "kafka/kafka-down")
 	addr, controller, dir := testport.Reserve(t), testport.Reserve(t), t.TempDir()
 	script := func(args ...string) {
 		cmd := exec.Command(args[0], args[1:]...)
-		cmd.Env = append(os.Environ(), "KAFKA_CONTROLLER_PORT="+strconv.Itoa(PortOf(t, controller)))
+		// It does not live long enough for the best code to be worth its making: that costs two seconds at each start.
+		machine := append([]string{"-Xms256m", "-Xmx1g", "-XX:TieredStopAtLevel=1"}, java...)
+		cmd.Env = append(os.Environ(), "KAFKA_CONTROLLER_PORT="+strconv.Itoa(PortOf(t, controller)), "KAFKA_HEAP="+strings.Join(machine, " "))
 		// Not CombinedOutput: the broker inherits the pipe and keeps it open.
 		log, err := os.Create(filepath.Join(dir, "script.log"))
 		if err != nil {
@@ -105,7 +114,9 @@ func OwnKafka(t *testing.T, properties ...string) Broker {
 		}
 	}
 	t.Cleanup(func() { script(down, dir) })
-	return Broker{Addr: addr, Dir: dir, Up: func() { script(append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties...)...) }, Down: func() { script(down, dir, "-9") }}
+	return Broker{Addr: addr, Dir: dir, Up: func() {
+		script(append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties(addr, controller)...)...)
+	}, Down: func() { script(down, dir, "-9") }}
 }
 
 // PortOf returns the port of an address.

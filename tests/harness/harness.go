@@ -52,13 +52,21 @@ func root(t *testing.T) string {
 // Eventually polls until ok, or fails the test.
 func Eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
 	t.Helper()
+	if !Within(within, ok) {
+		t.Fatalf("not within %v: %s", within, what)
+	}
+}
+
+// Within polls until ok, and reports whether it was in time.
+func Within(within time.Duration, ok func() bool) bool {
 	deadline := time.Now().Add(within)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, what)
+			return false
 		}
 		<-tick.C
 	}
+	return true
 }
