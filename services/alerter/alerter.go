@@ -30,7 +30,6 @@ const (
 	// fetchWait is how long the broker holds a fetch that finds nothing. A partition that is taken over is fetched only after that.
 	fetchWait = 500 * time.Millisecond
 
-	sessionTimeout   = 6 * time.Second // Apache Kafka's lower bound by default
 	rebalanceTimeout = 15 * time.Second
 	commitTimeout    = 5 * time.Second
 	// grace is what a batch that is being stored, and then its commit and leaving the group, each get when ctx ends.
@@ -111,7 +110,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer plain.Close()
 	s.adm = kadm.NewClient(plain)
-	if s.topics, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log); err != nil {
+	if s.topics, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log, s.hold); err != nil {
 		return err
 	}
 	s.reader, err = s.cfg.Kafka.NewReader(names.Alerts, s.cfg.Log, s.at, kgo.NewClient,
@@ -120,7 +119,7 @@ func (s *session) run(ctx context.Context) error {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
-		kgo.SessionTimeout(sessionTimeout),
+		kgo.SessionTimeout(kafka.SessionTimeout),
 		kgo.HeartbeatInterval(time.Second),
 		kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.FetchMaxBytes(8<<20),
@@ -141,7 +140,7 @@ func (s *session) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	wg.Go(func() {
-		if err := s.cfg.Layout.Watch(ctx, plain, s.topics, s.cfg.Log, func(reason string) { s.cfg.Status.Hold("broker", reason) }); err != nil {
+		if err := s.cfg.Layout.Watch(ctx, plain, s.topics, s.cfg.Log, s.hold); err != nil {
 			cancel(err)
 		}
 	})
@@ -155,6 +154,9 @@ func (s *session) run(ctx context.Context) error {
 	}
 	return err
 }
+
+// hold tells what is wrong with the broker, "" if nothing.
+func (s *session) hold(reason string) { s.cfg.Status.Hold("broker", reason) }
 
 func (s *session) loop(ctx context.Context) error {
 	for ctx.Err() == nil {

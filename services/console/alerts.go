@@ -239,8 +239,8 @@ func countText(r alert.Record) string {
 type alertsShowCommand struct {
 	migrateFlags
 	tableFlags
-	ID        string   `arg:"" name:"id" help:"Id of the alert, 32 hexadecimal digits, or the webhook-id of a message about it."`
-	Brokers   []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers of the Kafka that has the events. Default: the broker of spate up, 127.0.0.1:9092."`
+	ID string `arg:"" name:"id" help:"Id of the alert, 32 hexadecimal digits, or the webhook-id of a message about it."`
+	brokerFlags
 	NoEvents  bool     `name:"no-events" help:"Do not read the events from Kafka."`
 	UserField string   `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Member of the event's JSON that holds the user."`
 	TimeField []string `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time; the first that is there counts."`
@@ -293,9 +293,9 @@ func (p place) compare(q place) int {
 }
 
 func (c *alertsShowCommand) Run(e *env) (err error) {
-	k := kafkaFlags{Brokers: c.Brokers}.config()
+	k, kerr := c.config(e.logger(slog.LevelWarn))
 	scanner, err := activity.NewScanner(activity.Fields{User: c.UserField, Time: c.TimeField})
-	if err := usage(errors.Join(err, k.Validate())); err != nil {
+	if err := usage(errors.Join(err, kerr, k.Validate())); err != nil {
 		return err
 	}
 	id := c.ID
@@ -444,12 +444,12 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 	reach, cancelReach := context.WithTimeout(ctx, reachTime)
 	defer cancelReach()
 	if err := cl.Ping(reach); err != nil {
-		note("the broker %s cannot be reached (SPATE_BROKERS, --brokers): %v", brokers(cfg), brief(err))
+		note("the broker %s cannot be reached (SPATE_BROKERS, --brokers): %v", brokers(cfg), brief(kafka.Explain(err, kafka.Right{})))
 		return
 	}
 	ranges, err := s.ranges(reach, kadm.NewClient(cl), note)
 	if err != nil {
-		note("topic %s at %s: %v", s.Evidence.Topic, brokers(cfg), brief(err))
+		note("topic %s at %s: %v", s.Evidence.Topic, brokers(cfg), brief(kafka.Explain(err, kafka.Right{Operation: "Read", Resource: "topic", Name: s.Evidence.Topic})))
 		return
 	}
 	s.Events = []event{}

@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/willabides/kongplete"
 
+	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/terminal"
 )
@@ -52,6 +53,7 @@ type program struct {
 
 	Receive receiveCommand `cmd:"" help:"Receive webhooks: verify their signatures and print them."`
 	Migrate migrateCommand `cmd:"" help:"Look after the schema of the database of alerts."`
+	Doctor  doctorCommand  `cmd:"" help:"Look at everything that the services stand on, and say what will not work and what to do."`
 	Health  healthCommand  `cmd:"" help:"Ask a running service whether it is ready; for health checks."`
 
 	Completion kongplete.InstallCompletions `cmd:"" help:"Print what makes your shell complete spate's commands."`
@@ -93,7 +95,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "services", Title: "Services, one process each, on your Kafka:"},
 			{Key: "aws", Title: "On AWS (SPATE_MODE=aws; spate alert works there, too):"},
+			{Key: "security", Title: securityGroup},
 		}),
+		kong.Vars{"services": strings.Join(kafka.Services, ", ")},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code; panic(exit{}) }),
 	)

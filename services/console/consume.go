@@ -44,7 +44,7 @@ func (c *awsConsumerFlags) run(e *env, web httpFlags, log *slog.Logger) error {
 	if err != nil {
 		return usage(err)
 	}
-	server, err := web.listen()
+	server, err := web.listen(log)
 	if err != nil {
 		return err
 	}

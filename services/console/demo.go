@@ -39,7 +39,7 @@ func (c *demoCommand) Run(e *env) error {
 			}
 		}
 		cfg.Begin = func(i embedded.Info) {
-			terminal.Fprintf(e.stdout, "A Kafka broker, router, detector and alerter run in this process (%s, http://%s/metrics).\n"+
+			terminal.Fprintf(e.stdout, "A Kafka broker, router, detector and alerter run in this process (%s, %s/metrics).\n"+
 				"Shoppers and six kinds of attackers send about %.0f events a second for %v. Alerts, as they open:\n\n", i.Brokers, i.HTTP, c.EventRate, c.Duration)
 		}
 	}

@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,26 +44,24 @@ func (f ruleFlags) rule() embedded.Rule {
 
 // kafkaFlags say where the broker is and how the topics are.
 type kafkaFlags struct {
-	Brokers     []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers of your Kafka. Default: the broker of spate up, 127.0.0.1:9092."`
-	Topic       string   `env:"SPATE_TOPIC" default:"activity" help:"Topic that the events come in; the names of the others follow from it."`
-	Partitions  int32    `env:"SPATE_PARTITIONS" default:"0" help:"Partitions of topics that are made; 0 is as they are, or 4. A topic with another count is an error."`
-	Replication int16    `env:"SPATE_REPLICATION" default:"0" help:"Replication factor of topics that are made; 0 is the broker's default."`
+	brokerFlags
+	Topic       string `env:"SPATE_TOPIC" default:"activity" help:"Topic that the events come in; the names of the others follow from it."`
+	Partitions  int32  `env:"SPATE_PARTITIONS" default:"0" help:"Partitions of topics that are made; 0 is as they are, or 4. A topic with another count is an error."`
+	Replication int16  `env:"SPATE_REPLICATION" default:"0" help:"Replication factor of topics that are made; 0 is the broker's default."`
 
 	MaxBatchBytes int `name:"max-batch-bytes" env:"SPATE_MAX_BATCH_BYTES" default:"67108864" help:"Most bytes that a batch of records may take when it is decompressed; a larger one is left out and told as unreadable."`
 }
 
-// localBroker is where spate up listens unless told otherwise.
-const localBroker = "127.0.0.1:9092"
-
-func (f kafkaFlags) config() kafka.Config {
-	if len(f.Brokers) == 0 {
-		return kafka.Config{Brokers: []string{localBroker}, MaxBatchBytes: f.MaxBatchBytes}
-	}
-	return kafka.Config{Brokers: f.Brokers, MaxBatchBytes: f.MaxBatchBytes}
+// settings is what a service of mode kafka connects with.
+func (f kafkaFlags) settings(e *env, log *slog.Logger) (kafka.Config, error) {
+	cfg, err := f.config(log)
+	cfg.MaxBatchBytes = f.MaxBatchBytes
+	return cfg, errors.Join(err, f.check(e.mode))
 }
 
-func (f kafkaFlags) layout() kafka.Layout {
-	return kafka.Layout{Names: kafka.NamesFor(f.Topic), Partitions: f.Partitions, Replication: f.Replication}
+// layout is how the topics are for a service; instance is the name of a router, if it has one.
+func (f kafkaFlags) layout(service, instance string) kafka.Layout {
+	return kafka.Layout{Names: kafka.NamesFor(f.Topic), Partitions: f.Partitions, Replication: f.Replication, Service: service, Instance: instance}
 }
 
 // check holds the mode against the brokers.
@@ -70,7 +69,7 @@ func (f kafkaFlags) check(mode string) error {
 	if mode == "aws" {
 		return errors.New("mode: this command is for Kafka; in mode aws, spate work finds the alerts and spate alert or spate lambda tells of them")
 	}
-	if mode == "kafka" && len(f.Brokers) == 0 {
+	if mode == "kafka" && len(f.Brokers) == 0 && f.KafkaConfig == "" {
 		return errors.New("brokers: mode kafka needs them; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
 	}
 	if f.Topic == "" || strings.ContainsAny(f.Topic, "/ ,") || len(f.Topic) > 200 {
@@ -86,14 +85,39 @@ func (f kafkaFlags) check(mode string) error {
 type httpFlags struct {
 	HTTP  string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address of /metrics, /healthz and /readyz; port 0 takes a free one and says which."`
 	PProf bool   `name:"pprof" env:"SPATE_PPROF" help:"Serve /debug/pprof/ there, too: profiles hold names and ids, so only where no stranger reaches it."`
+
+	HTTPTLSCertFile string `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Speak TLS there, with this certificate (PEM), which is read again when it changes."`
+	HTTPTLSKeyFile  string `name:"http-tls-key-file" env:"SPATE_HTTP_TLS_KEY_FILE" placeholder:"FILE" help:"Key of that certificate (PEM)."`
+	tokenFlags
 }
 
-func (f httpFlags) listen() (*ops.Server, error) {
+// tokenFlags say what those who ask a service have to send. The token itself has no flag: everyone on a machine can read command lines.
+type tokenFlags struct {
+	HTTPTokenFile string `name:"http-token-file" env:"SPATE_HTTP_TOKEN_FILE" placeholder:"FILE" help:"File with the token that those who ask need, for all pages but /healthz; or set SPATE_HTTP_TOKEN. Default: none."`
+}
+
+func (f tokenFlags) access() ops.Access {
+	return ops.Access{Token: os.Getenv("SPATE_HTTP_TOKEN"), TokenFile: f.HTTPTokenFile}
+}
+
+func (f httpFlags) access() ops.Access {
+	a := f.tokenFlags.access()
+	a.CertFile, a.KeyFile = f.HTTPTLSCertFile, f.HTTPTLSKeyFile
+	return a
+}
+
+func (f httpFlags) listen(log *slog.Logger) (*ops.Server, error) {
+	if err := usage(f.access().Validate()); err != nil {
+		return nil, err
+	}
 	server, err := ops.Listen(f.HTTP)
-	if err == nil && f.PProf {
+	if err != nil {
+		return nil, err
+	}
+	if f.PProf {
 		server.Profile()
 	}
-	return server, err
+	return server, usage(server.Secure(f.access(), log))
 }
 
 // stateDir is where a person's programs keep state, after the XDG base directory specification.

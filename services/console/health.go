@@ -11,14 +11,17 @@ import (
 	"strings"
 	"time"
 
+	"spate/shared/ops"
 	"spate/shared/terminal"
 )
 
 type healthCommand struct {
-	URL  string        `arg:"" optional:"" name:"url" help:"Service to ask: http://host:port or host:port. Default: the address that --http says."`
-	HTTP string        `name:"http" env:"SPATE_HTTP" placeholder:"HOST:PORT" help:"Address of the service, as the service itself was given it; 0.0.0.0:8080 and :8080 are asked at 127.0.0.1:8080."`
-	Live bool          `name:"live" help:"Ask /healthz, whether the process answers at all, instead of /readyz, whether it does its work."`
-	Wait time.Duration `name:"timeout" default:"3s" help:"How long an answer may take."`
+	URL  string `arg:"" optional:"" name:"url" help:"Service to ask: http://host:port or host:port. Default: the address that --http says."`
+	HTTP string `name:"http" env:"SPATE_HTTP" placeholder:"HOST:PORT" help:"Address of the service, as the service itself was given it; 0.0.0.0:8080 and :8080 are asked at 127.0.0.1:8080."`
+	tokenFlags
+	HTTPTLSCertFile string        `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"The certificate that the service has, as it was given it: it is asked with TLS then, by whatever name."`
+	Live            bool          `name:"live" help:"Ask /healthz, whether the process answers at all, instead of /readyz, whether it does its work."`
+	Wait            time.Duration `name:"timeout" default:"3s" help:"How long an answer may take."`
 }
 
 // Help is shown below the usage.
@@ -43,11 +46,15 @@ func (c *healthCommand) Run(e *env) error {
 		return usage(err)
 	}
 	// What is asked is close by: no proxy, and an answer that points elsewhere is not the service's.
-	client := &http.Client{
-		Timeout:       c.Wait,
-		Transport:     &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	asker := ops.Asker{CertFile: c.HTTPTLSCertFile, Access: c.access()}
+	client, err := asker.Client()
+	if err == nil {
+		err = asker.Sign(req)
 	}
+	if err != nil {
+		return usage(err)
+	}
+	client.Timeout = c.Wait
 	res, err := client.Do(req)
 	if err != nil {
 		return err
@@ -101,5 +108,9 @@ func (c *healthCommand) target() (string, error) {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return "http://" + net.JoinHostPort(host, port) + page, nil
+	scheme := "http://"
+	if c.HTTPTLSCertFile != "" {
+		scheme = "https://"
+	}
+	return scheme + net.JoinHostPort(host, port) + page, nil
 }

@@ -3,6 +3,7 @@ package console
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,13 +19,13 @@ import (
 // replayFlags are those of replay and verify.
 type replayFlags struct {
 	ruleFlags
-	File       string   `arg:"" help:"CSV file of clicks (plain, .gz, .zip)."`
-	Partitions int32    `env:"SPATE_PARTITIONS" default:"4" help:"Partitions of the topics."`
-	Key        string   `env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"Field that keys the events: ${enum}."`
-	Brokers    []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Replay through this Kafka, in topics of its own that are deleted afterwards. Default: a broker inside the process."`
-	Alerts     string   `placeholder:"PATH" help:"Write the closed alerts here, as JSON lines by window and user; - is standard output."`
-	Quiet      bool     `short:"q" help:"Show no progress."`
-	JSON       bool     `name:"json" help:"Print the result as JSON."`
+	File       string `arg:"" help:"CSV file of clicks (plain, .gz, .zip)."`
+	Partitions int32  `env:"SPATE_PARTITIONS" default:"4" help:"Partitions of the topics."`
+	Key        string `env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"Field that keys the events: ${enum}."`
+	brokerFlags
+	Alerts string `placeholder:"PATH" help:"Write the closed alerts here, as JSON lines by window and user; - is standard output."`
+	Quiet  bool   `short:"q" help:"Show no progress."`
+	JSON   bool   `name:"json" help:"Print the result as JSON."`
 }
 
 func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
@@ -32,13 +33,14 @@ func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
 		c.Partitions = kafka.DefaultPartitions
 	}
 	cfg := embedded.ReplayConfig{Rule: c.rule(), File: c.File, Key: c.Key, Partitions: c.Partitions, Log: e.logger(slog.LevelWarn)}
+	var err error
 	if e.mode != "embedded" {
-		cfg.Brokers = c.Brokers
+		cfg.Kafka, err = c.secured(cfg.Log)
 	}
 	if !c.Quiet {
 		cfg.Progress = e.stderr
 	}
-	if err := usage(cfg.Validate()); err != nil {
+	if err := usage(errors.Join(err, cfg.Validate())); err != nil {
 		return embedded.ReplayResult{}, err
 	}
 	res, err := embedded.Replay(e.ctx, cfg)

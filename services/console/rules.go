@@ -3,6 +3,7 @@ package console
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"strings"
 
 	"spate/shared/flinksql"
@@ -55,7 +56,11 @@ func (c *rulesExportCommand) Run(e *env) error {
 		TimeType: flinksql.TimeType(strings.ToUpper(c.TimeType)),
 	}
 	if connector == flinksql.Kafka {
-		cfg.Source, cfg.Sink, cfg.Brokers = c.Topic, c.AlertsTopic, c.config().Brokers
+		k, err := c.config(e.logger(slog.LevelWarn))
+		if err != nil {
+			return usage(err)
+		}
+		cfg.Source, cfg.Sink, cfg.Brokers = c.Topic, c.AlertsTopic, k.Brokers
 		if cfg.Sink == "" {
 			cfg.Sink = kafka.NamesFor(c.Topic).Alerts + ".flink"
 		}

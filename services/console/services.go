@@ -13,6 +13,7 @@ import (
 	"spate/services/detector"
 	"spate/services/router"
 	"spate/shared/alert"
+	"spate/shared/kafka"
 	"spate/shared/ops"
 )
 
@@ -25,7 +26,7 @@ func serve(e *env, server *ops.Server, log *slog.Logger, service func(context.Co
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	log.Info("serving /metrics, /healthz, /readyz", "address", server.Addr())
+	log.Info("serving /metrics, /healthz, /readyz", "address", server.Addr(), "tls", server.TLS())
 	ctx, cancel := context.WithCancel(e.ctx)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
@@ -47,14 +48,15 @@ type routeCommand struct {
 func (c *routeCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "router")
 	r := c.rule()
+	k, kerr := c.settings(e, log)
 	cfg := router.Config{
-		Kafka: c.config(), Layout: c.layout(), Fields: r.Fields, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead, OpenTransactionTimeout: r.OpenTransactionTimeout,
+		Kafka: k, Layout: c.layout(kafka.Router, c.Instance), Fields: r.Fields, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead, OpenTransactionTimeout: r.OpenTransactionTimeout,
 		Instance: c.Instance, Log: log,
 	}
-	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
+	if err := usage(errors.Join(kerr, cfg.Validate())); err != nil {
 		return err
 	}
-	server, err := c.listen()
+	server, err := c.listen(log)
 	if err != nil {
 		return err
 	}
@@ -73,16 +75,17 @@ type detectCommand struct {
 func (c *detectCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "detector")
 	r := c.rule()
-	cfg := detector.Config{Kafka: c.config(), Layout: c.layout(), Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions, MaxOpenWindows: c.MaxOpenWindows, Address: c.Advertise, Log: log}
-	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
+	k, kerr := c.settings(e, log)
+	cfg := detector.Config{Kafka: k, Layout: c.layout(kafka.Detector, ""), Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions, MaxOpenWindows: c.MaxOpenWindows, Address: c.Advertise, Log: log}
+	if err := usage(errors.Join(kerr, cfg.Validate())); err != nil {
 		return err
 	}
-	server, err := c.listen()
+	server, err := c.listen(log)
 	if err != nil {
 		return err
 	}
 	cfg.Registry, cfg.Status = server.Registry, server.Service("detector")
-	if cfg.Address == "" {
+	if cfg.TLS = server.TLS(); cfg.Address == "" {
 		cfg.Address = server.Addr()
 	}
 	d, err := detector.New(cfg)
@@ -109,10 +112,10 @@ func (c *alertCommand) Run(e *env) error {
 	if e.mode == "aws" {
 		return c.AWS.run(e, c.httpFlags, log)
 	}
-	if err := usage(errors.Join(c.check(e.mode), c.config().Validate())); err != nil {
+	k, err := c.settings(e, log)
+	if err := usage(errors.Join(err, k.Validate())); err != nil {
 		return err
 	}
-	var err error
 	if c.State == "" {
 		if c.State, err = stateDir(); err != nil {
 			return err
@@ -127,13 +130,13 @@ func (c *alertCommand) Run(e *env) error {
 		return usage(err)
 	}
 	defer closeEndpoints()
-	server, err := c.listen()
+	server, err := c.listen(log)
 	if err != nil {
 		return err
 	}
 	view := newView(e.stdout, c.JSON)
 	cfg := alerter.Config{
-		Kafka: c.config(), Layout: c.layout(), Endpoints: endpoints, Print: func(r alert.Record) { view.alert(r) },
+		Kafka: k, Layout: c.layout(kafka.Alerter, ""), Endpoints: endpoints, Print: func(r alert.Record) { view.alert(r) },
 		Log: log, Registry: server.Registry, Status: server.Service("alerter"),
 	}
 	return serve(e, server, log, func(ctx context.Context) error {

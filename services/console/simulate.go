@@ -22,10 +22,10 @@ type simulatorFlags simulator.Config
 
 type simulateCommand struct {
 	simulatorFlags
-	Brokers []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers. Default: the broker of spate up, 127.0.0.1:9092."`
-	Put     string   `name:"put" env:"SPATE_PUT" placeholder:"s3://BUCKET/KEY" help:"Store FILE in S3, and send nothing; s3://BUCKET/KEY is then a FILE to send."`
-	Quiet   bool     `short:"q" help:"Show no progress."`
-	JSON    bool     `name:"json" help:"Print what was sent, or stored, as JSON."`
+	brokerFlags
+	Put   string `name:"put" env:"SPATE_PUT" placeholder:"s3://BUCKET/KEY" help:"Store FILE in S3, and send nothing; s3://BUCKET/KEY is then a FILE to send."`
+	Quiet bool   `short:"q" help:"Show no progress."`
+	JSON  bool   `name:"json" help:"Print what was sent, or stored, as JSON."`
 }
 
 // Help is printed below the flags' summary.
@@ -43,7 +43,6 @@ Region, credentials and endpoints of AWS come from the environment and the profi
 // settings returns the configuration with what the mode decides.
 func (c *simulateCommand) settings(mode string) simulator.Config {
 	cfg := simulator.Config(c.simulatorFlags)
-	cfg.Kafka = kafkaFlags{Brokers: c.Brokers}.config()
 	if cfg.To == "" {
 		cfg.To = simulator.ToKafka
 		if mode == "aws" {
@@ -58,10 +57,14 @@ func (c *simulateCommand) Run(e *env) error {
 		return c.put(e)
 	}
 	cfg := c.settings(e.mode)
-	if err := usage(cfg.Validate()); err != nil {
+	var err error
+	cfg.Log = e.logger(slog.LevelInfo)
+	if cfg.To == simulator.ToKafka && cfg.Out == "" {
+		cfg.Kafka, err = c.config(cfg.Log)
+	}
+	if err := usage(errors.Join(err, cfg.Validate())); err != nil {
 		return err
 	}
-	cfg.Log = e.logger(slog.LevelInfo)
 	cfg.Stdout = e.stdout
 	if !c.Quiet {
 		cfg.Progress = e.stderr

@@ -30,11 +30,12 @@ func (c *upCommand) Run(e *env) error {
 			return err
 		}
 	}
-	cfg := embedded.Config{Rule: c.rule(), State: c.State, Listen: c.Listen, HTTP: c.HTTP, Profile: c.PProf, Partitions: c.Partitions, Topic: c.Topic, MaxBatchBytes: c.MaxBatchBytes, Log: log}
+	cfg := embedded.Config{Rule: c.rule(), State: c.State, Listen: c.Listen, HTTP: c.HTTP, Profile: c.PProf, Access: c.access(), Partitions: c.Partitions, Topic: c.Topic, Log: log}
 	if e.mode != "embedded" {
-		cfg.Brokers = c.Brokers
+		cfg.Kafka, err = c.secured(log)
 	}
-	if err := usage(errors.Join(c.check(e.mode), cfg.Validate())); err != nil {
+	cfg.Kafka.MaxBatchBytes = c.MaxBatchBytes
+	if err := usage(errors.Join(err, c.check(e.mode), cfg.Validate())); err != nil {
 		return err
 	}
 	db, err := c.database(c.State)
@@ -56,7 +57,7 @@ func (c *upCommand) Run(e *env) error {
 spate is up. Write events with any Kafka client to topic %q at %s, for example:
     spate simulate --time now --brokers %s
 Alerts are printed here and kept in %s
-http://%s has /metrics, /healthz, /readyz. Ctrl-C ends it; nothing is lost.
+%s has /metrics, /healthz, /readyz. Ctrl-C ends it; nothing is lost.
 
 `, c.Topic, i.Brokers, i.Brokers, i.Database, i.HTTP)
 	})

@@ -2,28 +2,33 @@ package console
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
+	"log/slog"
 	"time"
 
 	"spate/services/detector"
 	"spate/shared/activity"
 	"spate/shared/kafka"
+	"spate/shared/ops"
 	"spate/shared/terminal"
 )
 
 type userCommand struct {
-	ID      string   `arg:"" help:"User, as the events have it."`
-	Brokers []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers. Default: the broker of spate up, 127.0.0.1:9092."`
-	Topic   string   `env:"SPATE_TOPIC" default:"activity" help:"Topic that the events come in."`
-	JSON    bool     `name:"json" help:"Print JSON, a line for each user that has this name (a number and a string can)."`
+	ID string `arg:"" help:"User, as the events have it."`
+	brokerFlags
+	tokenFlags
+	HTTPTLSCAFile string `name:"http-tls-ca-file" env:"SPATE_HTTP_TLS_CA_FILE" placeholder:"FILE" help:"Authorities (PEM) that the detectors' certificates are checked against; then one without TLS is not asked. Default: the system's."`
+	Topic         string `env:"SPATE_TOPIC" default:"activity" help:"Topic that the events come in."`
+	JSON          bool   `name:"json" help:"Print JSON, a line for each user that has this name (a number and a string can)."`
 }
 
 func (c *userCommand) Run(e *env) error {
-	k := kafkaFlags{Brokers: c.Brokers, Topic: c.Topic}
-	if err := usage(k.config().Validate()); err != nil {
+	k, err := c.config(e.logger(slog.LevelWarn))
+	if err := usage(errors.Join(err, k.Validate())); err != nil {
 		return err
 	}
-	users, err := detector.Ask(e.ctx, k.config(), kafka.NamesFor(c.Topic), c.ID)
+	users, err := detector.Ask(e.ctx, k, kafka.NamesFor(c.Topic), ops.Asker{CAFile: c.HTTPTLSCAFile, Access: c.access()}, c.ID)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (c *workCommand) Run(e *env) error {
 		}
 		cfg.EMF = emf.New(e.stdout, c.MetricsNamespace, "worker")
 	}
-	server, err := c.listen()
+	server, err := c.listen(log)
 	if err != nil {
 		return err
 	}

@@ -16,11 +16,13 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/kafka"
+	"spate/shared/ops"
 	"spate/shared/window"
 )
 
@@ -94,14 +96,22 @@ func (d *Detector) Handler() (pattern string, h http.Handler) {
 	})
 }
 
-// clientID carries the address of the user pages; the group's description shows it to everyone who asks.
-const clientPrefix = "spate-detector@"
+// The client id carries the address of the user pages; the group's description shows it to everyone who asks.
+const (
+	clientPrefix    = "spate-detector@"
+	clientPrefixTLS = "spate-detector-tls@" // where they are asked with TLS
+)
 
-func clientID(address string) string { return clientPrefix + address }
+func clientID(address string, tls bool) string {
+	if tls {
+		return clientPrefixTLS + address
+	}
+	return clientPrefix + address
+}
 
-// Ask finds the owner of a user, as a person writes it, in the detectors' consumer group, and asks it. It tries again for some seconds
-// while a rebalance is under way.
-func Ask(ctx context.Context, cfg kafka.Config, names kafka.Names, id string) ([]User, error) {
+// Ask finds the owner of a user, as a person writes it, in the detectors' consumer group, and asks it as asker says. It tries again for some
+// seconds while a rebalance is under way.
+func Ask(ctx context.Context, cfg kafka.Config, names kafka.Names, asker ops.Asker, id string) ([]User, error) {
 	cl, err := kgo.NewClient(cfg.Options()...)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -111,7 +121,7 @@ func Ask(ctx context.Context, cfg kafka.Config, names kafka.Names, id string) ([
 	defer cancel()
 	var out []User
 	for _, token := range activity.UserToken(id) {
-		u, err := askToken(ctx, kadm.NewClient(cl), names, token)
+		u, err := askToken(ctx, kadm.NewClient(cl), names, asker, token)
 		if err != nil {
 			return nil, err
 		}
@@ -125,9 +135,9 @@ func Ask(ctx context.Context, cfg kafka.Config, names kafka.Names, id string) ([
 	return out, nil
 }
 
-func askToken(ctx context.Context, adm *kadm.Client, names kafka.Names, token string) (User, error) {
+func askToken(ctx context.Context, adm *kadm.Client, names kafka.Names, asker ops.Asker, token string) (User, error) {
 	for {
-		u, err := askOwner(ctx, adm, names, token)
+		u, err := askOwner(ctx, adm, names, asker, token)
 		if err == nil || !errors.Is(err, ErrNotOwner) {
 			return u, err
 		}
@@ -141,10 +151,13 @@ func askToken(ctx context.Context, adm *kadm.Client, names kafka.Names, token st
 	}
 }
 
-func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, token string) (User, error) {
+func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker ops.Asker, token string) (User, error) {
 	found, err := adm.ListTopics(ctx, names.Keyed)
 	if err != nil {
-		return User{}, fmt.Errorf("list topic %s: %w", names.Keyed, err)
+		return User{}, fmt.Errorf("list topic %s: %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
+	}
+	if err := found[names.Keyed].Err; errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return User{}, fmt.Errorf("list topic %s: %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
 	}
 	n := int32(len(found[names.Keyed].Partitions))
 	if n == 0 {
@@ -153,7 +166,7 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, token st
 	p := kafka.PartitionFor([]byte(token), n)
 	groups, err := adm.DescribeGroups(ctx, names.DetectorGroup)
 	if err != nil {
-		return User{}, fmt.Errorf("describe group %s: %w", names.DetectorGroup, err)
+		return User{}, fmt.Errorf("describe group %s: %w", names.DetectorGroup, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: names.DetectorGroup}))
 	}
 	for _, m := range groups[names.DetectorGroup].Members {
 		as, ok := m.Assigned.AsConsumer()
@@ -169,7 +182,7 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, token st
 				if !ok {
 					return User{}, fmt.Errorf("partition %d of %s is held by a member of group %s that is no detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
 				}
-				return get(ctx, address, token)
+				return get(ctx, asker, address, token)
 			}
 		}
 	}
@@ -179,7 +192,12 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, token st
 // addressOf returns the address in a client id. Whoever may join the group says there what they like, so that nothing of it is believed but
 // a host and a port: no path, no user, no query. Who asks sends that member a user's name, and takes nothing from it but an answer's form.
 func addressOf(clientID string) (string, bool) {
+	scheme := "http://"
 	address, ours := strings.CutPrefix(clientID, clientPrefix)
+	if !ours {
+		scheme = "https://"
+		address, ours = strings.CutPrefix(clientID, clientPrefixTLS)
+	}
 	host, port, err := net.SplitHostPort(address)
 	if !ours || err != nil || !hostForm.MatchString(host) {
 		return "", false
@@ -187,7 +205,7 @@ func addressOf(clientID string) (string, bool) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
 		return "", false
 	}
-	return address, true
+	return scheme + address, true
 }
 
 // hostForm is that of names, IPv4 and IPv6 addresses.
@@ -198,16 +216,21 @@ const (
 	answerTimeout = 5 * time.Second
 )
 
-// get asks a detector. The address is whatever a member of the group says, so it is asked itself: no proxy, no redirect to elsewhere.
-func get(ctx context.Context, address, token string) (User, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+usersPath+url.PathEscape(token), http.NoBody)
+// get asks a detector. The address is whatever a member of the group says: with authorities of its own, the asker believes those only whom they vouch
+// for.
+func get(ctx context.Context, asker ops.Asker, address, token string) (User, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+usersPath+url.PathEscape(token), http.NoBody)
 	if err != nil {
 		return User{}, fmt.Errorf("ask %s: %w", address, err)
 	}
-	client := &http.Client{
-		Timeout:       answerTimeout,
-		Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	client, err := asker.Client()
+	if err == nil {
+		err = asker.Sign(req)
+	}
+	if err != nil {
+		return User{}, fmt.Errorf("ask %s: %w", address, err)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -218,6 +241,8 @@ func get(ctx context.Context, address, token string) (User, error) {
 	case http.StatusOK:
 	case http.StatusMisdirectedRequest:
 		return User{}, fmt.Errorf("ask %s: %w", address, ErrNotOwner)
+	case http.StatusUnauthorized:
+		return User{}, fmt.Errorf("ask %s: it wants a token: set SPATE_HTTP_TOKEN, or SPATE_HTTP_TOKEN_FILE, to what the detectors have", address)
 	default:
 		return User{}, fmt.Errorf("ask %s: status %d", address, resp.StatusCode)
 	}

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/ops"
 )
 
 // The client id of a member of the group is whatever its owner likes.
 func TestAddressOf(t *testing.T) {
 	for id, want := range map[string]string{
-		"spate-detector@127.0.0.1:8080": "127.0.0.1:8080", "spate-detector@detector-0.svc:8080": "detector-0.svc:8080", "spate-detector@[::1]:1": "[::1]:1",
+		"spate-detector@127.0.0.1:8080": "http://127.0.0.1:8080", "spate-detector@detector-0.svc:8080": "http://detector-0.svc:8080", "spate-detector@[::1]:1": "http://[::1]:1",
+		"spate-detector-tls@detector-0.svc:8080": "https://detector-0.svc:8080", "spate-detector-tls@h:80/x": "", "spate-detector-tls@": "",
 		"spate-detector@h:8080/redir?x=": "", "spate-detector@u:p@h:80": "", "spate-detector@h:80 ": "", "spate-detector@h": "", "spate-detector@:80": "",
 		"spate-detector@h:0": "", "spate-detector@h:080": "", "spate-detector@h:99999": "", "spate-detector@h:http": "", "spate-detector@": "",
 		"spate-detector@h\n:80": "", "spate-detector@h#:80": "", "spate-detector@[fe80::1%25eth0]:80": "", "spate-detector@a b:80": "", "spate-detector@\x1b[2J:80": "",
@@ -55,7 +57,7 @@ func TestAnswers(t *testing.T) {
 		"not owned": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMisdirectedRequest) }, ErrNotOwner.Error()},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(c.answer))
-		u, err := get(t.Context(), strings.TrimPrefix(server.URL, "http://"), `"u<1"`)
+		u, err := get(t.Context(), ops.Asker{}, server.URL, `"u<1"`)
 		server.Close()
 		switch {
 		case c.want == "" && (err != nil || len(u.Windows) != 1 || string(u.UserID) != `"u<1"`):

@@ -28,6 +28,8 @@ type Config struct {
 	Drains bool
 	// Address is where other processes reach this one's user pages, "host:port". It is told to the group.
 	Address string
+	// TLS: it is to be asked with TLS.
+	TLS bool
 
 	Log      *slog.Logger
 	Registry prometheus.Registerer
@@ -47,7 +49,7 @@ func (c Config) Validate() error {
 	if c.MaxOpenWindows < 0 {
 		errs = append(errs, fmt.Errorf("max-open-windows: %d is below 0", c.MaxOpenWindows))
 	}
-	if _, ok := addressOf(clientID(c.Address)); !ok && c.Address != "" {
+	if _, ok := addressOf(clientID(c.Address, c.TLS)); !ok && c.Address != "" {
 		errs = append(errs, fmt.Errorf("advertise: %q is not host:port (SPATE_ADVERTISE, --advertise)", c.Address))
 	}
 	errs = append(errs, alert.CheckTransitions(c.Transitions))

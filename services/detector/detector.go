@@ -69,7 +69,8 @@ func (d *Detector) session(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer plain.Close()
-	topics, err := cfg.Layout.EnsureWhenReady(ctx, plain, cfg.Kafka.Brokers, cfg.Log)
+	hold := func(reason string) { cfg.Status.Hold("broker", reason) }
+	topics, err := cfg.Layout.EnsureWhenReady(ctx, plain, cfg.Kafka.Brokers, cfg.Log, hold)
 	if err != nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func (d *Detector) session(ctx context.Context) error {
 	sh := newShards(cfg, topics.Incarnation(names.Keyed), d.metrics)
 	d.shards.Store(sh)
 	member := cfg.Kafka
-	member.ClientID = clientID(cfg.Address)
+	member.ClientID = clientID(cfg.Address, cfg.TLS)
 	graph := goka.DefineGroup(goka.Group(names.DetectorGroup),
 		goka.Input(goka.Stream(names.Keyed), raw{}, d.apply),
 		goka.Output(goka.Stream(names.Alerts), raw{}),

@@ -288,7 +288,7 @@ func TestAsk(t *testing.T) {
 		for id, want := range map[string][]int{
 			"7": {1, 2}, "a/b": {3}, "..": {4}, "ü %2F?#": {5}, `q"\`: {6}, "8": {7}, "-1.5e3": {8}, "nobody": {0}, "": {0}, "123": {0},
 		} {
-			got, err := detector.Ask(ctx, b.cfg, b.layout.Names, id)
+			got, err := detector.Ask(ctx, b.cfg, b.layout.Names, ops.Asker{}, id)
 			if err != nil {
 				t.Errorf("%q: %v", id, err)
 				continue
@@ -326,7 +326,7 @@ func TestAsk(t *testing.T) {
 	stop()
 	ask() // it waits for the rebalance
 
-	if _, err := detector.Ask(ctx, b.cfg, kafka.NamesFor("elsewhere"), "7"); err == nil || errors.Is(err, detector.ErrNotOwner) {
+	if _, err := detector.Ask(ctx, b.cfg, kafka.NamesFor("elsewhere"), ops.Asker{}, "7"); err == nil || errors.Is(err, detector.ErrNotOwner) {
 		t.Errorf("of a pipeline that is not there: %v", err)
 	}
 }

@@ -88,7 +88,7 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 	if err := s.ready(ctx); err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
 	}
-	cfg.Begin(Info{Brokers: s.broker.Addr, HTTP: s.server.Addr(), Database: s.db})
+	cfg.Begin(Info{Brokers: s.broker.Addr, HTTP: s.server.URL(), Database: s.db})
 
 	sim := simulator.Default()
 	sim.Kafka, sim.Log, sim.Progress = s.kafka, cfg.Log, cfg.Progress

@@ -32,8 +32,8 @@ type ReplayConfig struct {
 	// Key is the field that the events are keyed by: category_id, user_id or none.
 	Key        string
 	Partitions int32 // 0 is the default
-	// Brokers are those of a Kafka to replay through, with topics of its own that are deleted afterwards; empty is the embedded one.
-	Brokers  []string
+	// Kafka is one to replay through, with topics of its own that are deleted afterwards; without brokers it is the embedded one.
+	Kafka    kafka.Config
 	Progress io.Writer // may be nil
 	Log      *slog.Logger
 }
@@ -73,15 +73,15 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	defer os.RemoveAll(dir)
 	cfg.IdleTimeout, cfg.MaxAhead = 0, 0
 	topic := kafka.DefaultTopic
-	if len(cfg.Brokers) > 0 {
+	if len(cfg.Kafka.Brokers) > 0 {
 		topic = "spate-replay-" + strings.ToLower(rand.Text()[:12])
 	}
-	s, err := start(ctx, Config{Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Brokers: cfg.Brokers, Partitions: cfg.Partitions, Topic: topic, Drains: true, Log: cfg.Log})
+	s, err := start(ctx, Config{Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Kafka: cfg.Kafka, Partitions: cfg.Partitions, Topic: topic, Drains: true, Log: cfg.Log})
 	if err != nil {
 		return ReplayResult{}, fmt.Errorf("replay: %w", err)
 	}
 	defer s.stop()
-	if len(cfg.Brokers) > 0 {
+	if len(cfg.Kafka.Brokers) > 0 {
 		defer s.deleteTopics()
 	}
 	sim := simulator.Default()

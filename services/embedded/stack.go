@@ -51,16 +51,15 @@ type Config struct {
 	// Endpoints are told of the alerts.
 	Endpoints []alerter.Endpoint
 	Database  string
-	// Brokers are those of a Kafka to use; empty starts the embedded one, which listens on Listen.
-	Brokers []string
-	Listen  string
+	// Kafka is the one to use; without brokers the embedded one is started, which listens on Listen.
+	Kafka  kafka.Config
+	Listen string
 	// Drains: the input ends, and what is open closes then.
 	Drains bool
-	// MaxBatchBytes is the clients' (kafka.Config).
-	MaxBatchBytes int
 	// HTTP is where the pages for operators are; with Profile, those of the runtime's profiles are among them.
 	HTTP       string
 	Profile    bool
+	Access     ops.Access
 	Partitions int32
 	Topic      string
 	// Print, if set, is told of each alert that is new or has moved on, when it is stored.
@@ -70,9 +69,13 @@ type Config struct {
 
 // Validate reports every problem at once; it does no I/O.
 func (c Config) Validate() error {
+	k := c.Kafka
+	if len(k.Brokers) == 0 {
+		k.Brokers = []string{"127.0.0.1:0"}
+	}
 	errs := []error{
-		router.Config{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:0"}, MaxBatchBytes: c.MaxBatchBytes}, Fields: c.Fields, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead, OpenTransactionTimeout: c.OpenTransactionTimeout}.Validate(),
-		detector.Config{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:0"}}, Threshold: c.Threshold, Critical: c.Critical, Transitions: c.Transitions}.Validate(),
+		router.Config{Kafka: k, Fields: c.Fields, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead, OpenTransactionTimeout: c.OpenTransactionTimeout}.Validate(),
+		detector.Config{Kafka: k, Threshold: c.Threshold, Critical: c.Critical, Transitions: c.Transitions}.Validate(),
 	}
 	if c.Partitions < 0 || c.Partitions > 256 {
 		errs = append(errs, fmt.Errorf("partitions: %d is not between 0 (as they are) and 256", c.Partitions))
@@ -115,14 +118,17 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 			s.release()
 		}
 	}()
-	s.kafka = kafka.Config{Brokers: cfg.Brokers, MaxBatchBytes: cfg.MaxBatchBytes}
-	if len(cfg.Brokers) == 0 {
+	s.kafka = cfg.Kafka
+	if len(cfg.Kafka.Brokers) == 0 {
 		if s.broker, err = broker.Start(cfg.Listen, cfg.State, cfg.Log); err != nil {
 			return nil, err
 		}
 		s.kafka.Brokers = []string{s.broker.Addr}
 	}
 	if s.server, err = ops.Listen(cfg.HTTP); err != nil {
+		return nil, err
+	}
+	if err := s.server.Secure(cfg.Access, cfg.Log); err != nil {
 		return nil, err
 	}
 	if s.broker != nil {
@@ -146,7 +152,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	}
 	det, err := detector.New(detector.Config{
 		Kafka: s.kafka, Layout: s.layout, Threshold: cfg.Threshold, Critical: cfg.Critical, Transitions: cfg.Transitions,
-		Drains: cfg.Drains, Address: s.server.Addr(), Log: cfg.Log.With("service", "detector"), Registry: s.server.Registry, Status: detecting, Counts: &s.detected,
+		Drains: cfg.Drains, Address: s.server.Addr(), TLS: s.server.TLS(), Log: cfg.Log.With("service", "detector"), Registry: s.server.Registry, Status: detecting, Counts: &s.detected,
 	})
 	if err != nil {
 		return nil, err
@@ -210,7 +216,7 @@ func (s *stack) makeTopics(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer cl.Close()
-	_, err = s.layout.EnsureWhenReady(ctx, cl, s.kafka.Brokers, s.cfg.Log)
+	_, err = s.layout.EnsureWhenReady(ctx, cl, s.kafka.Brokers, s.cfg.Log, func(string) {})
 	return err
 }
 

@@ -17,7 +17,7 @@ func Up(ctx context.Context, cfg Config, ready func(Info)) error {
 		return err
 	}
 	defer s.stop()
-	ready(Info{Brokers: strings.Join(s.kafka.Brokers, ","), HTTP: s.server.Addr(), Database: s.db})
+	ready(Info{Brokers: strings.Join(s.kafka.Brokers, ","), HTTP: s.server.URL(), Database: s.db})
 	select {
 	case <-ctx.Done():
 		return nil

@@ -3,11 +3,8 @@ package router
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"spate/shared/kafka"
 )
@@ -73,39 +70,11 @@ func (s *session) tellHeld(ctx context.Context) {
 func (s *session) whoHolds(ctx context.Context, parts []int32) map[int32]string {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	topic := s.cfg.Layout.Names.Activity
-	set := kadm.TopicsSet{}
-	set.Add(topic, parts...)
-	described, err := s.adm.DescribeProducers(ctx, set)
+	who, err := kafka.Holders(ctx, s.adm, s.cfg.Layout.Names.Activity, parts)
 	if err != nil {
 		s.cfg.Log.Debug("producers are not described", "error", err)
-		return nil
 	}
-	first := make(map[int32]kadm.DescribedProducer)
-	var ids []int64
-	described.EachProducer(func(p kadm.DescribedProducer) {
-		if old, ok := first[p.Partition]; p.CurrentTxnStartOffset >= 0 && (!ok || p.CurrentTxnStartOffset < old.CurrentTxnStartOffset) {
-			first[p.Partition] = p
-			ids = append(ids, p.ProducerID)
-		}
-	})
-	names := make(map[int64]string)
-	if len(ids) > 0 {
-		if listed, err := s.adm.ListTransactions(ctx, slices.Compact(slices.Sorted(slices.Values(ids))), nil); err == nil {
-			for name, t := range listed {
-				names[t.ProducerID] = name
-			}
-		}
-	}
-	out := make(map[int32]string)
-	for p, d := range first {
-		who := fmt.Sprintf("producer %d", d.ProducerID)
-		if name := names[d.ProducerID]; name != "" {
-			who += fmt.Sprintf(" (transactional id %q)", name)
-		}
-		out[p] = fmt.Sprintf("%s, which last wrote at %s", who, time.UnixMilli(d.LastTimestamp).UTC().Format(time.RFC3339))
-	}
-	return out
+	return who
 }
 
 // tellStanding tells of partitions that are not read on although there is something to read.

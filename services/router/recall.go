@@ -22,8 +22,8 @@ import (
 // the group's offsets.
 
 // recallTime bounds how long the reading of the keyed log may stand still. A transaction in it that a dead router left open ends within
-// transactionTimeout.
-const recallTime = 3 * transactionTimeout
+// kafka.TransactionTimeout.
+const recallTime = 3 * kafka.TransactionTimeout
 
 // recallPoll is how long a poll waits before a look at what there is.
 const recallPoll = time.Second

@@ -37,9 +37,6 @@ const (
 	// others finish first.
 	fetchMaxWait = 500 * time.Millisecond
 
-	transactionTimeout = 6 * time.Second // how long a dead router can hold readers back
-	sessionTimeout     = 6 * time.Second // Apache Kafka's lower bound by default
-
 	// After an aborted transaction the next one waits, from abortPause up to a hundred times as long, and after abortsInRow the session begins
 	// anew, which looks at the topics again.
 	abortPause  = 50 * time.Millisecond
@@ -127,7 +124,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer plain.Close()
 	s.adm = kadm.NewClient(plain)
-	if s.topics, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log); err != nil {
+	if s.topics, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log, s.hold); err != nil {
 		return err
 	}
 	s.keyed = s.topics.Keyed
@@ -151,9 +148,9 @@ func (s *session) run(ctx context.Context) error {
 		return s.txn.Client(), nil
 	},
 		kgo.TransactionalID(s.cfg.Instance),
-		kgo.TransactionTimeout(transactionTimeout),
+		kgo.TransactionTimeout(kafka.TransactionTimeout),
 		kgo.ConsumerGroup(names.RouterGroup),
-		kgo.SessionTimeout(sessionTimeout),
+		kgo.SessionTimeout(kafka.SessionTimeout),
 		kgo.HeartbeatInterval(time.Second),
 		kgo.RebalanceTimeout(15*time.Second),
 		kgo.ConsumeTopics(names.Activity),
@@ -180,7 +177,7 @@ func (s *session) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	wg.Go(func() {
-		if err := s.cfg.Layout.Watch(ctx, plain, s.topics, s.cfg.Log, func(reason string) { s.cfg.Status.Hold("broker", reason) }); err != nil {
+		if err := s.cfg.Layout.Watch(ctx, plain, s.topics, s.cfg.Log, s.hold); err != nil {
 			cancel(err)
 		}
 	})
@@ -203,15 +200,15 @@ func (s *session) run(ctx context.Context) error {
 // so does whoever takes the source partitions over; the session's own client would do it only with its first write, which comes after
 // the offsets that it waits for.
 func (s *session) endFormerLife(ctx context.Context) error {
-	cl, err := kgo.NewClient(s.cfg.Kafka.Options(kgo.WithLogger(kafka.Logger(s.cfg.Log)), kgo.TransactionalID(s.cfg.Instance), kgo.TransactionTimeout(transactionTimeout))...)
+	cl, err := kgo.NewClient(s.cfg.Kafka.Options(kgo.WithLogger(kafka.Logger(s.cfg.Log)), kgo.TransactionalID(s.cfg.Instance), kgo.TransactionTimeout(kafka.TransactionTimeout))...)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(ctx, 2*transactionTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*kafka.TransactionTimeout)
 	defer cancel()
 	if _, _, err := cl.ProducerID(ctx); err != nil {
-		return fmt.Errorf("end what a router of this name left open: %w", err)
+		return fmt.Errorf("end what a router of this name left open: %w", kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "transactional-id", Name: s.cfg.Instance}))
 	}
 	return nil
 }
@@ -365,7 +362,7 @@ const claimedTime = 0
 // commit writes the batches and ends the transaction. It reports whether it was committed; if not, everything is read again.
 func (s *session) commit(outer context.Context) (bool, error) {
 	// A transaction that is being committed is finished even if ctx ends: it takes a bounded time, and aborting costs as much.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(outer), transactionTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(outer), kafka.TransactionTimeout)
 	defer cancel()
 	names := s.cfg.Layout.Names
 	parts, owned := s.sources.snapshot()
@@ -397,7 +394,7 @@ func (s *session) commit(outer context.Context) (bool, error) {
 	defer s.tally.reset()
 	if err != nil {
 		s.metrics.transactions.WithLabelValues("failed").Inc()
-		return false, fmt.Errorf("end transaction: %w", err)
+		return false, fmt.Errorf("end transaction: %w", kafka.Explain(err, kafka.Right{Operation: "Read", Resource: "group", Name: names.RouterGroup}))
 	}
 	if !ok {
 		s.metrics.transactions.WithLabelValues("aborted").Inc()
@@ -440,12 +437,15 @@ func (s *session) produce(ctx context.Context, r *kgo.Record) {
 	s.txn.Produce(ctx, r, func(r *kgo.Record, err error) {
 		switch {
 		case err != nil:
-			s.abort(fmt.Errorf("write to %s: %w", r.Topic, err))
+			s.abort(fmt.Errorf("write to %s: %w", r.Topic, kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "topic", Name: r.Topic})))
 		case r.Topic == s.cfg.Layout.Names.Keyed && r.Partition == 0:
 			s.wrote(r.Offset + 1)
 		}
 	})
 }
+
+// hold tells what is wrong with the broker, "" if nothing.
+func (s *session) hold(reason string) { s.cfg.Status.Hold("broker", reason) }
 
 // abort makes the open transaction end without effect; nil takes that back.
 func (s *session) abort(cause error) {

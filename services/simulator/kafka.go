@@ -100,10 +100,10 @@ func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
 			return 0, ctx.Err()
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			return 0, fmt.Errorf("%w: topic %s does not exist on %s; start `spate up` or `spate route` first, or create it", ErrNoTopic, cfg.Topic, brokers)
-		case errors.As(err, new(*kerr.Error)) && !kerr.IsRetriable(err):
-			return 0, fmt.Errorf("look up topic %s on %s: %w", cfg.Topic, brokers, err)
+		case permanent(err):
+			return 0, fmt.Errorf("look up topic %s on %s: %w", cfg.Topic, brokers, kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "topic", Name: cfg.Topic}))
 		}
-		s.log.Warn("waiting for the broker", "brokers", brokers, "error", err)
+		s.log.Warn("waiting for the broker", "brokers", brokers, "error", kafka.Explain(err, kafka.Right{}))
 	}
 }
 
@@ -124,10 +124,15 @@ func countPartitions(ctx context.Context, client *kgo.Client, topic string) (int
 	if err == nil {
 		err = errors.New("the broker does not know the partitions yet")
 	}
-	if !errors.Is(err, kerr.UnknownTopicOrPartition) {
+	if !permanent(err) {
 		<-attempt.Done() // it may fail at once, as when the connection is refused
 	}
 	return 0, err
+}
+
+// permanent reports whether an error is an answer of the broker that waiting does not change.
+func permanent(err error) bool {
+	return errors.As(err, new(*kerr.Error)) && !kerr.IsRetriable(err) || errors.Is(err, kerr.UnknownTopicOrPartition)
 }
 
 func (s *kafkaSink) send(r *Row, index int64) error {
@@ -170,12 +175,12 @@ func (s *kafkaSink) send(r *Row, index int64) error {
 }
 
 // acked is called by the client for each record.
-func (s *kafkaSink) acked(_ *kgo.Record, err error) {
+func (s *kafkaSink) acked(rec *kgo.Record, err error) {
 	if err == nil {
 		s.count.sent.Add(1)
 		return
 	}
-	err = fmt.Errorf("send to kafka: %w", err)
+	err = fmt.Errorf("send to kafka: %w", kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "topic", Name: rec.Topic}))
 	s.failed.CompareAndSwap(nil, &err)
 }
 

@@ -9,12 +9,18 @@ import (
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/shared/kafka/security"
 )
 
 // Config says where the broker is. The zero value is not usable: at least one seed broker is needed.
 type Config struct {
 	// Brokers are the seed brokers, each "host:port".
 	Brokers []string
+	// Security is how connections are encrypted and who logs in; nil is neither.
+	Security *security.Client
+	// RackID is where this process runs: records are fetched from a replica there, if there is one.
+	RackID string
 	// ClientID is what the broker's logs and group descriptions show for this process.
 	ClientID string
 	// MaxBatchBytes is what a batch of records may take when it is decompressed; a larger one is left out. 0 is DefaultMaxBatchBytes.
@@ -44,7 +50,11 @@ func (c Config) Options(extra ...kgo.Opt) []kgo.Opt {
 	if id == "" {
 		id = "spate"
 	}
-	return append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id), kgo.MaxDecompressBatchBytes(c.maxBatchBytes())}, extra...)
+	opts := append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id), kgo.MaxDecompressBatchBytes(c.maxBatchBytes())}, c.Security.Options()...)
+	if c.RackID != "" {
+		opts = append(opts, kgo.Rack(c.RackID))
+	}
+	return append(opts, extra...)
 }
 
 func (c Config) maxBatchBytes() int {

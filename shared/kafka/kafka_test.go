@@ -187,14 +187,14 @@ func TestEnsureWaitsForTheBroker(t *testing.T) {
 	l := Layout{Names: NamesFor(DefaultTopic)}
 
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	_, err = l.EnsureWhenReady(ctx, cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)))
+	_, err = l.EnsureWhenReady(ctx, cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)), func(string) {})
 	cancel()
 	if err == nil {
 		t.Fatal("topics without a broker")
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := l.EnsureWhenReady(t.Context(), cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)))
+		_, err := l.EnsureWhenReady(t.Context(), cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)), func(string) {})
 		done <- err
 	}()
 	log.wait(t, "broker does not answer")

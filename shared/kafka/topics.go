@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/shared/kafka/security"
 )
 
 // Names are the topics and consumer groups of one pipeline. They all follow from the topic that the events come in.
@@ -63,6 +65,13 @@ const ProducerBatchMaxBytes = maxBatchBytes - 64<<10
 
 const day = 24 * time.Hour
 
+const (
+	// TransactionTimeout is how long a dead router can hold readers back.
+	TransactionTimeout = 6 * time.Second
+	// SessionTimeout is how long a dead member keeps its partitions: Apache Kafka's lower bound by default.
+	SessionTimeout = 6 * time.Second
+)
+
 // Layout says how the topics of a pipeline are to be.
 type Layout struct {
 	Names Names
@@ -71,6 +80,8 @@ type Layout struct {
 	Partitions int32
 	// Replication of topics that are made; 0 is the broker's default. From 3 on, writes need two replicas in sync.
 	Replication int16
+	// Service and Instance say whose rights are meant when brokers refuse something ([Names.Rights]).
+	Service, Instance string
 	// Replays is the longest stretch of the keyed log that a detector has to read again: the window and its lateness. 0 is not known.
 	Replays time.Duration
 }
@@ -142,7 +153,7 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
 	}
 	found, err := adm.ListTopics(ctx, names...)
 	if err != nil {
-		return Topics{}, fmt.Errorf("list topics: %w", err)
+		return Topics{}, fmt.Errorf("list topics: %w", l.denied(ctx, adm, names, err))
 	}
 	want := l.Partitions
 	if want == 0 {
@@ -168,7 +179,7 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
 				return Topics{}, err
 			}
 		default:
-			return Topics{}, fmt.Errorf("describe topic %s: %w", s.name, d.Err)
+			return Topics{}, fmt.Errorf("describe topic %s: %w", s.name, Explain(d.Err, l.right(s.name)))
 		}
 	}
 	if n := count[l.Names.Activity]; n > MaxSources {
@@ -185,6 +196,38 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
 	t := Topics{Sources: count[l.Names.Activity], Keyed: want, IDs: ids, counts: count}
 	t.ClaimedTime, err = l.checkConfigs(ctx, adm)
 	return t, err
+}
+
+// denied finds out which topics may not be seen: the client tells that of all together.
+func (l Layout) denied(ctx context.Context, adm *kadm.Client, names []string, err error) error {
+	var errs []error
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		for _, name := range names {
+			if _, err := adm.ListTopics(ctx, name); errors.Is(err, kerr.TopicAuthorizationFailed) {
+				errs = append(errs, fmt.Errorf("topic %s: %w", name, Explain(err, l.right(name))))
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	return Explain(err, Right{})
+}
+
+// right is what the service needs first of a topic: if it may not even be described, that is what is lacking.
+func (l Layout) right(topic string) Right {
+	for _, r := range l.Names.Rights(l.Service, l.Instance) {
+		if r.Resource == "topic" && r.Name == topic {
+			return r
+		}
+	}
+	return Right{Operation: "Describe", Resource: "topic", Name: topic}
+}
+
+// Check looks whether the topics that are there have settings that the pipeline can work with, and changes nothing. It reports whether the topic of
+// events has the times of its producers.
+func (l Layout) Check(ctx context.Context, adm *kadm.Client) (claimed bool, err error) {
+	return l.checkConfigs(ctx, adm)
 }
 
 // create returns the number of partitions that the topic has, and its id, whoever made it.
@@ -204,7 +247,7 @@ func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, parti
 		return partitions, made.ID, nil
 	}
 	if !errors.Is(err, kerr.TopicAlreadyExists) {
-		return 0, id, fmt.Errorf("create topic %s: %w", s.name, err)
+		return 0, id, fmt.Errorf("create topic %s: %w", s.name, Explain(err, Right{Operation: "Create", Resource: "topic", Name: s.name}))
 	}
 	// Another process was first; its metadata may take a moment to arrive.
 	for {
@@ -224,15 +267,18 @@ func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, parti
 // checkConfigs refuses topics whose settings lose data, compaction of a log or a keyed log that is kept for less than a window takes, or that
 // would refuse what is written. It reports whether the topic of events has the times of its producers.
 func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client) (claimed bool, err error) {
-	var names []string
 	want := make(map[string]topicSpec)
+	var configs kadm.ResourceConfigs
 	for _, s := range l.specs() {
-		names = append(names, s.name)
 		want[s.name] = s
-	}
-	configs, err := adm.DescribeTopicConfigs(ctx, names...)
-	if err != nil {
-		return false, fmt.Errorf("describe topics: %w", err)
+		// One by one: of several, one that may not be read hides the others.
+		c, err := adm.DescribeTopicConfigs(ctx, s.name)
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			continue // a cluster may forbid reading configurations; that is no reason not to work
+		} else if err != nil {
+			return false, fmt.Errorf("describe topic %s: %w", s.name, Explain(err, Right{}))
+		}
+		configs = append(configs, c...)
 	}
 	var errs []error
 	refuse := func(topic, key, got, must string) {
@@ -240,8 +286,7 @@ func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client) (claimed boo
 	}
 	for _, c := range configs {
 		if c.Err != nil {
-			// A cluster may forbid reading configurations; that is no reason not to work.
-			continue
+			continue // it is not there any more
 		}
 		for _, kv := range c.Configs {
 			if kv.Value == nil {
@@ -272,22 +317,35 @@ func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client) (claimed boo
 	return claimed, errors.Join(errs...)
 }
 
-// EnsureWhenReady is [Layout.Ensure] for the start of a service: as long as the broker does not answer it says so every few seconds
-// and tries again, until ctx ends.
-func (l Layout) EnsureWhenReady(ctx context.Context, cl *kgo.Client, brokers []string, log *slog.Logger) (Topics, error) {
+// EnsureWhenReady is [Layout.Ensure] for the start of a service: as long as the broker does not answer, or refuses, it says so every few
+// seconds, in the log and to hold, and tries again, until ctx ends.
+func (l Layout) EnsureWhenReady(ctx context.Context, cl *kgo.Client, brokers []string, log *slog.Logger, hold func(reason string)) (Topics, error) {
 	adm := kadm.NewClient(cl)
 	for {
 		try, cancel := context.WithTimeout(ctx, 10*time.Second)
 		t, err := l.Ensure(try, adm)
 		cancel()
 		if err == nil || errors.Is(err, ErrLayout) || ctx.Err() != nil {
+			hold("")
 			return t, err
 		}
-		log.Warn("broker does not answer, trying again", "brokers", strings.Join(brokers, ","), "error", err)
+		hold(trouble(err) + ": " + err.Error())
+		log.Warn(trouble(err)+", trying again", "brokers", strings.Join(brokers, ","), "error", err)
 		if err := pause(ctx, 3*time.Second); err != nil {
 			return Topics{}, err
 		}
 	}
+}
+
+// trouble says in a few words what keeps a service from its broker.
+func trouble(err error) string {
+	switch {
+	case errors.Is(err, security.ErrCredentials):
+		return "cannot log in to the broker"
+	case errors.Is(err, ErrDenied):
+		return "broker refuses"
+	}
+	return "broker does not answer"
 }
 
 // pause waits for d, or for the end of ctx and then returns its error.

@@ -39,8 +39,8 @@ func (l Layout) Watch(ctx context.Context, cl *kgo.Client, topics Topics, log *s
 			return err
 		case err != nil:
 			away = true
-			hold("broker does not answer: " + err.Error())
-			log.Warn("broker does not answer, trying again", "error", err)
+			hold(trouble(err) + ": " + err.Error())
+			log.Warn(trouble(err)+", trying again", "error", err)
 		case away:
 			away = false
 			hold("")
@@ -55,7 +55,7 @@ func (l Layout) look(ctx context.Context, cl *kgo.Client, was Topics, gone map[s
 	defer cancel()
 	found, err := describe(ctx, cl, slices.Collect(maps.Keys(was.counts))...)
 	if err != nil {
-		return err
+		return Explain(err, Right{})
 	}
 	for name, t := range found {
 		switch {
@@ -64,6 +64,8 @@ func (l Layout) look(ctx context.Context, cl *kgo.Client, was Topics, gone map[s
 				return &TopicGone{Topic: name}
 			}
 			continue
+		case errors.Is(t.err, kerr.TopicAuthorizationFailed):
+			return Explain(t.err, l.right(name))
 		case t.err != nil: // the broker will know better in a moment
 		case t.id != was.IDs[name] && was.IDs[name] != (kadm.TopicID{}):
 			return &TopicGone{Topic: name}

@@ -4,6 +4,7 @@ package ops
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,6 +111,7 @@ type Server struct {
 	mux    *http.ServeMux
 	ln     net.Listener
 	host   string // that it was told to listen on
+	gate   *gate  // who may ask; nil is everybody
 	mu     sync.Mutex
 	names  []string
 	states []*Status
@@ -193,8 +195,17 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	srv := HTTPServer(s.mux)
+	serve := func() error { return srv.Serve(s.ln) }
+	if s.gate != nil {
+		srv.Handler = s.gate.guard(s.mux)
+	}
+	if s.TLS() {
+		srv.TLSConfig = s.gate.config()
+		srv.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} // HTTP/1.1: what bounds connections knows it
+		serve = func() error { return srv.ServeTLS(s.ln, "", "") }
+	}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(s.ln) }()
+	go func() { done <- serve() }()
 	select {
 	case err := <-done:
 		return fmt.Errorf("serve %s: %w", s.Addr(), err)

@@ -135,3 +135,10 @@ func ParseRouted(metadata string) (Routed, error) {
 	}
 	return r, d.err("state of a source partition")
 }
+
+// MetadataBound is how long the metadata of a position can be for so many source partitions, in bytes: with watermarks that are as far apart as
+// Kafka keeps records.
+func MetadataBound(sources int) int {
+	const head, each = 40, 6 // numbers at their longest; a watermark's distance from the lowest, up to a thousand years
+	return base64.RawStdEncoding.EncodedLen(head + each*sources)
+}

@@ -74,7 +74,6 @@ func GroupBuilder(cfg GroupConfig) func(brokers []string, group, clientID string
 }
 
 const (
-	sessionTimeout = 6 * time.Second // Apache Kafka's lower bound by default
 	// rebalanceTimeout bounds how long the end of one session may take: goka waits for acknowledgements.
 	rebalanceTimeout = 20 * time.Second
 	requestTimeout   = 10 * time.Second
@@ -98,7 +97,7 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 		kgo.ConsumerGroup(g.group),
 		kgo.ConsumeTopics(g.cfg.Topic),
 		kgo.Balancers(kgo.RangeBalancer()), // eager, as goka needs it
-		kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(500*time.Millisecond), kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.SessionTimeout(kafka.SessionTimeout), kgo.HeartbeatInterval(500*time.Millisecond), kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(isolation()),

@@ -2,6 +2,7 @@ package gokaclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 type Producer struct {
 	cl         *kgo.Client
 	partitions int32
+	log        *slog.Logger
 	closed     chan struct{}
 }
 
@@ -35,7 +37,7 @@ func NewProducer(cfg kafka.Config, partitions int32, log *slog.Logger) (*Produce
 	if err != nil {
 		return nil, fmt.Errorf("connect producer: %w", err)
 	}
-	return &Producer{cl: cl, partitions: partitions, closed: make(chan struct{})}, nil
+	return &Producer{cl: cl, partitions: partitions, log: log, closed: make(chan struct{})}, nil
 }
 
 // Builder returns p for goka.WithProducerBuilder. goka closes it.
@@ -55,13 +57,22 @@ func (p *Producer) EmitWithHeaders(topic, key string, value []byte, headers goka
 	for k, v := range headers {
 		r.Headers = append(r.Headers, kgo.RecordHeader{Key: k, Value: v})
 	}
-	p.cl.Produce(context.Background(), r, func(_ *kgo.Record, err error) { finish(nil, err) })
+	p.cl.Produce(context.Background(), r, func(_ *kgo.Record, err error) { finish(nil, refused(topic, err)) })
 	return promise
 }
 
-// Write writes to a partition of a table, in the background. What fails is dropped: nothing is recovered from a table.
+// refused adds what to do to the error of a write.
+func refused(topic string, err error) error {
+	return kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "topic", Name: topic})
+}
+
+// Write writes to a partition of a table, in the background. What fails is told and dropped: nothing is recovered from a table.
 func (p *Producer) Write(table string, partition int32, key string, value []byte) {
-	p.cl.Produce(context.Background(), &kgo.Record{Topic: table, Partition: partition, Key: []byte(key), Value: value}, nil)
+	p.cl.Produce(context.Background(), &kgo.Record{Topic: table, Partition: partition, Key: []byte(key), Value: value}, func(_ *kgo.Record, err error) {
+		if err != nil && !errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, kgo.ErrAborting) {
+			p.log.Warn("the group table is not written; nothing of spate reads it", "topic", table, "error", refused(table, err))
+		}
+	})
 }
 
 // AbortAfter waits for the producer to be closed. When ctx ends first, it fails everything that is not acknowledged by then: without a

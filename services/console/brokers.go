@@ -1,0 +1,112 @@
+package console
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+
+	"spate/shared/kafka"
+	"spate/shared/kafka/security"
+)
+
+// localBroker is where spate up listens unless told otherwise.
+const localBroker = "127.0.0.1:9092"
+
+// brokerFlags say where the brokers are, and how connections to them are secured.
+//
+// Passwords and secrets have no flag: everyone on a machine can read command lines.
+type brokerFlags struct {
+	Brokers     []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers of your Kafka. Default: the broker of spate up, 127.0.0.1:9092."`
+	KafkaConfig string   `name:"kafka-config" env:"SPATE_KAFKA_CONFIG" group:"security" placeholder:"FILE" help:"Take brokers, TLS and SASL from a client.properties or librdkafka file, as vendors hand it out. Flags and other variables win."`
+
+	TLS                   bool   `name:"tls" env:"SPATE_TLS" group:"security" help:"Speak TLS to the brokers. Every other flag of TLS implies it."`
+	TLSCAFile             string `name:"tls-ca-file" env:"SPATE_TLS_CA_FILE" group:"security" placeholder:"FILE" help:"Authorities (PEM) that the brokers' certificates are checked against. Default: the system's. The files of TLS are read again when they change."`
+	TLSCertFile           string `name:"tls-cert-file" env:"SPATE_TLS_CERT_FILE" group:"security" placeholder:"FILE" help:"Certificate of this client (PEM), for brokers that ask for one (mTLS)."`
+	TLSKeyFile            string `name:"tls-key-file" env:"SPATE_TLS_KEY_FILE" group:"security" placeholder:"FILE" help:"Key of that certificate (PEM)."`
+	TLSServerName         string `name:"tls-server-name" env:"SPATE_TLS_SERVER_NAME" group:"security" placeholder:"NAME" help:"Name that the brokers' certificates must have. Default: the name that is connected to."`
+	TLSInsecureSkipVerify bool   `name:"tls-insecure-skip-verify" env:"SPATE_TLS_INSECURE_SKIP_VERIFY" group:"security" help:"Accept any certificate: whoever stands in between can read and change everything."`
+
+	SASLMechanism    string `name:"sasl-mechanism" env:"SPATE_SASL_MECHANISM" group:"security" placeholder:"NAME" help:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM (credentials of the environment, the AWS profile or the machine's role)."`
+	SASLUsername     string `name:"sasl-username" env:"SPATE_SASL_USERNAME" group:"security" placeholder:"NAME" help:"User of PLAIN and SCRAM; an API key of Confluent Cloud."`
+	SASLPasswordFile string `name:"sasl-password-file" env:"SPATE_SASL_PASSWORD_FILE" group:"security" placeholder:"FILE" help:"File with the password, read at each login; or set SPATE_SASL_PASSWORD."`
+
+	SASLOAuthTokenURL         string   `name:"sasl-oauth-token-url" env:"SPATE_SASL_OAUTH_TOKEN_URL" group:"security" placeholder:"URL" help:"OAUTHBEARER: server that gives tokens for client credentials."`
+	SASLOAuthClientID         string   `name:"sasl-oauth-client-id" env:"SPATE_SASL_OAUTH_CLIENT_ID" group:"security" placeholder:"ID" help:"The client, as the token server knows it."`
+	SASLOAuthClientSecretFile string   `name:"sasl-oauth-client-secret-file" env:"SPATE_SASL_OAUTH_CLIENT_SECRET_FILE" group:"security" placeholder:"FILE" help:"File with the client's secret; or set SPATE_SASL_OAUTH_CLIENT_SECRET."`
+	SASLOAuthScopes           []string `name:"sasl-oauth-scopes" env:"SPATE_SASL_OAUTH_SCOPES" group:"security" placeholder:"SCOPE" help:"Scopes to ask for."`
+	SASLOAuthTokenFile        string   `name:"sasl-oauth-token-file" env:"SPATE_SASL_OAUTH_TOKEN_FILE" group:"security" placeholder:"FILE" help:"File with a token, read at each login, in place of a token server: a projected service account's, for example."`
+	SASLOAuthExtensions       []string `name:"sasl-oauth-extensions" env:"SPATE_SASL_OAUTH_EXTENSIONS" group:"security" placeholder:"NAME=VALUE" help:"Told to the broker with the token: logicalCluster=lkc-1,identityPoolId=pool-1 for Confluent Cloud."`
+
+	RackID string `name:"rack-id" env:"SPATE_RACK_ID" group:"security" placeholder:"ID" help:"Rack or availability zone of this process: records are fetched from a replica there, if there is one."`
+}
+
+// securityGroup is the group of these flags in the help.
+const securityGroup = "Connections to a secured Kafka; passwords and secrets come from files or the environment:"
+
+// secured returns what is configured. Its brokers are those that were given, perhaps none.
+func (f brokerFlags) secured(log *slog.Logger) (kafka.Config, error) {
+	var file security.File
+	if f.KafkaConfig != "" {
+		var err error
+		if file, err = security.ReadFile(f.KafkaConfig); err != nil {
+			return kafka.Config{}, err
+		}
+		if len(file.Ignored) > 0 {
+			log.Warn("some settings of the file do not count: spate decides them by itself", "file", f.KafkaConfig, "settings", strings.Join(file.Ignored, ","))
+		}
+	}
+	cfg := file.Config
+	t, s, o := &cfg.TLS, &cfg.SASL, &cfg.SASL.OAuth
+	t.Enabled = t.Enabled || f.TLS
+	t.InsecureSkipVerify = t.InsecureSkipVerify || f.TLSInsecureSkipVerify
+	over(&t.CAFile, f.TLSCAFile)
+	over(&t.CertFile, f.TLSCertFile)
+	over(&t.KeyFile, f.TLSKeyFile)
+	over(&t.ServerName, f.TLSServerName)
+	over(&s.Mechanism, f.SASLMechanism)
+	over(&s.Username, f.SASLUsername)
+	password, secret := os.Getenv("SPATE_SASL_PASSWORD"), os.Getenv("SPATE_SASL_OAUTH_CLIENT_SECRET")
+	if password != "" || f.SASLPasswordFile != "" {
+		s.Password, s.PasswordFile = password, f.SASLPasswordFile
+	}
+	over(&o.TokenURL, f.SASLOAuthTokenURL)
+	over(&o.ClientID, f.SASLOAuthClientID)
+	over(&o.TokenFile, f.SASLOAuthTokenFile)
+	if secret != "" || f.SASLOAuthClientSecretFile != "" {
+		o.ClientSecret, o.ClientSecretFile = secret, f.SASLOAuthClientSecretFile
+	}
+	if len(f.SASLOAuthScopes) > 0 {
+		o.Scopes = f.SASLOAuthScopes
+	}
+	if len(f.SASLOAuthExtensions) > 0 {
+		o.Extensions = f.SASLOAuthExtensions
+	}
+	out := kafka.Config{Brokers: f.Brokers, ClientID: file.ClientID, RackID: file.RackID}
+	if len(out.Brokers) == 0 {
+		out.Brokers = file.Brokers
+	}
+	over(&out.RackID, f.RackID)
+	var err error
+	out.Security, err = security.New(cfg, log)
+	if err == nil && len(out.Brokers) == 0 && out.Security != nil {
+		err = errors.New("brokers: missing, and TLS or SASL is set, which the broker of spate up has not; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
+	}
+	return out, err
+}
+
+// over sets what was given.
+func over(to *string, given string) {
+	if given != "" {
+		*to = given
+	}
+}
+
+// config is secured for commands that need a broker: without any, that of spate up is meant.
+func (f brokerFlags) config(log *slog.Logger) (kafka.Config, error) {
+	cfg, err := f.secured(log)
+	if err == nil && len(cfg.Brokers) == 0 {
+		cfg.Brokers = []string{localBroker}
+	}
+	return cfg, err
+}

@@ -1,0 +1,203 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"spate/services/doctor"
+	"spate/shared/kafka"
+)
+
+type doctorCommand struct {
+	kafkaFlags
+	migrateFlags
+	webhookFlags
+	streamFlags
+	Window     time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Size of the windows: the keyed log has to be kept for longer."`
+	Lateness   time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How late an event may come, as the router has it."`
+	Instance   string        `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Name of the router, if it has one: that of its transactions."`
+	Table      string        `env:"SPATE_TABLE,dynamodb_control_table" group:"aws" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that keeps the alerts."`
+	StateTable string        `name:"state-table" env:"SPATE_STATE_TABLE" group:"aws" default:"spate-state" help:"DynamoDB table with the leases."`
+	TopicARN   string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" group:"aws" placeholder:"ARN" help:"SNS topic that is told of alerts."`
+
+	Services  []string `name:"service" placeholder:"NAME" help:"Look at the rights of these: ${services}. Default: route, detect and alert, each of which may have a principal of its own."`
+	ACLs      bool     `name:"acls" help:"Look at nothing: print the commands that give each service the least rights that it needs."`
+	Principal string   `default:"User:spate" help:"Who gets them, with --acls."`
+	JSON      bool     `name:"json" help:"Print a JSON line for each finding: check, level (ok, warning, failed, unknown), text, fix."`
+}
+
+// Help is shown below the usage.
+func (doctorCommand) Help() string {
+	return `Looks at brokers, TLS and certificates, the login, rights, topics and their settings, limits of the brokers, clocks, open transactions,
+running services, the database and its schema, and who is told; in mode aws at the identity, streams, tables and the topic. It changes
+nothing and sends nothing. The exit code is 1 if something will not work.
+
+  spate doctor                                          with the settings that the services have
+  spate doctor --service route                          as the principal of the router
+  spate doctor --acls --principal User:spate | sh       for Apache Kafka; other brokers have commands of their own for the same rights`
+}
+
+func (c *doctorCommand) Run(e *env) error {
+	services := c.Services
+	if len(services) == 0 {
+		services = []string{kafka.Router, kafka.Detector, kafka.Alerter}
+	}
+	for _, s := range services {
+		if !slices.Contains(kafka.Services, s) {
+			return usage(fmt.Errorf("service: %q is none of %s", s, strings.Join(kafka.Services, ", ")))
+		}
+	}
+	if c.ACLs {
+		if len(c.Services) == 0 {
+			services = kafka.Services
+		}
+		return c.printACLs(e, services)
+	}
+	var found []doctor.Finding
+	o := newOut(e.stdout)
+	tell := func(f doctor.Finding) {
+		found = append(found, f)
+		if c.JSON {
+			_ = o.json(f) // o.end tells of it
+			return
+		}
+		o.printf("%-8s %-13s %s\n", f.Level, f.Check, f.Text)
+		if f.Fix != "" {
+			o.printf("%-8s %-13s -> %s\n", "", "", f.Fix)
+		}
+	}
+	log := e.logger(slog.LevelError)
+	if e.mode == "aws" {
+		if err := doctor.AWS(e.ctx, doctor.Cloud{Stream: c.Stream, AlertsStream: c.AlertsStream, Table: c.Table, StateTable: c.StateTable, TopicARN: c.TopicARN}, tell); err != nil {
+			return usage(err)
+		}
+	} else {
+		k, err := c.settings(e, log)
+		if err := usage(errors.Join(err, k.Validate())); err != nil {
+			return err
+		}
+		layout := c.layout("", "")
+		layout.Replays = c.Window + c.Lateness
+		doctor.Kafka(e.ctx, doctor.Config{Kafka: k, Layout: layout, Services: services, Instance: c.Instance, Log: log}, tell)
+		c.database(e.ctx, tell)
+		c.told(log, tell)
+	}
+	if err := e.ctx.Err(); err != nil {
+		return o.end(err)
+	}
+	failed := 0
+	for _, f := range found {
+		if f.Level == doctor.Failed {
+			failed++
+		}
+	}
+	if failed > 0 {
+		return o.end(fmt.Errorf("%d of %d findings say that something will not work", failed, len(found)))
+	}
+	return o.end(nil)
+}
+
+// databaseTimeout is how long the database may take to tell of its schema.
+const databaseTimeout = 10 * time.Second
+
+// database looks at the database of alerts.
+func (c *doctorCommand) database(ctx context.Context, tell func(doctor.Finding)) {
+	say := func(level doctor.Level, fix, format string, args ...any) {
+		tell(doctor.Finding{Check: "database", Level: level, Fix: fix, Text: fmt.Sprintf(format, args...)})
+	}
+	db, err := c.target()
+	if err != nil {
+		say(doctor.Failed, "", "%v", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	migrations, err := db.status(ctx)
+	if err != nil {
+		say(doctor.Failed, "", "%s: %v", db.name, err)
+		return
+	}
+	states := make(map[string]int)
+	for _, m := range migrations {
+		states[stateOf(m)]++
+	}
+	switch {
+	case states["unknown"] > 0:
+		say(doctor.Warning, "run this version on a database of its own, or the newer one here", "%s has the schema of a newer version", db.name)
+	case states["pending"] > 0:
+		say(doctor.Warning, "spate alert and spate up do it when they start, spate migrate up does it now", "%s: %d of %d migrations are missing", db.name, states["pending"], len(migrations))
+	default:
+		say(doctor.OK, "", "%s has the schema of this version", db.name)
+	}
+}
+
+// told looks at who is told of alerts.
+func (c *doctorCommand) told(log *slog.Logger, tell func(doctor.Finding)) {
+	endpoints, stop, err := c.endpoints(log)
+	defer stop()
+	if err != nil {
+		for _, err := range unjoin(err) {
+			tell(doctor.Finding{Check: "endpoints", Level: doctor.Failed, Text: err.Error()})
+		}
+		return
+	}
+	if len(endpoints) == 0 {
+		tell(doctor.Finding{Check: "endpoints", Level: doctor.Warning, Text: "nobody is told of alerts", Fix: "set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)"})
+	}
+	for _, ep := range endpoints {
+		tell(doctor.Finding{Check: "endpoints", Level: doctor.OK, Text: fmt.Sprintf("%s is told at %s; spate endpoints test %s sends it a message", ep.Name, hostOf(ep), ep.Name)})
+	}
+}
+
+// printACLs prints the commands of Apache Kafka that give the least rights.
+func (c *doctorCommand) printACLs(e *env, services []string) error {
+	names := kafka.NamesFor(c.Topic)
+	o := newOut(e.stdout)
+	brokers := strings.Join(c.Brokers, ",")
+	if brokers == "" {
+		brokers = localBroker
+	}
+	print := func(r kafka.Right) {
+		if c.JSON {
+			_ = o.json(r) // o.end tells of it
+			return
+		}
+		flag := "--" + r.Resource
+		pattern := ""
+		if r.Prefix {
+			pattern = " --resource-pattern-type prefixed"
+		}
+		o.printf("kafka-acls --bootstrap-server %s --command-config admin.properties --add --allow-principal %s --operation %s %s %s%s # %s\n",
+			shellWord(brokers), shellWord(c.Principal), r.Operation, flag, shellWord(r.Name), pattern, r.Why)
+	}
+	for _, s := range services {
+		if !c.JSON {
+			o.printf("# spate %s\n", s)
+		}
+		for _, r := range names.Rights(s, c.Instance) {
+			print(r)
+		}
+	}
+	if !c.JSON {
+		o.printf("# the first start of a service, if topics are missing; without DescribeConfigs it works, and does not see settings that lose data\n")
+	}
+	for _, r := range names.MakeRights() {
+		print(r)
+	}
+	return o.end(nil)
+}
+
+// shellWord is a word for a shell.
+func shellWord(s string) string {
+	if s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._:,/=+-@", r))
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

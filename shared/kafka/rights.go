@@ -1,0 +1,159 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Right is something that brokers with an authorizer must allow. Its words are those of kafka-acls.
+type Right struct {
+	Operation string `json:"operation"` // Read, Write, Create, Describe, DescribeConfigs
+	Resource  string `json:"resource"`  // topic, group, transactional-id
+	Name      string `json:"name"`
+	Prefix    bool   `json:"prefix,omitempty"` // it is for all names that begin with Name
+	Why       string `json:"why"`
+}
+
+// String implements fmt.Stringer.
+func (r Right) String() string {
+	name := r.Name
+	if r.Prefix {
+		name += "*"
+	}
+	return fmt.Sprintf("%s on %s %s", r.Operation, r.Resource, name)
+}
+
+// Services that rights are for.
+const (
+	Router    = "route"
+	Detector  = "detect"
+	Alerter   = "alert"
+	Simulator = "simulate"
+	Asker     = "user"
+	Teller    = "alerts show"
+)
+
+// Services are all of them.
+var Services = []string{Router, Detector, Alerter, Simulator, Asker, Teller}
+
+// InstancePrefix begins the names of routers whose name is not set, which are those of their transactions.
+const InstancePrefix = "spate-router"
+
+// Rights are the least that a service needs at brokers with an authorizer, with topics that are there already. instance is the name of the router, if
+// it is set (SPATE_INSTANCE).
+func (n Names) Rights(service, instance string) []Right {
+	topic := func(op, name, why string) Right { return Right{op, "topic", name, false, why} }
+	group := func(name, why string) Right { return Right{"Read", "group", name, false, why} }
+	// Read and Write include Describe. Every service looks whether all topics are as the pipeline needs them.
+	look := func(others ...string) (out []Right) {
+		for _, name := range others {
+			out = append(out, topic("Describe", name, "see that it fits"))
+		}
+		return out
+	}
+	switch service {
+	case Router:
+		txn := Right{"Write", "transactional-id", InstancePrefix, true, "write exactly once"}
+		if instance != "" {
+			txn.Name, txn.Prefix = instance, false
+		}
+		return append([]Right{
+			topic("Read", n.Activity, "events"),
+			topic("Read", n.Keyed, "what was counted already"),
+			topic("Write", n.Keyed, "counts"),
+			topic("Write", n.Late, "events that came too late"),
+			topic("Write", n.DLQ, "what is no event"),
+			group(n.RouterGroup, "divide partitions, keep offsets"),
+			txn,
+		}, look(n.Alerts, n.Table())...)
+	case Detector:
+		return append([]Right{
+			topic("Read", n.Keyed, "counts"),
+			topic("Write", n.Alerts, "alerts"),
+			topic("Write", n.Table(), "the group table"),
+			group(n.DetectorGroup, "divide partitions, keep offsets"),
+		}, look(n.Activity, n.Late, n.DLQ)...)
+	case Alerter:
+		return append([]Right{
+			topic("Read", n.Alerts, "alerts"),
+			group(n.AlerterGroup, "divide partitions, keep offsets"),
+		}, look(n.Activity, n.Keyed, n.Late, n.DLQ, n.Table())...)
+	case Simulator:
+		return []Right{topic("Write", n.Activity, "events")}
+	case Asker:
+		return []Right{
+			topic("Describe", n.Keyed, "find the user's partition"),
+			{"Describe", "group", n.DetectorGroup, false, "find the detector that has it"},
+		}
+	case Teller:
+		return []Right{topic("Read", n.Activity, "the events of an alert")}
+	}
+	return nil
+}
+
+// MakeRights are what a service needs besides, at the first start, to make the topics that are missing and to check the settings of those
+// that are there. Without the second it works, and what does not fit is met later.
+func (n Names) MakeRights() []Right {
+	var out []Right
+	for _, name := range n.All() {
+		out = append(out, Right{"Create", "topic", name, false, "make it if it is missing"}, Right{"DescribeConfigs", "topic", name, false, "see that its settings lose nothing"})
+	}
+	return out
+}
+
+// All are the topics of a pipeline.
+func (n Names) All() []string {
+	return []string{n.Activity, n.Keyed, n.Late, n.DLQ, n.Alerts, n.Table()}
+}
+
+// denials are the errors of brokers that do not allow something, by the resource that it is about.
+var denials = map[string]error{
+	"topic": kerr.TopicAuthorizationFailed, "group": kerr.GroupAuthorizationFailed, "transactional-id": kerr.TransactionalIDAuthorizationFailed, "cluster": kerr.ClusterAuthorizationFailed,
+}
+
+// ErrDenied means that brokers do not let this principal in, or do not allow something that spate needs.
+var ErrDenied = errors.New("not allowed")
+
+// Explain adds to an error of a broker, or of the connection to one, what a person can do about it. right is what was asked for, if that is
+// known.
+func Explain(err error, right Right) error {
+	if err == nil || errors.Is(err, ErrDenied) {
+		return err
+	}
+	var first *kgo.ErrFirstReadEOF
+	switch {
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return fmt.Errorf("%w; %w: check SPATE_SASL_USERNAME and the password, or what else the mechanism logs in with", err, ErrDenied)
+	case errors.Is(err, kerr.UnsupportedSaslMechanism):
+		return fmt.Errorf("%w; %w: set SPATE_SASL_MECHANISM to one that the brokers have", err, ErrDenied)
+	case errors.Is(err, kerr.IllegalSaslState):
+		return fmt.Errorf("%w; %w: the brokers ask for another login at this port, or for none; check SPATE_SASL_MECHANISM", err, ErrDenied)
+	case errors.As(err, &first):
+		return fmt.Errorf("%w; does the port speak TLS (SPATE_TLS), or ask for a login (SPATE_SASL_MECHANISM)?", err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w; nothing listens there: is the broker running? spate up has one", err)
+	case tlsAnswer(err):
+		return fmt.Errorf("%w; the port seems to speak TLS: set SPATE_TLS (--tls)", err)
+	}
+	for resource, denial := range denials {
+		if !errors.Is(err, denial) {
+			continue
+		}
+		what := fmt.Sprintf("a right on a %s", resource)
+		if right.Resource == resource || right.Operation == "Create" {
+			what = right.String()
+		}
+		return fmt.Errorf("%w; %w: the principal lacks %s; spate doctor --acls prints what it needs", err, ErrDenied, what)
+	}
+	return err
+}
+
+// tlsAnswer reports whether err is what the client makes of the alert that a port with TLS answers a request without it with.
+func tlsAnswer(err error) bool {
+	return strings.Contains(err.Error(), "plaintext connection speaking to a tls endpoint")
+}

@@ -1,0 +1,203 @@
+package security
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"spate/shared/watched"
+)
+
+// material is what handshakes need, from files that may be replaced while the process runs.
+type material struct {
+	cfg TLS
+	log *slog.Logger
+
+	mu    sync.Mutex
+	files *watched.Files
+	roots *x509.CertPool   // nil is the system's
+	cert  *tls.Certificate // nil is none
+}
+
+func newMaterial(cfg TLS, log *slog.Logger) *material {
+	return &material{cfg: cfg, log: log, files: watched.New(cfg.CAFile, cfg.CertFile, cfg.KeyFile)}
+}
+
+// load reads the files if they have changed. If they cannot be used, what was there stays.
+func (m *material) load() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.files.Changed() {
+		return nil
+	}
+	roots, err := readRoots(m.cfg.CAFile)
+	cert, cerr := readPair(m.cfg.CertFile, m.cfg.KeyFile)
+	if err := errors.Join(err, cerr); err != nil {
+		return err
+	}
+	m.roots, m.cert = roots, cert
+	return nil
+}
+
+// readRoots returns the authorities of a file.
+func readRoots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("tls-ca-file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("tls-ca-file: %s has no certificate in PEM form%s", file, hint(text))
+	}
+	return pool, nil
+}
+
+// readPair returns the certificate of a client and its key.
+func readPair(certFile, keyFile string) (*tls.Certificate, error) {
+	if certFile == "" {
+		return nil, nil
+	}
+	certText, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls-cert-file: %w", err)
+	}
+	keyText, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls-key-file: %w", err)
+	}
+	if b, _ := pem.Decode(keyText); b != nil && (b.Type == "ENCRYPTED PRIVATE KEY" || b.Headers["DEK-Info"] != "") {
+		return nil, fmt.Errorf("tls-key-file: %s is encrypted with a password; decrypt it with: openssl pkey -in %[1]s -out key.pem", keyFile)
+	}
+	cert, err := tls.X509KeyPair(certText, keyText)
+	if err != nil {
+		return nil, fmt.Errorf("tls-cert-file, tls-key-file: %s and %s are no pair: %w%s", certFile, keyFile, err, hint(certText))
+	}
+	return &cert, nil
+}
+
+// hint says what a file that is no PEM seems to be, and how it becomes one.
+func hint(text []byte) string {
+	switch {
+	case len(text) > 4 && text[0] == 0xfe && text[1] == 0xed && text[2] == 0xfe && text[3] == 0xed:
+		return "; it is a Java keystore (JKS): keytool -importkeystore -srckeystore FILE -destkeystore out.p12 -deststoretype PKCS12, then openssl pkcs12 -in out.p12 -nokeys -out ca.pem"
+	case len(text) > 2 && text[0] == 0x30:
+		return "; it is DER or PKCS#12: openssl x509 -inform DER -in FILE -out ca.pem, or openssl pkcs12 -in FILE -nokeys -out ca.pem"
+	}
+	return ""
+}
+
+// dial connects to a broker and shakes hands. It is called by clients for each new connection.
+func (m *material) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if err := m.load(); err != nil {
+		m.log.Error("a file of TLS has changed and cannot be used; what it held before goes on being used", "error", err)
+	}
+	m.mu.Lock()
+	cfg := &tls.Config{RootCAs: m.roots, MinVersion: tls.VersionTLS12, ServerName: m.cfg.ServerName, InsecureSkipVerify: m.cfg.InsecureSkipVerify}
+	cert := m.cert
+	m.mu.Unlock()
+	if cert != nil {
+		// Not Certificates, which leaves one out silently that is of none of the authorities that the broker names.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ServerName == "" {
+		cfg.ServerName = host
+	}
+	raw, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, cfg)
+	shake, cancel := context.WithTimeout(ctx, shakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(shake); err != nil {
+		_ = raw.Close()
+		err = m.explain(err, cfg.ServerName, cert)
+		if errors.Is(err, io.EOF) {
+			err = errors.New(err.Error()) // the client takes an end of file for something that it knows better
+		}
+		return nil, fmt.Errorf("TLS with %s: %w", address, err)
+	}
+	return &explained{Conn: conn, explain: func(err error) error { return m.explain(err, cfg.ServerName, cert) }}, nil
+}
+
+// explained tells what to do when a broker refuses the client's certificate, which with TLS 1.3 is told at the first read only.
+type explained struct {
+	net.Conn
+	explain func(error) error
+}
+
+// Read implements net.Conn.
+func (c *explained) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && strings.Contains(err.Error(), "remote error: tls:") {
+		err = c.explain(err)
+	}
+	return n, err
+}
+
+// explain adds what to do to an error of a handshake.
+func (m *material) explain(err error, name string, cert *tls.Certificate) error {
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &unknown):
+		if m.cfg.CAFile == "" {
+			return fmt.Errorf("%w; the broker's certificate is of an authority that this system does not know: give it with --tls-ca-file (SPATE_TLS_CA_FILE)", err)
+		}
+		return fmt.Errorf("%w; the broker's certificate is of none of the authorities in %s (tls-ca-file)", err, m.cfg.CAFile)
+	case errors.As(err, &host):
+		return fmt.Errorf("%w; connect to a name that the certificate has, or say which one with --tls-server-name (SPATE_TLS_SERVER_NAME)", err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("%w; the broker needs a new certificate, or this machine's clock is wrong", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer to the handshake within %v: does the broker speak TLS at this port? Take the port that does, or leave TLS out (SPATE_TLS, --tls): %w", shakeTimeout, err)
+	case errors.As(err, &record), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("%w; the broker does not speak TLS at this port: take the port that does, or leave TLS out (SPATE_TLS, --tls)", err)
+	case strings.Contains(err.Error(), "remote error: tls:"):
+		if cert == nil {
+			return fmt.Errorf("%w; the broker wants a client certificate: give one with --tls-cert-file and --tls-key-file (SPATE_TLS_CERT_FILE, SPATE_TLS_KEY_FILE)", err)
+		}
+		if leaf := cert.Leaf; leaf != nil && time.Now().After(leaf.NotAfter) {
+			return fmt.Errorf("%w; the client certificate in %s has expired at %s", err, m.cfg.CertFile, leaf.NotAfter.UTC().Format(time.RFC3339))
+		}
+		return fmt.Errorf("%w; the broker refuses the client certificate in %s for %s", err, m.cfg.CertFile, name)
+	}
+	return err
+}
+
+// systemAnd returns the system's authorities and those of a file.
+func systemAnd(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("tls-ca-file: %w", err)
+	}
+	pool.AppendCertsFromPEM(text) // that it has one is checked where brokers are
+	return pool, nil
+}

@@ -1,0 +1,246 @@
+package ops
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+
+	"spate/shared/watched"
+)
+
+// Access says who may ask a server, and how connections to it are encrypted. The zero value lets everybody ask, without encryption.
+type Access struct {
+	// CertFile and KeyFile are the server's certificate and its key, as PEM. They are read again when they change.
+	CertFile, KeyFile string
+	// Token, or TokenFile, which is read when it changes: what those who ask send as "Authorization: Bearer ...". /healthz needs none.
+	Token, TokenFile string
+}
+
+// minToken is how long a token must be.
+const minToken = 16
+
+// Validate reports every problem at once; it does no I/O.
+func (a Access) Validate() error {
+	var errs []error
+	switch {
+	case a.CertFile != "" && a.KeyFile == "":
+		errs = append(errs, errors.New("http-tls-key-file: missing, and http-tls-cert-file is set; set SPATE_HTTP_TLS_KEY_FILE to the key of that certificate"))
+	case a.KeyFile != "" && a.CertFile == "":
+		errs = append(errs, errors.New("http-tls-cert-file: missing, and http-tls-key-file is set; set SPATE_HTTP_TLS_CERT_FILE to the certificate of that key"))
+	}
+	if a.Token != "" && a.TokenFile != "" {
+		errs = append(errs, errors.New("http-token-file: SPATE_HTTP_TOKEN is set, too; only one of them can be"))
+	}
+	if a.Token != "" {
+		errs = append(errs, checkToken("SPATE_HTTP_TOKEN", a.Token))
+	}
+	return errors.Join(errs...)
+}
+
+func checkToken(setting, token string) error {
+	if len(token) < minToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("%s: a token has %d or more letters, digits and signs, and no space: openssl rand -hex 32", setting, minToken)
+	}
+	return nil
+}
+
+// ReadToken returns the token, "" if there is none.
+func (a Access) ReadToken() (string, error) {
+	if a.TokenFile == "" {
+		return a.Token, nil
+	}
+	b, err := os.ReadFile(a.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("http-token-file: %w", err)
+	}
+	token := strings.TrimRight(string(b), "\r\n")
+	return token, checkToken("http-token-file: "+a.TokenFile, token)
+}
+
+// gate is Access at work.
+type gate struct {
+	cfg Access
+	log *slog.Logger
+
+	mu    sync.Mutex
+	files *watched.Files
+	cert  *tls.Certificate
+	token [sha256.Size]byte // of the token
+}
+
+// load reads the files if they have changed. If they cannot be used, what was there stays.
+func (g *gate) load() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if changed := g.files.Changed(); !changed && g.token != [sha256.Size]byte{} {
+		return nil
+	}
+	token, err := g.cfg.ReadToken()
+	if err != nil {
+		return err
+	}
+	if g.cfg.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(g.cfg.CertFile, g.cfg.KeyFile)
+		if err != nil {
+			return fmt.Errorf("http-tls-cert-file, http-tls-key-file: %w", err)
+		}
+		g.cert = &cert
+	}
+	g.token = sha256.Sum256([]byte(token))
+	return nil
+}
+
+// reload is load while the server runs.
+func (g *gate) reload() {
+	if err := g.load(); err != nil {
+		g.log.Error("a file of the server for operators has changed and cannot be used; what it held before goes on being used", "error", err)
+	}
+}
+
+// Secure sets who may ask from now on. It reads the files once, so that a wrong one is an error at the start.
+func (s *Server) Secure(a Access, log *slog.Logger) error {
+	if err := a.Validate(); err != nil {
+		return err
+	}
+	if a == (Access{}) {
+		return nil
+	}
+	g := &gate{cfg: a, log: log, files: watched.New(a.CertFile, a.KeyFile, a.TokenFile)}
+	if err := g.load(); err != nil {
+		return err
+	}
+	s.gate = g
+	return nil
+}
+
+// TLS reports whether the server speaks TLS.
+func (s *Server) TLS() bool { return s.gate != nil && s.gate.cfg.CertFile != "" }
+
+// URL is where the server is.
+func (s *Server) URL() string {
+	if s.TLS() {
+		return "https://" + s.Addr()
+	}
+	return "http://" + s.Addr()
+}
+
+// guard lets those pass who have the token. Nothing but /healthz is open.
+func (g *gate) guard(next http.Handler) http.Handler {
+	if g.cfg.Token == "" && g.cfg.TokenFile == "" {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		g.reload()
+		g.mu.Lock()
+		want := g.token
+		g.mu.Unlock()
+		token, ok := bearer(r.Header.Get("Authorization"))
+		if got := sha256.Sum256([]byte(token)); !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="spate"`)
+			http.Error(w, "a token is needed: Authorization: Bearer ..., as SPATE_HTTP_TOKEN has it", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func bearer(header string) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(header, " ")
+	return token, ok && strings.EqualFold(scheme, "Bearer")
+}
+
+// config is what the server's handshakes need.
+func (g *gate) config() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		g.reload()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.cert, nil
+	}}
+}
+
+// Asker is how a command asks a server of another process.
+type Asker struct {
+	// CAFile are the authorities (PEM) that the server's certificate is checked against; the system's if empty.
+	CAFile string
+	// CertFile, if set, is the certificate itself (PEM), whatever name it is for: a process that asks its own server knows it.
+	CertFile string
+	Access   Access // its token
+}
+
+// Client returns a client that asks a server itself: it takes no proxy and follows no redirect.
+func (a Asker) Client() (*http.Client, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if a.CAFile != "" {
+		text, err := os.ReadFile(a.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("http-tls-ca-file: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("http-tls-ca-file: %s has no certificate in PEM form", a.CAFile)
+		}
+	}
+	if a.CertFile != "" {
+		ours, err := readLeaf(a.CertFile)
+		if err != nil {
+			return nil, fmt.Errorf("http-tls-cert-file: %w", err)
+		}
+		cfg.InsecureSkipVerify = true // it is compared below
+		cfg.VerifyConnection = func(s tls.ConnectionState) error {
+			if !s.PeerCertificates[0].Equal(ours) {
+				return fmt.Errorf("the server has another certificate than %s", a.CertFile)
+			}
+			return nil
+		}
+	}
+	return &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader, TLSClientConfig: cfg},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+// Sign adds the token to a request. With authorities of its own, the asker asks nobody without TLS. Unencrypted, it goes to this machine only: elsewhere, others could read it.
+func (a Asker) Sign(r *http.Request) error {
+	if a.CAFile != "" && r.URL.Scheme != "https" {
+		return fmt.Errorf("%s does not speak TLS, and http-tls-ca-file is set: whoever is there cannot be known", r.URL.Host)
+	}
+	token, err := a.Access.ReadToken()
+	if err != nil || token == "" {
+		return err
+	}
+	if r.URL.Scheme != "https" {
+		if ip := net.ParseIP(r.URL.Hostname()); r.URL.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return fmt.Errorf("the token is not sent to %s unencrypted; let the service speak TLS (SPATE_HTTP_TLS_CERT_FILE, SPATE_HTTP_TLS_KEY_FILE)", r.URL.Host)
+		}
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	return nil
+}
+
+func readLeaf(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	for b, rest := pem.Decode(text); b != nil; b, rest = pem.Decode(rest) {
+		if b.Type == "CERTIFICATE" {
+			return x509.ParseCertificate(b.Bytes)
+		}
+	}
+	return nil, fmt.Errorf("%s has no certificate in PEM form", file)
+}
