@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -96,7 +97,7 @@ func KafkaWith(t *testing.T, java []string, properties func(addr, controller str
 	t.Helper()
 	up, down := SharedFile(t, "kafka/kafka-up"), SharedFile(t, "kafka/kafka-down")
 	addr, controller, dir := testport.Reserve(t), testport.Reserve(t), t.TempDir()
-	script := func(args ...string) {
+	script := func(args ...string) error {
 		cmd := exec.Command(args[0], args[1:]...)
 		// It does not live long enough for the best code to be worth its making: that costs two seconds at each start.
 		machine := append([]string{"-Xms256m", "-Xmx1g", "-XX:TieredStopAtLevel=1"}, java...)
@@ -110,13 +111,27 @@ func KafkaWith(t *testing.T, java []string, properties func(addr, controller str
 		cmd.Stdout, cmd.Stderr = log, log
 		if err := cmd.Run(); err != nil {
 			b, _ := os.ReadFile(log.Name())
-			t.Fatalf("%v: %v: %s", args, err, b)
+			return fmt.Errorf("%v: %w: %s", args, err, b)
+		}
+		return nil
+	}
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { script(down, dir) })
+	t.Cleanup(func() { must(script(down, dir)) })
 	return Broker{Addr: addr, Dir: dir, Up: func() {
-		script(append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties(addr, controller)...)...)
-	}, Down: func() { script(down, dir, "-9") }}
+		args := append([]string{up, strconv.Itoa(PortOf(t, addr)), dir}, properties(addr, controller)...)
+		err := script(args...)
+		// The script looks for the broker's command line, which is its own for a moment, and calls the broker dead then. A second call finds it.
+		for range 2 {
+			if err != nil {
+				err = script(args...)
+			}
+		}
+		must(err)
+	}, Down: func() { must(script(down, dir, "-9")) }}
 }
 
 // PortOf returns the port of an address.
