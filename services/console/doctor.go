@@ -162,7 +162,7 @@ func (c *doctorCommand) printACLs(e *env, services []string) error {
 	if brokers == "" {
 		brokers = localBroker
 	}
-	print := func(r kafka.Right) {
+	show := func(r kafka.Right) {
 		if c.JSON {
 			_ = o.json(r) // o.end tells of it
 			return
@@ -180,14 +180,14 @@ func (c *doctorCommand) printACLs(e *env, services []string) error {
 			o.printf("# spate %s\n", s)
 		}
 		for _, r := range names.Rights(s, c.Instance) {
-			print(r)
+			show(r)
 		}
 	}
 	if !c.JSON {
 		o.printf("# the first start of a service, if topics are missing; without DescribeConfigs it works, and does not see settings that lose data\n")
 	}
 	for _, r := range names.MakeRights() {
-		print(r)
+		show(r)
 	}
 	return o.end(nil)
 }

@@ -157,7 +157,6 @@ func unescape(s string) (string, error) {
 type propertyReader struct {
 	f        File
 	protocol string
-	jaas     string
 }
 
 // set takes one setting. Its errors have no value in them.

@@ -1,0 +1,9 @@
+package secured
+
+import (
+	"testing"
+
+	"spate/tests/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }

@@ -1,0 +1,90 @@
+package secured
+
+import (
+	"context"
+	"crypto/tls"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/services/verifier"
+	"spate/shared/alert"
+	"spate/shared/kafka"
+	"spate/shared/kafka/intake"
+	"spate/shared/kafka/kafkatest"
+	"spate/shared/store"
+	"spate/shared/store/sqlite"
+	"spate/tests/harness"
+)
+
+// TestMSK runs the pipeline with AWS_MSK_IAM on a broker that checks what is signed. Apache Kafka does not have the mechanism, so it is an in-process
+// one.
+func TestMSK(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts brokers and services; -short is set")
+	}
+	t.Parallel()
+	authority := kafkatest.NewAuthority(t, "authority")
+	server := authority.Sign(t, kafkatest.Leaf{Name: "broker", Hosts: []string{"127.0.0.1"}}).TLS(t)
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{server}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	intake.Stamp(cluster)
+	c := aws.Credentials{AccessKeyID: "ASIDEXAMPLE", SecretAccessKey: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", SessionToken: "to+ken=="}
+	kafkatest.MSK(cluster, c, "eu-central-1")
+	db := filepath.Join(t.TempDir(), "alerts.db")
+	env := []string{"SPATE_BROKERS=" + cluster.ListenAddrs()[0], "SPATE_TLS_CA_FILE=" + authority.File, "SPATE_SASL_MECHANISM=AWS_MSK_IAM", "AWS_REGION=eu-central-1",
+		"AWS_ACCESS_KEY_ID=" + c.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey, "AWS_SESSION_TOKEN=" + c.SessionToken, "SPATE_DATABASE_URL=" + db, "SPATE_IDLE_TIMEOUT=2s"}
+	p := &pipeline{names: kafka.NamesFor(kafka.DefaultTopic), db: db, env: map[string][]string{kafka.Simulator: env}}
+	for _, s := range []string{kafka.Router, kafka.Detector, kafka.Alerter} {
+		p.services = append(p.services, harness.Spate(t, s, env, s))
+	}
+	p.start()
+	for _, s := range p.services {
+		ready(t, s)
+	}
+	p.simulate(t, 5_000)
+
+	ref := verifier.NewReference(rule)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.DialTLSConfig(&tls.Config{RootCAs: authority.Pool()}), kgo.ConsumeTopics(p.names.Activity))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for ref.In < 5_000 && ctx.Err() == nil {
+		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) { ref.AddJSON(r.Partition, r.Value, r.Timestamp) })
+	}
+	want := ref.Result()
+	if len(want) == 0 {
+		t.Fatalf("the traffic has no bursts in %d events", ref.In)
+	}
+	st, err := sqlite.Open(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	harness.Eventually(t, time.Minute, "all windows are closed and stored", func() bool {
+		n, err := st.Count(t.Context())
+		return err == nil && n.Opened == 0 && n.Closed >= int64(len(want))
+	})
+	var got []alert.Record
+	for a, err := range st.Alerts(t.Context(), store.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, a.Record)
+	}
+	if d := verifier.Compare(want, got); !d.Exact() || len(got) != len(want) {
+		t.Errorf("%d alerts of %d: %+v", len(got), len(want), d)
+	}
+	p.noSecrets(t)
+	p.stop(t)
+}
