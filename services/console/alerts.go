@@ -241,10 +241,11 @@ type alertsShowCommand struct {
 	tableFlags
 	ID string `arg:"" name:"id" help:"Id of the alert, 32 hexadecimal digits, or the webhook-id of a message about it."`
 	brokerFlags
-	NoEvents  bool     `name:"no-events" help:"Do not read the events from Kafka."`
-	UserField string   `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Member of the event's JSON that holds the user."`
-	TimeField []string `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time; the first that is there counts."`
-	JSON      bool     `name:"json" help:"Print one JSON object: the alert as ls --json has it, deliveries (each with its tries), events, events_more, events_note."`
+	NoEvents   bool     `name:"no-events" help:"Do not read the events from Kafka."`
+	UserField  []string `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Members of the event's JSON that may hold the user; dots lead into objects."`
+	TimeFormat string   `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"How times are written, as the router has it."`
+	TimeField  []string `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time; the first that is there counts."`
+	JSON       bool     `name:"json" help:"Print one JSON object: the alert as ls --json has it, deliveries (each with its tries), events, events_more, events_note."`
 }
 
 // Help is shown below the usage.
@@ -294,7 +295,7 @@ func (p place) compare(q place) int {
 
 func (c *alertsShowCommand) Run(e *env) (err error) {
 	k, kerr := c.config(e.logger(slog.LevelWarn))
-	scanner, err := activity.NewScanner(activity.Fields{User: c.UserField, Time: c.TimeField})
+	scanner, err := activity.NewScanner(activity.Fields{User: c.UserField, Time: c.TimeField, TimeFormat: activity.TimeFormat(c.TimeFormat)})
 	if err := usage(errors.Join(err, kerr, k.Validate())); err != nil {
 		return err
 	}

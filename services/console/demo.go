@@ -25,7 +25,7 @@ type demoCommand struct {
 
 func (c *demoCommand) Run(e *env) error {
 	cfg := embedded.DemoConfig{Rule: c.rule(), Duration: c.Duration, EventRate: c.EventRate, Seed: c.Seed, Log: e.logger(slog.LevelWarn), Begin: func(embedded.Info) {}}
-	if c.UserField != "user_id" || len(c.TimeField) != 2 {
+	if !defaultFields(c.ruleFlags) {
 		return fmt.Errorf("%w: user-field, time-field: the demo makes its own events, whose fields have fixed names", errUsage)
 	}
 	if c.Duration < 15*time.Second || c.Duration > time.Hour {

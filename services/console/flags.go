@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,14 +26,21 @@ type ruleFlags struct {
 	IdleTimeout            time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"A partition that is silent for this long does not hold windows open; 0 waits for ever."`
 	MaxAhead               time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any."`
 	OpenTransactionTimeout time.Duration `name:"open-transaction-timeout" env:"SPATE_OPEN_TRANSACTION_TIMEOUT" default:"75s" help:"How long an open transaction in the topic of events holds windows open; what it commits later can be late. 0 waits for ever. Kafka ends transactions after 60s unless their producer asks for more."`
-	UserField              string        `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Member of the event's JSON that holds the user."`
-	TimeField              []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time; the first that is there counts."`
+	UserField              []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Members of the event's JSON that may hold the user; the first that is there counts. Dots lead into objects: actor.id; a dot that belongs to a name is \\."`
+	TimeField              []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time, likewise."`
+	TimeFormat             string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"How times are written: auto (texts as in RFC 3339 and numbers of milliseconds), rfc3339, s, ms, us or ns since 1970, or a layout of Go such as 02.01.2006 15:04:05, in UTC."`
 	Transitions            []string      `env:"SPATE_TRANSITIONS" default:"opened,closed" help:"Alert records to write: opened,closed, or closed alone for consumers that expect one record a window."`
+}
+
+// defaultFields reports whether the fields are those of the data set.
+func defaultFields(f ruleFlags) bool {
+	d := activity.DefaultFields()
+	return slices.Equal(f.UserField, d.User) && slices.Equal(f.TimeField, d.Time) && (f.TimeFormat == "" || f.TimeFormat == string(activity.TimeAuto))
 }
 
 func (f ruleFlags) rule() embedded.Rule {
 	r := embedded.Rule{
-		Fields: activity.Fields{User: f.UserField, Time: f.TimeField},
+		Fields: activity.Fields{User: f.UserField, Time: f.TimeField, TimeFormat: activity.TimeFormat(f.TimeFormat)},
 		Window: f.Window, Lateness: f.Lateness, IdleTimeout: f.IdleTimeout, MaxAhead: f.MaxAhead, OpenTransactionTimeout: f.OpenTransactionTimeout,
 		Threshold: f.Threshold, Critical: f.Critical,
 	}

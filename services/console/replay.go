@@ -109,7 +109,7 @@ func (c *replayCommand) Run(e *env) error {
 type verifyCommand struct{ replayFlags }
 
 func (c *verifyCommand) Run(e *env) error {
-	if c.UserField != "user_id" || len(c.TimeField) != 2 {
+	if !defaultFields(c.ruleFlags) {
 		return fmt.Errorf("%w: user-field, time-field: verify reads click files, whose columns have fixed names", errUsage)
 	}
 	res, err := c.run(e)

@@ -2,10 +2,12 @@ package console
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 
+	"spate/shared/activity"
 	"spate/shared/flinksql"
 	"spate/shared/kafka"
 )
@@ -50,9 +52,13 @@ func (c *rulesExportCommand) Run(e *env) error {
 			connector = flinksql.Kinesis
 		}
 	}
+	user, times, err := columns(r.Fields)
+	if err := usage(errors.Join(r.Fields.Validate(), err)); err != nil {
+		return err
+	}
 	cfg := flinksql.Config{
 		Connector: connector, Window: r.Window, Lateness: r.Lateness, Threshold: r.Threshold,
-		UserField: r.Fields.User, UserType: flinksql.UserType(strings.ToUpper(c.UserType)), TimeFields: r.Fields.Time,
+		UserField: user, UserType: flinksql.UserType(strings.ToUpper(c.UserType)), TimeFields: times,
 		TimeType: flinksql.TimeType(strings.ToUpper(c.TimeType)),
 	}
 	if connector == flinksql.Kafka {
@@ -67,9 +73,34 @@ func (c *rulesExportCommand) Run(e *env) error {
 	} else {
 		cfg.Source, cfg.Sink, cfg.Region, cfg.Account = c.Stream, c.AlertsStream, c.Region, c.Account
 	}
-	if err := usage(errors.Join(r.Fields.Validate(), cfg.Validate())); err != nil {
+	if err := usage(cfg.Validate()); err != nil {
 		return err
 	}
-	_, err := io.WriteString(e.stdout, cfg.SQL())
+	_, err = io.WriteString(e.stdout, cfg.SQL())
 	return err
+}
+
+// columns returns the names of the user's column and of those of the time. Flink's statement has one user, and columns of the top level.
+func columns(f activity.Fields) (user string, times []string, err error) {
+	var errs []error
+	name := func(setting, path string) string {
+		n, ok := activity.TopLevel(path)
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: %q leads into an object, which the statement does not do", setting, path))
+		}
+		return n
+	}
+	if len(f.User) > 1 {
+		errs = append(errs, errors.New("user-field: the statement has one user; give one"))
+	}
+	for _, p := range f.User {
+		user = name("user-field", p)
+	}
+	for _, p := range f.Time {
+		times = append(times, name("time-field", p))
+	}
+	if t := f.TimeFormat; t != "" && t != activity.TimeAuto && t != activity.TimeRFC3339 {
+		errs = append(errs, fmt.Errorf("time-format: the statement reads texts, and not %q", t))
+	}
+	return user, times, errors.Join(errs...)
 }

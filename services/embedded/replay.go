@@ -86,6 +86,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	}
 	sim := simulator.Default()
 	sim.File, sim.Key, sim.Topic, sim.Speed = cfg.File, cfg.Key, topic, 0
+	sim.TimeFormat = string(cfg.Fields.TimeFormat)
 	sim.Kafka, sim.Log, sim.Progress = s.kafka, cfg.Log, cfg.Progress
 	sent, err := simulator.Run(ctx, sim)
 	if err == nil && sent.Interrupted {
@@ -123,30 +124,34 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 		return err
 	}
 	defer in.Close()
+	in.Times(cfg.Fields.TimeFormat)
 	scanner, serr := activity.NewScanner(cfg.Fields)
 	if serr != nil {
 		return err
 	}
-	type tally struct{ lines, first int64 }
+	type tally struct {
+		lines, first int64
+		text         string
+	}
 	why := make(map[string]tally)
-	note := func(reason string, line int64) {
+	note := func(reason string, line int64, text func() string) {
 		t, known := why[reason]
 		if !known {
-			t.first = line
+			t.first, t.text = line, text()
 		}
 		t.lines++
 		why[reason] = t
 	}
 	in.OnBad(func(b simulator.BadLine) {
 		reason, _, _ := strings.Cut(b.Reason, ";") // whether it is the last does not matter
-		note("the line "+reason, b.Line)
+		note("the line "+reason, b.Line, func() string { return b.Reason })
 	})
 	var row simulator.Row
 	var value []byte
 	for in.Next(&row) == nil {
 		value = row.Event.AppendJSON(value[:0])
 		if _, reason := scanner.Scan(value); reason != activity.ReasonNone {
-			note(string(reason), in.Line())
+			note(string(reason), in.Line(), func() string { return scanner.Explain(value, reason) })
 		}
 	}
 	most := ""
@@ -158,7 +163,7 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 	if most == "" {
 		return err
 	}
-	return fmt.Errorf("%w; the most frequent reason is %q, %d times, first in line %d", err, most, why[most].lines, why[most].first)
+	return fmt.Errorf("%w; the most frequent reason is %q, %d times, first in line %d: %s", err, most, why[most].lines, why[most].first, why[most].text)
 }
 
 func (s *stack) result() ReplayResult {

@@ -333,7 +333,7 @@ func TestWhatIsNoEventInAllItsForms(t *testing.T) {
 		{nil, []byte(`{"user_id":1,"event_time":null}`), "no_time"},
 		{nil, []byte(`{"user_id":1,"event_time":1.5}`), "bad_time"},
 		{nil, []byte(`{"user_id":1,"event_time":"2023-02-30T00:00:00Z"}`), "bad_time"},
-		{nil, []byte(`{"user_id":1,"event_time":99999999999999999999}`), "bad_time"},
+		{nil, []byte(`{"user_id":1,"event_time":99999999999999999999}`), "time_out_of_range"},
 		{nil, []byte(`{"user_id":1,"event_time":9223372036854775807}`), "time_out_of_range"},
 		{nil, []byte(`{"user_id":1,"event_time":"9999-12-31T23:59:59Z"}`), "time_ahead"},
 		{[]byte("k"), []byte(large), ""},

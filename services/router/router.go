@@ -72,7 +72,7 @@ func Run(ctx context.Context, cfg Config) error {
 	m := newMetrics(cfg.Registry)
 	fatal := func(err error) bool { return errors.Is(err, kafka.ErrLayout) }
 	err = ops.Keep(ctx, cfg.Log, cfg.Status, fatal, func(ctx context.Context) error {
-		s := &session{cfg: cfg, rule: rule, scanner: scanner, metrics: m, tally: tally{invalid: make(map[activity.Reason]int64)}}
+		s := &session{cfg: cfg, rule: rule, scanner: scanner, metrics: m, tally: tally{invalid: make(map[activity.Reason]int64)}, input: newInput()}
 		return s.run(ctx)
 	})
 	if err != nil {
@@ -101,6 +101,7 @@ type session struct {
 	foreign  map[int32]window.Peer // as last read
 	waiting  map[int32]bool        // partitions that are ahead, and not read
 	tally    tally
+	input    input
 	trouble  error // why the last transaction was aborted, until one is committed
 	aborts   int   // in a row
 
@@ -233,6 +234,7 @@ func (s *session) loop(ctx context.Context) error {
 				s.tellHeld(ctx)
 			}
 			s.gauges()
+			s.input.tell(ticked, s.scanner, s.cfg.Layout.Names.Activity, s.cfg.Status, s.cfg.Log)
 		}
 		switch {
 		case f.NumRecords() > 0:
@@ -327,6 +329,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			if r.Attrs.IsControl() || r.Offset < src.routed {
 				continue
 			}
+			s.input.in++
 			mark, reason := s.scanner.Scan(r.Value)
 			limit := r.Timestamp.UnixMilli() // when the log took it
 			if r.Attrs.TimestampType() == claimedTime {
@@ -337,6 +340,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			}
 			if reason != activity.ReasonNone {
 				s.tally.invalid[reason]++
+				s.input.add(string(reason), r.Value)
 				s.dead(ctx, r, reason)
 				continue
 			}
@@ -344,8 +348,13 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			fate, start, lateBy := src.now.Judge(s.rule, mark.TimeMS, limit)
 			if fate.Late() {
 				s.tally.late[fate]++
+				s.input.add(fate.String(), r.Value)
 				s.late(ctx, r, fate, start, lateBy)
 				continue
+			}
+			if ahead > 0 && limit-mark.TimeMS > implausible.Milliseconds() { // what is as far ahead is invalid
+				s.input.far++
+				s.input.farAt = mark.TimeMS
 			}
 			s.tally.counted++
 			s.combiner.Add(mark.User, start, mark.TimeMS, p.Partition, r.Offset)
@@ -494,4 +503,5 @@ func (s *session) tellNothing() {
 	s.cfg.Status.Hold("standing", "")
 	s.cfg.Status.Hold("transaction", "")
 	s.cfg.Status.Note("transaction", "")
+	s.cfg.Status.Note("input", "")
 }

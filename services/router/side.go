@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -31,6 +32,24 @@ const (
 	maxKeyBytes = 1 << 20
 )
 
+// maxHeaderBytes is how much of the headers of an event they keep.
+const maxHeaderBytes = 64 << 10
+
+// own returns the headers that an event's producer gave it, but for those that look like ours: what a reader of the side topics finds in those is
+// spate's word.
+func own(headers []kgo.RecordHeader) (out []kgo.RecordHeader) {
+	n := 0
+	for _, h := range headers {
+		if n += len(h.Key) + len(h.Value); n > maxHeaderBytes {
+			break
+		}
+		if !strings.HasPrefix(h.Key, "spate-") {
+			out = append(out, kgo.RecordHeader{Key: strings.Clone(h.Key), Value: bytes.Clone(h.Value)})
+		}
+	}
+	return out
+}
+
 // late sets aside an event that missed its window.
 func (s *session) late(ctx context.Context, r *kgo.Record, f window.Fate, start, lateBy int64) {
 	out := s.aside(r, s.cfg.Layout.Names.Late, f.String())
@@ -57,6 +76,7 @@ func (s *session) aside(r *kgo.Record, topic, reason string) *kgo.Record {
 			{Key: HeaderOffset, Value: strconv.AppendInt(nil, r.Offset, 10)},
 		},
 	}
+	out.Headers = append(out.Headers, own(r.Headers)...)
 	if len(out.Value) > maxValueBytes || len(out.Key) > maxKeyBytes {
 		out.Headers = append(out.Headers, kgo.RecordHeader{Key: HeaderTruncated, Value: strconv.AppendInt(nil, int64(len(out.Value)), 10)})
 		out.Value, out.Key = out.Value[:min(len(out.Value), maxValueBytes)], out.Key[:min(len(out.Key), maxKeyBytes)]

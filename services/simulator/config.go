@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"spate/shared/activity"
 	"spate/shared/aws/object"
 	"spate/shared/kafka"
 )
@@ -57,10 +58,11 @@ type Config struct {
 	SpreadByUser  bool   `name:"spread-by-user" env:"SPATE_SPREAD_BY_USER" help:"Kinesis: choose the shard by user_id (ExplicitHashKey), whatever the partition key is."`
 	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Kafka: largest record batch, bytes; not above the topic's max.message.bytes, or the broker refuses it."`
 
-	TimeMode string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event time: ${enum}."`
-	Speed    float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed by event time: 1 is real time, 0 as fast as possible."`
-	Rate     float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send at this many events per second of wall clock, whatever their times; 0 is off."`
-	Disorder time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time below this, in event time."`
+	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event time: ${enum}."`
+	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"How the file's times are written: auto, rfc3339, s, ms, us or ns since 1970, or a layout of Go."`
+	Speed      float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed by event time: 1 is real time, 0 as fast as possible."`
+	Rate       float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send at this many events per second of wall clock, whatever their times; 0 is off."`
+	Disorder   time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time below this, in event time."`
 
 	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 is no bound."`
 	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 is no bound."`
@@ -98,6 +100,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Topic:         "activity",
+		TimeFormat:    string(activity.TimeAuto),
 		Stream:        "e-commerce-raw-user-activity-stream-1",
 		Key:           KeyCategory,
 		BatchMaxBytes: 1_000_012,
@@ -153,6 +156,9 @@ func (c *Config) Validate() error {
 	}
 	if !slices.Contains([]string{TimeOriginal, TimeNow, TimeShift}, c.TimeMode) {
 		problem("time: %q is not one of original, now, shift", c.TimeMode)
+	}
+	if err := activity.TimeFormat(c.TimeFormat).Validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if !(c.Speed == 0 || c.Speed >= 0.001 && c.Speed <= 1e6) {
 		problem("speed: %v is not 0 and not within 0.001 to 1000000", c.Speed)

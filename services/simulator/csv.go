@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"spate/shared/activity"
 	"spate/shared/aws/cloud"
 	"spate/shared/aws/object"
 )
@@ -70,6 +71,7 @@ type CSV struct {
 	parts   []string
 	quoted  []byte
 	timeBuf []byte
+	times   activity.TimeFormat
 	stats   CSVStats
 	onBad   func(BadLine)
 	at      int64 // line where the last record begins
@@ -224,6 +226,9 @@ func (c *CSV) Stats() CSVStats {
 
 // OnBad has every line that is not sent told to f. Call it before Next.
 func (c *CSV) OnBad(f func(BadLine)) { c.onBad = f }
+
+// Times says how times are written; auto if it is not called. Call it before Next.
+func (c *CSV) Times(f activity.TimeFormat) { c.times = f }
 
 // Line returns the number of the line, from 1, in which the last record begins.
 func (c *CSV) Line() int64 { return c.at }
@@ -412,7 +417,7 @@ func (c *CSV) fill(r *Row) {
 	e.CategoryID, e.CategoryCode, e.Brand = column(3), column(4), column(5)
 	e.Price, e.UserID, e.UserSession = column(6), column(7), column(8)
 	e.TxnTimestamp = column(9)
-	c.timeBuf = r.rowTime(c.timeBuf)
+	c.timeBuf = r.rowTime(c.timeBuf, c.times)
 }
 
 // bad counts a record that is not sent.

@@ -121,6 +121,20 @@ func (r *run) open(ctx context.Context) (Source, error) {
 	switch cfg := r.cfg; {
 	case cfg.Source != nil:
 		return cfg.Source, nil
+	case cfg.File == "":
+		return NewGenerator(*cfg), nil
+	}
+	csv, err := r.file(ctx)
+	if err != nil {
+		return nil, err
+	}
+	csv.Times(activity.TimeFormat(r.cfg.TimeFormat))
+	return csv, nil
+}
+
+// file opens the file that the configuration names.
+func (r *run) file(ctx context.Context) (*CSV, error) {
+	switch cfg := r.cfg; {
 	case cfg.File == "-":
 		in := cfg.Stdin
 		if in == nil {
@@ -129,10 +143,8 @@ func (r *run) open(ctx context.Context) (Source, error) {
 		return ReadCSV(newInterruptible(ctx, in), "standard input")
 	case object.IsURL(cfg.File):
 		return openObjectCSV(ctx, cfg.File)
-	case cfg.File != "":
-		return OpenCSV(cfg.File)
 	default:
-		return NewGenerator(*cfg), nil
+		return OpenCSV(cfg.File)
 	}
 }
 

@@ -22,13 +22,15 @@ type Source interface {
 	Next(r *Row) error
 }
 
-// rowTime reads the event time out of r's text.
-func (r *Row) rowTime(buf []byte) []byte {
+// rowTime reads the event time, written as format says, out of r's text.
+func (r *Row) rowTime(buf []byte, format activity.TimeFormat) []byte {
 	text := r.Event.TxnTimestamp
 	if text == "" {
 		text = r.Event.EventTime
 	}
 	buf = append(buf[:0], text...)
-	r.TimeMS, r.HasTime = activity.ParseTime(buf)
+	var reason activity.Reason
+	r.TimeMS, reason = format.Parse(buf, true)
+	r.HasTime = reason == activity.ReasonNone
 	return buf
 }

@@ -3,6 +3,8 @@ package verifier
 import (
 	"bytes"
 	"encoding/json"
+	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +16,7 @@ import (
 const maxUser = 256
 
 // AddJSON takes the next event of a source partition as its record's value has it: an object with user_id, a number or a string, and a
-// time, which is txn_timestamp unless that is absent or null, then event_time; a string or epoch milliseconds. It reports whether
+// time, which is txn_timestamp unless that is absent or null, then event_time; a string, or epoch milliseconds from 1973 on. It reports whether
 // the event is late; what is no event is counted as invalid. appended is the time of its record.
 func (r *Reference) AddJSON(partition int32, value []byte, appended time.Time) (late bool) {
 	user, ms, ok := parseJSON(value)
@@ -62,6 +64,9 @@ func (r *Reference) addText(partition int32, user, txn, event string, appendedMS
 		txn = event
 	}
 	ms, timed := parseTime(txn)
+	if !timed {
+		ms, timed = parseMillis(txn)
+	}
 	if !ok || !timed {
 		r.AddInvalid()
 		return
@@ -141,21 +146,47 @@ func loneSurrogate(token []byte) bool {
 }
 
 func timeOfJSON(token json.RawMessage) (int64, bool) {
-	var text string
+	text := string(token)
 	if token[0] == '"' {
 		if json.Unmarshal(token, &text) != nil {
 			return 0, false
 		}
-		return parseTime(text)
+		if ms, ok := parseTime(text); ok {
+			return ms, true
+		}
 	}
-	ms, err := strconv.ParseInt(string(token), 10, 64)
-	return ms, err == nil && inRange(ms)
+	return parseMillis(text)
 }
 
-// parseTime returns the epoch milliseconds of RFC 3339 or of the data set's "2006-01-02 15:04:05 UTC". The zone may be missing, which is
-// UTC; date and time are set apart by T or a space. Fractions of up to 9 digits are cut off after the millisecond.
+// parseMillis reads a number of milliseconds since 1970, cut off behind the point. Small ones may be seconds, so they are none.
+func parseMillis(text string) (int64, bool) {
+	if !isNumber(text) {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		f, err := strconv.ParseFloat(text, 64) // exact for whole numbers up to 2^53, which is beyond the year 9999
+		if err != nil || math.Abs(f) > 1<<53 {
+			return 0, false
+		}
+		n = int64(math.Floor(f))
+	}
+	return n, n >= 100_000_000_000 && inRange(n)
+}
+
+// forms of times, but for their zones.
+var forms = []string{"2006-01-02 15:04:05", "2006-01-02 15:04"}
+
+// zones are where a time's zone begins: UTC or a distance from it, and a name that means nothing.
+var zones = regexp.MustCompile(`^( UTC|[Zz]|)$|^(?:[Zz]| ?([+-])(\d\d)(?::?(\d\d))?)(\[[A-Za-z0-9/_+:-]{1,38}\]| [A-Z]{3,5})?$`)
+
+// parseTime returns the epoch milliseconds of RFC 3339, of the data set's "2006-01-02 15:04:05 UTC", and of what Java, Go and databases write. The zone
+// may be missing, which is UTC; date and time are set apart by T or a space. Fractions of up to 9 digits are cut off after the millisecond.
 func parseTime(s string) (int64, bool) {
-	const form = "2006-01-02 15:04:05"
+	form := forms[1]
+	if len(s) >= len(forms[0]) && s[len(form)] == ':' {
+		form = forms[0]
+	}
 	if len(s) < len(form) || !strings.ContainsRune("Tt ", rune(s[10])) {
 		return 0, false
 	}
@@ -171,7 +202,7 @@ func parseTime(s string) (int64, bool) {
 	}
 	ms := t.UnixMilli()
 	zone := s[len(form):]
-	if strings.HasPrefix(zone, ".") {
+	if form == forms[0] && (strings.HasPrefix(zone, ".") || strings.HasPrefix(zone, ",")) {
 		n := 1
 		for n < len(zone) && isDigits(zone[n:n+1]) {
 			n++
@@ -183,25 +214,24 @@ func parseTime(s string) (int64, bool) {
 		ms += int64(milli)
 		zone = zone[n:]
 	}
-	switch zone {
-	case "", "Z", "z", " UTC":
-	default:
-		if len(zone) != len("+00:00") || !isDigits(zone[1:3]) || !isDigits(zone[4:]) || zone[3] != ':' {
+	if zone == "" || zone == " UTC" || zone == "Z" { // nearly all
+		return ms, inRange(ms)
+	}
+	m := zones.FindStringSubmatch(zone)
+	if m == nil {
+		return 0, false
+	}
+	if m[3] != "" {
+		hours, _ := strconv.Atoi(m[3])
+		minutes, _ := strconv.Atoi(m[4])
+		if hours > 23 || minutes > 59 {
 			return 0, false
 		}
-		hours, _ := strconv.Atoi(zone[1:3])
-		minutes, _ := strconv.Atoi(zone[4:])
 		east := int64(hours*60+minutes) * 60_000
-		switch {
-		case hours > 23 || minutes > 59:
-			return 0, false
-		case zone[0] == '+':
-			ms -= east
-		case zone[0] == '-':
-			ms += east
-		default:
-			return 0, false
+		if m[2] == "-" {
+			east = -east
 		}
+		ms -= east
 	}
 	return ms, inRange(ms)
 }

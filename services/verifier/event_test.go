@@ -9,29 +9,38 @@ import (
 func TestParseTime(t *testing.T) {
 	base := time.Date(2019, 11, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
 	for in, want := range map[string]int64{
-		"2019-11-01 00:00:00 UTC":       base,
-		"2019-11-01 00:00:00":           base,
-		"2019-11-01T00:00:00":           base,
-		"2019-11-01t00:00:00z":          base,
-		"2019-11-01T00:00:00Z":          base,
-		"2019-11-01T00:00:00.5Z":        base + 500,
-		"2019-11-01 00:00:00.1239 UTC":  base + 123,
-		"2019-11-01T00:00:00.999999999": base + 999,
-		"2019-11-01T00:00:00.007+05:30": base + 7 - 330*60_000,
-		"2019-11-01T00:00:00-23:59":     base + (23*60+59)*60_000,
-		"1970-01-01T00:00:00Z":          0,
-		"1969-12-31T23:30:00-01:00":     30 * 60_000,
-		"2020-02-29 00:00:00":           time.Date(2020, 2, 29, 0, 0, 0, 0, time.UTC).UnixMilli(),
-		"9999-12-31T23:59:59.999Z":      time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC).UnixMilli(),
+		"2019-11-01 00:00:00 UTC":               base,
+		"2019-11-01 00:00:00":                   base,
+		"2019-11-01T00:00:00":                   base,
+		"2019-11-01t00:00:00z":                  base,
+		"2019-11-01T00:00:00Z":                  base,
+		"2019-11-01T00:00:00.5Z":                base + 500,
+		"2019-11-01T00:00":                      base,
+		"2019-11-01T00:00Z":                     base,
+		"2019-11-01 00:00:00,5":                 base + 500,
+		"2019-11-01T00:00:00.000+0000":          base,
+		"2019-11-01 00:00:00+01":                base - 60*60_000,
+		"2019-11-01T01:00+01:00[Europe/Berlin]": base,
+		"2019-11-01T00:00:00Z[UTC]":             base,
+		"2019-11-01 00:00:00 +0000 UTC":         base,
+		"2019-11-01 01:00:00.5 +0100 CET":       base + 500,
+		"2019-11-01 00:00:00.1239 UTC":          base + 123,
+		"2019-11-01T00:00:00.999999999":         base + 999,
+		"2019-11-01T00:00:00.007+05:30":         base + 7 - 330*60_000,
+		"2019-11-01T00:00:00-23:59":             base + (23*60+59)*60_000,
+		"1970-01-01T00:00:00Z":                  0,
+		"1969-12-31T23:30:00-01:00":             30 * 60_000,
+		"2020-02-29 00:00:00":                   time.Date(2020, 2, 29, 0, 0, 0, 0, time.UTC).UnixMilli(),
+		"9999-12-31T23:59:59.999Z":              time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC).UnixMilli(),
 	} {
 		if got, ok := parseTime(in); !ok || got != want {
 			t.Errorf("parseTime(%q) = %d, %v; want %d", in, got, ok, want)
 		}
 	}
 	for _, in := range []string{
-		"", "2019-11-01", "2019-11-01 0:00:00", "2019-11-01T00:00", "2019-02-29 00:00:00", "2019-11-01T24:00:00Z", "2019-11-01T00:00:60Z",
-		"2019-11-01_00:00:00", "2019-11-01T00:00:00.Z", "2019-11-01T00:00:00.1234567890Z", "2019-11-01T00:00:00,5Z", "2019-11-01T00:00:00+24:00",
-		"2019-11-01T00:00:00+00:60", "2019-11-01T00:00:00+0000", "2019-11-01T00:00:00 utc", "2019-11-01T00:00:00ZZ", " 2019-11-01T00:00:00Z",
+		"", "2019-11-01", "2019-11-01 0:00:00", "2019-02-29 00:00:00", "2019-11-01T24:00:00Z", "2019-11-01T00:00:60Z",
+		"2019-11-01_00:00:00", "2019-11-01T00:00:00.Z", "2019-11-01T00:00:00.1234567890Z", "2019-11-01T00:00:00+24:00",
+		"2019-11-01T00:00:00+00:60", "2019-11-01T00:00:00 utc", "2019-11-01T00:00:00ZZ", " 2019-11-01T00:00:00Z",
 		"2019/11/01 00:00:00", "2019-11-01 00.00.00", "1969-12-31T23:59:59.999Z", "1970-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", "0000-01-01T00:00:00Z",
 	} {
 		if got, ok := parseTime(in); ok {
@@ -101,11 +110,11 @@ func TestAddJSON(t *testing.T) {
 // TestAddIdleJSON: an event that is late for a promise is not counted, and moves the watermark as any other does.
 func TestAddIdleJSON(t *testing.T) {
 	r := NewReference(Rule{Window: 10 * time.Millisecond, Lateness: 5 * time.Millisecond})
-	r.AddIdleJSON(0, []byte(`{"user_id":1,"event_time":24}`), now)
-	if !r.AddJSON(0, []byte(`{"user_id":1,"event_time":9}`), now) {
+	r.AddIdleJSON(0, []byte(`{"user_id":1,"event_time":1572566400024}`), now)
+	if !r.AddJSON(0, []byte(`{"user_id":1,"event_time":1572566400009}`), now) {
 		t.Error("24 - 5 has passed the window of 9, and 9 is counted")
 	}
-	if r.AddJSON(1, []byte(`{"user_id":1,"event_time":9}`), now) || r.AddJSON(0, []byte(`{"user_id":1,"event_time":20}`), now) {
+	if r.AddJSON(1, []byte(`{"user_id":1,"event_time":1572566400009}`), now) || r.AddJSON(0, []byte(`{"user_id":1,"event_time":1572566400020}`), now) {
 		t.Error("late, without a watermark that has passed")
 	}
 	r.AddIdleJSON(0, []byte(`{"user_id":1}`), now)
@@ -121,12 +130,12 @@ var now = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 func TestClockAhead(t *testing.T) {
 	r := NewReference(Rule{Window: 10 * time.Millisecond, Lateness: 5 * time.Millisecond})
 	at := func(ms int64) time.Time { return time.UnixMilli(ms) }
-	r.AddJSON(0, []byte(`{"user_id":1,"event_time":100}`), at(100))
-	if r.AddJSON(0, []byte(`{"user_id":1,"event_time":1000}`), at(101)) || r.AddJSON(0, []byte(`{"user_id":1,"event_time":90}`), at(102)) {
+	r.AddJSON(0, []byte(`{"user_id":1,"event_time":1572566400100}`), at(1572566400100))
+	if r.AddJSON(0, []byte(`{"user_id":1,"event_time":1572566401000}`), at(1572566400101)) || r.AddJSON(0, []byte(`{"user_id":1,"event_time":1572566400090}`), at(1572566400102)) {
 		t.Error("late")
 	}
-	r.AddIdleJSON(0, []byte(`{"user_id":1,"event_time":1000}`), at(103))
-	if r.AddJSON(0, []byte(`{"user_id":1,"event_time":91}`), at(103)) || !r.AddJSON(0, []byte(`{"user_id":1,"event_time":89}`), at(104)) {
+	r.AddIdleJSON(0, []byte(`{"user_id":1,"event_time":1572566401000}`), at(1572566400103))
+	if r.AddJSON(0, []byte(`{"user_id":1,"event_time":1572566400091}`), at(1572566400103)) || !r.AddJSON(0, []byte(`{"user_id":1,"event_time":1572566400089}`), at(1572566400104)) {
 		t.Error("not by the time of the log")
 	}
 }

@@ -120,7 +120,7 @@ func (c Config) dedupeScanner() (*activity.Scanner, error) {
 	if c.DedupeField == "" {
 		return nil, nil
 	}
-	return activity.NewScanner(activity.Fields{User: c.DedupeField, Time: c.Fields.Time})
+	return activity.NewScanner(activity.Fields{User: []string{c.DedupeField}, Time: c.Fields.Time, TimeFormat: c.Fields.TimeFormat})
 }
 
 // Run works until ctx ends, or until everything is drained. A session that breaks is begun anew for ever, a lease that is lost waited for

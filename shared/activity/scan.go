@@ -1,10 +1,8 @@
 package activity
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
-	"strconv"
 	"unicode/utf8"
 )
 
@@ -17,10 +15,10 @@ const (
 	ReasonEmpty     Reason = "empty"             // no value, or white space only
 	ReasonNotJSON   Reason = "not_json"          // refused by encoding/json
 	ReasonNotObject Reason = "not_object"        // JSON, but no object
-	ReasonNoUser    Reason = "no_user"           // user absent, null or ""
+	ReasonNoUser    Reason = "no_user"           // every user field absent, null or ""
 	ReasonBadUser   Reason = "bad_user"          // user is no number or string, is longer than 256 bytes, or its string is not valid Unicode
 	ReasonNoTime    Reason = "no_time"           // every time field absent or null
-	ReasonBadTime   Reason = "bad_time"          // time is neither a string that ParseTime accepts nor an integer that fits 64 bits
+	ReasonBadTime   Reason = "bad_time"          // time is not written as TimeFormat says, or auto cannot tell what it means
 	ReasonTimeRange Reason = "time_out_of_range" // time before 1970 or after year 9999
 	ReasonTimeAhead Reason = "time_ahead"        // time too far ahead of the broker's; set by the router, never by Scan
 )
@@ -42,9 +40,26 @@ type Mark struct {
 
 // Scanner finds the user and the event time of events. It is immutable and safe for concurrent use.
 type Scanner struct {
-	names   []string // the user field, then the time fields
-	lengths uint64   // bit n: there is a name of n bytes; bit 63: of 63 or more
+	top    *level
+	users  int // of the fields, the first ones; the others are times
+	fields int
+	format TimeFormat
+	paths  []string // of the fields
+}
+
+// level is what is looked for among the members of an object.
+type level struct {
+	names   []string
+	members []member
+	lengths uint64 // bit n: there is a name of n bytes; bit 63: of 63 or more
 	longest int
+}
+
+// member is one that is looked for, or looked into.
+type member struct {
+	field int    // -1 if it is only looked into
+	below *level // nil if it is not
+	under []int  // the fields below
 }
 
 // NewScanner returns a scanner for the given fields, or the error of their Validate.
@@ -52,16 +67,45 @@ func NewScanner(f Fields) (*Scanner, error) {
 	if err := f.Validate(); err != nil {
 		return nil, fmt.Errorf("check event fields: %w", err)
 	}
-	s := &Scanner{names: slices.Concat([]string{f.User}, f.Time)}
-	for _, name := range s.names {
-		s.lengths |= 1 << min(len(name), 63)
-		s.longest = max(s.longest, len(name))
+	s := &Scanner{top: &level{}, users: len(f.User), fields: len(f.User) + len(f.Time), format: f.TimeFormat}
+	s.paths = slices.Concat(f.User, f.Time)
+	for i, path := range s.paths {
+		names, err := parsePath(path)
+		if err != nil {
+			return nil, fmt.Errorf("check event fields: %w", err)
+		}
+		s.top.add(names, i)
 	}
 	return s, nil
 }
 
+// add makes the level look for a field along names.
+func (l *level) add(names []string, field int) {
+	i := slices.Index(l.names, names[0])
+	if i < 0 {
+		i = len(l.names)
+		l.names = append(l.names, names[0])
+		l.members = append(l.members, member{field: -1})
+		l.lengths |= 1 << min(len(names[0]), 63)
+		l.longest = max(l.longest, len(names[0]))
+	}
+	m := &l.members[i]
+	if len(names) == 1 {
+		m.field = field
+		return
+	}
+	if m.below == nil {
+		m.below = &level{}
+	}
+	m.under = append(m.under, field)
+	m.below.add(names[1:], field)
+}
+
 // span is where a member's value lies; the zero span means that there is none, since no value begins at 0.
 type span struct{ start, end int }
+
+// spans are where the fields lie, by their index.
+type spans [2 * maxAlternatives]span
 
 // Scan validates value as a whole and returns the user and the event time, or why it is no event. It accepts as JSON
 // exactly what json.Valid accepts. Of members with the same name the last one counts, as if the value were decoded
@@ -72,10 +116,10 @@ func (s *Scanner) Scan(value []byte) (Mark, Reason) {
 	if i == len(value) {
 		return Mark{}, ReasonEmpty
 	}
-	var found [1 + maxTimeFields]span // by index of s.names
+	var found spans
 	object := value[i] == '{'
 	if object {
-		i = s.members(value, i+1, &found)
+		i = s.top.scan(value, i+1, 1, &found)
 	} else {
 		i = skipValue(value, i, 0)
 	}
@@ -86,13 +130,19 @@ func (s *Scanner) Scan(value []byte) (Mark, Reason) {
 		return Mark{}, ReasonNotObject
 	}
 
-	user, reason := userToken(value[found[0].start:found[0].end])
+	var user []byte
+	reason := ReasonNoUser
+	for _, at := range found[:s.users] {
+		if user, reason = userToken(value[at.start:at.end]); reason != ReasonNoUser {
+			break
+		}
+	}
 	if reason != ReasonNone {
 		return Mark{}, reason
 	}
-	for _, at := range found[1:len(s.names)] {
+	for _, at := range found[s.users:s.fields] {
 		if token := value[at.start:at.end]; !absent(token) {
-			ms, reason := eventTime(token)
+			ms, reason := s.format.eventTime(token)
 			if reason != ReasonNone {
 				return Mark{}, reason
 			}
@@ -102,9 +152,8 @@ func (s *Scanner) Scan(value []byte) (Mark, Reason) {
 	return Mark{}, ReasonNoTime
 }
 
-// members skips the rest of the top-level object, whose opening brace is the byte before i, and notes where the values
-// of the scanner's fields lie.
-func (s *Scanner) members(b []byte, i int, found *[1 + maxTimeFields]span) int {
+// scan skips the rest of an object at a depth, whose opening brace is the byte before i, and notes where the values of fields lie.
+func (l *level) scan(b []byte, i, depth int, found *spans) int {
 	i = skipSpace(b, i)
 	if i < len(b) && b[i] == '}' {
 		return i + 1
@@ -122,11 +171,24 @@ func (s *Scanner) members(b []byte, i int, found *[1 + maxTimeFields]span) int {
 		if value < 0 {
 			return -1
 		}
-		if i = skipValue(b, value, 1); i < 0 {
+		m := l.find(b[name:end-1], escaped)
+		if m == nil || m.below == nil {
+			i = skipValue(b, value, depth)
+		} else {
+			for _, f := range m.under {
+				found[f] = span{} // of a member of the same name before
+			}
+			if value < len(b) && b[value] == '{' {
+				i = m.below.scan(b, value+1, depth+1, found)
+			} else {
+				i = skipValue(b, value, depth)
+			}
+		}
+		if i < 0 {
 			return -1
 		}
-		if field := s.field(b[name:end-1], escaped); field >= 0 {
-			found[field] = span{value, i}
+		if m != nil && m.field >= 0 {
+			found[m.field] = span{value, i}
 		}
 		i = skipSpace(b, i)
 		if i >= len(b) {
@@ -143,29 +205,29 @@ func (s *Scanner) members(b []byte, i int, found *[1 + maxTimeFields]span) int {
 	}
 }
 
-// field returns the index in s.names of the name that is written like this, or -1.
-func (s *Scanner) field(inside []byte, escaped bool) int {
+// find returns the member whose name is written like this, or nil.
+func (l *level) find(inside []byte, escaped bool) *member {
 	if escaped {
-		return s.escapedField(inside)
+		return l.findEscaped(inside)
 	}
 	// Invalid UTF-8 needs no care: it would decode to U+FFFD, which no field's name contains.
-	if s.lengths>>min(len(inside), 63)&1 != 0 {
-		for i, name := range s.names {
+	if l.lengths>>min(len(inside), 63)&1 != 0 {
+		for i, name := range l.names {
 			if string(inside) == name {
-				return i
+				return &l.members[i]
 			}
 		}
 	}
-	return -1
+	return nil
 }
 
-func (s *Scanner) escapedField(inside []byte) int {
-	if len(inside) > len(`\u0000`)*s.longest { // the longest way to write a byte
-		return -1
+func (l *level) findEscaped(inside []byte) *member {
+	if len(inside) > len(`\u0000`)*l.longest { // the longest way to write a byte
+		return nil
 	}
 	var room [64]byte
 	name, _ := appendUnquoted(room[:0], inside)
-	return s.field(name, false)
+	return l.find(name, false)
 }
 
 // absent tells whether a member is missing, which null means too.
@@ -205,30 +267,4 @@ func plain(token []byte) bool {
 		}
 	}
 	return true
-}
-
-// eventTime returns the epoch milliseconds that a JSON token stands for.
-func eventTime(token []byte) (int64, Reason) {
-	var ms int64
-	var ok bool
-	switch c := token[0]; {
-	case c == '"':
-		inside := token[1 : len(token)-1]
-		ms, ok = ParseTime(inside)
-		if !ok && bytes.IndexByte(inside, '\\') >= 0 {
-			var room [64]byte
-			text, _ := appendUnquoted(room[:0], inside)
-			ms, ok = ParseTime(text)
-		}
-	case (c == '-' || c-'0' <= 9) && len(token) <= len("-9223372036854775808"):
-		n, err := strconv.ParseInt(string(token), 10, 64)
-		ms, ok = n, err == nil
-	}
-	switch {
-	case !ok:
-		return 0, ReasonBadTime
-	case ms < 0 || ms > maxTimeMS:
-		return 0, ReasonTimeRange
-	}
-	return ms, ReasonNone
 }

@@ -34,7 +34,7 @@ func defaultScanner(t testing.TB) *Scanner {
 }
 
 // shortFields is what the generated documents use: names of one byte, one of two and one that is not ASCII.
-var shortFields = Fields{User: "u", Time: []string{"t", "ab", "é"}}
+var shortFields = Fields{User: []string{"u", "n.u", "n.m.u"}, Time: []string{"t", "ab", "é", "n.t", `d\.t`}}
 
 // oracle is Scan by way of encoding/json.
 func oracle(f Fields, value []byte) (user string, ms int64, reason Reason) {
@@ -49,10 +49,16 @@ func oracle(f Fields, value []byte) (user string, ms int64, reason Reason) {
 		return "", 0, ReasonNotObject
 	}
 
-	token, ok := members[f.User]
+	var token json.RawMessage
+	for _, path := range f.User {
+		if token = oracleFind(value, path); len(token) > 0 && string(token) != "null" && string(token) != `""` {
+			break
+		}
+	}
 	var text string
+	var ok bool
 	switch {
-	case !ok || string(token) == "null" || string(token) == `""`:
+	case len(token) == 0 || string(token) == "null" || string(token) == `""`:
 		return "", 0, ReasonNoUser
 	case token[0] == '"':
 		if text, ok = oracleUnquote(token); !ok {
@@ -74,23 +80,20 @@ func oracle(f Fields, value []byte) (user string, ms int64, reason Reason) {
 		return "", 0, ReasonBadUser
 	}
 
-	for _, name := range f.Time {
-		token, ok := members[name]
-		if !ok || string(token) == "null" {
+	for _, path := range f.Time {
+		token := oracleFind(value, path)
+		if len(token) == 0 || string(token) == "null" {
 			continue
 		}
-		switch {
-		case token[0] == '"':
+		text := string(token)
+		if token[0] == '"' {
 			text, _ = oracleUnquote(token)
-			if ms, ok = oracleTime(text); !ok {
+		}
+		ms, ok := oracleTime(text)
+		if ok = ok && token[0] == '"'; !ok {
+			if ms, ok = oracleNumber(text); !ok || ms >= 0 && ms < 100_000_000_000 {
 				return "", 0, ReasonBadTime
 			}
-		default:
-			n, ok := new(big.Int).SetString(string(token), 10)
-			if !ok || !n.IsInt64() {
-				return "", 0, ReasonBadTime
-			}
-			ms = n.Int64()
 		}
 		if ms < 0 || ms > 253402300799999 {
 			return "", 0, ReasonTimeRange
@@ -98,6 +101,37 @@ func oracle(f Fields, value []byte) (user string, ms int64, reason Reason) {
 		return user, ms, ReasonNone
 	}
 	return "", 0, ReasonNoTime
+}
+
+// oracleFind returns what is at the end of a path, nothing if there is none.
+func oracleFind(value []byte, path string) json.RawMessage {
+	for _, name := range regexp.MustCompile(`(?:[^.\\]|\\.)+`).FindAllString(path, -1) {
+		var members map[string]json.RawMessage
+		if json.Unmarshal(value, &members) != nil {
+			return nil
+		}
+		value = members[strings.NewReplacer(`\.`, ".", `\\`, `\`).Replace(name)]
+	}
+	return value
+}
+
+// oracleNumber returns the whole of a JSON number, or one that is out of range.
+func oracleNumber(text string) (int64, bool) {
+	if text == "" || !json.Valid([]byte(text)) || strings.TrimLeft(text[:1], "-0123456789") != "" || strings.TrimRight(text, " \t\r\n") != text {
+		return 0, false
+	}
+	if m := regexp.MustCompile(`^(-?)([0-9.]+)[eE]([+-]?)[0-9]*[0-9]{4}$`).FindStringSubmatch(text); m != nil { // too much for big.Rat
+		text = m[1] + m[2] + "e" + m[3] + "999"
+	}
+	r, ok := new(big.Rat).SetString(text)
+	if !ok {
+		return 0, false
+	}
+	n := new(big.Int).Div(r.Num(), r.Denom()) // Euclid's: floored, as the denominator is positive
+	if n.IsInt64() {
+		return n.Int64(), true
+	}
+	return int64(n.Sign()) * 1 << 62, true
 }
 
 var escape = regexp.MustCompile(`\\(u[0-9a-fA-F]{4}|.)`)
@@ -131,7 +165,7 @@ func checkScan(t testing.TB, s *Scanner, f Fields, value []byte) Reason {
 	}
 	if got == ReasonNone {
 		// The canonical form is a fixed point, and a person can name every user.
-		again, reason := s.Scan(fmt.Appendf(nil, `{%q:%s,%q:0}`, f.User, mark.User, f.Time[0]))
+		again, reason := s.Scan(fmt.Appendf(nil, `{%q:%s,%q:1572566400123}`, f.User[0], mark.User, f.Time[0]))
 		if reason != ReasonNone || !bytes.Equal(again.User, mark.User) {
 			t.Errorf("user %s scans as %s %q", mark.User, again.User, reason)
 		}
@@ -204,68 +238,76 @@ func TestScan(t *testing.T) {
 		{"string", `"{}"`, want{Reason: ReasonNotObject}},
 		{"number", `-0.5e-7`, want{Reason: ReasonNotObject}},
 
-		{"no user", `{"event_time":1}`, want{Reason: ReasonNoUser}},
+		{"no user", `{"event_time":1572566400001}`, want{Reason: ReasonNoUser}},
 		{"no members", ` { } `, want{Reason: ReasonNoUser}},
-		{"user null", `{"user_id":null,"event_time":1}`, want{Reason: ReasonNoUser}},
-		{"user empty", `{"user_id":"","event_time":1}`, want{Reason: ReasonNoUser}},
+		{"user null", `{"user_id":null,"event_time":1572566400001}`, want{Reason: ReasonNoUser}},
+		{"user empty", `{"user_id":"","event_time":1572566400001}`, want{Reason: ReasonNoUser}},
 		{"no user precedes bad time", `{"event_time":"x"}`, want{Reason: ReasonNoUser}},
-		{"user in other case", `{"User_ID":1,"event_time":1}`, want{Reason: ReasonNoUser}},
-		{"user nested", `{"a":{"user_id":1},"event_time":1}`, want{Reason: ReasonNoUser}},
+		{"user in other case", `{"User_ID":1,"event_time":1572566400001}`, want{Reason: ReasonNoUser}},
+		{"user nested", `{"a":{"user_id":1},"event_time":1572566400001}`, want{Reason: ReasonNoUser}},
 
-		{"user true", `{"user_id":true,"event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user object", `{"user_id":{},"event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user array", `{"user_id":[1],"event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user invalid UTF-8", "{\"user_id\":\"a\xff\",\"event_time\":1}", want{Reason: ReasonBadUser}},
-		{"user lone high surrogate", `{"user_id":"\ud83d","event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user lone low surrogate", `{"user_id":"\ude00","event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user surrogates swapped", `{"user_id":"\ude00\ud83d","event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user high surrogate, letter", `{"user_id":"\ud83d\u0041","event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user encoded surrogate", "{\"user_id\":\"\xed\xa0\x80\",\"event_time\":1}", want{Reason: ReasonBadUser}},
-		{"user number too long", `{"user_id":` + long + `7,"event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user string too long", `{"user_id":"` + long[1:] + `","event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user escaped too long", `{"user_id":"` + strings.Repeat(`\u0041`, 255) + `","event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user escaped far too long", `{"user_id":"` + strings.Repeat(`\u0041`, 2550) + `","event_time":1}`, want{Reason: ReasonBadUser}},
-		{"user longer in canonical form", `{"user_id":"` + strings.Repeat("\u2028", 43) + `","event_time":1}`, want{Reason: ReasonBadUser}},
+		{"user true", `{"user_id":true,"event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user object", `{"user_id":{},"event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user array", `{"user_id":[1],"event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user invalid UTF-8", "{\"user_id\":\"a\xff\",\"event_time\":1572566400001}", want{Reason: ReasonBadUser}},
+		{"user lone high surrogate", `{"user_id":"\ud83d","event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user lone low surrogate", `{"user_id":"\ude00","event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user surrogates swapped", `{"user_id":"\ude00\ud83d","event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user high surrogate, letter", `{"user_id":"\ud83d\u0041","event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user encoded surrogate", "{\"user_id\":\"\xed\xa0\x80\",\"event_time\":1572566400001}", want{Reason: ReasonBadUser}},
+		{"user number too long", `{"user_id":` + long + `7,"event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user string too long", `{"user_id":"` + long[1:] + `","event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user escaped too long", `{"user_id":"` + strings.Repeat(`\u0041`, 255) + `","event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user escaped far too long", `{"user_id":"` + strings.Repeat(`\u0041`, 2550) + `","event_time":1572566400001}`, want{Reason: ReasonBadUser}},
+		{"user longer in canonical form", `{"user_id":"` + strings.Repeat("\u2028", 43) + `","event_time":1572566400001}`, want{Reason: ReasonBadUser}},
 		{"bad user precedes no time", `{"user_id":[]}`, want{Reason: ReasonBadUser}},
 
-		{"user longest number", `{"user_id":` + long + `,"event_time":1}`, want{long, 1, ""}},
-		{"user longest string", `{"user_id":"` + long[2:] + `","event_time":1}`, want{`"` + long[2:] + `"`, 1, ""}},
-		{"user longest escaped", `{"user_id":"` + strings.Repeat(`\u0041`, 254) + `","event_time":1}`,
-			want{`"` + strings.Repeat("A", 254) + `"`, 1, ""}},
-		{"user number as written", `{"user_id":-0.10E+2,"event_time":1}`, want{"-0.10E+2", 1, ""}},
-		{"user string", `{"user_id":"520088904","event_time":1}`, want{`"520088904"`, 1, ""}},
-		{"user string with HTML", `{"user_id":"<&>/\u003c\/` + "\x7f" + `","event_time":1}`, want{"\"<&>/</\x7f\"", 1, ""}},
-		{"user escaped", `{"user_id":"\u0061\"\\\b\f\n\r\t\u0000\u001F","event_time":1}`, want{`"a\"\\\b\f\n\r\t\u0000\u001f"`, 1, ""}},
-		{"user not ASCII", `{"user_id":"é","event_time":1}`, want{`"é"`, 1, ""}},
-		{"user not ASCII, escaped", `{"user_id":"\u00E9","event_time":1}`, want{`"é"`, 1, ""}},
-		{"user surrogate pair", `{"user_id":"\uD83D\ude00","event_time":1}`, want{`"😀"`, 1, ""}},
-		{"user line separators", "{\"user_id\":\"\u2028\u2029\",\"event_time\":1}", want{`"\u2028\u2029"`, 1, ""}},
-		{"user is U+FFFD", "{\"user_id\":\"\ufffd\\uFFFD\",\"event_time\":1}", want{"\"\ufffd\ufffd\"", 1, ""}},
-		{"user twice", `{"user_id":1,"user_id":2,"event_time":1}`, want{"2", 1, ""}},
-		{"user twice, then null", `{"user_id":1,"user_id":null,"event_time":1}`, want{Reason: ReasonNoUser}},
-		{"bad user, then good", `{"user_id":[],"user_id":2,"event_time":1}`, want{"2", 1, ""}},
-		{"name escaped", `{"user\u005fid":1,"\u0065vent_time":2}`, want{"1", 2, ""}},
-		{"name escaped, last", `{"user_id":1,"user\u005Fid":2,"event_time":1}`, want{"2", 1, ""}},
-		{"name with invalid UTF-8", "{\"user_id\":1,\"user_id\xff\":2,\"event_time\":1}", want{"1", 1, ""}},
-		{"spaced", " {\n\t\"user_id\" :\r1 , \"event_time\" : 2 } ", want{"1", 2, ""}},
-		{"nested", `{"a":[[],{},{"b":[{"user_id":3}],"c":{}},[1,"]}"]],"user_id":1,"event_time":2}`, want{"1", 2, ""}},
+		{"user longest number", `{"user_id":` + long + `,"event_time":1572566400001}`, want{long, 1572566400001, ""}},
+		{"user longest string", `{"user_id":"` + long[2:] + `","event_time":1572566400001}`, want{`"` + long[2:] + `"`, 1572566400001, ""}},
+		{"user longest escaped", `{"user_id":"` + strings.Repeat(`\u0041`, 254) + `","event_time":1572566400001}`,
+			want{`"` + strings.Repeat("A", 254) + `"`, 1572566400001, ""}},
+		{"user number as written", `{"user_id":-0.10E+2,"event_time":1572566400001}`, want{"-0.10E+2", 1572566400001, ""}},
+		{"user string", `{"user_id":"520088904","event_time":1572566400001}`, want{`"520088904"`, 1572566400001, ""}},
+		{"user string with HTML", `{"user_id":"<&>/\u003c\/` + "\x7f" + `","event_time":1572566400001}`, want{"\"<&>/</\x7f\"", 1572566400001, ""}},
+		{"user escaped", `{"user_id":"\u0061\"\\\b\f\n\r\t\u0000\u001F","event_time":1572566400001}`, want{`"a\"\\\b\f\n\r\t\u0000\u001f"`, 1572566400001, ""}},
+		{"user not ASCII", `{"user_id":"é","event_time":1572566400001}`, want{`"é"`, 1572566400001, ""}},
+		{"user not ASCII, escaped", `{"user_id":"\u00E9","event_time":1572566400001}`, want{`"é"`, 1572566400001, ""}},
+		{"user surrogate pair", `{"user_id":"\uD83D\ude00","event_time":1572566400001}`, want{`"😀"`, 1572566400001, ""}},
+		{"user line separators", "{\"user_id\":\"\u2028\u2029\",\"event_time\":1572566400001}", want{`"\u2028\u2029"`, 1572566400001, ""}},
+		{"user is U+FFFD", "{\"user_id\":\"\ufffd\\uFFFD\",\"event_time\":1572566400001}", want{"\"\ufffd\ufffd\"", 1572566400001, ""}},
+		{"user twice", `{"user_id":1,"user_id":2,"event_time":1572566400001}`, want{"2", 1572566400001, ""}},
+		{"user twice, then null", `{"user_id":1,"user_id":null,"event_time":1572566400001}`, want{Reason: ReasonNoUser}},
+		{"bad user, then good", `{"user_id":[],"user_id":2,"event_time":1572566400001}`, want{"2", 1572566400001, ""}},
+		{"name escaped", `{"user\u005fid":1,"\u0065vent_time":1572566400002}`, want{"1", 1572566400002, ""}},
+		{"name escaped, last", `{"user_id":1,"user\u005Fid":2,"event_time":1572566400001}`, want{"2", 1572566400001, ""}},
+		{"name with invalid UTF-8", "{\"user_id\":1,\"user_id\xff\":2,\"event_time\":1572566400001}", want{"1", 1572566400001, ""}},
+		{"spaced", " {\n\t\"user_id\" :\r1 , \"event_time\" : 1572566400002 } ", want{"1", 1572566400002, ""}},
+		{"nested", `{"a":[[],{},{"b":[{"user_id":3}],"c":{}},[1,"]}"]],"user_id":1,"event_time":1572566400002}`, want{"1", 1572566400002, ""}},
 
 		{"no time", `{"user_id":1}`, want{Reason: ReasonNoTime}},
 		{"times null", `{"user_id":1,"event_time":null,"txn_timestamp":null}`, want{Reason: ReasonNoTime}},
-		{"first time counts", `{"user_id":1,"event_time":2,"txn_timestamp":3}`, want{"1", 3, ""}},
-		{"first time null", `{"user_id":1,"event_time":2,"txn_timestamp":null}`, want{"1", 2, ""}},
-		{"bad time does not fall back", `{"user_id":1,"event_time":2,"txn_timestamp":""}`, want{Reason: ReasonBadTime}},
-		{"bad time behind the one that counts", `{"user_id":1,"event_time":"x","txn_timestamp":3}`, want{"1", 3, ""}},
+		{"first time counts", `{"user_id":1,"event_time":1572566400002,"txn_timestamp":1572566400003}`, want{"1", 1572566400003, ""}},
+		{"first time null", `{"user_id":1,"event_time":1572566400002,"txn_timestamp":null}`, want{"1", 1572566400002, ""}},
+		{"bad time does not fall back", `{"user_id":1,"event_time":1572566400002,"txn_timestamp":""}`, want{Reason: ReasonBadTime}},
+		{"bad time behind the one that counts", `{"user_id":1,"event_time":"x","txn_timestamp":1572566400003}`, want{"1", 1572566400003, ""}},
 		{"time true", `{"user_id":1,"event_time":true}`, want{Reason: ReasonBadTime}},
 		{"time object", `{"user_id":1,"event_time":{}}`, want{Reason: ReasonBadTime}},
-		{"time fraction", `{"user_id":1,"event_time":1.0}`, want{Reason: ReasonBadTime}},
-		{"time exponent", `{"user_id":1,"event_time":1e3}`, want{Reason: ReasonBadTime}},
-		{"time as text of a number", `{"user_id":1,"event_time":"1572566400000"}`, want{Reason: ReasonBadTime}},
-		{"time beyond int64", `{"user_id":1,"event_time":9223372036854775808}`, want{Reason: ReasonBadTime}},
-		{"time far beyond int64", `{"user_id":1,"event_time":` + long + `}`, want{Reason: ReasonBadTime}},
+		{"time fraction", `{"user_id":1,"event_time":1572566400123.0}`, want{"1", 1572566400123, ""}},
+		{"time fraction is cut", `{"user_id":1,"event_time":1572566400123.999}`, want{"1", 1572566400123, ""}},
+		{"time exponent", `{"user_id":1,"event_time":1.5725664e12}`, want{"1", 1572566400000, ""}},
+		{"time in seconds", `{"user_id":1,"event_time":1572566400}`, want{Reason: ReasonBadTime}},
+		{"time in microseconds", `{"user_id":1,"event_time":1572566400123000}`, want{Reason: ReasonTimeRange}},
+		{"time zero", `{"user_id":1,"event_time":0}`, want{Reason: ReasonBadTime}},
+		{"time first", `{"user_id":1,"event_time":100000000000}`, want{"1", 100000000000, ""}},
+		{"time before the first", `{"user_id":1,"event_time":99999999999}`, want{Reason: ReasonBadTime}},
+		{"time as text of a number", `{"user_id":1,"event_time":"1572566400000"}`, want{"1", 1572566400000, ""}},
+		{"time as text of seconds", `{"user_id":1,"event_time":"1572566400"}`, want{Reason: ReasonBadTime}},
+		{"time as text of a number and more", `{"user_id":1,"event_time":"1572566400000 "}`, want{Reason: ReasonBadTime}},
+		{"time beyond int64", `{"user_id":1,"event_time":9223372036854775808}`, want{Reason: ReasonTimeRange}},
+		{"time far beyond int64", `{"user_id":1,"event_time":` + long + `}`, want{Reason: ReasonTimeRange}},
 		{"time max int64", `{"user_id":1,"event_time":9223372036854775807}`, want{Reason: ReasonTimeRange}},
 		{"time min int64", `{"user_id":1,"event_time":-9223372036854775808}`, want{Reason: ReasonTimeRange}},
-		{"time minus zero", `{"user_id":1,"event_time":-0}`, want{"1", 0, ""}},
+		{"time minus zero", `{"user_id":1,"event_time":-0}`, want{Reason: ReasonBadTime}},
 		{"time negative", `{"user_id":1,"event_time":-1}`, want{Reason: ReasonTimeRange}},
 		{"time before 1970", `{"user_id":1,"event_time":"1969-12-31T23:59:59.999"}`, want{Reason: ReasonTimeRange}},
 		{"time last", `{"user_id":1,"event_time":253402300799999}`, want{"1", 253402300799999, ""}},
@@ -370,7 +412,7 @@ func randomDocument(rnd *rand.Rand) []byte {
 		g.value(4)
 	default:
 		g.list('{', '}', rnd.IntN(8), func() {
-			name := []string{"u", "u", "u", "t", "t", "ab", "é", "T", "ab ", "\ufffd", "", "other"}[rnd.IntN(12)]
+			name := []string{"u", "u", "u", "t", "t", "ab", "é", "T", "ab ", "\ufffd", "", "other", "n", "n", "n", "d.t", "n.u"}[rnd.IntN(17)]
 			g.text(name)
 			g.space()
 			g.b = append(g.b, ':')
@@ -382,8 +424,10 @@ func randomDocument(rnd *rand.Rand) []byte {
 			switch name {
 			case "u":
 				g.user()
-			case "t", "ab", "é":
+			case "t", "ab", "é", "d.t":
 				g.time()
+			case "n":
+				g.nested()
 			default:
 				g.value(2)
 			}
@@ -420,6 +464,31 @@ func (g *generator) list(opening, closing byte, n int, element func()) {
 		g.space()
 	}
 	g.b = append(g.b, closing)
+}
+
+// nested appends an object with members of shortFields, which may come twice.
+func (g *generator) nested() {
+	g.list('{', '}', g.rnd.IntN(5), func() {
+		name := []string{"u", "u", "t", "t", "m", "m", "x"}[g.rnd.IntN(7)]
+		g.text(name)
+		g.space()
+		g.b = append(g.b, ':')
+		g.space()
+		switch {
+		case g.rnd.IntN(8) == 0:
+			g.value(2)
+		case name == "u":
+			g.user()
+		case name == "t":
+			g.time()
+		default:
+			g.list('{', '}', g.rnd.IntN(3), func() {
+				g.text("u")
+				g.b = append(g.b, ':')
+				g.user()
+			})
+		}
+	})
 }
 
 func (g *generator) value(depth int) {
@@ -510,7 +579,7 @@ func TestScanDoesNotAllocate(t *testing.T) {
 		"sample":             sample,
 		"string user":        strings.Replace(sample, "520088904", `"a user of some length"`, 1),
 		"number time":        `{"user_id":1,"event_time":1572566400123}`,
-		"nested":             `{"user_id":1,"event_time":1,"a":[{"b":[]}]}`,
+		"nested":             `{"user_id":1,"event_time":1572566400123,"a":[{"b":[]}]}`,
 		"escaped name, time": `{"user\u005fid":1,"event_time":"2019-11-01\u002000:00:00"}`,
 		"not JSON":           sample[:100],
 		"no user":            `{}`,
@@ -525,7 +594,7 @@ func TestScanDoesNotAllocate(t *testing.T) {
 }
 
 func TestScanUserAliasesValue(t *testing.T) {
-	for _, value := range []string{sample, `{"user_id":"plain","event_time":1}`} {
+	for _, value := range []string{sample, `{"user_id":"plain","event_time":1572566400123}`} {
 		b := []byte(value)
 		mark, _ := defaultScanner(t).Scan(b)
 		at := bytes.Index(b, mark.User)
@@ -606,16 +675,23 @@ func TestFieldsValidate(t *testing.T) {
 		want   string
 	}{
 		{"default", DefaultFields(), ""},
-		{"eight", Fields{"u", strings.Split("abcdefgh", "")}, ""},
-		{"zero", Fields{}, "user field is empty\ntime field: 0 names given, want 1 to 8"},
-		{"nine", Fields{"u", strings.Split("abcdefghi", "")}, "time field: 9 names given, want 1 to 8"},
-		{"all wrong", Fields{"u\xff", []string{"", "a", "a", "u\xff", "\ufffd"}},
-			`user field "u\xff" is not valid UTF-8 or contains U+FFFD` + "\n" +
+		{"eight", Fields{User: []string{"u"}, Time: strings.Split("abcdefgh", "")}, ""},
+		{"zero", Fields{}, "user field: 0 names given, want 1 to 8\ntime field: 0 names given, want 1 to 8"},
+		{"nine", Fields{User: []string{"u"}, Time: strings.Split("abcdefghi", "")}, "time field: 9 names given, want 1 to 8"},
+		{"paths", Fields{User: []string{"a.b", `c\.d`, `e\\`}, Time: []string{"a"}}, ""},
+		{"bad paths", Fields{User: []string{".a", "a..b", "a.", `a\b`}, Time: []string{strings.Repeat("a.", 8) + "a"}},
+			`user field 1 ".a": a name is empty; write \. for a dot that belongs to a name` + "\n" +
+				`user field 2 "a..b": a name is empty; write \. for a dot that belongs to a name` + "\n" +
+				`user field 3 "a.": a name is empty; write \. for a dot that belongs to a name` + "\n" +
+				`user field 4 "a\\b": a backslash stands before a dot or a backslash only` + "\n" +
+				`time field 1 "a.a.a.a.a.a.a.a.a" leads through 9 names, 8 at most`},
+		{"all wrong", Fields{User: []string{"u\xff"}, Time: []string{"", "a", "a", "u\xff", "\ufffd"}},
+			`user field 1 "u\xff" is not valid UTF-8 or contains U+FFFD` + "\n" +
 				`time field 1 is empty` + "\n" +
 				`time field 3 "a" is given twice` + "\n" +
 				`time field 4 "u\xff" is not valid UTF-8 or contains U+FFFD` + "\n" +
-				`time field 4 "u\xff" is the user field too` + "\n" +
-				`time field 5 "` + "\ufffd" + `" is not valid UTF-8 or contains U+FFFD`},
+				`time field 5 "` + "\ufffd" + `" is not valid UTF-8 or contains U+FFFD` + "\n" +
+				`time field 4 "u\xff" is the user field too`},
 	} {
 		got := ""
 		if err := test.fields.Validate(); err != nil {
@@ -638,11 +714,11 @@ func TestScannerKeepsItsFields(t *testing.T) {
 }
 
 func TestScanLongNames(t *testing.T) {
-	f := Fields{User: strings.Repeat("u", 63), Time: []string{strings.Repeat("t", 64), strings.Repeat("u", 200)}}
+	f := Fields{User: []string{strings.Repeat("u", 63)}, Time: []string{strings.Repeat("t", 64), strings.Repeat("u", 200)}}
 	s := newScanner(t, f)
 	for _, value := range []string{
-		fmt.Sprintf(`{%q:1,%q:2}`, f.User, f.Time[0]), fmt.Sprintf(`{%q:1,%q:2}`, f.User, f.Time[1]),
-		fmt.Sprintf(`{%q:1,"%s":2}`, f.User, strings.Repeat(`\u0075`, 200)), fmt.Sprintf(`{%q:1,"%s":2}`, f.User, strings.Repeat(`\u0075`, 201)),
+		fmt.Sprintf(`{%q:1,%q:2}`, f.User[0], f.Time[0]), fmt.Sprintf(`{%q:1,%q:2}`, f.User[0], f.Time[1]),
+		fmt.Sprintf(`{%q:1,"%s":2}`, f.User[0], strings.Repeat(`\u0075`, 200)), fmt.Sprintf(`{%q:1,"%s":2}`, f.User[0], strings.Repeat(`\u0075`, 201)),
 	} {
 		checkScan(t, s, f, []byte(value))
 	}

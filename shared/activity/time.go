@@ -1,62 +1,105 @@
 package activity
 
-// ParseTime returns the epoch milliseconds (UTC) of a time that is written as in RFC 3339, or in one of the forms
-// that the data set and its relatives use:
+// ParseTime returns the epoch milliseconds (UTC) of a time that is written as in RFC 3339, in one of the forms that the data set and its relatives use,
+// or as databases and languages write times by themselves, if that can mean one time only:
 //
 //	date       2006-01-02, year 0000 to 9999, the day must exist
 //	separator  T, t or one space
-//	time       15:04:05, no leap second, seconds required
-//	fraction   none, or a dot and 1 to 9 digits; what is finer than a millisecond is cut off (floored)
-//	zone       none (means UTC), Z, z, +hh:mm, -hh:mm with hh to 23 and mm to 59, or " UTC"
+//	time       15:04:05, no leap second; or 15:04, as Java leaves out the seconds of a full minute
+//	fraction   none, or a dot or comma and 1 to 9 digits; what is finer than a millisecond is cut off (floored)
+//	zone       none (means UTC), Z, z, " UTC", or +hh:mm, +hhmm or +hh (or with -), perhaps after a space, with hh to 23 and mm to 59
+//	name       none, or after a zone the name of one, which does not count: [Europe/Berlin] as Java has it, " UTC" or " CET" as Go has it
 //
-// It is stricter than time.Parse, which also takes one-digit hours, a comma before the fraction, more than 9 digits
-// in it and offsets of 24 hours or 60 minutes. A zone can move the result out of the years 0 to 9999. It does not
-// allocate.
+// A zone can move the result out of the years 0 to 9999. It does not allocate.
 func ParseTime(s []byte) (ms int64, ok bool) {
-	const form = len("2006-01-02T15:04:05")
-	if len(s) < form ||
-		s[4] != '-' || s[7] != '-' || (s[10] != 'T' && s[10] != ' ' && s[10] != 't') || s[13] != ':' || s[16] != ':' {
+	const minute = len("2006-01-02T15:04")
+	if len(s) < minute || s[4] != '-' || s[7] != '-' || (s[10] != 'T' && s[10] != ' ' && s[10] != 't') || s[13] != ':' {
 		return 0, false
 	}
 	year := digits2(s[0], s[1])*100 + digits2(s[2], s[3])
 	month, day := digits2(s[5], s[6]), digits2(s[8], s[9])
-	hour, minute, second := digits2(s[11], s[12]), digits2(s[14], s[15]), digits2(s[17], s[18])
-	if year > 9999 || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) ||
-		hour > 23 || minute > 59 || second > 59 {
-		return 0, false
-	}
-
-	s = s[form:]
+	hour, minutes, second := digits2(s[11], s[12]), digits2(s[14], s[15]), 0
 	milli := 0
-	if len(s) > 0 && s[0] == '.' {
-		n := 1
-		for unit := 100; n < len(s) && s[n]-'0' <= 9; n++ {
-			milli += unit * int(s[n]-'0')
-			unit /= 10
-		}
-		if n < 2 || n > 10 {
+	if s = s[minute:]; len(s) > 2 && s[0] == ':' {
+		second = digits2(s[1], s[2])
+		if milli, s, ok = fraction(s[3:]); !ok {
 			return 0, false
 		}
-		s = s[n:]
 	}
-
-	offset := 0 // minutes east of UTC
-	switch {
-	case len(s) == 0, len(s) == 1 && (s[0] == 'Z' || s[0] == 'z'), string(s) == " UTC":
-	case len(s) == len("+00:00") && (s[0] == '+' || s[0] == '-') && s[3] == ':':
-		hh, mm := digits2(s[1], s[2]), digits2(s[4], s[5])
-		if hh > 23 || mm > 59 {
-			return 0, false
-		}
-		offset = hh*60 + mm
-		if s[0] == '-' {
-			offset = -offset
-		}
-	default:
+	if year > 9999 || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) || hour > 23 || minutes > 59 || second > 59 {
 		return 0, false
 	}
-	minutes := (int64(epochDay(year, month, day))*24+int64(hour))*60 + int64(minute-offset)
-	return (minutes*60+int64(second))*1000 + int64(milli), true
+	offset, ok := zone(s)
+	if !ok {
+		return 0, false
+	}
+	all := (int64(epochDay(year, month, day))*24+int64(hour))*60 + int64(minutes-offset)
+	return (all*60+int64(second))*1000 + int64(milli), true
+}
+
+// fraction returns the milliseconds of a fraction that s may begin with, and what follows it.
+func fraction(s []byte) (milli int, rest []byte, ok bool) {
+	if len(s) == 0 || s[0] != '.' && s[0] != ',' {
+		return 0, s, true
+	}
+	n := 1
+	for unit := 100; n < len(s) && s[n]-'0' <= 9; n++ {
+		milli += unit * int(s[n]-'0')
+		unit /= 10
+	}
+	return milli, s[n:], n >= 2 && n <= 10
+}
+
+// zone returns the minutes that a zone is east of UTC.
+func zone(s []byte) (offset int, ok bool) {
+	if len(s) == 0 || string(s) == " UTC" {
+		return 0, true
+	}
+	if s[0] == 'Z' || s[0] == 'z' {
+		return 0, len(s) == 1 || zoneName(s[1:])
+	}
+	if s[0] == ' ' {
+		s = s[1:]
+	}
+	if len(s) < 3 || s[0] != '+' && s[0] != '-' {
+		return 0, false
+	}
+	west := s[0] == '-'
+	hh, mm := digits2(s[1], s[2]), 0
+	switch s = s[3:]; {
+	case len(s) >= 3 && s[0] == ':':
+		mm, s = digits2(s[1], s[2]), s[3:]
+	case len(s) >= 2 && s[0]-'0' <= 9:
+		mm, s = digits2(s[0], s[1]), s[2:]
+	}
+	if hh > 23 || mm > 59 || len(s) > 0 && !zoneName(s) {
+		return 0, false
+	}
+	if offset = hh*60 + mm; west {
+		offset = -offset
+	}
+	return offset, true
+}
+
+// zoneName reports whether s is the name of a zone that follows one: [Europe/Berlin], or a space and 3 to 5 capital letters.
+func zoneName(s []byte) bool {
+	if n := len(s); n > 2 && n <= 40 && s[0] == '[' && s[n-1] == ']' {
+		for _, c := range s[1 : n-1] {
+			if !(c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '/' || c == '_' || c == '-' || c == '+' || c == ':') {
+				return false
+			}
+		}
+		return true
+	}
+	if n := len(s); n < 4 || n > 6 || s[0] != ' ' {
+		return false
+	}
+	for _, c := range s[1:] {
+		if c < 'A' || c > 'Z' {
+			return false
+		}
+	}
+	return true
 }
 
 // digits2 returns the number of two decimal digits; if one is no digit, one that is too large for any field.

@@ -10,19 +10,27 @@ import (
 
 // timeForm is the grammar of ParseTime, without the bounds of date and time of day.
 var timeForm = regexp.MustCompile(
-	`^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(|[Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9]| UTC)$`)
+	`^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?` +
+		`(?:()| UTC|[Zz](?:\[[A-Za-z0-9/_+:-]{1,38}\]| [A-Z]{3,5})?| ?([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9]))?(?:\[[A-Za-z0-9/_+:-]{1,38}\]| [A-Z]{3,5})?)$`)
 
-// oracleTime is ParseTime by way of package time. time.Parse alone accepts more: see ParseTime.
+// oracleTime is ParseTime by way of package time, which reads the form that a regular expression makes of it.
 func oracleTime(s string) (int64, bool) {
-	if !timeForm.MatchString(s) {
+	m := timeForm.FindStringSubmatch(s)
+	if m == nil {
 		return 0, false
 	}
-	for _, zone := range []string{"", "Z07:00", "z", " UTC"} {
-		if t, err := time.Parse("2006-01-02"+s[10:11]+"15:04:05"+zone, s); err == nil {
-			return t.UnixMilli(), true
-		}
+	date, clock, second, fraction, sign, hh, mm := m[1], m[2], m[3], m[4], m[6], m[7], m[8]
+	text := date + "T" + clock + ":" + (second + "00")[:2] + "." + (fraction + "000000000")[:9]
+	if sign != "" {
+		text += sign + hh + ":" + (mm + "00")[:2]
+	} else {
+		text += "Z"
 	}
-	return 0, false
+	t, err := time.Parse("2006-01-02T15:04:05.000000000Z07:00", text)
+	if err != nil {
+		return 0, false
+	}
+	return t.UnixMilli(), true
 }
 
 func checkTime(t *testing.T, s string) {
@@ -40,10 +48,19 @@ var timeSeeds = []string{
 	"0000-02-29T00:00:00", "1900-02-29T00:00:00", "2000-02-29T00:00:00", "2024-02-29T00:00:00", "2023-02-29T00:00:00",
 	"1969-12-31T23:59:59.9999Z", "2019-11-01T00:00:00-00:00", "0000-02-28T00:00:00", "0000-03-01T00:00:00",
 
+	// As databases and languages write them.
+	"2019-11-01T00:00:00.000+0000", "2019-11-01 00:00:00+00", "2019-11-01 00:00:00,000", "2019-11-01T00:00Z", "2019-11-01T00:00", "2019-11-01T00:00:00Z[UTC]",
+	"2019-11-01T01:00+01:00[Europe/Berlin]", "2019-11-01 00:00:00 +0000 UTC", "2019-11-01 00:00:00.5 +0100 CET", "2019-11-01T00:00:00+0530", "2019-11-01T00:00:00-05",
+	"2019-11-01 00:00:00 +00:00",
+
+	"2019-11-01T00:00:00+053", "2019-11-01T00:00:00+05300", "2019-11-01T00:00:00+5", "2019-11-01T00:00:00Z[]", "2019-11-01T00:00:00Z[Europe/Berlin", "2019-11-01T00:00:00[UTC]",
+	"2019-11-01T00:00:00 +0000 utc", "2019-11-01T00:00:00 +0000 UT", "2019-11-01T00:00:00 +0000 UTC+1", "2019-11-01T00:00.5", "2019-11-01T00:00:", "2019-11-01T00:00:0",
+	"2019-11-01 00:00:00 CET", "01.11.2019 00:00:00", "11/01/2019 00:00:00", "2019-11-01T00:00:00 Z", "2019-11-01T00:00:00Z UTC", "2019-11-01T00:00:00, Z",
+
 	// Accepted by time.Parse or other readers of RFC 3339, not by ParseTime.
-	"2019-11-01T0:00:00Z", "2019-11-01T00:00:00,5Z", "2019-11-01T00:00:00.1234567891Z", "2019-11-01T00:00:00+24:00",
-	"2019-11-01T00:00:00+00:60", "2019-11-01T23:59:60Z", "2019-11-01T24:00:00Z", "2019-11-01T00:00Z", "20191101T000000Z",
-	"+2019-11-01T00:00:00Z", "2019-11-01T00:00:00+0530", "2019-11-01T00:00:00+05", "2019-11-01T00:00:00 GMT",
+	"2019-11-01T0:00:00Z", "2019-11-01T00:00:00.1234567891Z", "2019-11-01T00:00:00+24:00",
+	"2019-11-01T00:00:00+00:60", "2019-11-01T23:59:60Z", "2019-11-01T24:00:00Z", "20191101T000000Z",
+	"+2019-11-01T00:00:00Z", "2019-11-01T00:00:00 GMT",
 	"2019-11-01T00:00:00 utc", "2019-11-01T00:00:00  UTC", "2019-11-01T00:00:00 Z", "2019-11-01T00:00:00.Z", "2019-11-01",
 
 	"", "T", "2019-11-01T00:00:00.", "2019-11-01T00:00:00UTC", "2019-00-01T00:00:00", "2019-13-01T00:00:00",
@@ -139,9 +156,12 @@ func randomMS(rnd *rand.Rand) int64 {
 func randomTime(rnd *rand.Rand) string {
 	t := time.UnixMilli(randomMS(rnd)).UTC().Add(time.Duration(rnd.IntN(1e6)))
 	pick := func(of ...string) string { return of[rnd.IntN(len(of))] }
-	return t.Format("2006-01-02" + pick("T", "T", "t", " ") + "15:04:05" +
-		pick("", ".0", ".00", ".000", ".000", ".0000", ".000000", ".00000000", ".000000000") +
-		pick("", "Z", "z", " UTC", fmt.Sprintf("%s%02d:%02d", pick("+", "-"), rnd.IntN(24), rnd.IntN(60))))
+	clock := "15:04"
+	if rnd.IntN(8) > 0 {
+		clock = "15:04:05" + pick("", ".0", ".00", ".000", ".000", ".0000", ".000000", ".00000000", ".000000000", ",000", ",000000")
+	}
+	offset := fmt.Sprintf("%s%s%02d%s", pick("", "", " "), pick("+", "-"), rnd.IntN(24), pick("", fmt.Sprintf("%02d", rnd.IntN(60)), fmt.Sprintf(":%02d", rnd.IntN(60))))
+	return t.Format("2006-01-02"+pick("T", "T", "t", " ")+clock) + pick("", "Z", "z", " UTC", offset, offset, offset+pick("[UTC]", "[Europe/Berlin]", " UTC", " CET", " x"), "Z[UTC]")
 }
 
 // mutate changes up to three places of b: a byte replaced, inserted (mostly one of likely) or removed, or a cut.

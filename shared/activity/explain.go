@@ -1,0 +1,137 @@
+package activity
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	maxNames   = 12 // that an explanation names
+	maxExample = 160
+)
+
+// Explain says in a few words why value is no event for a reason, and which setting makes it one, if there is any. It is for people: it decodes the
+// value, and cuts what it shows of it.
+func (s *Scanner) Explain(value []byte, reason Reason) string {
+	switch reason {
+	case ReasonEmpty:
+		return "the record has no value"
+	case ReasonNotJSON:
+		return "it is no JSON: " + why(value)
+	case ReasonNotObject:
+		return "it is JSON, but no object"
+	case ReasonNoUser:
+		return fmt.Sprintf("no member %s; it has %s: set SPATE_USER_FIELD (--user-field)", or(s.paths[:s.users]), has(value))
+	case ReasonBadUser:
+		return fmt.Sprintf("the user in %s is neither a number nor a text of up to %d bytes", or(s.paths[:s.users]), maxUser)
+	case ReasonNoTime:
+		return fmt.Sprintf("no member %s; it has %s: set SPATE_TIME_FIELD (--time-field)", or(s.paths[s.users:]), has(value))
+	case ReasonBadTime, ReasonTimeRange:
+		return s.explainTime(value)
+	case ReasonTimeAhead:
+		return "its time is further in the future than SPATE_MAX_AHEAD allows"
+	}
+	return string(reason)
+}
+
+// explainTime says what is wrong with the time that counts.
+func (s *Scanner) explainTime(value []byte) string {
+	token := s.timeToken(value)
+	shown := Example(token)
+	text := strings.Trim(string(token), `"`)
+	set := "set SPATE_TIME_FORMAT (--time-format) to "
+	if n, ok := digits([]byte(text)); ok && (s.format == "" || s.format == TimeAuto) {
+		switch len(text) {
+		case 9, 10:
+			return fmt.Sprintf("the time %s looks like seconds since 1970: %ss", shown, set)
+		case 15, 16, 17:
+			return fmt.Sprintf("the time %s looks like microseconds since 1970: %sus", shown, set)
+		case 18:
+			return fmt.Sprintf("the time %s looks like nanoseconds since 1970: %sns", shown, set)
+		}
+		if n < minAutoMS {
+			return fmt.Sprintf("the time %s is a number that can mean anything: %ss, ms, us or ns", shown, set)
+		}
+	}
+	if len(text) == 19 && skipNumber(text, 0) == len(text) && (s.format == "" || s.format == TimeAuto) {
+		return fmt.Sprintf("the time %s looks like nanoseconds since 1970: %sns", shown, set)
+	}
+	switch {
+	case s.format.numeric():
+		return fmt.Sprintf("the time %s is no number of %s since 1970, or is not within 1970 to 9999, as SPATE_TIME_FORMAT has it", shown, s.format)
+	case s.format == "" || s.format == TimeAuto || s.format == TimeRFC3339:
+		return fmt.Sprintf("the time %s is not within 1970 to 9999, or not written in a form that means one time only: %sa layout of Go, as 02.01.2006 15:04:05", shown, set)
+	}
+	return fmt.Sprintf("the time %s is not written as %q (SPATE_TIME_FORMAT), or is not within 1970 to 9999", shown, string(s.format))
+}
+
+// timeToken returns the first time that is there.
+func (s *Scanner) timeToken(value []byte) []byte {
+	var found spans
+	if i := skipSpace(value, 0); i < len(value) && value[i] == '{' && s.top.scan(value, i+1, 1, &found) > 0 {
+		for _, at := range found[s.users:s.fields] {
+			if token := value[at.start:at.end]; !absent(token) {
+				return token
+			}
+		}
+	}
+	return nil
+}
+
+// or joins paths for a person.
+func or(paths []string) string {
+	quoted := make([]string, len(paths))
+	for i, p := range paths {
+		quoted[i] = fmt.Sprintf("%q", p)
+	}
+	return strings.Join(quoted, " or ")
+}
+
+// has names the members of an object, those of objects in it by their paths.
+func has(value []byte) string {
+	var members map[string]any
+	if json.Unmarshal(value, &members) != nil {
+		return "none"
+	}
+	var paths []string
+	var walk func(prefix string, m map[string]any)
+	walk = func(prefix string, m map[string]any) {
+		for name, v := range m {
+			path := prefix + strings.NewReplacer(`\`, `\\`, ".", `\.`).Replace(name)
+			if below, ok := v.(map[string]any); ok && strings.Count(prefix, ".") < maxSegments-1 {
+				walk(path+".", below)
+			} else {
+				paths = append(paths, Example([]byte(path)))
+			}
+		}
+	}
+	walk("", members)
+	slices.Sort(paths)
+	if n := len(paths); n > maxNames {
+		paths = append(paths[:maxNames], fmt.Sprintf("and %d more", n-maxNames))
+	}
+	if len(paths) == 0 {
+		return "none"
+	}
+	return strings.Join(paths, ", ")
+}
+
+// why says where a text stops being JSON.
+func why(value []byte) string {
+	var whole json.RawMessage
+	if err := json.Unmarshal(value, &whole); err != nil {
+		return err.Error()
+	}
+	return "more follows it"
+}
+
+// Example returns value cut to what people can take in, in a valid encoding.
+func Example(value []byte) string {
+	if len(value) <= maxExample {
+		return strings.ToValidUTF8(string(value), string(utf8.RuneError))
+	}
+	return strings.ToValidUTF8(string(value[:maxExample]), string(utf8.RuneError)) + "..."
+}
