@@ -217,7 +217,7 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 	return tell(e, f.Limit, c.JSON, func(limit int) iter.Seq2[store.Alert, error] {
 		f.Newest, f.Limit = limit > 0, limit
 		return st.Alerts(e.ctx, f)
-	}, func(a store.Alert) any { return a }, func(a store.Alert) terminal.Safe { return alertLine(v, a) })
+	}, func(a store.Alert) any { a.Record = a.Written(); return a }, func(a store.Alert) terminal.Safe { return alertLine(v, a) })
 }
 
 func alertLine(v *view, a store.Alert) terminal.Safe {
@@ -325,6 +325,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 	}
 	o := newOut(e.stdout)
 	if c.JSON {
+		s.Record = s.Written()
 		return o.end(o.json(s))
 	}
 	s.write(o)

@@ -174,7 +174,7 @@ func TestAlertsLs(t *testing.T) {
 
 	out, _ := b.run(ExitOK, "alerts", "ls", "--json")
 	list := objects(t, out)
-	const kept = "delivery evidence first_event_at id last_event_at num_actions_per_watermark opened_at rule severity state threshold user_id window_end window_start"
+	const kept = "delivery evidence first_event_at id last_event_at num_actions_per_watermark opened_at rule severity state threshold user user_id window_end window_start"
 	if keys(list[0]) != "closed_at "+kept || keys(list[1]) != kept {
 		t.Errorf("keys %s; %s", keys(list[0]), keys(list[1]))
 	}
@@ -305,7 +305,7 @@ func TestAlertsShow(t *testing.T) {
 
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID+"_closed", "--json", "--brokers", broker)
 	got := objects(t, out)[0]
-	if want := "closed_at deliveries delivery events events_more evidence first_event_at id last_event_at num_actions_per_watermark opened_at rule severity state threshold user_id window_end window_start"; keys(got) != want {
+	if want := "closed_at deliveries delivery events events_more evidence first_event_at id last_event_at num_actions_per_watermark opened_at rule severity state threshold user user_id window_end window_start"; keys(got) != want {
 		t.Errorf("keys %s", keys(got))
 	}
 	var story struct {

@@ -134,6 +134,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		if err := e.validate(k.Command()); err != nil {
 			return e.fail(err)
 		}
+		for _, line := range unknownVariables(parser.Model.Node, os.Environ()) {
+			terminal.Fprintln(stderr, "spate: warning:", line)
+		}
 		return e.fail(k.Run(e))
 	}()
 	return code

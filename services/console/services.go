@@ -144,7 +144,7 @@ func (c *alertCommand) Run(e *env) error {
 		if err != nil {
 			return err
 		}
-		log.Info("alerts are kept in "+db.name, "endpoints", len(endpoints))
+		log.Info("alerts are kept in "+db.name, "told", toldTo(endpoints))
 		cfg.Store = st
 		return errors.Join(alerter.Run(ctx, cfg), st.Close())
 	})

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
+	"spate/services/alerter"
 	"spate/services/embedded"
 	"spate/shared/alert"
 	"spate/shared/store"
@@ -56,9 +58,26 @@ func (c *upCommand) Run(e *env) error {
 		terminal.Fprintf(e.stderr, `
 spate is up. Write events with any Kafka client to topic %q at %s, for example:
     spate simulate --time now --brokers %s
+More than %d events of one user (%s) in %v of event time (%s) are an alert.
 Alerts are printed here and kept in %s
+%s
 %s has /metrics, /healthz, /readyz. Ctrl-C ends it; nothing is lost.
 
-`, c.Topic, i.Brokers, i.Brokers, i.Database, i.HTTP)
+`, c.Topic, i.Brokers, i.Brokers, c.Threshold, alternatives(c.UserField), c.Window, alternatives(c.TimeField), i.Database, toldTo(endpoints), i.HTTP)
 	})
+}
+
+// alternatives names members for a person.
+func alternatives(names []string) string { return strings.Join(names, " or ") }
+
+// toldTo says who is told of alerts.
+func toldTo(endpoints []alerter.Endpoint) string {
+	if len(endpoints) == 0 {
+		return "Nobody is told: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)."
+	}
+	told := make([]string, len(endpoints))
+	for i, e := range endpoints {
+		told[i] = e.Name + " at " + hostOf(e)
+	}
+	return "Told of them: " + strings.Join(told, ", ") + "."
 }

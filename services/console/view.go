@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/term"
 
@@ -19,12 +20,13 @@ type view struct {
 	w     io.Writer
 	json  bool
 	color bool
+	now   func() time.Time
 	last  error
 }
 
 func newView(w io.Writer, json bool) *view {
 	f, ok := w.(*os.File)
-	return &view{w: w, json: json, color: ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""}
+	return &view{w: w, json: json, now: time.Now, color: ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""}
 }
 
 const (
@@ -61,7 +63,12 @@ func (v *view) alert(r alert.Record) {
 	if r.State == alert.Opened {
 		count += " so far"
 	}
+	// The day of today is left out.
 	const clock = "15:04:05"
+	form := clock
+	if r.WindowStart.Format(day) != v.now().UTC().Format(day) {
+		form = day + " " + clock
+	}
 	_, v.last = terminal.Fprintf(v.w, "%s %s  user %-12s window %s - %s  %s  %s\n", severity, fmt.Sprintf("%-6s", r.State), activity.UserText(r.UserID),
-		r.WindowStart.Format(clock), r.WindowEnd.Format(clock), count, v.paint(r.ID, dim))
+		r.WindowStart.Format(form), r.WindowEnd.Format(clock), count, v.paint(r.ID, dim))
 }

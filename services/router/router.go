@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -183,6 +184,7 @@ func (s *session) run(ctx context.Context) error {
 		}
 	})
 	s.cfg.Log.Info("router started", "instance", s.cfg.Instance, "topic", names.Activity, "partitions", s.topics.Sources, "keyed_partitions", s.keyed,
+		"user_field", strings.Join(s.cfg.Fields.User, ","), "time_field", strings.Join(s.cfg.Fields.Time, ","), "time_format", string(s.cfg.Fields.TimeFormat),
 		"window", s.cfg.Window.String(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
 	err = s.loop(ctx)
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {

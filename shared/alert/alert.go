@@ -76,6 +76,9 @@ type Record struct {
 	Severity Severity `json:"severity"`
 	// UserID is the user as the events had it: a JSON number or string.
 	UserID json.RawMessage `json:"user_id"`
+	// User is UserID as text, for readers that cannot hold every number: JavaScript makes another user of 9007200134741019. It is set in what is
+	// written, and empty in what is read, which has been checked to agree.
+	User string `json:"user,omitempty"`
 	// Count of the window's events: exact when closed, a lower bound when opened.
 	Count        int64     `json:"num_actions_per_watermark"`
 	Threshold    int64     `json:"threshold"`
@@ -107,8 +110,24 @@ type SequenceRange struct {
 	Last  string `json:"last_sequence_number"`
 }
 
-// Encode returns the record's JSON. Unlike json.Marshal it leaves <, > and & as they are, so a user stays what it was.
+// Written returns the record as it is written: with the user as text.
+func (r Record) Written() Record {
+	r.User = userText(r.UserID)
+	return r
+}
+
+// userText returns a canonical user token without quotes and escapes.
+func userText(token json.RawMessage) string {
+	var text string
+	if len(token) > 0 && token[0] == '"' && json.Unmarshal(token, &text) == nil {
+		return text
+	}
+	return string(token)
+}
+
+// Encode returns the record's JSON, with the user as text. Unlike json.Marshal it leaves <, > and & as they are, so a user stays what it was.
 func (r Record) Encode() ([]byte, error) {
+	r = r.Written()
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

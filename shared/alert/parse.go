@@ -41,6 +41,10 @@ func Parse(value []byte) (Record, error) {
 	if err := r.check(); err != nil {
 		return Record{}, fmt.Errorf("check alert %.40q: %w", r.ID, err)
 	}
+	if r.User != "" && r.User != userText(r.UserID) { // what earlier versions wrote has none
+		return Record{}, fmt.Errorf("check alert %.40q: user: %.100q is not user_id as text", r.ID, r.User)
+	}
+	r.User = ""
 	return r, nil
 }
 

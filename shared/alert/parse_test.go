@@ -135,6 +135,8 @@ func TestParseRefuses(t *testing.T) {
 		{"long user", user(`"` + strings.Repeat("a", maxUser-1) + `"`), "user_id:"},
 		{"long number", user(strings.Repeat("1", maxUser+1)), "user_id:"},
 
+		{"another user as text", text(`"user":"520088904"`, `"user":"520088905"`), "user:"},
+
 		{"no threshold", signed(func(r *Record) { r.Threshold = 0 }), "threshold:"},
 		{"negative threshold", signed(func(r *Record) { r.Threshold = -1 }), "threshold:"},
 		{"no count", signed(func(r *Record) { r.Count = 0 }), "num_actions_per_watermark:"},

@@ -78,7 +78,7 @@ func (b *Digester) Add(r alert.Record) {
 	}
 	at, _ := slices.BinarySearchFunc(b.d.Top, r, byCount)
 	if at < maxTop {
-		b.d.Top = slices.Insert(b.d.Top, at, r)
+		b.d.Top = slices.Insert(b.d.Top, at, r.Written())
 		b.d.Top = b.d.Top[:min(len(b.d.Top), maxTop)]
 	}
 }

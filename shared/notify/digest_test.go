@@ -84,7 +84,11 @@ func TestDigester(t *testing.T) {
 		if err := json.Unmarshal(data, &got); err != nil {
 			t.Fatal(err)
 		}
-		if diff := gocmp.Diff(naive(since, until, records), got); diff != "" {
+		want := naive(since, until, records)
+		for i, r := range want.Top {
+			want.Top[i] = r.Written()
+		}
+		if diff := gocmp.Diff(want, got); diff != "" {
 			t.Fatalf("round %d (-want +got):\n%s", round, diff)
 		}
 	}

@@ -112,6 +112,7 @@ type told struct {
 	State        alert.State     `json:"state"`
 	Severity     alert.Severity  `json:"severity"`
 	UserID       json.RawMessage `json:"user_id"`
+	User         string          `json:"user"`
 	Count        int64           `json:"num_actions_per_watermark"`
 	Threshold    int64           `json:"threshold"`
 	WindowStart  time.Time       `json:"window_start,omitzero"`
@@ -125,7 +126,7 @@ type told struct {
 // there is none of, or that would make the message larger than SNS takes.
 func Message(r alert.Record) (string, error) {
 	t := told{
-		ID: r.ID, Rule: r.Rule, State: r.State, Severity: r.Severity, UserID: r.UserID, Count: r.Count, Threshold: r.Threshold,
+		ID: r.ID, Rule: r.Rule, State: r.State, Severity: r.Severity, UserID: r.UserID, User: activity.UserText(r.UserID), Count: r.Count, Threshold: r.Threshold,
 		WindowStart: r.WindowStart, WindowEnd: r.WindowEnd, FirstEventAt: r.FirstEventAt, LastEventAt: r.LastEventAt,
 	}
 	if len(r.Evidence.Partitions)+len(r.Evidence.Shards) > 0 {

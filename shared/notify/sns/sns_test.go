@@ -241,7 +241,7 @@ func TestUnknownIsLeftOut(t *testing.T) {
 	if err := json.Unmarshal([]byte(got), &members); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{"id": r.ID, "rule": "burst", "state": "closed", "severity": "critical", "user_id": 1.0, "num_actions_per_watermark": 11.0, "threshold": 5.0}
+	want := map[string]any{"id": r.ID, "rule": "burst", "state": "closed", "severity": "critical", "user_id": 1.0, "user": "1", "num_actions_per_watermark": 11.0, "threshold": 5.0}
 	if diff := cmp.Diff(want, members); diff != "" {
 		t.Error(diff)
 	}
