@@ -2,6 +2,7 @@ package console
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -50,13 +51,19 @@ func (f brokerFlags) secured(log *slog.Logger) (kafka.Config, error) {
 	if f.KafkaConfig != "" {
 		var err error
 		if file, err = security.ReadFile(f.KafkaConfig); err != nil {
-			return kafka.Config{}, err
+			return kafka.Config{Brokers: []string{localBroker}}, err // of which nothing else is to be said
 		}
 		if len(file.Ignored) > 0 {
 			log.Warn("some settings of the file do not count: spate decides them by itself", "file", f.KafkaConfig, "settings", strings.Join(file.Ignored, ","))
 		}
 	}
 	cfg := file.Config
+	if f.SASLMechanism != "" && !strings.EqualFold(f.SASLMechanism, cfg.SASL.Mechanism) {
+		cfg.SASL = security.SASL{Username: cfg.SASL.Username, Password: cfg.SASL.Password} // another login than the file's
+	}
+	if f.SASLOAuthTokenFile != "" || f.SASLOAuthTokenURL != "" {
+		cfg.SASL.OAuth = security.OAuth{Extensions: cfg.SASL.OAuth.Extensions}
+	}
 	t, s, o := &cfg.TLS, &cfg.SASL, &cfg.SASL.OAuth
 	t.Enabled = t.Enabled || f.TLS
 	t.InsecureSkipVerify = t.InsecureSkipVerify || f.TLSInsecureSkipVerify
@@ -87,6 +94,9 @@ func (f brokerFlags) secured(log *slog.Logger) (kafka.Config, error) {
 		out.Brokers = file.Brokers
 	}
 	over(&out.RackID, f.RackID)
+	if file.Login && s.Mechanism == "" {
+		return kafka.Config{Brokers: []string{localBroker}}, fmt.Errorf("kafka-config: %s: sasl.mechanism is missing, and security.protocol asks for a login; add sasl.mechanism=PLAIN, or what your brokers have", f.KafkaConfig)
+	}
 	var err error
 	out.Security, err = security.New(cfg, log)
 	if err == nil && len(out.Brokers) == 0 && out.Security != nil {

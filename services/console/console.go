@@ -84,6 +84,13 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
+	// docker compose passes what is not set as an empty text.
+	for _, e := range os.Environ() {
+		if name, value, _ := strings.Cut(e, "="); value == "" && strings.HasPrefix(name, "SPATE_") {
+			_ = os.Unsetenv(name) // it is a valid name
+		}
+	}
+
 	var p program
 	exited := -1
 	parser, err := kong.New(&p,

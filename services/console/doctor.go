@@ -35,7 +35,7 @@ type doctorCommand struct {
 func (doctorCommand) Help() string {
 	return `Looks at brokers, TLS and certificates, the login, rights, topics and their settings, limits of the brokers, clocks, open transactions,
 running services, the database and its schema, and who is told; in mode aws at the identity, streams, tables and the topic. It changes
-nothing and sends nothing. The exit code is 1 if something will not work.
+nothing of yours and sends nothing; brokers that were never asked for a group make their own topics for it. The exit code is 1 if something will not work.
 
   spate doctor                                          with the settings that the services have
   spate doctor --service route                          as the principal of the router
@@ -157,11 +157,12 @@ func (c *doctorCommand) told(log *slog.Logger, tell func(doctor.Finding)) {
 // printACLs prints the commands of Apache Kafka that give the least rights.
 func (c *doctorCommand) printACLs(e *env, services []string) error {
 	names := kafka.NamesFor(c.Topic)
-	o := newOut(e.stdout)
-	brokers := strings.Join(c.Brokers, ",")
-	if brokers == "" {
-		brokers = localBroker
+	k, err := c.config(e.logger(slog.LevelError))
+	if err := usage(err); err != nil {
+		return err
 	}
+	o := newOut(e.stdout)
+	brokers := brokers(k)
 	show := func(r kafka.Right) {
 		if c.JSON {
 			_ = o.json(r) // o.end tells of it

@@ -226,6 +226,11 @@ func get(ctx context.Context, asker ops.Asker, address, token string) (User, err
 		return User{}, fmt.Errorf("ask %s: %w", address, err)
 	}
 	client, err := asker.Client()
+	// A member of the group says where to ask, and says what it likes: only a certificate of the asker's own authorities makes it one to trust a
+	// token to.
+	if token, terr := asker.Access.ReadToken(); err == nil && terr == nil && token != "" && asker.CAFile == "" {
+		err = errors.New("the token is sent only to a detector that has a certificate of SPATE_HTTP_TLS_CA_FILE (--http-tls-ca-file), and that is not set")
+	}
 	if err == nil {
 		err = asker.Sign(req)
 	}

@@ -131,6 +131,9 @@ func (e *exam) brokers(ctx context.Context) bool {
 		}
 		e.tell.ok("login", "%s%s", m, who)
 	}
+	if len(resp.Brokers) == 0 {
+		e.tell.say(Failed, "brokers", "", "%s: it answers, and names no broker of its cluster", strings.Join(e.cfg.Kafka.Brokers, ","))
+	}
 	reached := 0
 	for _, b := range resp.Brokers {
 		bctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -161,32 +164,49 @@ func (e *exam) found(name string) (kmsg.MetadataResponseTopic, error) {
 
 // rights looks whether this principal may do what the services do.
 func (e *exam) rights(ctx context.Context) {
-	groups := make(map[string][]kadm.ACLOperation)
+	groups := make(map[string]described)
 	actx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for _, g := range []string{e.names.RouterGroup, e.names.DetectorGroup, e.names.AlerterGroup} {
-		described, err := e.adm.DescribeGroups(actx, g)
-		if d := described[g]; err == nil && d.Err == nil {
-			groups[g] = d.AuthorizedOperations
+		all, err := e.adm.DescribeGroups(actx, g)
+		d, ok := all[g]
+		if err == nil && ok {
+			err = d.Err
 		}
+		groups[g] = described{d.AuthorizedOperations, err}
 	}
-	missing := 0
+	missing, unseen := 0, 0
 	for _, service := range e.cfg.Services {
 		for _, r := range e.names.Rights(service, e.cfg.Instance) {
-			if has, known := e.has(actx, r, groups); known && !has {
+			has, known := e.has(actx, r, groups)
+			switch {
+			case !known:
+				unseen++
+			case !has:
 				missing++
 				e.tell.say(Failed, "rights", "spate doctor --acls prints the commands that give it", "spate %s lacks %s (%s)", service, r, r.Why)
 			}
 		}
 	}
-	if missing == 0 {
-		e.tell.ok("rights", "%s: nothing is missing", strings.Join(e.cfg.Services, ", "))
+	if unseen > 0 {
+		e.tell.say(Unknown, "rights", "look again when the services have run once, or hold them against spate doctor --acls", "%d rights cannot be seen: of topics and groups that are not there yet, or of transactional ids", unseen)
 	}
+	if missing == 0 && unseen == 0 {
+		e.tell.ok("rights", "%s: nothing is missing", strings.Join(e.cfg.Services, ", "))
+	} else if missing == 0 {
+		e.tell.ok("rights", "%s: nothing is missing of what can be seen", strings.Join(e.cfg.Services, ", "))
+	}
+}
+
+// described is what brokers tell of a group.
+type described struct {
+	operations []kadm.ACLOperation
+	err        error
 }
 
 // has reports whether a right is there, and whether that can be told. Brokers tell of topics and groups what this principal may do. Of the
 // names of transactions they tell whether it may look at them, without which it may not write.
-func (e *exam) has(ctx context.Context, r kafka.Right, groups map[string][]kadm.ACLOperation) (has, known bool) {
+func (e *exam) has(ctx context.Context, r kafka.Right, groups map[string]described) (has, known bool) {
 	op, err := kmsg.ParseACLOperation(r.Operation)
 	if err != nil {
 		return false, false
@@ -204,11 +224,11 @@ func (e *exam) has(ctx context.Context, r kafka.Right, groups map[string][]kadm.
 		}
 		return slices.Contains(kadm.DecodeACLOperations(t.AuthorizedOperations), op), true
 	case "group":
-		ops, ok := groups[r.Name]
-		if !ok {
+		g := groups[r.Name]
+		if errors.Is(g.err, kerr.GroupAuthorizationFailed) {
 			return false, true // it may not even be described
 		}
-		return len(ops) == 0 || slices.Contains(ops, op), len(ops) > 0
+		return slices.Contains(g.operations, op), g.err == nil && len(g.operations) > 0
 	case "transactional-id":
 		name := r.Name
 		if r.Prefix {
@@ -219,7 +239,7 @@ func (e *exam) has(ctx context.Context, r kafka.Right, groups map[string][]kadm.
 			return false, true
 		}
 	}
-	return true, false
+	return false, false
 }
 
 // math32 is what brokers tell that keep no account of rights.

@@ -37,6 +37,10 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("max-batch-bytes: %d is not between 1048576 (1 MiB) and 1073741824 (1 GiB); set SPATE_MAX_BATCH_BYTES", c.MaxBatchBytes))
 	}
 	for _, b := range c.Brokers {
+		if strings.Contains(b, "@") {
+			errs = append(errs, errors.New("brokers: one has an @ in it, and is not host:port (not shown, as it may hold a password); users and passwords have settings of their own"))
+			continue
+		}
 		if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" {
 			errs = append(errs, fmt.Errorf("brokers: %q is not host:port", b))
 		}

@@ -132,7 +132,7 @@ func Explain(err error, right Right) error {
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		return fmt.Errorf("%w; %w: set SPATE_SASL_MECHANISM to one that the brokers have", err, ErrDenied)
 	case errors.Is(err, kerr.IllegalSaslState):
-		return fmt.Errorf("%w; %w: the brokers ask for another login at this port, or for none; check SPATE_SASL_MECHANISM", err, ErrDenied)
+		return fmt.Errorf("%w; %w: the brokers ask for another login at this port, or for none, or the login has expired and was not renewed in time; check SPATE_SASL_MECHANISM", err, ErrDenied)
 	case errors.As(err, &first):
 		return fmt.Errorf("%w; does the port speak TLS (SPATE_TLS), or ask for a login (SPATE_SASL_MECHANISM)?", err)
 	case errors.Is(err, syscall.ECONNREFUSED):

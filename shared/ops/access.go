@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 
@@ -25,6 +24,9 @@ type Access struct {
 	// Token, or TokenFile, which is read when it changes: what those who ask send as "Authorization: Bearer ...". /healthz needs none.
 	Token, TokenFile string
 }
+
+// maxFile bounds what is read of a file.
+const maxFile = 1 << 20
 
 // minToken is how long a token must be.
 const minToken = 16
@@ -59,7 +61,7 @@ func (a Access) ReadToken() (string, error) {
 	if a.TokenFile == "" {
 		return a.Token, nil
 	}
-	b, err := os.ReadFile(a.TokenFile)
+	b, err := watched.Read(a.TokenFile, maxFile)
 	if err != nil {
 		return "", fmt.Errorf("http-token-file: %w", err)
 	}
@@ -87,17 +89,31 @@ func (g *gate) load() error {
 	}
 	token, err := g.cfg.ReadToken()
 	if err != nil {
+		g.files.Forget()
 		return err
 	}
 	if g.cfg.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(g.cfg.CertFile, g.cfg.KeyFile)
+		cert, err := readPair(g.cfg.CertFile, g.cfg.KeyFile)
 		if err != nil {
+			g.files.Forget()
 			return fmt.Errorf("http-tls-cert-file, http-tls-key-file: %w", err)
 		}
 		g.cert = &cert
 	}
 	g.token = sha256.Sum256([]byte(token))
 	return nil
+}
+
+func readPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := watched.Read(certFile, maxFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := watched.Read(keyFile, maxFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
 }
 
 // reload is load while the server runs.
@@ -186,7 +202,7 @@ type Asker struct {
 func (a Asker) Client() (*http.Client, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if a.CAFile != "" {
-		text, err := os.ReadFile(a.CAFile)
+		text, err := watched.Read(a.CAFile, maxFile)
 		if err != nil {
 			return nil, fmt.Errorf("http-tls-ca-file: %w", err)
 		}
@@ -233,7 +249,7 @@ func (a Asker) Sign(r *http.Request) error {
 }
 
 func readLeaf(file string) (*x509.Certificate, error) {
-	text, err := os.ReadFile(file)
+	text, err := watched.Read(file, maxFile)
 	if err != nil {
 		return nil, err
 	}

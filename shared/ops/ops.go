@@ -196,8 +196,10 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) Run(ctx context.Context) error {
 	srv := HTTPServer(s.mux)
 	serve := func() error { return srv.Serve(s.ln) }
+	srv.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug) // whoever reaches the port could fill it
 	if s.gate != nil {
 		srv.Handler = s.gate.guard(s.mux)
+		srv.ErrorLog = slog.NewLogLogger(s.gate.log.Handler(), slog.LevelDebug)
 	}
 	if s.TLS() {
 		srv.TLSConfig = s.gate.config()

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"spate/shared/kafka"
 	"spate/shared/kafka/kafkatest"
@@ -131,6 +133,17 @@ func (w *world) user(t *testing.T, name string, mechanism kadm.ScramMechanism, p
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The broker knows it a moment later.
+	mech := scram.Auth{User: name, Pass: pass}.AsSha256Mechanism()
+	if mechanism == kadm.ScramSha512 {
+		mech = scram.Auth{User: name, Pass: pass}.AsSha512Mechanism()
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.login), kgo.SASL(mech), kgo.DialTLSConfig(&tls.Config{RootCAs: w.authority.Pool()}), kgo.RequestRetries(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	harness.Eventually(t, 20*time.Second, name+" can log in", func() bool { return cl.Ping(w.ctx(t)) == nil })
 }
 
 // allow gives a principal rights.

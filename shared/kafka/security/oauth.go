@@ -3,6 +3,7 @@ package security
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,6 +57,9 @@ func (o OAuth) validate() []error {
 	return errs
 }
 
+// bearerToken is the form of a token (RFC 6750, 2.1).
+var bearerToken = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+
 const (
 	tokenTimeout = 10 * time.Second
 	// retryTokens is how long a token that still works is kept after its renewal has failed, before the next try.
@@ -74,8 +78,9 @@ type tokens struct {
 
 	mu     sync.Mutex
 	token  *oauth2.Token
-	renew  time.Time // when to ask for the next one; zero is at each login
-	failed bool      // the last renewal
+	renew  time.Time     // when to ask for the next one
+	asking chan struct{} // closed when the request that is under way has ended; nil if there is none
+	failed error         // the last request
 }
 
 func newTokens(cfg OAuth, caFile string, log *slog.Logger) (*tokens, error) {
@@ -94,13 +99,25 @@ func newTokens(cfg OAuth, caFile string, log *slog.Logger) (*tokens, error) {
 	if u, err := url.Parse(cfg.TokenURL); err == nil && u.Scheme == "http" && !here(u.Hostname()) {
 		log.Warn("the client's secret goes to the token server unencrypted; give its address with https (sasl-oauth-token-url)")
 	}
-	// Whoever has authorities of their own for brokers has them for the token server as well.
-	roots, err := systemAnd(caFile)
-	if err != nil {
-		return nil, err
-	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	transport.DisableKeepAlives = true
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile != "" {
+		// Whoever has authorities of their own for brokers has them for the token server as well; they are read again at each handshake.
+		transport.TLSClientConfig.InsecureSkipVerify = true // it is verified below
+		transport.TLSClientConfig.VerifyConnection = func(state tls.ConnectionState) error {
+			roots, err := systemAnd(caFile)
+			if err != nil {
+				return err
+			}
+			others := x509.NewCertPool()
+			for _, c := range state.PeerCertificates[1:] {
+				others.AddCert(c)
+			}
+			_, err = state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: others, DNSName: state.ServerName})
+			return err
+		}
+	}
 	t.client = &http.Client{
 		Timeout: tokenTimeout, Transport: transport,
 		// A redirect would carry the secret elsewhere.
@@ -118,32 +135,66 @@ func here(host string) bool {
 // auth returns the token for a login. One that still works is kept when a new one cannot be had.
 func (t *tokens) auth(ctx context.Context) (oauth.Auth, error) {
 	if t.cfg.TokenFile != "" {
-		token, err := t.file.read()
-		return oauth.Auth{Token: strings.TrimSpace(token), Extensions: t.extensions}, err
+		text, err := t.file.read()
+		token := strings.TrimSpace(text)
+		if err == nil && !bearerToken.MatchString(token) {
+			err = fmt.Errorf("sasl-oauth-token-file: what is in %s is no token (RFC 6750)", t.cfg.TokenFile)
+		}
+		return oauth.Auth{Token: token, Extensions: t.extensions}, err
 	}
+	for {
+		t.mu.Lock()
+		now := t.now()
+		works := t.token != nil && (t.token.Expiry.IsZero() || now.Before(t.token.Expiry))
+		due := !works || !now.Before(t.renew)
+		if due && t.asking == nil {
+			t.asking = make(chan struct{})
+			go t.ask()
+		}
+		token, asking := t.token, t.asking
+		t.mu.Unlock()
+		if works && (!due || !token.Expiry.IsZero()) {
+			return oauth.Auth{Token: token.AccessToken, Extensions: t.extensions}, nil // whoever logs in does not wait for a renewal
+		}
+		select {
+		case <-ctx.Done():
+			return oauth.Auth{}, ctx.Err()
+		case <-asking:
+		}
+		t.mu.Lock()
+		token, failed := t.token, t.failed
+		t.mu.Unlock()
+		switch {
+		case failed == nil, token != nil && token.Expiry.IsZero():
+			return oauth.Auth{Token: token.AccessToken, Extensions: t.extensions}, nil
+		case token == nil || !t.now().Before(token.Expiry):
+			return oauth.Auth{}, failed
+		}
+	}
+}
+
+// ask gets the next token, for all who wait for it.
+func (t *tokens) ask() {
+	fresh, err := t.fetch(context.Background())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	if t.token == nil || !now.Before(t.renew) {
-		fresh, err := t.fetch(ctx)
-		switch {
-		case err == nil:
-			if t.failed {
-				t.log.Info("the token server gives tokens again")
-			}
-			t.token, t.renew, t.failed = fresh, time.Time{}, false
-			if !fresh.Expiry.IsZero() {
-				t.renew = now.Add(fresh.Expiry.Sub(now) * 4 / 5)
-			}
-		case t.token != nil && (t.token.Expiry.IsZero() || now.Before(t.token.Expiry)):
-			t.failed = true
-			t.renew = now.Add(retryTokens)
-			t.log.Warn("there is no new token; the present one goes on being used", "valid_until", t.token.Expiry, "error", err)
-		default:
-			return oauth.Auth{}, err
+	switch {
+	case err == nil:
+		if t.failed != nil {
+			t.log.Info("the token server gives tokens again")
 		}
+		t.token, t.renew = fresh, now // one without a lifetime is asked for at each login
+		if !fresh.Expiry.IsZero() {
+			t.renew = now.Add(fresh.Expiry.Sub(now) * 4 / 5)
+		}
+	case t.token != nil && (t.token.Expiry.IsZero() || now.Before(t.token.Expiry)):
+		t.renew = now.Add(retryTokens)
+		t.log.Warn("there is no new token; the present one goes on being used", "valid_until", t.token.Expiry, "error", err)
 	}
-	return oauth.Auth{Token: t.token.AccessToken, Extensions: t.extensions}, nil
+	t.failed = err
+	close(t.asking)
+	t.asking = nil
 }
 
 // fetch asks the token server. Its errors hold nothing of what was sent.
@@ -170,6 +221,8 @@ func (t *tokens) fetch(ctx context.Context) (*oauth2.Token, error) {
 		return nil, fmt.Errorf("sasl-oauth-token-url: %s does not answer: %w", host, failed.Err) // without the URL, which may hold a secret in its query
 	case err != nil:
 		return nil, fmt.Errorf("sasl-oauth-token-url: %s answers with what is no token: %w", host, err)
+	case !bearerToken.MatchString(token.AccessToken):
+		return nil, fmt.Errorf("sasl-oauth-token-url: %s answers with a token that has other characters than tokens may have (RFC 6750)", host)
 	}
 	return token, nil
 }

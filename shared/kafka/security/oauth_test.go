@@ -1,13 +1,18 @@
 package security
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -77,21 +82,36 @@ func TestTokens(t *testing.T) {
 	want("token-1")
 	now = began.Add(49 * time.Minute)
 	server.lifetime.Store(110 * 60) // from began on, which is the server's clock
+	want("token-1")                 // nobody waits for a renewal
+	settled(tokens)
 	want("token-2")
 	server.away.Store(true)
 	now = began.Add(99 * time.Minute)
 	want("token-2") // its renewal fails, and it works for another 11 minutes
+	settled(tokens)
 	if text := l.String(); !strings.Contains(text, "goes on being used") || !strings.Contains(text, "503") {
 		t.Error(text)
 	}
 	server.away.Store(false)
 	want("token-2") // not asked for again at once
 	now = now.Add(retryTokens)
+	want("token-2")
+	settled(tokens)
 	want("token-3")
 	if !strings.Contains(l.String(), "gives tokens again") {
 		t.Error(l.String())
 	}
+	// A renewal that has just failed is no reason to wait with a token that has expired meanwhile.
 	server.away.Store(true)
+	tokens.mu.Lock()
+	now = tokens.token.Expiry.Add(-time.Second)
+	tokens.mu.Unlock()
+	want("token-3")
+	settled(tokens)
+	now = now.Add(2 * time.Second)
+	if _, err := tokens.auth(t.Context()); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("an expired token is used: %v", err)
+	}
 	now = now.Add(2 * time.Hour)
 	if _, err := tokens.auth(t.Context()); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("an expired token is used: %v", err)
@@ -177,10 +197,86 @@ func TestTokenServerHangs(t *testing.T) {
 		if a, err := tokens.auth(t.Context()); err != nil || a.Token != "old" {
 			t.Errorf("%q, %v", a.Token, err)
 		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("a login waits %v for a renewal, and the token works", took)
+		}
+		settled(tokens)
+		// Without a token that works all who log in wait for the same request.
+		time.Sleep(2 * time.Minute)
+		var wg sync.WaitGroup
+		began = time.Now()
+		for range 4 {
+			wg.Go(func() {
+				if a, err := tokens.auth(t.Context()); err == nil {
+					t.Errorf("an expired token is used: %q", a.Token)
+				}
+			})
+		}
+		wg.Wait()
 		if took := time.Since(began); took > 2*tokenTimeout {
 			t.Errorf("it took %v", took)
 		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := tokens.auth(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("a login that has ended waits: %v", err)
+		}
+		settled(tokens)
 	})
+}
+
+// settled waits for the request that is under way.
+func settled(t *tokens) {
+	t.mu.Lock()
+	asking := t.asking
+	t.mu.Unlock()
+	if asking != nil {
+		<-asking
+	}
+}
+
+// What a server calls a token, and is none, does not get into a login.
+func TestTokenOfOddCharacters(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"geheim\u0001auth=x","token_type":"bearer","expires_in":60}`))
+	}))
+	defer server.Close()
+	tokens, err := newTokens(OAuth{TokenURL: server.URL, ClientID: "client", ClientSecret: "geheim"}, "", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tokens.auth(t.Context()); err == nil || !strings.Contains(err.Error(), "RFC 6750") || strings.Contains(err.Error(), "geheim") {
+		t.Error(err)
+	}
+}
+
+// The authorities of the token server are read again when they change.
+func TestTokenServerOfAnotherAuthority(t *testing.T) {
+	old, fresh := kafkatest.NewAuthority(t, "old"), kafkatest.NewAuthority(t, "fresh")
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"one","token_type":"bearer"}`))
+	}))
+	pair := fresh.Sign(t, kafkatest.Leaf{Name: "tokens", Hosts: []string{"127.0.0.1"}}).TLS(t)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	server.StartTLS()
+	defer server.Close()
+	tokens, err := newTokens(OAuth{TokenURL: server.URL, ClientID: "client", ClientSecret: "geheim"}, old.File, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tokens.auth(t.Context()); err == nil {
+		t.Fatal("a server of an unknown authority is asked")
+	}
+	text, err := os.ReadFile(fresh.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kafkatest.Write(t, old.File, text)
+	if a, err := tokens.auth(t.Context()); err != nil || a.Token != "one" {
+		t.Errorf("%q, %v", a.Token, err)
+	}
 }
 
 // hangs answers nothing.

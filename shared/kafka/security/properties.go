@@ -3,9 +3,11 @@ package security
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -15,6 +17,8 @@ type File struct {
 	ClientID string
 	RackID   string
 	Config   Config
+	// Login: the file asks for a login; its mechanism may be set elsewhere.
+	Login bool
 	// Ignored are the settings that spate decides by itself, in the order of the file.
 	Ignored []string
 }
@@ -56,6 +60,9 @@ func parseFile(text string) (File, error) {
 	return p.file()
 }
 
+// propertyName is the form of names of settings: all of Java's and librdkafka's have a dot in them, or are words of small letters.
+var propertyName = regexp.MustCompile(`^[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*$`)
+
 // property is a setting as it is written.
 type property struct {
 	number     int
@@ -83,6 +90,9 @@ func parseProperties(text string) ([]property, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
+		if !propertyName.MatchString(key) {
+			return nil, fmt.Errorf("line %d: it does not begin with the name of a setting (not shown, as it may be a secret)", number)
+		}
 		out = append(out, property{number, key, value})
 	}
 	return out, nil
@@ -108,10 +118,15 @@ func splitProperty(line string) (key, value string, err error) {
 	if rest != "" && (rest[0] == '=' || rest[0] == ':') {
 		rest = strings.TrimLeft(rest[1:], " \t\f")
 	}
-	if key, err = unescape(line[:end]); err == nil {
-		value, err = unescape(rest)
+	// Blanks at the end are nobody's intention, but for those with a backslash before them.
+	trimmed := strings.TrimRight(rest, " \t\f")
+	if len(trimmed) < len(rest) && continues(trimmed) {
+		trimmed = rest[:len(trimmed)+1]
 	}
-	return key, strings.TrimRight(value, " \t\f"), err
+	if key, err = unescape(line[:end]); err == nil {
+		value, err = unescape(trimmed)
+	}
+	return key, value, err
 }
 
 func unescape(s string) (string, error) {
@@ -144,8 +159,15 @@ func unescape(s string) (string, error) {
 			if err != nil {
 				return "", fmt.Errorf(`\u needs four digits`)
 			}
-			b.WriteRune(rune(n))
 			i += 4
+			r := rune(n)
+			if utf16.IsSurrogate(r) && len(s) > i+6 && s[i+1] == '\\' && s[i+2] == 'u' {
+				if m, err := strconv.ParseUint(s[i+3:i+7], 16, 16); err == nil {
+					r = utf16.DecodeRune(r, rune(m))
+					i += 6
+				}
+			}
+			b.WriteRune(r)
 		default:
 			b.WriteByte(s[i])
 		}
@@ -164,6 +186,7 @@ func (p *propertyReader) set(key, value string) error {
 	t, s := &p.f.Config.TLS, &p.f.Config.SASL
 	switch key {
 	case "bootstrap.servers", "metadata.broker.list":
+		p.f.Brokers = nil // the last one counts
 		for b := range strings.SplitSeq(value, ",") {
 			if b = strings.TrimSpace(b); b != "" {
 				if _, after, ok := strings.Cut(b, "://"); ok { // SASL_SSL://host:port, as Confluent Cloud shows it
@@ -244,7 +267,11 @@ func (p *propertyReader) set(key, value string) error {
 func (p *propertyReader) login(text string) error {
 	s := &p.f.Config.SASL
 	text = strings.TrimSpace(text)
-	module, rest, _ := strings.Cut(text, " ")
+	module, rest := text, ""
+	if i := strings.IndexAny(text, " \t\r\n"); i >= 0 {
+		module, rest = text[:i], text[i:]
+	}
+	module = strings.TrimSuffix(module, ";")
 	module = module[strings.LastIndexByte(module, '.')+1:]
 	options, err := loginOptions(rest)
 	if err != nil {
@@ -286,6 +313,11 @@ func loginOptions(text string) (map[string]string, error) {
 			return out, nil
 		}
 		end := strings.IndexAny(text, "= \t\r\n;")
+		if end > 0 && text[end] != ';' { // blanks may stand before the sign
+			if rest := strings.TrimLeft(text[end:], " \t\r\n"); strings.HasPrefix(rest, "=") {
+				text = text[:end] + rest
+			}
+		}
 		if end < 0 || text[end] != '=' { // a word as required
 			if end < 0 {
 				return out, nil
@@ -294,7 +326,7 @@ func loginOptions(text string) (map[string]string, error) {
 			continue
 		}
 		name := text[:end]
-		text = text[end+1:]
+		text = strings.TrimLeft(text[end+1:], " \t\r\n")
 		if text != "" && (text[0] == '"' || text[0] == '\'') {
 			var value strings.Builder
 			i := 1
@@ -335,8 +367,6 @@ func (p *propertyReader) file() (File, error) {
 	case "SASL_SSL":
 		c.TLS.Enabled = true
 	}
-	if (p.protocol == "SASL_SSL" || p.protocol == "SASL_PLAINTEXT") && c.SASL.Mechanism == "" {
-		return File{}, fmt.Errorf("sasl.mechanism is missing, and security.protocol asks for a login; add sasl.mechanism=PLAIN, or what your brokers have")
-	}
+	p.f.Login = p.protocol == "SASL_SSL" || p.protocol == "SASL_PLAINTEXT"
 	return p.f, nil
 }

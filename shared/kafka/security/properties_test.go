@@ -26,13 +26,13 @@ session.timeout.ms=45000
 acks=all
 `,
 			File{Brokers: []string{"pkc-1.eu-central-1.aws.confluent.cloud:9092"},
-				Config:  Config{TLS: TLS{Enabled: true}, SASL: SASL{Mechanism: "PLAIN", Username: "KEY", Password: "s'e=cret;"}},
+				Login: true, Config: Config{TLS: TLS{Enabled: true}, SASL: SASL{Mechanism: "PLAIN", Username: "KEY", Password: "s'e=cret;"}},
 				Ignored: []string{"client.dns.lookup", "session.timeout.ms", "acks"}},
 		},
 		"librdkafka": {
 			"bootstrap.servers=a:1,b:2\r\nsecurity.protocol=sasl_ssl\r\nsasl.mechanisms=SCRAM-SHA-512\r\nsasl.username = u\r\nsasl.password = p w\r\nssl.ca.location=/ca.pem\r\nclient.rack=eu-1a\r\n",
 			File{Brokers: []string{"a:1", "b:2"}, RackID: "eu-1a",
-				Config: Config{TLS: TLS{Enabled: true, CAFile: "/ca.pem"}, SASL: SASL{Mechanism: "SCRAM-SHA-512", Username: "u", Password: "p w"}}},
+				Login: true, Config: Config{TLS: TLS{Enabled: true, CAFile: "/ca.pem"}, SASL: SASL{Mechanism: "SCRAM-SHA-512", Username: "u", Password: "p w"}}},
 		},
 		"mutual TLS": {
 			"bootstrap.servers=a:1\nsecurity.protocol=SSL\nssl.ca.location=ca.pem\nssl.certificate.location=c.pem\nssl.key.location=k.pem\n",
@@ -54,20 +54,24 @@ sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginMo
     extension_logicalCluster="lkc-1" \
     extension_identityPoolId="pool-1";
 `,
-			File{Config: Config{TLS: TLS{Enabled: true}, SASL: SASL{Mechanism: "OAUTHBEARER", OAuth: OAuth{TokenURL: "https://id.example/token", ClientID: "id", ClientSecret: "secret",
+			File{Login: true, Config: Config{TLS: TLS{Enabled: true}, SASL: SASL{Mechanism: "OAUTHBEARER", OAuth: OAuth{TokenURL: "https://id.example/token", ClientID: "id", ClientSecret: "secret",
 				Scopes: []string{"kafka", "more"}, Extensions: []string{"identityPoolId=pool-1", "logicalCluster=lkc-1"}}}}},
 		},
 		"MSK": {
 			"security.protocol=SASL_SSL\nsasl.mechanism=AWS_MSK_IAM\nsasl.jaas.config=software.amazon.msk.auth.iam.IAMLoginModule required;\nsasl.client.callback.handler.class=software.amazon.msk.auth.iam.IAMClientCallbackHandler\n",
-			File{Config: Config{TLS: TLS{Enabled: true}, SASL: SASL{Mechanism: "AWS_MSK_IAM"}}},
+			File{Login: true, Config: Config{TLS: TLS{Enabled: true}, SASL: SASL{Mechanism: "AWS_MSK_IAM"}}},
 		},
 		"no security, and the password of a comment": {
 			"! sasl.password=x\nbootstrap.servers: a:1\nsecurity.protocol PLAINTEXT\n",
 			File{Brokers: []string{"a:1"}},
 		},
+		"blanks, surrogates, the last one counts": {
+			"bootstrap.servers=old:1\nbootstrap.servers=a:1\nsecurity.protocol=SASL_SSL\nsasl.jaas.config=o.ScramLoginModule\trequired username = \"u\" password= 'p\\uD83D\\uDE00\\ ';  \n",
+			File{Brokers: []string{"a:1"}, Login: true, Config: Config{TLS: TLS{Enabled: true}, SASL: SASL{Username: "u", Password: "p😀 "}}},
+		},
 		"escapes": {
 			"\ufeffbootstrap.servers=a\\:1\nsecurity.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username=\\u0075\nsasl.password=a\\\\b\n",
-			File{Brokers: []string{"a:1"}, Config: Config{SASL: SASL{Mechanism: "PLAIN", Username: "u", Password: `a\b`}}},
+			File{Brokers: []string{"a:1"}, Login: true, Config: Config{SASL: SASL{Mechanism: "PLAIN", Username: "u", Password: `a\b`}}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,16 +93,17 @@ sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginMo
 // What spate cannot do is refused by line and name; no value is shown, for it may be a secret.
 func TestReadFileRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"security.protocol=SASL_SSL\nssl.truststore.type=JKS\n":                                               "line 2: ssl.truststore.type: spate reads PEM only",
-		"ssl.key.password=geheim\n":                                                                           "line 1: ssl.key.password: spate reads files without a password only",
-		"ssl.endpoint.identification.algorithm=\n":                                                            "line 1: ssl.endpoint.identification.algorithm",
-		"security.protocol=geheim\n":                                                                          "line 1: security.protocol: it is none of",
-		"sasl.kerberos.service.name=geheim\n":                                                                 "line 1: sasl.kerberos.service.name: spate does not know",
-		"sasl.jaas.config=com.sun.security.auth.module.Krb5LoginModule required;\n":                           "login module",
-		"sasl.jaas.config=o.PlainLoginModule required username=\"u\" password=\"geheim\n":                     "a quote is not closed",
-		"sasl.mechanism=PLAIN\nsasl.username=u\nsasl.password=geheim\n":                                       "security.protocol is missing",
-		"security.protocol=SASL_SSL\n":                                                                        "sasl.mechanism is missing",
-		"bootstrap.servers=\\uZZZZ\n":                                                                         "four digits",
+		"security.protocol=SASL_SSL\nssl.truststore.type=JKS\n":                           "line 2: ssl.truststore.type: spate reads PEM only",
+		"ssl.key.password=geheim\n":                                                       "line 1: ssl.key.password: spate reads files without a password only",
+		"ssl.endpoint.identification.algorithm=\n":                                        "line 1: ssl.endpoint.identification.algorithm",
+		"security.protocol=geheim\n":                                                      "line 1: security.protocol: it is none of",
+		"sasl.kerberos.service.name=geheim\n":                                             "line 1: sasl.kerberos.service.name: spate does not know",
+		"sasl.jaas.config=com.sun.security.auth.module.Krb5LoginModule required;\n":       "login module",
+		"sasl.jaas.config=o.PlainLoginModule required username=\"u\" password=\"geheim\n": "a quote is not closed",
+		"sasl.mechanism=PLAIN\nsasl.username=u\nsasl.password=geheim\n":                   "security.protocol is missing",
+		"-----BEGIN PRIVATE KEY-----\n":                                                   "line 1: it does not begin with the name of a setting",
+		"GEHEIM=geheim\n":                                                                 "line 1: it does not begin",
+		"bootstrap.servers=\\uZZZZ\n":                                                     "four digits",
 		"sasl.jaas.config=s.IAMLoginModule required awsProfileName=\"geheim\";\nsecurity.protocol=SASL_SSL\n": "AWS_PROFILE",
 		"\xff\xfe": "not UTF-8",
 	} {

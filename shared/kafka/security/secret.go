@@ -3,8 +3,8 @@ package security
 import (
 	"bytes"
 	"fmt"
-	"io"
-	"os"
+
+	"spate/shared/watched"
 )
 
 // maxSecret is the size of a file with a secret: a token with many claims has some kilobytes.
@@ -21,17 +21,9 @@ func (s secret) read() (string, error) {
 	if s.file == "" {
 		return s.text, nil
 	}
-	f, err := os.Open(s.file)
+	b, err := watched.Read(s.file, maxSecret)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", s.setting, err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", s.setting, err)
-	}
-	if len(b) > maxSecret {
-		return "", fmt.Errorf("%s: %s is larger than %d bytes, which no secret is", s.setting, s.file, maxSecret)
 	}
 	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r")) // editors end files so
 	if len(b) == 0 {

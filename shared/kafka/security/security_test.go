@@ -308,7 +308,7 @@ func TestFilesOfTLS(t *testing.T) {
 		cfg  TLS
 		want string
 	}{
-		"missing":       {TLS{CAFile: filepath.Join(dir, "none")}, "tls-ca-file: open"},
+		"missing":       {TLS{CAFile: filepath.Join(dir, "none")}, "tls-ca-file: stat"},
 		"no PEM":        {TLS{CAFile: write("text", "hello")}, "has no certificate in PEM form"},
 		"keystore":      {TLS{CAFile: write("jks", "\xfe\xed\xfe\xed\x00\x00")}, "Java keystore"},
 		"DER":           {TLS{CAFile: write("der", "\x30\x82\x01\x01")}, "openssl"},

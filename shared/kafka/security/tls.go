@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +17,9 @@ import (
 
 	"spate/shared/watched"
 )
+
+// maxPEM is the size of a file of certificates: those of all public authorities have a quarter of it.
+const maxPEM = 1 << 20
 
 // material is what handshakes need, from files that may be replaced while the process runs.
 type material struct {
@@ -44,6 +46,7 @@ func (m *material) load() error {
 	roots, err := readRoots(m.cfg.CAFile)
 	cert, cerr := readPair(m.cfg.CertFile, m.cfg.KeyFile)
 	if err := errors.Join(err, cerr); err != nil {
+		m.files.Forget()
 		return err
 	}
 	m.roots, m.cert = roots, cert
@@ -55,7 +58,7 @@ func readRoots(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
+	text, err := watched.Read(file, maxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("tls-ca-file: %w", err)
 	}
@@ -71,11 +74,11 @@ func readPair(certFile, keyFile string) (*tls.Certificate, error) {
 	if certFile == "" {
 		return nil, nil
 	}
-	certText, err := os.ReadFile(certFile)
+	certText, err := watched.Read(certFile, maxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("tls-cert-file: %w", err)
 	}
-	keyText, err := os.ReadFile(keyFile)
+	keyText, err := watched.Read(keyFile, maxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("tls-key-file: %w", err)
 	}
@@ -194,7 +197,7 @@ func systemAnd(file string) (*x509.CertPool, error) {
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	text, err := os.ReadFile(file)
+	text, err := watched.Read(file, maxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("tls-ca-file: %w", err)
 	}
