@@ -115,7 +115,7 @@ func over(to *string, given string) {
 // config is secured for commands that need a broker: without any, that of spate up is meant.
 func (f brokerFlags) config(log *slog.Logger) (kafka.Config, error) {
 	cfg, err := f.secured(log)
-	if err == nil && len(cfg.Brokers) == 0 {
+	if len(cfg.Brokers) == 0 { // also if there is an error: it says what there is to say
 		cfg.Brokers = []string{localBroker}
 	}
 	return cfg, err

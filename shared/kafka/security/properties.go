@@ -90,7 +90,7 @@ func parseProperties(text string) ([]property, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
-		if !propertyName.MatchString(key) {
+		if !propertyName.MatchString(key) || !strings.ContainsAny(line, "=: \t\f") { // Java takes a word alone for a setting without a value
 			return nil, fmt.Errorf("line %d: it does not begin with the name of a setting (not shown, as it may be a secret)", number)
 		}
 		out = append(out, property{number, key, value})

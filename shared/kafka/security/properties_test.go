@@ -102,6 +102,7 @@ func TestReadFileRefuses(t *testing.T) {
 		"sasl.jaas.config=o.PlainLoginModule required username=\"u\" password=\"geheim\n": "a quote is not closed",
 		"sasl.mechanism=PLAIN\nsasl.username=u\nsasl.password=geheim\n":                   "security.protocol is missing",
 		"-----BEGIN PRIVATE KEY-----\n":                                                   "line 1: it does not begin with the name of a setting",
+		"geheim\n":                                                                        "line 1: it does not begin",
 		"GEHEIM=geheim\n":                                                                 "line 1: it does not begin",
 		"bootstrap.servers=\\uZZZZ\n":                                                     "four digits",
 		"sasl.jaas.config=s.IAMLoginModule required awsProfileName=\"geheim\";\nsecurity.protocol=SASL_SSL\n": "AWS_PROFILE",
