@@ -294,7 +294,7 @@ func (p place) compare(q place) int {
 }
 
 func (c *alertsShowCommand) Run(e *env) (err error) {
-	k, kerr := c.config(e.logger(slog.LevelWarn))
+	k, kerr := c.config(e.logger(slog.LevelError))
 	scanner, err := activity.NewScanner(activity.Fields{User: c.UserField, Time: c.TimeField, TimeFormat: activity.TimeFormat(c.TimeFormat)})
 	if err := usage(errors.Join(err, kerr, k.Validate())); err != nil {
 		return err
@@ -510,6 +510,9 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 			note("not all was read: that took too long")
 			return
 		}
+	}
+	if len(s.Events) == 0 && s.Note == "" {
+		note("no record there is an event of this user in this window: are SPATE_USER_FIELD, SPATE_TIME_FIELD and SPATE_TIME_FORMAT those of the router?")
 	}
 }
 

@@ -132,7 +132,7 @@ func TestDoctorOnFreshBrokers(t *testing.T) {
 		code, out, errs := spate("doctor", "--brokers", cluster.ListenAddrs()[0], "--database-url", filepath.Join(t.TempDir(), "none.db"))
 		return code, out + errs
 	}
-	if code, out := doctor(); code != ExitOK || strings.Contains(out, "failed ") || !strings.Contains(out, "there are not yet: activity") || !strings.Contains(out, "rights cannot be seen") {
+	if code, out := doctor(); code != ExitOK || strings.Contains(out, "failed ") || !strings.Contains(out, "there are not yet: activity") || !strings.Contains(out, "rights that cannot be seen") {
 		t.Errorf("fresh: %d\n%s", code, out)
 	}
 	cluster.ControlKey(int16(kmsg.DescribeGroups), func(r kmsg.Request) (kmsg.Response, error, bool) {

@@ -27,7 +27,7 @@ type doctorCommand struct {
 
 	Services  []string `name:"service" placeholder:"NAME" help:"Look at the rights of these: ${services}. Default: route, detect and alert, each of which may have a principal of its own."`
 	ACLs      bool     `name:"acls" help:"Look at nothing: print the commands that give each service the least rights that it needs."`
-	Principal string   `default:"User:spate" help:"Who gets them, with --acls."`
+	Principal string   `placeholder:"TYPE:NAME" help:"Who gets them, with --acls. Default: the user that is logged in as, or User:spate."`
 	JSON      bool     `name:"json" help:"Print a JSON line for each finding: check, level (ok, warning, failed, unknown), text, fix."`
 }
 
@@ -39,7 +39,7 @@ nothing of yours and sends nothing; brokers that were never asked for a group ma
 
   spate doctor                                          with the settings that the services have
   spate doctor --service route                          as the principal of the router
-  spate doctor --acls --principal User:spate | sh       for Apache Kafka; other brokers have commands of their own for the same rights`
+  spate doctor --acls --principal User:spate | sh       for Apache Kafka, with an admin.properties; other brokers have commands of their own`
 }
 
 func (c *doctorCommand) Run(e *env) error {
@@ -77,7 +77,7 @@ func (c *doctorCommand) Run(e *env) error {
 			return usage(err)
 		}
 	} else {
-		k, err := c.settings(e, log)
+		k, err := c.settings(e, e.logger(slog.LevelWarn)) // which settings of a file do not count is worth a line here
 		if err := usage(errors.Join(err, k.Validate())); err != nil {
 			return err
 		}
@@ -161,8 +161,16 @@ func (c *doctorCommand) printACLs(e *env, services []string) error {
 	if err := usage(err); err != nil {
 		return err
 	}
+	if c.Principal == "" {
+		if c.Principal = "User:" + k.Security.Config().SASL.Username; c.Principal == "User:" {
+			c.Principal = "User:spate"
+		}
+	}
 	o := newOut(e.stdout)
 	brokers := brokers(k)
+	if !c.JSON {
+		o.printf("# For Apache Kafka, where the command can be kafka-acls.sh. admin.properties is how an administrator logs in there.\n")
+	}
 	show := func(r kafka.Right) {
 		if c.JSON {
 			_ = o.json(r) // o.end tells of it

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
+	"time"
 
 	"spate/services/embedded"
 	"spate/services/verifier"
@@ -19,20 +21,23 @@ import (
 // replayFlags are those of replay and verify.
 type replayFlags struct {
 	ruleFlags
-	File       string `arg:"" help:"CSV file of clicks (plain, .gz, .zip)."`
+	File string `arg:"" help:"File of events: CSV with a header (any of , ; tab | between columns) or JSON lines; plain, .gz, .bz2, .zst or .zip; - is standard input."`
+
+	onSent     func(partition int32, value []byte, at time.Time)
 	Partitions int32  `env:"SPATE_PARTITIONS" default:"4" help:"Partitions of the topics."`
 	Key        string `env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"Field that keys the events: ${enum}."`
 	brokerFlags
-	Alerts string `placeholder:"PATH" help:"Write the closed alerts here, as JSON lines by window and user; - is standard output."`
-	Quiet  bool   `short:"q" help:"Show no progress."`
-	JSON   bool   `name:"json" help:"Print the result as JSON."`
+	Alerts     string   `placeholder:"PATH" help:"Write the closed alerts here, as JSON lines by window and user; - is standard output."`
+	NullValues []string `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Words in the column of the user that stand for no user."`
+	Quiet      bool     `short:"q" help:"Show no progress."`
+	JSON       bool     `name:"json" help:"Print the result as JSON."`
 }
 
 func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
 	if c.Partitions == 0 {
 		c.Partitions = kafka.DefaultPartitions
 	}
-	cfg := embedded.ReplayConfig{Rule: c.rule(), File: c.File, Key: c.Key, Partitions: c.Partitions, Log: e.logger(slog.LevelWarn)}
+	cfg := embedded.ReplayConfig{NullValues: c.NullValues, OnSent: c.onSent, Rule: c.rule(), File: c.File, Key: c.Key, Partitions: c.Partitions, Log: e.logger(slog.LevelWarn)}
 	var err error
 	if e.mode != "embedded" {
 		cfg.Kafka, err = c.secured(cfg.Log)
@@ -109,17 +114,22 @@ func (c *replayCommand) Run(e *env) error {
 type verifyCommand struct{ replayFlags }
 
 func (c *verifyCommand) Run(e *env) error {
-	if !defaultFields(c.ruleFlags) {
-		return fmt.Errorf("%w: user-field, time-field: verify reads click files, whose columns have fixed names", errUsage)
+	// What is sent is counted a second time, in the plain way.
+	var mu sync.Mutex
+	ref := verifier.NewReference(verifier.Rule{
+		Window: max(c.Window, time.Millisecond), Lateness: c.Lateness, Threshold: c.Threshold, MaxAhead: c.MaxAhead, User: c.UserField, Time: c.TimeField, TimeFormat: c.TimeFormat,
+	})
+	c.onSent = func(partition int32, value []byte, at time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		ref.AddJSON(partition, value, at)
 	}
 	res, err := c.run(e)
 	if err != nil {
 		return err
 	}
-	ref, err := verifier.File(c.File, c.Key, c.Partitions, verifier.Rule{Window: c.Window, Lateness: c.Lateness, Threshold: c.Threshold})
-	if err != nil {
-		return err
-	}
+	mu.Lock()
+	defer mu.Unlock()
 	diff := verifier.Compare(ref.Result(), res.Alerts)
 	accounts := ref.In == res.EventsIn && ref.Counted == res.Counted && ref.Late == res.Late && ref.Invalid == res.Invalid
 	if c.JSON {

@@ -11,8 +11,8 @@ import (
 // secretVariables have no flag.
 var secretVariables = []string{"SPATE_SASL_PASSWORD", "SPATE_SASL_OAUTH_CLIENT_SECRET", "SPATE_HTTP_TOKEN"}
 
-// others are variables of this name that are not the program's: of docker-compose.yml, and of the tests.
-var others = regexp.MustCompile(`^SPATE_(TEST_.*|[A-Z]+_PORT|POSTGRES_PASSWORD|GRAFANA_PASSWORD|IMAGE)$`)
+// others are variables of this name that are not the program's: of docker-compose.yml, of the tests, and what Kubernetes sets for a service spate.
+var others = regexp.MustCompile(`^SPATE_(TEST_.*|[A-Z]+_PORT|POSTGRES_PASSWORD|GRAFANA_PASSWORD|IMAGE|PORT(_.*)?|SERVICE_(HOST|PORT.*))$`)
 
 // unknownVariables returns what looks like a setting in the environment and is none, each with the setting that was meant, if one is much like it.
 func unknownVariables(model *kong.Node, environment []string) (lines []string) {

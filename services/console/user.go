@@ -24,7 +24,7 @@ type userCommand struct {
 }
 
 func (c *userCommand) Run(e *env) error {
-	k, err := c.config(e.logger(slog.LevelWarn))
+	k, err := c.config(e.logger(slog.LevelError))
 	if err := usage(errors.Join(err, k.Validate())); err != nil {
 		return err
 	}

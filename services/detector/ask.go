@@ -168,6 +168,9 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 	if err != nil {
 		return User{}, fmt.Errorf("describe group %s: %w", names.DetectorGroup, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: names.DetectorGroup}))
 	}
+	if len(groups[names.DetectorGroup].Members) == 0 {
+		return User{}, fmt.Errorf("no detector runs: group %s has no member; start one with `spate up` or `spate detect`", names.DetectorGroup)
+	}
 	for _, m := range groups[names.DetectorGroup].Members {
 		as, ok := m.Assigned.AsConsumer()
 		if !ok {

@@ -175,23 +175,24 @@ func (e *exam) rights(ctx context.Context) {
 		}
 		groups[g] = described{d.AuthorizedOperations, err}
 	}
-	missing, unseen := 0, 0
+	missing := 0
+	var unseen []string
 	for _, service := range e.cfg.Services {
 		for _, r := range e.names.Rights(service, e.cfg.Instance) {
 			has, known := e.has(actx, r, groups)
 			switch {
 			case !known:
-				unseen++
+				unseen = append(unseen, r.String())
 			case !has:
 				missing++
 				e.tell.say(Failed, "rights", "spate doctor --acls prints the commands that give it", "spate %s lacks %s (%s)", service, r, r.Why)
 			}
 		}
 	}
-	if unseen > 0 {
-		e.tell.say(Unknown, "rights", "look again when the services have run once, or hold them against spate doctor --acls", "%d rights cannot be seen: of topics and groups that are not there yet, or of transactional ids", unseen)
+	if len(unseen) > 0 {
+		e.tell.say(Unknown, "rights", "look again when the services have run once; brokers never tell of transactional ids", "rights that cannot be seen: %s", strings.Join(unseen, ", "))
 	}
-	if missing == 0 && unseen == 0 {
+	if missing == 0 && len(unseen) == 0 {
 		e.tell.ok("rights", "%s: nothing is missing", strings.Join(e.cfg.Services, ", "))
 	} else if missing == 0 {
 		e.tell.ok("rights", "%s: nothing is missing of what can be seen", strings.Join(e.cfg.Services, ", "))

@@ -35,7 +35,11 @@ type ReplayConfig struct {
 	// Kafka is one to replay through, with topics of its own that are deleted afterwards; without brokers it is the embedded one.
 	Kafka    kafka.Config
 	Progress io.Writer // may be nil
-	Log      *slog.Logger
+	// NullValues are words that stand for no user in a CSV file; nil is simulator.NullWords.
+	NullValues []string
+	// OnSent is told of every event that the broker took, in the order of its partition. It may be nil.
+	OnSent func(partition int32, value []byte, at time.Time)
+	Log    *slog.Logger
 }
 
 // Validate reports every problem at once; it does no I/O.
@@ -60,7 +64,7 @@ type ReplayResult struct {
 }
 
 // Replay runs a file through the whole pipeline as fast as it can, to the end of every window. Nothing in it depends on the clock: there
-// is no idleness, and any event time is accepted.
+// is no idleness; but events of the future are invalid, as everywhere (MaxAhead).
 func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	if err := cfg.Validate(); err != nil {
 		return ReplayResult{}, err
@@ -71,7 +75,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 		return ReplayResult{}, fmt.Errorf("replay: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	cfg.IdleTimeout, cfg.MaxAhead = 0, 0
+	cfg.IdleTimeout = 0
 	topic := kafka.DefaultTopic
 	if len(cfg.Kafka.Brokers) > 0 {
 		topic = "spate-replay-" + strings.ToLower(rand.Text()[:12])
@@ -86,7 +90,13 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	}
 	sim := simulator.Default()
 	sim.File, sim.Key, sim.Topic, sim.Speed = cfg.File, cfg.Key, topic, 0
-	sim.TimeFormat = string(cfg.Fields.TimeFormat)
+	sim.UserField, sim.TimeField, sim.TimeFormat = cfg.Fields.User, cfg.Fields.Time, string(cfg.Fields.TimeFormat)
+	if cfg.NullValues != nil {
+		sim.NullValues = cfg.NullValues
+	}
+	if cfg.OnSent != nil {
+		sim.OnSent = func(r simulator.Row, partition int32, _ int64) { cfg.OnSent(partition, r.AppendJSON(nil), time.Now()) }
+	}
 	sim.Kafka, sim.Log, sim.Progress = s.kafka, cfg.Log, cfg.Progress
 	sent, err := simulator.Run(ctx, sim)
 	if err == nil && sent.Interrupted {
@@ -98,12 +108,15 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	if err != nil {
 		return ReplayResult{}, fmt.Errorf("replay: %w", err)
 	}
+	if sent.Backwards {
+		return s.result(), fmt.Errorf("replay %s: the file runs backwards in time, its newest events first: nearly all of them would be late; sort it by time", cfg.File)
+	}
 	res := s.result()
 	res.Skipped = sent.Skipped + sent.Cut
 	if res.EventsIn != sent.Sent {
 		return res, fmt.Errorf("replay: %d events were sent, %d are accounted for", sent.Sent, res.EventsIn)
 	}
-	if res.Counted+res.Late == 0 && res.Invalid+res.Skipped > 0 {
+	if res.Counted+res.Late == 0 {
 		return res, nothingRead(cfg, res)
 	}
 	if res.Alerts, err = s.closed(ctx); err != nil {
@@ -124,7 +137,12 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 		return err
 	}
 	defer in.Close()
-	in.Times(cfg.Fields.TimeFormat)
+	if res.Invalid+res.Skipped == 0 {
+		return fmt.Errorf("replay %s: %w: it has no rows", cfg.File, ErrNothingRead)
+	}
+	if in.Fields(cfg.Fields, cfg.NullValues) != nil {
+		return err
+	}
 	scanner, serr := activity.NewScanner(cfg.Fields)
 	if serr != nil {
 		return err
@@ -149,7 +167,7 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 	var row simulator.Row
 	var value []byte
 	for in.Next(&row) == nil {
-		value = row.Event.AppendJSON(value[:0])
+		value = row.AppendJSON(value[:0])
 		if _, reason := scanner.Scan(value); reason != activity.ReasonNone {
 			note(string(reason), in.Line(), func() string { return scanner.Explain(value, reason) })
 		}

@@ -60,6 +60,9 @@ type Config struct {
 
 	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event time: ${enum}."`
 	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"How the file's times are written: auto, rfc3339, s, ms, us or ns since 1970, or a layout of Go."`
+	UserField  []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Columns of the file, or members of its JSON, that may hold the user."`
+	TimeField  []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Columns of the file, or members of its JSON, that may hold the time."`
+	NullValues []string      `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Words in the column of the user that stand for no user."`
 	Speed      float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed by event time: 1 is real time, 0 as fast as possible."`
 	Rate       float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send at this many events per second of wall clock, whatever their times; 0 is off."`
 	Disorder   time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time below this, in event time."`
@@ -101,6 +104,9 @@ func Default() Config {
 	return Config{
 		Topic:         "activity",
 		TimeFormat:    string(activity.TimeAuto),
+		UserField:     activity.DefaultFields().User,
+		TimeField:     activity.DefaultFields().Time,
+		NullValues:    slices.Clone(NullWords),
 		Stream:        "e-commerce-raw-user-activity-stream-1",
 		Key:           KeyCategory,
 		BatchMaxBytes: 1_000_012,
@@ -113,6 +119,11 @@ func Default() Config {
 		Window:        10 * time.Second,
 		Threshold:     5,
 	}
+}
+
+// fields are those of a file.
+func (c *Config) fields() activity.Fields {
+	return activity.Fields{User: c.UserField, Time: c.TimeField, TimeFormat: activity.TimeFormat(c.TimeFormat)}
 }
 
 // Validate reports every problem of c at once, with the flag's name and its bound; it does no I/O.
@@ -157,9 +168,7 @@ func (c *Config) Validate() error {
 	if !slices.Contains([]string{TimeOriginal, TimeNow, TimeShift}, c.TimeMode) {
 		problem("time: %q is not one of original, now, shift", c.TimeMode)
 	}
-	if err := activity.TimeFormat(c.TimeFormat).Validate(); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, c.fields().Validate())
 	if !(c.Speed == 0 || c.Speed >= 0.001 && c.Speed <= 1e6) {
 		problem("speed: %v is not 0 and not within 0.001 to 1000000", c.Speed)
 	}

@@ -20,6 +20,9 @@ func TestDefaultIsTheFlagsDefault(t *testing.T) {
 			continue
 		}
 		got := fmt.Sprint(d.Field(i).Interface())
+		if list, ok := d.Field(i).Interface().([]string); ok {
+			got = strings.Join(list, ",")
+		}
 		if got = strings.Trim(got, "[]"); got != tag {
 			t.Errorf("%s: Default has %s, the flag %s", field.Name, got, tag)
 		}

@@ -4,6 +4,8 @@ import (
 	"archive/zip"
 	"bufio"
 	"bytes"
+	"cmp"
+	"compress/bzip2"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -13,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/klauspost/compress/zstd"
 
 	"spate/shared/activity"
 	"spate/shared/aws/cloud"
@@ -24,6 +28,8 @@ const (
 	maxBadLines = 5
 	// hopeless is how many malformed lines in a row, without any good one, mean that this is another kind of file.
 	hopeless = 1000
+	// sniffed is how much of a file is looked at to find out what it is.
+	sniffed = 64 << 10
 )
 
 // columns are those of the data set, in its order, and the one that the original's producer adds.
@@ -64,21 +70,30 @@ type CSV struct {
 	member  io.Closer
 	file    io.Closer
 
-	index   [len(columns)]int // column in the file of each of columns; -1 is none
-	fields  int               // per record; 0 is not known yet
-	header  []byte            // text of the header line
-	first   bool              // the next record is the first of its member
-	parts   []string
-	quoted  []byte
-	timeBuf []byte
-	times   activity.TimeFormat
-	stats   CSVStats
-	onBad   func(BadLine)
-	at      int64 // line where the last record begins
+	fields  activity.Fields
+	custom  bool // the fields are not those of the data set
+	nulls   []string
+	scanner *activity.Scanner // of JSON lines
+	keys    *activity.Scanner // of their category_id
+	comma   byte
+	jsonl   bool
+	is      mapping
+	header  []byte // text of the header line
+	first   bool   // the next record is the first of its member
+	// complete: the record at hand has its line end.
+	complete bool
+	parts    []string
+	quoted   []byte
+	timeBuf  []byte
+	stats    CSVStats
+	onBad    func(BadLine)
+	at       int64 // line where the last record begins
 
 	// openTo is the offset up to which lines leave an open quote open, breaksAt that of a line that breaks a record with one.
 	openTo, breaksAt int64
 	scanned          int64 // bytes that were looked at for quotes
+
+	archive []*zip.File // the members of a zip, still to be put in order
 
 	read  *atomic.Int64 // of total, for the progress
 	total int64         // bytes; 0 is not known
@@ -181,6 +196,7 @@ func newZipCSV(name string, r io.ReaderAt, file io.Closer, size int64) (*CSV, er
 		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv", len(others))
 	}
 	c := newCSV(name, file)
+	c.archive = csvs
 	for _, m := range csvs {
 		c.total += int64(m.UncompressedSize64)
 		c.members = append(c.members, member{name + ":" + m.Name, func() (io.ReadCloser, error) {
@@ -202,7 +218,10 @@ func ReadCSV(r io.Reader, name string) (*CSV, error) {
 }
 
 func newCSV(name string, file io.Closer) *CSV {
-	return &CSV{name: name, file: file, read: new(atomic.Int64)}
+	c := &CSV{name: name, file: file, read: new(atomic.Int64), comma: ','}
+	_ = c.Fields(activity.DefaultFields(), NullWords) // they are valid
+	c.keys, _ = activity.NewScanner(activity.Fields{User: []string{columns[3]}, Time: []string{columns[0]}})
+	return c
 }
 
 // Close closes the file.
@@ -227,8 +246,16 @@ func (c *CSV) Stats() CSVStats {
 // OnBad has every line that is not sent told to f. Call it before Next.
 func (c *CSV) OnBad(f func(BadLine)) { c.onBad = f }
 
-// Times says how times are written; auto if it is not called. Call it before Next.
-func (c *CSV) Times(f activity.TimeFormat) { c.times = f }
+// Fields says which columns, or members of JSON, are the user and the time, and which words stand for no user; the data set's and [NullWords] if it is
+// not called. Call it before Next.
+func (c *CSV) Fields(f activity.Fields, nulls []string) error {
+	d := activity.DefaultFields()
+	c.fields, c.nulls = f, nulls
+	c.custom = !slices.Equal(f.User, d.User) || !slices.Equal(f.Time, d.Time)
+	var err error
+	c.scanner, err = activity.NewScanner(f)
+	return err
+}
 
 // Line returns the number of the line, from 1, in which the last record begins.
 func (c *CSV) Line() int64 { return c.at }
@@ -240,6 +267,10 @@ func (c *CSV) progress() (done, total int64) { return c.read.Load(), c.total }
 func (c *CSV) Next(r *Row) error {
 	for {
 		if c.lines == nil {
+			if len(c.archive) > 1 {
+				c.order()
+			}
+			c.archive = nil
 			if len(c.members) == 0 {
 				return io.EOF
 			}
@@ -258,6 +289,25 @@ func (c *CSV) Next(r *Row) error {
 			return fmt.Errorf("read %s: %w", c.name, err)
 		}
 	}
+}
+
+// order puts the members of an archive in the order of the times in their first rows, in which they were most likely written: archives list them by
+// name. Members whose first time cannot be read leave all as they are.
+func (c *CSV) order() {
+	first := make(map[string]int64, len(c.members))
+	for i, m := range c.archive {
+		one := newCSV(c.members[i].name, nil)
+		one.fields, one.custom, one.nulls, one.scanner = c.fields, c.custom, c.nulls, c.scanner
+		one.members = []member{{c.members[i].name, m.Open}}
+		var r Row
+		err := one.Next(&r)
+		_ = one.Close() // it was only read from
+		if err != nil || !r.HasTime {
+			return
+		}
+		first[c.members[i].name] = r.TimeMS
+	}
+	slices.SortStableFunc(c.members, func(a, b member) int { return cmp.Compare(first[a.name], first[b.name]) })
 }
 
 func (c *CSV) openMember() error {
@@ -279,9 +329,26 @@ func (c *CSV) openMember() error {
 		if plain, err = gzip.NewReader(in); err != nil {
 			return fmt.Errorf("read %s: %w", c.name, err)
 		}
+	case len(magic) == 4 && string(magic[:3]) == "BZh" && magic[3] >= '1' && magic[3] <= '9':
+		plain = bzip2.NewReader(in)
+	case string(magic) == "\x28\xb5\x2f\xfd":
+		z, err := zstd.NewReader(in, zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", c.name, err)
+		}
+		plain, c.member = z, closers{raw, z.IOReadCloser()}
+	case string(magic) == "\xfd7zX":
+		return fmt.Errorf("read %s: it is packed with xz, which spate does not read; unpack it: xz -dc FILE | spate ... -", c.name)
 	}
-	c.lines = newLineReader(plain)
-	c.first, c.fields, c.header = true, 0, c.header[:0]
+	unpacked := bufio.NewReaderSize(plain, sniffed)
+	// What is there, and no more: standard input may give lines one by one. An error comes back on reading.
+	_, _ = unpacked.Peek(1)
+	head, _ := unpacked.Peek(unpacked.Buffered())
+	if err := c.sniff(head); err != nil {
+		return fmt.Errorf("read %s: it %w", c.name, err)
+	}
+	c.lines = newLineReader(unpacked)
+	c.first, c.is, c.header = true, mapping{}, c.header[:0]
 	c.openTo, c.breaksAt = 0, -1
 	return nil
 }
@@ -309,7 +376,15 @@ func (c *CSV) record(r *Row) (ok bool, err error) {
 			line = rest
 		}
 	}
+	if c.jsonl {
+		c.first = false
+		return c.line(r, line, at)
+	}
 	text := trimEnd(line)
+	if c.is.count == 0 && (bytes.HasPrefix(text, []byte("#")) || bytes.HasPrefix(text, []byte("sep=")) && len(text) == 5) {
+		c.lines.consume(len(line)) // a remark before the header
+		return false, nil
+	}
 	if len(text) == 0 || len(text) == len(c.header) && bytes.Equal(text, c.header) {
 		c.lines.consume(len(line))
 		return false, nil
@@ -318,19 +393,21 @@ func (c *CSV) record(r *Row) (ok bool, err error) {
 	var reason string
 	length := len(line)
 	if bytes.IndexByte(text, '"') < 0 {
-		c.parts = splitPlain(c.parts[:0], string(text))
+		c.parts = splitPlain(c.parts[:0], string(text), c.comma)
+		c.complete = len(line) > len(text)
 	} else {
 		length, reason, err = c.splitQuoted()
 		if err != nil {
 			return false, err
 		}
 	}
-	if c.first && reason == "" {
-		c.first = false
-		switch isHeader, err := c.readHeader(); {
-		case err != nil:
+	if reason == "" && (c.first || c.headerAgain()) {
+		isHeader, err := c.takeHeader()
+		if err != nil {
 			return false, err
-		case isHeader:
+		}
+		c.first = false
+		if isHeader {
 			c.lines.consume(length)
 			return false, nil
 		}
@@ -358,47 +435,60 @@ func (c *CSV) record(r *Row) (ok bool, err error) {
 	return true, nil
 }
 
-// checkFields says what is wrong with the number of fields of a record, and whether it has too few.
+// checkFields says what is wrong with the number of fields of a record, and whether it has too few. A record whose line is complete may lack fields at its
+// end, behind user and time: spreadsheets leave out what is empty there.
 func (c *CSV) checkFields() (reason string, short bool) {
 	n := len(c.parts)
-	if c.fields == 0 {
+	if c.is.count == 0 {
 		if n != len(columns)-1 && n != len(columns) {
 			return fmt.Sprintf("has %d fields, not 9 or 10", n), n < len(columns)-1
 		}
-		c.fields = n
-		for i := range c.index {
-			c.index[i] = i
-			if i >= n {
-				c.index[i] = -1
-			}
+		c.is = byPosition(n)
+	}
+	if c.complete && n < c.is.count && n > c.is.last {
+		for n < c.is.count {
+			c.parts = append(c.parts, "")
+			n++
 		}
 	}
-	if n != c.fields {
-		return fmt.Sprintf("has %d fields, not %d", n, c.fields), n < c.fields
+	if n != c.is.count {
+		return fmt.Sprintf("has %d fields, not %d", n, c.is.count), n < c.is.count
 	}
 	return "", false
 }
 
-// readHeader maps the columns if the record at hand names them.
-func (c *CSV) readHeader() (bool, error) {
-	for i := range c.index {
-		c.index[i] = slices.IndexFunc(c.parts, func(p string) bool { return strings.EqualFold(strings.TrimSpace(p), columns[i]) })
+// headerAgain reports whether the record at hand may be another header: where the time is, there is no digit.
+func (c *CSV) headerAgain() bool {
+	if c.is.count == 0 || len(c.parts) < 2 {
+		return false
 	}
-	const eventTime, userID, txn = 0, 7, 9
-	if c.index[eventTime] < 0 && c.index[userID] < 0 && c.index[txn] < 0 {
-		return false, nil
+	for _, i := range c.is.times {
+		if i < len(c.parts) {
+			if t := strings.TrimSpace(c.parts[i]); t != "" && t[0]-'0' <= 9 {
+				return false
+			}
+		}
 	}
-	if c.index[userID] < 0 {
-		return false, errors.New("its header has no column user_id")
+	return true
+}
+
+// takeHeader maps the columns if the record at hand names them.
+func (c *CSV) takeHeader() (bool, error) {
+	m, ok, err := c.readHeader(c.parts)
+	if !c.first && (!ok || err != nil) {
+		return false, nil // a record that has no time, and some odd words
 	}
-	if c.index[eventTime] < 0 && c.index[txn] < 0 {
-		return false, errors.New("its header has no column event_time or txn_timestamp")
+	if err == nil && !ok {
+		err = c.noHeader(c.parts)
+	}
+	if !ok || err != nil {
+		return false, err
 	}
 	line, err := c.lines.peek(0) // again: looking for the end of a quoted field moves the bytes
 	if err != nil {
 		return false, err
 	}
-	c.fields = len(c.parts)
+	c.is = m
 	c.header = append(c.header[:0], trimEnd(line)...)
 	return true, nil
 }
@@ -406,7 +496,7 @@ func (c *CSV) readHeader() (bool, error) {
 // fill puts the record at hand in r.
 func (c *CSV) fill(r *Row) {
 	column := func(i int) string {
-		if at := c.index[i]; at >= 0 {
+		if at := c.is.index[i]; at >= 0 {
 			return c.parts[at]
 		}
 		return ""
@@ -417,7 +507,19 @@ func (c *CSV) fill(r *Row) {
 	e.CategoryID, e.CategoryCode, e.Brand = column(3), column(4), column(5)
 	e.Price, e.UserID, e.UserSession = column(6), column(7), column(8)
 	e.TxnTimestamp = column(9)
-	c.timeBuf = r.rowTime(c.timeBuf, c.times)
+	if c.custom {
+		e.UserID, e.TxnTimestamp = c.parts[c.is.user], ""
+		for _, i := range c.is.times {
+			if e.EventTime = c.parts[i]; e.EventTime != "" {
+				break
+			}
+		}
+		c.object(r)
+	}
+	if c.null(e.UserID) {
+		e.UserID = ""
+	}
+	c.timeBuf = r.rowTime(c.timeBuf, c.fields.TimeFormat)
 }
 
 // bad counts a record that is not sent.
@@ -442,14 +544,17 @@ func (c *CSV) bad(line int64, reason string, last bool) error {
 	return nil
 }
 
+// blanks around a field that is not quoted are no part of it.
+const blanks = " \t"
+
 // splitPlain appends the fields of a record without quotes; they share its memory.
-func splitPlain(parts []string, s string) []string {
+func splitPlain(parts []string, s string, comma byte) []string {
 	for {
-		i := strings.IndexByte(s, ',')
+		i := strings.IndexByte(s, comma)
 		if i < 0 {
-			return append(parts, s)
+			return append(parts, strings.Trim(s, blanks))
 		}
-		parts = append(parts, s[:i])
+		parts = append(parts, strings.Trim(s[:i], blanks))
 		s = s[i+1:]
 	}
 }
@@ -463,10 +568,11 @@ func (c *CSV) splitQuoted() (length int, reason string, err error) {
 	}
 	c.parts = c.parts[:0]
 	text := trimEnd(rec)
+	c.complete = len(rec) > len(text)
 	for {
 		if len(text) == 0 || text[0] != '"' {
-			field, rest, more := bytes.Cut(text, []byte{','})
-			c.parts = append(c.parts, string(field))
+			field, rest, more := bytes.Cut(text, []byte{c.comma})
+			c.parts = append(c.parts, string(bytes.Trim(field, blanks)))
 			if !more {
 				return len(rec), "", nil
 			}
@@ -542,7 +648,7 @@ func (c *CSV) scan(line []byte, quoted bool) effect {
 	for rest := trimEnd(line); ; rest = rest[1:] {
 		if !quoted {
 			if len(rest) == 0 || rest[0] != '"' {
-				comma := bytes.IndexByte(rest, ',')
+				comma := bytes.IndexByte(rest, c.comma)
 				if comma < 0 {
 					return ends
 				}
@@ -565,7 +671,7 @@ func (c *CSV) scan(line []byte, quoted bool) effect {
 		switch {
 		case len(rest) == 0:
 			return ends
-		case rest[0] != ',':
+		case rest[0] != c.comma:
 			return breaks
 		}
 	}
@@ -584,6 +690,21 @@ func trimEnd(line []byte) []byte {
 
 func isZip(magic []byte) bool {
 	return len(magic) >= 4 && magic[0] == 'P' && magic[1] == 'K' && (magic[2] == 3 && magic[3] == 4 || magic[2] == 5 && magic[3] == 6)
+}
+
+// maxWindow bounds the memory that a file packed with zstd may ask for.
+const maxWindow = 128 << 20
+
+// closers are closed together.
+type closers []io.Closer
+
+// Close implements io.Closer.
+func (c closers) Close() error {
+	var errs []error
+	for _, x := range c {
+		errs = append(errs, x.Close())
+	}
+	return errors.Join(errs...)
 }
 
 type readCloser struct {

@@ -156,7 +156,7 @@ func (s *kafkaSink) send(r *Row, index int64) error {
 		rec.Key = s.slab[begin:len(s.slab):len(s.slab)]
 		begin = len(s.slab)
 	}
-	s.slab = r.Event.AppendJSON(s.slab)
+	s.slab = r.AppendJSON(s.slab)
 	rec.Value = s.slab[begin:len(s.slab):len(s.slab)]
 	rec.Partition = Partition(rec.Key, index, s.partitions)
 

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
+	"spate/shared/activity"
 	"spate/shared/aws/cloud"
 	"spate/shared/aws/stream"
 )
@@ -150,6 +152,21 @@ func noStream(name, region string) error {
 	return fmt.Errorf("%w: stream %s does not exist in %s; create it (docs/aws.md) or `spate aws setup`", ErrNoStream, name, region)
 }
 
+// withID puts the id of an event into its JSON, as the last member, which is the one that counts. What is no object stays as it is, for the pipeline
+// to refuse.
+func withID(object []byte, id string) []byte {
+	body, ok := bytes.CutSuffix(object, []byte("}"))
+	if !ok {
+		return object
+	}
+	out := bytes.Clone(body)
+	if !bytes.HasSuffix(bytes.TrimRight(body, " \t\r\n"), []byte("{")) {
+		out = append(out, ',')
+	}
+	out = append(activity.AppendString(out, "event_id"), ':')
+	return append(activity.AppendString(out, id), '}')
+}
+
 func (s *kinesisSink) send(r *Row, index int64) error {
 	w := waitingRow{row: *r, since: time.Now()}
 	e := &w.row.Event
@@ -158,7 +175,9 @@ func (s *kinesisSink) send(r *Row, index int64) error {
 	if s.byUser && e.UserID != "" {
 		w.entry.HashKey = hashKey(e.UserID)
 	}
-	w.entry.Data = e.AppendJSON(make([]byte, 0, 512))
+	if w.entry.Data = e.AppendJSON(make([]byte, 0, 512)); r.JSON != nil {
+		w.entry.Data = withID(r.JSON, e.EventID)
+	}
 	size := len(w.entry.Data) + len(w.entry.Key)
 
 	s.mu.Lock()

@@ -34,6 +34,8 @@ type Result struct {
 	Elapsed     time.Duration `json:"elapsed"` // nanoseconds
 	Truth       []Truth       `json:"truth,omitempty"`
 	Interrupted bool          `json:"interrupted"`
+	// Backwards: the file's newest events come first.
+	Backwards bool `json:"backwards,omitempty"`
 }
 
 // counters are what the progress reads while a run is under way.
@@ -61,12 +63,13 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 
 // run is the state of one call of Run.
 type run struct {
-	cfg    *Config
-	log    *slog.Logger
-	truths *truths
-	count  counters
-	res    Result
-	timed  bool // res has event times
+	up, down, before int64 // steps in time from row to row, and the time of the last
+	cfg              *Config
+	log              *slog.Logger
+	truths           *truths
+	count            counters
+	res              Result
+	timed            bool // res has event times
 }
 
 func (r *run) run(ctx context.Context) (res Result, err error) {
@@ -128,8 +131,7 @@ func (r *run) open(ctx context.Context) (Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	csv.Times(activity.TimeFormat(r.cfg.TimeFormat))
-	return csv, nil
+	return csv, csv.Fields(r.cfg.fields(), r.cfg.NullValues)
 }
 
 // file opens the file that the configuration names.
@@ -167,7 +169,9 @@ func (r *run) send(ctx context.Context, src Source, out sink) error {
 		if err := pace.wait(ctx, &row, out.idle); err != nil {
 			return err
 		}
-		times.apply(&row)
+		if times.apply(&row); times.failed != nil {
+			return times.failed
+		}
 		if err := out.send(&row, index); err != nil {
 			return err
 		}
@@ -188,6 +192,14 @@ func (r *run) span(row *Row) {
 		r.timed = true
 		r.res.FirstEventMS, r.res.LastEventMS = row.TimeMS, row.TimeMS
 	}
+	switch {
+	case row.TimeMS > r.before:
+		r.up++
+	case row.TimeMS < r.before:
+		r.down++
+	}
+	r.before = row.TimeMS
+	r.res.Backwards = r.cfg.File != "" && r.down > 9*(r.up-1) && r.down > 5 // the first one is a step upwards
 	r.res.FirstEventMS = min(r.res.FirstEventMS, row.TimeMS)
 	r.res.LastEventMS = max(r.res.LastEventMS, row.TimeMS)
 }
@@ -223,11 +235,13 @@ type retimer struct {
 	baseMS   int64 // event time that becomes toMS
 	toMS     int64
 	dividend float64
+	format   activity.TimeFormat
 	buf      []byte
+	failed   error
 }
 
 func newRetimer(cfg *Config, src Source) *retimer {
-	t := &retimer{mode: cfg.TimeMode, now: cfg.Now, dividend: 1}
+	t := &retimer{mode: cfg.TimeMode, now: cfg.Now, dividend: 1, format: activity.TimeFormat(cfg.TimeFormat)}
 	if cfg.Rate == 0 && cfg.Speed != 0 {
 		t.dividend = cfg.Speed
 	}
@@ -266,6 +280,10 @@ func (t *retimer) apply(r *Row) {
 		}
 		r.TimeMS = t.toMS + d
 	default:
+		return
+	}
+	if r.JSON != nil {
+		t.failed = r.retime(t.format)
 		return
 	}
 	t.buf = activity.AppendTime(t.buf[:0], r.TimeMS)

@@ -92,10 +92,13 @@ func newFileSink(cfg *Config, count *counters) (*fileSink, error) {
 }
 
 func (s *fileSink) send(r *Row, index int64) error {
+	if s.csv && r.JSON != nil {
+		return errors.New("the events have other members than the data set has columns; write them as JSON lines: --out FILE.jsonl")
+	}
 	if s.csv {
 		s.line = r.Event.AppendCSV(s.line[:0])
 	} else {
-		s.line = append(r.Event.AppendJSON(s.line[:0]), '\n')
+		s.line = append(r.AppendJSON(s.line[:0]), '\n')
 	}
 	if _, err := s.w.Write(s.line); err != nil {
 		return fmt.Errorf("write events: %w", err)

@@ -11,8 +11,19 @@ type Row struct {
 	HasTime bool
 	// DelayMS is how much later than its time the event arrives; not 0 only with disorder.
 	DelayMS int64
+	// JSON is what is sent, if the file has other columns than the data set or has JSON itself; else it is made of Event.
+	JSON   []byte
+	TimeAt activity.Place // where JSON's time is
 	// Kind says which attacker sent the event; empty is a shopper, or a row of a file.
 	Kind Kind
+}
+
+// AppendJSON appends what is sent.
+func (r *Row) AppendJSON(b []byte) []byte {
+	if r.JSON != nil {
+		return append(b, r.JSON...)
+	}
+	return r.Event.AppendJSON(b)
 }
 
 // Source is where rows come from, in the order they happen.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"math/big"
 	"regexp"
 	"strconv"
 	"strings"
@@ -19,8 +20,8 @@ const maxUser = 256
 // time, which is txn_timestamp unless that is absent or null, then event_time; a string, or epoch milliseconds from 1973 on. It reports whether
 // the event is late; what is no event is counted as invalid. appended is the time of its record.
 func (r *Reference) AddJSON(partition int32, value []byte, appended time.Time) (late bool) {
-	user, ms, ok := parseJSON(value)
-	if !ok {
+	user, ms, ok := r.rule.parseJSON(value)
+	if ahead := r.rule.MaxAhead.Milliseconds(); !ok || ahead > 0 && ms > appended.UnixMilli()+ahead {
 		r.AddInvalid()
 		return false
 	}
@@ -30,7 +31,7 @@ func (r *Reference) AddJSON(partition int32, value []byte, appended time.Time) (
 // AddIdleJSON takes the next event of a source partition, of which the log says that it came too late for a promise made while the
 // partition was silent. It cannot be told from the events, for it depends on the wall clock. What is no event is counted as invalid.
 func (r *Reference) AddIdleJSON(partition int32, value []byte, appended time.Time) {
-	_, ms, ok := parseJSON(value)
+	_, ms, ok := r.rule.parseJSON(value)
 	if !ok {
 		r.AddInvalid()
 		return
@@ -40,21 +41,81 @@ func (r *Reference) AddIdleJSON(partition int32, value []byte, appended time.Tim
 	r.advance(partition, ms, appended.UnixMilli())
 }
 
-func parseJSON(value []byte) (user string, ms int64, ok bool) {
+func (r Rule) parseJSON(value []byte) (user string, ms int64, ok bool) {
+	users, times := r.User, r.Time
+	if len(users) == 0 {
+		users = []string{"user_id"}
+	}
+	if len(times) == 0 {
+		times = []string{"txn_timestamp", "event_time"}
+	}
 	var members map[string]json.RawMessage
 	if json.Unmarshal(value, &members) != nil {
 		return "", 0, false
 	}
-	if user, ok = userOfJSON(members["user_id"]); !ok {
+	for _, path := range users {
+		if token := find(value, path); len(token) > 0 && string(token) != "null" && string(token) != `""` {
+			if user, ok = userOfJSON(token); !ok {
+				return "", 0, false
+			}
+			break
+		}
+	}
+	if !ok {
 		return "", 0, false
 	}
-	for _, name := range []string{"txn_timestamp", "event_time"} {
-		if token := members[name]; len(token) > 0 && string(token) != "null" {
-			ms, ok = timeOfJSON(token)
+	for _, path := range times {
+		if token := find(value, path); len(token) > 0 && string(token) != "null" {
+			ms, ok = r.timeOfJSON(token)
 			return user, ms, ok
 		}
 	}
 	return "", 0, false
+}
+
+var (
+	segments  = regexp.MustCompile(`(?:[^.\\]|\\.)+`)
+	unescaped = strings.NewReplacer(`\.`, ".", `\\`, `\`)
+)
+
+// find returns what is at the end of a path, nothing if there is none.
+func find(value []byte, path string) json.RawMessage {
+	for _, name := range segments.FindAllString(path, -1) {
+		var members map[string]json.RawMessage
+		if json.Unmarshal(value, &members) != nil {
+			return nil
+		}
+		value = members[unescaped.Replace(name)]
+	}
+	return value
+}
+
+// timeOfJSON reads a time that is written as the rule says.
+func (r Rule) timeOfJSON(token json.RawMessage) (int64, bool) {
+	var text string
+	quoted := json.Unmarshal(token, &text) == nil && token[0] == '"'
+	if !quoted {
+		text = string(token)
+	}
+	perSecond := map[string]int64{"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[r.TimeFormat]
+	switch {
+	case r.TimeFormat == "" || r.TimeFormat == "auto":
+		return timeOfJSON(token)
+	case perSecond > 0:
+		n, ok := new(big.Rat).SetString(text)
+		if !ok || !isNumber(text) || len(text) > 64 {
+			return 0, false
+		}
+		n.Mul(n, big.NewRat(1000, perSecond))
+		ms := new(big.Int).Div(n.Num(), n.Denom())
+		return ms.Int64(), ms.IsInt64() && inRange(ms.Int64())
+	case !quoted:
+		return 0, false
+	case r.TimeFormat == "rfc3339":
+		return parseTime(text)
+	}
+	t, err := time.Parse(r.TimeFormat, text)
+	return t.UnixMilli(), err == nil && inRange(t.UnixMilli())
 }
 
 // addText takes an event whose columns are text. An empty txn is absent.

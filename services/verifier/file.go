@@ -156,6 +156,10 @@ func (f *file) member(r io.Reader) error {
 				}
 			}
 		}
+		// What a complete line lacks at its end, behind user and time, is empty.
+		for lines.complete && len(fields) < width && len(fields) > max(index[0], index[7], index[9]) {
+			fields = append(fields, "")
+		}
 		if len(fields) == width {
 			f.row(fields, index)
 		}
@@ -195,6 +199,7 @@ type recordReader struct {
 	// open is how many lines at the beginning of ahead leave an open quote open, size how many bytes they have.
 	open, size int
 	steps      *int64
+	complete   bool // the record that was split last has its line end
 }
 
 // fileLine is a line with its end. Of one that is longer than any record there is no text.
@@ -249,6 +254,7 @@ func (l *recordReader) read() (fileLine, error) {
 func (l *recordReader) split(line fileLine) (fields []string, ok bool, err error) {
 	switch l.scan(line.text, false) {
 	case ends:
+		l.complete = strings.HasSuffix(line.text, "\n")
 		return splitRecord(line.text), true, nil
 	case breaks:
 		return nil, false, nil
@@ -285,6 +291,7 @@ func (l *recordReader) split(line fileLine) (fields []string, ok bool, err error
 			}
 			record.WriteString(next.text)
 		}
+		l.complete = strings.HasSuffix(record.String(), "\n")
 		return splitRecord(record.String()), true, nil
 	}
 	return nil, false, nil
@@ -334,7 +341,7 @@ func splitRecord(rec string) (fields []string) {
 	for {
 		if !strings.HasPrefix(rec, `"`) {
 			field, rest, more := strings.Cut(rec, ",")
-			fields = append(fields, field)
+			fields = append(fields, strings.Trim(field, " \t"))
 			if !more {
 				return fields
 			}

@@ -233,6 +233,11 @@ func TestSplitAgreesWithEncodingCSV(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Flush()
+		for i, f := range want {
+			if !strings.ContainsAny(f, ",\"\n") && !strings.HasPrefix(f, " ") { // it is not quoted, and blanks around it are no part of it
+				want[i] = strings.TrimRight(f, " ")
+			}
+		}
 		r := &recordReader{r: bufio.NewReaderSize(strings.NewReader(b.String()), maxRecord), steps: new(int64)}
 		line, err := r.take()
 		if err != nil {

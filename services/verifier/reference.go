@@ -12,6 +12,12 @@ import (
 type Rule struct {
 	Window, Lateness time.Duration
 	Threshold        int64
+	// MaxAhead is how far an event's time may lie past the time at which the log took it; 0 is any.
+	MaxAhead time.Duration
+	// User and Time are the paths of the members that may hold them, those of the data set if empty; TimeFormat is how times are written, as spate
+	// names it.
+	User, Time []string
+	TimeFormat string
 }
 
 // Row is one result: a user and a window with more than the threshold.

@@ -54,6 +54,12 @@ func (e *Event) AppendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
+// AppendString appends text as a JSON string.
+func AppendString(b []byte, text string) []byte { return appendQuoted(b, text) }
+
+// AppendValue appends text as a JSON number if it is one, else as a JSON string.
+func AppendValue(b []byte, text string) []byte { return appendNumber(b, text, `""`) }
+
 // appendNumber appends text as a JSON number if it is one, else as a JSON string; absent stands for no text.
 func appendNumber(b []byte, text, absent string) []byte {
 	switch {

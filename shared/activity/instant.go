@@ -157,3 +157,23 @@ func pastAll(negative bool) int64 {
 	}
 	return maxNumber
 }
+
+// Append appends a time as JSON, written so.
+func (f TimeFormat) Append(b []byte, ms int64) []byte {
+	layout, named := f.layout()
+	switch {
+	case named:
+		return appendQuoted(b, time.UnixMilli(ms).UTC().Format(layout))
+	case f == TimeS && ms%1000 == 0:
+		return strconv.AppendInt(b, ms/1000, 10)
+	case f == TimeS:
+		return strconv.AppendFloat(b, float64(ms)/1000, 'f', 3, 64)
+	case f == TimeMS:
+		return strconv.AppendInt(b, ms, 10)
+	case f == TimeUS:
+		return strconv.AppendInt(b, ms*1000, 10)
+	case f == TimeNS:
+		return strconv.AppendInt(b, ms*1_000_000, 10)
+	}
+	return append(AppendTime(append(b, '"'), ms), '"')
+}

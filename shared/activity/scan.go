@@ -112,22 +112,45 @@ type spans [2 * maxAlternatives]span
 // into a map. It allocates for a user that has escapes or is not ASCII and for long names and times that have escapes,
 // else nothing.
 func (s *Scanner) Scan(value []byte) (Mark, Reason) {
+	var found spans
+	mark, _, reason := s.scan(value, &found)
+	return mark, reason
+}
+
+// Place is where something lies in a value; the zero value is nowhere.
+type Place struct{ Start, End int }
+
+// Locate is Scan, and tells where the time lies. It tells the user of an event without a time, too.
+func (s *Scanner) Locate(value []byte) (Mark, Place, Reason) {
+	var found spans
+	mark, at, reason := s.scan(value, &found)
+	if mark.User == nil {
+		for _, u := range found[:s.users] {
+			if user, r := userToken(value[u.start:u.end]); r == ReasonNone {
+				mark.User = user
+				break
+			}
+		}
+	}
+	return mark, Place{at.start, at.end}, reason
+}
+
+func (s *Scanner) scan(value []byte, found *spans) (Mark, span, Reason) {
 	i := skipSpace(value, 0)
 	if i == len(value) {
-		return Mark{}, ReasonEmpty
+		return Mark{}, span{}, ReasonEmpty
 	}
-	var found spans
 	object := value[i] == '{'
 	if object {
-		i = s.top.scan(value, i+1, 1, &found)
+		i = s.top.scan(value, i+1, 1, found)
 	} else {
 		i = skipValue(value, i, 0)
 	}
 	switch {
 	case i < 0 || skipSpace(value, i) != len(value):
-		return Mark{}, ReasonNotJSON
+		return Mark{}, span{}, ReasonNotJSON
 	case !object:
-		return Mark{}, ReasonNotObject
+		return Mark{}, span{}, ReasonNotObject
 	}
 
 	var user []byte
@@ -138,18 +161,18 @@ func (s *Scanner) Scan(value []byte) (Mark, Reason) {
 		}
 	}
 	if reason != ReasonNone {
-		return Mark{}, reason
+		return Mark{}, span{}, reason
 	}
 	for _, at := range found[s.users:s.fields] {
 		if token := value[at.start:at.end]; !absent(token) {
 			ms, reason := s.format.eventTime(token)
 			if reason != ReasonNone {
-				return Mark{}, reason
+				return Mark{}, at, reason
 			}
-			return Mark{User: user, TimeMS: ms}, ReasonNone
+			return Mark{User: user, TimeMS: ms}, at, ReasonNone
 		}
 	}
-	return Mark{}, ReasonNoTime
+	return Mark{}, span{}, ReasonNoTime
 }
 
 // scan skips the rest of an object at a depth, whose opening brace is the byte before i, and notes where the values of fields lie.

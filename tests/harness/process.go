@@ -191,7 +191,7 @@ func (p *Process) ProcessorTime() time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs Go
 }
 
-var address = regexp.MustCompile(`(?:/readyz","service":"[a-z]+","address":"|http://)([^" ]+)(?:"| has /metrics)`) // of a service, or of up
+var address = regexp.MustCompile(`/readyz","service":"[a-z]+","address":"([^" ]+)"|http://([^" ]+) has /metrics`) // of a service, or of up
 
 // Get asks the process's server for operators: /metrics, /healthz, /readyz.
 func (p *Process) Get(page string) (int, string) {
@@ -199,7 +199,8 @@ func (p *Process) Get(page string) (int, string) {
 	if told == nil {
 		return 0, "it has not told its address"
 	}
-	resp, err := http.Get("http://" + string(told[len(told)-1][1]) + page)
+	last := told[len(told)-1]
+	resp, err := http.Get("http://" + string(last[1]) + string(last[2]) + page)
 	if err != nil {
 		return 0, err.Error()
 	}

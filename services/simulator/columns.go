@@ -1,0 +1,208 @@
+package simulator
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"spate/shared/activity"
+)
+
+// NullWords are what exports write for "nothing".
+var NullWords = []string{`\N`, "NULL", "null", "NaN", "nan", "None", "<NA>", "undefined"}
+
+// normal is a column's name as it is compared: eventTime, "Event Time" and event_time are one.
+func normal(name string) string {
+	return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(strings.TrimSpace(name)))
+}
+
+// named looks like the name of a column.
+var named = regexp.MustCompile(`^ *[A-Za-z_][A-Za-z0-9_ .:/-]{0,63} *$`)
+
+// mapping says which column of a file is what.
+type mapping struct {
+	index [len(columns)]int // of each of columns; -1 is none
+	user  int
+	times []int // the first one that is not empty counts
+	count int   // columns of the file; 0 is not known yet
+	last  int   // the last of the user's and the times' columns
+	// names are the members of what is sent, for a file that has other columns than the data set.
+	names []string
+	paths [][]string // of the members that the settings name, by column; nil is the column's own name
+}
+
+// byPosition is the mapping of a file of the data set without a header.
+func byPosition(count int) mapping {
+	m := mapping{user: 7, times: []int{9, 0}, count: count, last: 9}
+	for i := range m.index {
+		m.index[i] = i
+	}
+	if count < len(columns) {
+		m.index[9], m.times, m.last = -1, []int{0}, 7
+	}
+	return m
+}
+
+// readHeader returns the mapping of a record that names columns; ok is false if it names none that matters.
+func (c *CSV) readHeader(parts []string) (m mapping, ok bool, err error) {
+	at := func(name string) int {
+		n := normal(name)
+		return slices.IndexFunc(parts, func(p string) bool { return normal(p) == n })
+	}
+	m = mapping{user: -1, count: len(parts)}
+	for i, name := range columns {
+		m.index[i] = at(name)
+	}
+	if c.custom {
+		m.names, m.paths = make([]string, len(parts)), make([][]string, len(parts))
+		for i, p := range parts {
+			m.names[i] = strings.TrimSpace(p)
+		}
+	}
+	for _, path := range c.fields.User {
+		if i := c.column(path, at, &m); i >= 0 && m.user < 0 {
+			m.user = i
+		}
+	}
+	for _, path := range c.fields.Time {
+		if i := c.column(path, at, &m); i >= 0 {
+			m.times = append(m.times, i)
+		}
+	}
+	if m.user < 0 && len(m.times) == 0 {
+		return mapping{}, false, nil
+	}
+	if m.user < 0 {
+		return mapping{}, false, fmt.Errorf("its header has no column %s for the user; it has %s: name one with --user-field", either(c.fields.User), listed(parts))
+	}
+	if len(m.times) == 0 {
+		return mapping{}, false, fmt.Errorf("its header has no column %s for the time; it has %s: name one with --time-field", either(c.fields.Time), listed(parts))
+	}
+	m.last = max(m.user, slices.Max(m.times))
+	return m, true, nil
+}
+
+// column finds the column of a field, and notes where its value goes.
+func (c *CSV) column(path string, at func(string) int, m *mapping) int {
+	name, plain := activity.TopLevel(path)
+	if !plain {
+		name = path
+	}
+	i := at(name)
+	if i >= 0 && c.custom {
+		m.paths[i] = []string{name}
+		if !plain {
+			m.paths[i] = strings.Split(path, ".") // such a column comes from an object that was laid flat
+		}
+	}
+	return i
+}
+
+// noHeader is the error of a first line that names columns, none of which is known.
+func (c *CSV) noHeader(parts []string) error {
+	if len(parts) < 2 || slices.ContainsFunc(parts, func(p string) bool { return !named.MatchString(p) }) {
+		if c.custom {
+			return fmt.Errorf("its first line names no columns, and --user-field, --time-field name some: %s", activity.Example([]byte(strings.Join(parts, ","))))
+		}
+		return nil
+	}
+	return fmt.Errorf("its columns are %s: say with --user-field and --time-field which are the user's and the time's", listed(parts))
+}
+
+func either(names []string) string { return strings.Join(names, " or ") }
+
+func listed(parts []string) string {
+	const most = 20
+	shown := make([]string, 0, most)
+	for i, p := range parts {
+		if i == most {
+			shown = append(shown, fmt.Sprintf("and %d more", len(parts)-most))
+			break
+		}
+		shown = append(shown, activity.Example([]byte(strings.TrimSpace(p))))
+	}
+	return strings.Join(shown, ", ")
+}
+
+// sniff looks at the beginning of a file: what divides its columns, or that it has JSON objects, or why it cannot be read.
+func (c *CSV) sniff(head []byte) error {
+	switch {
+	case bytes.HasPrefix(head, []byte{0xff, 0xfe}), bytes.HasPrefix(head, []byte{0xfe, 0xff}), len(head) > 3 && head[1] == 0 && head[3] == 0:
+		return errors.New("is text in UTF-16; convert it: iconv -f UTF-16 -t UTF-8 FILE")
+	case bytes.IndexByte(head, '\r') >= 0 && bytes.IndexByte(head, '\n') < 0 && len(head) > 1 && bytes.IndexByte(head, '\r') < len(head)-1:
+		return errors.New("ends its lines with CR alone, as old Macs did; convert it: tr '\\r' '\\n' <FILE")
+	}
+	text := bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))
+	c.jsonl = bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte("{"))
+	c.comma = ','
+	for line := range bytes.Lines(text) {
+		line = trimEnd(line)
+		if sep, ok := bytes.CutPrefix(line, []byte("sep=")); ok && len(sep) == 1 {
+			c.comma = sep[0]
+			return nil
+		}
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		most, quoted := 0, false
+		counts := make(map[byte]int)
+		for _, b := range line {
+			if b == '"' {
+				quoted = !quoted
+			} else if !quoted {
+				counts[b]++
+			}
+		}
+		for _, b := range []byte(",;\t|") {
+			if counts[b] > most {
+				c.comma, most = b, counts[b]
+			}
+		}
+		return nil
+	}
+	return nil
+}
+
+// object puts the record at hand into r as an object whose members are the file's columns.
+func (c *CSV) object(r *Row) {
+	b := make([]byte, 0, 64+2*len(c.parts)*16)
+	b = append(b, '{')
+	for i, name := range c.is.names {
+		path := c.is.paths[i]
+		if path == nil {
+			path = []string{name}
+		}
+		if name == "" {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		for _, p := range path[:len(path)-1] {
+			b = append(append(activity.AppendString(b, p), ':'), '{')
+		}
+		b = append(activity.AppendString(b, path[len(path)-1]), ':')
+		text := c.parts[i]
+		isTime := slices.Contains(c.is.times, i)
+		switch {
+		case i == c.is.user && c.null(text), text == "":
+			b = append(b, "null"...)
+		case isTime:
+			from := len(b)
+			b = activity.AppendString(b, text)
+			if r.TimeAt == (activity.Place{}) {
+				r.TimeAt = activity.Place{Start: from, End: len(b)}
+			}
+		default:
+			b = activity.AppendValue(b, text)
+		}
+		b = append(b, bytes.Repeat([]byte{'}'}, len(path)-1)...)
+	}
+	r.JSON = append(b, '}')
+}
+
+// null reports whether a text means that there is nothing.
+func (c *CSV) null(text string) bool { return text == "" || slices.Contains(c.nulls, text) }
