@@ -8,8 +8,10 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"spate/shared/kafka"
@@ -128,12 +130,29 @@ func TestDoctorOnFreshBrokers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cluster.Close()
-	doctor := func() (int, string) {
-		code, out, errs := spate("doctor", "--brokers", cluster.ListenAddrs()[0], "--database-url", filepath.Join(t.TempDir(), "none.db"))
+	doctor := func(args ...string) (int, string) {
+		code, out, errs := spate(append([]string{"doctor", "--brokers", cluster.ListenAddrs()[0], "--database-url", filepath.Join(t.TempDir(), "none.db")}, args...)...)
 		return code, out + errs
 	}
 	if code, out := doctor(); code != ExitOK || strings.Contains(out, "failed ") || !strings.Contains(out, "there are not yet: activity") || !strings.Contains(out, "rights that cannot be seen") {
 		t.Errorf("fresh: %d\n%s", code, out)
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if _, err := (kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: 2}).Ensure(t.Context(), kadm.NewClient(cl)); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := doctor("--partitions", "8"); code != ExitFailed || !strings.Contains(out, "activity has 2 partitions, and 8 are asked for") {
+		t.Errorf("other partitions: %d\n%s", code, out)
+	}
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "activity.dlq", Value: []byte("x")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := doctor(); code != ExitOK || !strings.Contains(out, "events are set aside as invalid") {
+		t.Errorf("dead letters: %d\n%s", code, out)
 	}
 	cluster.ControlKey(int16(kmsg.DescribeGroups), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()

@@ -58,6 +58,7 @@ func Kafka(ctx context.Context, cfg Config, tell func(Finding)) {
 	e.limits(ctx)
 	e.clock(ctx)
 	e.transactions(ctx)
+	e.setAside(ctx)
 	e.groups(ctx)
 }
 
@@ -256,6 +257,9 @@ func (e *exam) topics(ctx context.Context) {
 		switch {
 		case err == nil:
 			there = append(there, fmt.Sprintf("%s (%d)", name, len(t.Partitions)))
+			if want := int(e.cfg.Layout.Partitions); want > 0 && len(t.Partitions) != want {
+				e.tell.say(Failed, "topics", fmt.Sprintf("set SPATE_PARTITIONS (--partitions) to %d, or leave it out", len(t.Partitions)), "%s has %d partitions, and %d are asked for: no service starts with that", name, len(t.Partitions), want)
+			}
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			missing = append(missing, name)
 		case !errors.Is(err, kerr.TopicAuthorizationFailed): // rights has told
@@ -380,6 +384,33 @@ func (e *exam) transactions(ctx context.Context) {
 		}
 		e.tell.say(Warning, "transactions", "nothing, if its producer commits soon; kafka-transactions.sh --abort ends one that was left behind",
 			"partition %d of %s is held back at offset %d, %d before its end, by an open transaction of %s", p, e.names.Activity, bounds[p].Stable, bounds[p].End-bounds[p].Stable, by)
+	}
+}
+
+// recently is how new what was set aside must be to be told of.
+const recently = time.Hour
+
+// setAside tells of events that were not counted lately.
+func (e *exam) setAside(ctx context.Context) {
+	actx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	for _, x := range []struct{ topic, what, fix string }{
+		{e.names.DLQ, "invalid", "the header spate-reason of its records says why; the router's log and /readyz say which setting mends it"},
+		{e.names.Late, "late", "the header spate-reason of its records says why; SPATE_LATENESS says how late events may come"},
+	} {
+		offsets, err := e.adm.ListMaxTimestampOffsets(actx, x.topic)
+		if err != nil {
+			continue // topics or rights has told
+		}
+		newest := time.Time{}
+		offsets.Each(func(o kadm.ListedOffset) {
+			if at := time.UnixMilli(o.Timestamp); o.Err == nil && o.Timestamp > 0 && at.After(newest) {
+				newest = at
+			}
+		})
+		if age := time.Since(newest); !newest.IsZero() && age < recently {
+			e.tell.say(Warning, "events", x.fix, "events are set aside as %s: the newest in %s is %v old", x.what, x.topic, age.Round(time.Second))
+		}
 	}
 }
 
