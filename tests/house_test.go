@@ -91,7 +91,7 @@ func folder(imported string) (string, bool) {
 	return strings.CutPrefix(imported, module+"/")
 }
 
-// standard tells whether a package is one of the standard library: the first element of all others has a dot or is this module.
+// standard reports whether a package is one of the standard library: the first element of all others has a dot or is this module.
 func standard(imported string) bool {
 	first, _, _ := strings.Cut(imported, "/")
 	return first != module && !strings.Contains(first, ".")

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// pause waits for d and tells whether it did; it ends early with ctx.
+// pause waits for d and reports whether it did; it ends early with ctx.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -218,7 +218,7 @@ func tell[T any](e *env, limit int, asJSON bool, list func(limit int) iter.Seq2[
 		}
 		return o.end(nil)
 	}
-	// One more tells whether there are others.
+	// One more reports whether there are others.
 	all, err := gather(list(limit + 1))
 	if err != nil {
 		return err

@@ -89,7 +89,7 @@ func (s *shards) report() {
 	s.cfg.Status.Ready()
 }
 
-// full tells whether the tables hold as much as they may. Windows that are closed leave them when that is committed; if all are open, only
+// full reports whether the tables hold as much as they may. Windows that are closed leave them when that is committed; if all are open, only
 // others can help: a higher limit, or another detector that takes partitions over.
 func (s *shards) full() bool {
 	var open int64

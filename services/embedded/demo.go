@@ -60,7 +60,7 @@ type Latency struct {
 	P99 float64 `json:"p99"`
 }
 
-// Exact tells that the alerts are those of the reference, and that all were told.
+// Exact reports that the alerts are those of the reference, and that all were told.
 func (r DemoResult) Exact() bool {
 	return r.Missing == 0 && r.Wrong == 0 && r.Extra == 0 && r.Messages == r.Verified
 }

@@ -269,7 +269,7 @@ func (s *stack) until(ctx context.Context, done func() (bool, error)) error {
 	}
 }
 
-// finished tells whether every partition of the detector has closed its last window, and the alerter stored every alert.
+// finished reports whether every partition of the detector has closed its last window, and the alerter stored every alert.
 func (s *stack) finished(ctx context.Context, adm *kadm.Client) (bool, error) {
 	n := s.layout.Names
 	positions, err := fetchOffsets(ctx, adm, n.DetectorGroup)

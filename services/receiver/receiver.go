@@ -193,7 +193,7 @@ func newSeen(limit int) *seen {
 	return &seen{ids: make(map[[sha256.Size]byte]struct{}), max: limit}
 }
 
-// add remembers an id and tells whether it was there already. A repeat does not make it younger.
+// add remembers an id and reports whether it was there already. A repeat does not make it younger.
 func (s *seen) add(id string) bool {
 	key := sha256.Sum256([]byte(id))
 	if _, ok := s.ids[key]; ok {

@@ -41,7 +41,7 @@ func (tr *traffic) send() {
 	tr.n++
 }
 
-// check waits until every event is in the keyed log, and tells whether it is there once.
+// check waits until every event is in the keyed log, and reports whether it is there once.
 func (tr *traffic) check() {
 	b := tr.b
 	b.t.Helper()

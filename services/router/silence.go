@@ -149,7 +149,7 @@ func (s *session) promise(parts []int32, owned map[int32]*source) {
 	}
 }
 
-// promised tells whether there is a promise that is worth a transaction of its own: one that closes windows, or makes a partition
+// promised reports whether there is a promise that is worth a transaction of its own: one that closes windows, or makes a partition
 // known as idle to the other routers.
 func (s *session) promised() bool {
 	parts, owned := s.sources.snapshot()
@@ -162,7 +162,7 @@ func (s *session) promised() bool {
 	return false
 }
 
-// drained tells whether the input has ended and everything of it is read.
+// drained reports whether the input has ended and everything of it is read.
 func (s *session) drained(ctx context.Context) bool {
 	select {
 	case <-s.cfg.Drain:

@@ -221,7 +221,7 @@ func hashKey(user string) string {
 	return new(big.Int).SetBytes(sum[:]).String()
 }
 
-// full says whether what waits fills a call. s.mu is held.
+// full reports whether what waits fills a call. s.mu is held.
 func (s *kinesisSink) full() bool {
 	return len(s.waiting) >= stream.MaxRecords || s.bytes >= stream.MaxCallBytes
 }

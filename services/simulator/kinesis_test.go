@@ -96,7 +96,7 @@ func records(t *testing.T, client *kinesis.Client, name string) []record {
 	return got
 }
 
-// holds says whether the shard's range holds the MD5 of text, which is how Kinesis places keys.
+// holds reports whether the shard's range holds the MD5 of text, which is how Kinesis places keys.
 func (r record) holds(text string) bool {
 	sum := md5.Sum([]byte(text))
 	hash := new(big.Int).SetBytes(sum[:])

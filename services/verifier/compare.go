@@ -22,7 +22,7 @@ type Diff struct {
 	Examples []string `json:"examples,omitempty"`
 }
 
-// Exact tells that there is no difference.
+// Exact reports that there is no difference.
 func (d Diff) Exact() bool { return d.Missing == 0 && d.Wrong == 0 && d.Extra == 0 }
 
 // Compare holds the closed alerts among got, in any order and as often as they may occur, against the rows of a reference.

@@ -162,7 +162,7 @@ func userOfJSON(token json.RawMessage) (string, bool) {
 	return quoted, len(quoted) <= maxUser
 }
 
-// isNumber tells whether s is a JSON number and nothing else.
+// isNumber reports whether s is a JSON number and nothing else.
 func isNumber(s string) bool {
 	if s == "" || s[0] != '-' && !isDigits(s[:1]) || !isDigits(s[len(s)-1:]) {
 		return false

@@ -58,7 +58,7 @@ func (c *crash) die() error {
 	return errCrash
 }
 
-// crashed runs a worker that drains and crashes at a write, and tells whether it came to it.
+// crashed runs a worker that drains and crashes at a write, and reports whether it came to it.
 func (r *rig) crashed(cfg Config, at int, after bool) bool {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.t.Context())

@@ -46,7 +46,7 @@ func (r *rig) steady(from, to int64) {
 	r.put(rows...)
 }
 
-// closedFrom tells whether a window that begins there or later is closed.
+// closedFrom reports whether a window that begins there or later is closed.
 func (r *rig) closedFrom(at int64) bool {
 	r.t.Helper()
 	return slices.ContainsFunc(r.told(), func(a alert.Record) bool { return a.State == alert.Closed && a.WindowStart.UnixMilli() >= base+at })

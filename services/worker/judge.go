@@ -74,7 +74,7 @@ func (s *session) event(sh *shard, seq string, number int64, data []byte, arrive
 	}
 }
 
-// repeated tells whether the event was counted in its window already.
+// repeated reports whether the event was counted in its window already.
 func (s *session) repeated(data []byte, start int64) bool {
 	if s.ids == nil {
 		return false

@@ -202,7 +202,7 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 	return out, nil
 }
 
-// unheard tells whether one of the parents of a shard that waits is listed, but not known to the session yet: it is the child of one that is
+// unheard reports whether one of the parents of a shard that waits is listed, but not known to the session yet: it is the child of one that is
 // still read. It cannot be one that is done with, for a shard is kept until all its children have begun.
 func (s *session) unheard(parents []string, listed []stream.Shard) bool {
 	return slices.ContainsFunc(listed, func(l stream.Shard) bool { return s.shards[l.ID] == nil && slices.Contains(parents, l.ID) })
@@ -235,7 +235,7 @@ func (s *session) succeed(sh *shard) {
 	s.start(sh)
 }
 
-// live tells whether the shard has a say in the watermark.
+// live reports whether the shard has a say in the watermark.
 func (sh *shard) live() bool { return !sh.waits && !sh.ended }
 
 // lookMargin is for how long, beyond two polls, what the last call has said of a shard is taken for what is so.
@@ -265,7 +265,7 @@ func (s *session) watermark() int64 {
 	return s.idleness.Promise(s.cfg.Now().UnixMilli(), peers)
 }
 
-// drained tells whether every shard is read to its end.
+// drained reports whether every shard is read to its end.
 func (s *session) drained() bool {
 	for _, sh := range s.shards {
 		if sh.waits || !sh.ended && (sh.closed || !sh.atEnd) {

@@ -187,7 +187,7 @@ func TestDeletedBeforeReplay(t *testing.T) {
 	}
 }
 
-// arrivedBefore tells whether all records are older than a time.
+// arrivedBefore reports whether all records are older than a time.
 func (r *rig) arrivedBefore(at time.Time) bool {
 	for _, s := range r.open() {
 		it, err := r.kinesis.GetShardIterator(r.t.Context(), &kinesis.GetShardIteratorInput{StreamName: aws.String(r.events), ShardId: s.ShardId, ShardIteratorType: "TRIM_HORIZON"})

@@ -95,13 +95,13 @@ func skipDigits[T []byte | string](b T, i int) int {
 	return i
 }
 
-// isNumber tells whether the whole text is a JSON number.
+// isNumber reports whether the whole text is a JSON number.
 func isNumber(text string) bool {
 	return text != "" && skipNumber(text, 0) == len(text)
 }
 
 // skipString skips the rest of a string whose opening quote is the byte before i, the closing quote included. escaped
-// tells whether it contains a backslash. Like encoding/json it does not mind invalid UTF-8.
+// reports whether it contains a backslash. Like encoding/json it does not mind invalid UTF-8.
 func skipString(b []byte, i int) (end int, escaped bool) {
 	const (
 		ones  = 0x0101010101010101

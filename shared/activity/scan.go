@@ -253,7 +253,7 @@ func (l *level) findEscaped(inside []byte) *member {
 	return l.find(name, false)
 }
 
-// absent tells whether a member is missing, which null means too.
+// absent reports whether a member is missing, which null means too.
 func absent(token []byte) bool {
 	return len(token) == 0 || token[0] == 'n'
 }
@@ -282,7 +282,7 @@ func userToken(token []byte) ([]byte, Reason) {
 	return token, ReasonNone
 }
 
-// plain tells whether a JSON string is ASCII without escapes, and so in canonical form already.
+// plain reports whether a JSON string is ASCII without escapes, and so in canonical form already.
 func plain(token []byte) bool {
 	for _, c := range token {
 		if c == '\\' || c >= utf8.RuneSelf {

@@ -68,7 +68,7 @@ func (e Endpoint) Validate() error {
 // MinRate is the lowest rate that can be asked for, in tries a second.
 const MinRate = 0.01
 
-// Match tells whether the filter lets a record through.
+// Match reports whether the filter lets a record through.
 func (f Filter) Match(r alert.Record) bool {
 	return (len(f.Rules) == 0 || slices.Contains(f.Rules, r.Rule)) &&
 		rank(r.Severity) >= rank(f.MinSeverity) &&

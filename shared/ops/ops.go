@@ -164,7 +164,7 @@ func (s *Server) Service(name string) *Status {
 	return st
 }
 
-// Ready tells whether every service is ready, and what the others wait for.
+// Ready reports whether every service is ready, and what the others wait for.
 func (s *Server) Ready() (bool, map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -112,7 +112,7 @@ func Contradiction(stored, next alert.Record) error {
 	return nil
 }
 
-// sameAlert tells whether two records under one id are about the same.
+// sameAlert reports whether two records under one id are about the same.
 func sameAlert(a, b alert.Record) bool {
 	return a.Rule == b.Rule && string(a.UserID) == string(b.UserID) && a.WindowStart.Equal(b.WindowStart) && a.WindowEnd.Equal(b.WindowEnd)
 }

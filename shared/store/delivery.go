@@ -100,7 +100,7 @@ type Deliveries interface {
 	Delivery(ctx context.Context, webhookID, endpoint string) (Delivery, error)
 
 	// Record writes a try, whose N it sets and whose times it cuts to the millisecond, and moves its delivery on: to delivered, exhausted, or disabled if the outcome
-	// is gone; else it is pending until NextAt. counts tells whether the try goes by the schedule. If the outcome is gone, the
+	// is gone; else it is pending until NextAt. counts reports whether the try goes by the schedule. If the outcome is gone, the
 	// endpoint is disabled, too. A delivery that is not pending any more keeps its state. It returns the delivery's state.
 	Record(ctx context.Context, t Try, counts bool) (DeliveryState, error)
 
@@ -227,7 +227,7 @@ func (o Outgoing) Digest(now time.Time, n int) Delivery {
 	}
 }
 
-// Hold holds for the digest what is too much, if before messages of the minute were counted before these, and tells whether that begins the
+// Hold holds for the digest what is too much, if before messages of the minute were counted before these, and reports whether that begins the
 // digest: it is to be written with these.
 func (o Outgoing) Hold(digest Delivery, before int64) (begins bool) {
 	limit := int64(o.Endpoint.DigestAbove)

@@ -70,7 +70,7 @@ func (p *Plan) Split(m Move) []Move {
 	return out
 }
 
-// Forward tells whether m moves an alert that is stored as before on.
+// Forward reports whether m moves an alert that is stored as before on.
 func (m Move) Forward(before alert.Record) bool { return forward(before, m.Next) }
 
 func forward(before, next alert.Record) bool {

@@ -3,7 +3,7 @@ package window
 import "encoding/binary"
 
 // Checkpoint hands out the users whose windows changed since they were handed out, nil for one that has none any more. It looks at up to
-// limit panes and tells whether there are more to look at; the next call goes on there. emit must not keep value beyond its call.
+// limit panes and reports whether there are more to look at; the next call goes on there. emit must not keep value beyond its call.
 //
 // A checkpoint is for others to read, as any table of goka: what it says of a user is the state after some batch of the past. The table
 // itself is rebuilt from the keyed log.
@@ -41,7 +41,7 @@ func (t *Table) Checkpoint(limit int, emit func(key string, value []byte)) (more
 	return false
 }
 
-// touch makes the next checkpoint write a user that it has written before, and tells whether there is anything to write.
+// touch makes the next checkpoint write a user that it has written before, and reports whether there is anything to write.
 func (t *Table) touch(user []byte) bool {
 	tag := tag(user)
 	for _, w := range t.windows {

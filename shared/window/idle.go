@@ -51,7 +51,7 @@ func (i *Idleness) Promise(now int64, all []Peer) int64 {
 	return min(i.base+i.TimeoutMS+(now-i.allSince), max(last, i.base))
 }
 
-// Crosses tells whether raising a watermark from one value to another closes any window, that is, passes an end of one.
+// Crosses reports whether raising a watermark from one value to another closes any window, that is, passes an end of one.
 func (r Rule) Crosses(from, to int64) bool {
 	if to <= from {
 		return false

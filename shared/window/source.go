@@ -12,7 +12,7 @@ const (
 	LateIdle
 )
 
-// Late tells whether the event missed its window.
+// Late reports whether the event missed its window.
 func (f Fate) Late() bool { return f != Counted }
 
 // String is the value of the "reason" header of a late event.

@@ -67,7 +67,7 @@ func (b *bench) collect(topic string, load *backlog) (*collector, error) {
 
 func (c *collector) close() { c.cl.Close() }
 
-// poll waits a moment for records and tells whether there were any.
+// poll waits a moment for records and reports whether there were any.
 func (c *collector) poll(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
@@ -80,7 +80,7 @@ func (c *collector) poll(ctx context.Context) (bool, error) {
 	return f.NumRecords() > 0, nil
 }
 
-// complete tells whether there is a final result for each that is expected.
+// complete reports whether there is a final result for each that is expected.
 func (c *collector) complete() (bool, error) {
 	if c.records < int64(len(c.load.want)) {
 		return false, nil // decoding can wait

@@ -135,7 +135,7 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// ended tells whether the process is over.
+// ended reports whether the process is over.
 func (p *process) ended() bool {
 	select {
 	case <-p.done:

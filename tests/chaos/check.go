@@ -164,7 +164,7 @@ func (w *world) check(ref *verifier.Reference) {
 	w.t.Logf("%d alerts stored, %d expected", len(stored), len(want))
 }
 
-// same tells whether two records have the same content.
+// same reports whether two records have the same content.
 func same(a, b alert.Record) bool {
 	x, err := a.Encode()
 	y, err2 := b.Encode()

@@ -171,7 +171,7 @@ func newPlan(seed uint64, load time.Duration, m mix) (plan []action) {
 	return plan
 }
 
-// vanishes tells whether the group has to find out by itself that a member is gone.
+// vanishes reports whether the group has to find out by itself that a member is gone.
 func vanishes(k kind) bool {
 	return slices.Contains([]kind{kill, lose, freeze, mute}, k)
 }

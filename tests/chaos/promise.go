@@ -39,13 +39,13 @@ func (p *promises) next(at time.Time) {
 	p.last = at
 }
 
-// count tells whether the event may be counted, for all that was promised.
+// count reports whether the event may be counted, for all that was promised.
 func (p *promises) count(windowMS int64) (kept bool) {
 	p.counted[windowMS] = p.events
 	return windowMS+p.sizeMS-1 > p.highest
 }
 
-// late tells whether the promise that made the event late was made in silence.
+// late reports whether the promise that made the event late was made in silence.
 func (p *promises) late(windowMS, byMS int64) (founded bool) {
 	promise := windowMS + p.sizeMS - 1 + byMS
 	p.highest = max(p.highest, promise)

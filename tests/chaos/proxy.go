@@ -163,7 +163,7 @@ func (l *link) close() {
 	l.open.Broadcast()
 }
 
-// pass waits until the link is not held up, and tells whether it is still there.
+// pass waits until the link is not held up, and reports whether it is still there.
 func (l *link) pass() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

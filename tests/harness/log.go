@@ -304,7 +304,7 @@ func report(t *testing.T, wrong []string) {
 	}
 }
 
-// TopicExists tells whether a topic can be written to.
+// TopicExists reports whether a topic can be written to.
 func TopicExists(t *testing.T, cl *kgo.Client, topic string) bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

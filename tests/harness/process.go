@@ -151,7 +151,7 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Err tells how the process ended.
 func (p *Process) Err() error { return p.err }
 
-// Running tells whether the process was started and has not been waited for.
+// Running reports whether the process was started and has not been waited for.
 func (p *Process) Running() bool { return p.cmd != nil }
 
 // PID is the number of the process; 0 if there is none.

@@ -64,7 +64,7 @@ func (r Result) Failed() []int {
 	return out
 }
 
-// Permanent tells whether no further try can help with an error of a Result.
+// Permanent reports whether no further try can help with an error of a Result.
 func Permanent(err error) bool {
 	return errors.Is(err, ErrMalformed) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrInvalid) || errors.Is(err, notify.ErrUnsendable)
 }

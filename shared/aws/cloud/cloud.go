@@ -38,7 +38,7 @@ func Load(ctx context.Context) (aws.Config, error) {
 	return cfg, nil
 }
 
-// IsCode tells whether err is an answer of AWS with one of these error codes.
+// IsCode reports whether err is an answer of AWS with one of these error codes.
 func IsCode(err error, codes ...string) bool {
 	var e smithy.APIError
 	if !errors.As(err, &e) {

@@ -38,7 +38,7 @@ var (
 
 const scheme = "s3://"
 
-// IsURL tells whether a name is meant to be one of an object.
+// IsURL reports whether a name is meant to be one of an object.
 func IsURL(name string) bool { return strings.HasPrefix(name, scheme) }
 
 // ParseURL takes apart s3://bucket/key. A key is taken as it stands: nothing in it is an escape.

@@ -238,7 +238,7 @@ func remaining(records []types.PutRecordsRequestEntry, index []int, answers []ty
 
 var retryable = retry.IsErrorRetryables(retry.DefaultRetryables)
 
-// Transient says whether another try of a call may succeed: it was throttled, or the service or the network had a fault.
+// Transient reports whether another try of a call may succeed: it was throttled, or the service or the network had a fault.
 func Transient(err error) bool {
 	var refused *refusedError
 	switch {

@@ -226,7 +226,7 @@ func (s *shardReader) next(ctx context.Context) (Fetch, error) {
 	}
 }
 
-// gone tells whether the stream is there without the shard: it was closed, and is older than the stream keeps anything.
+// gone reports whether the stream is there without the shard: it was closed, and is older than the stream keeps anything.
 func (s *shardReader) gone(ctx context.Context) bool {
 	listed, err := s.Shards(ctx)
 	return err == nil && !slices.ContainsFunc(listed, func(l Shard) bool { return l.ID == s.shard })

@@ -2,7 +2,7 @@ package stream
 
 import "strings"
 
-// Before tells whether sequence number a comes before b in their shard. The empty one, of no record, comes before all.
+// Before reports whether sequence number a comes before b in their shard. The empty one, of no record, comes before all.
 func Before(a, b string) bool {
 	if len(a) != len(b) {
 		return len(a) < len(b)

@@ -253,7 +253,7 @@ func (m *member) deliver(f kgo.Fetches) {
 	})
 }
 
-// end ends the session; ours tells whether the partitions are still this member's to commit.
+// end ends the session; ours reports whether the partitions are still this member's to commit.
 func (m *member) end(ours bool) {
 	m.mu.Lock()
 	s := m.sess

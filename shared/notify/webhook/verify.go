@@ -27,7 +27,7 @@ var (
 	ErrSignature = errors.New("no signature matches")
 )
 
-// Verify tells whether a call was signed with one of the secrets, within Tolerance of now. body is the body's bytes as they came. The
+// Verify reports whether a call was signed with one of the secrets, within Tolerance of now. body is the body's bytes as they came. The
 // error is ErrHeaders, ErrTimestamp or ErrSignature, wrapped; it has no secret and no signature in it.
 func Verify(secrets []Secret, h http.Header, body []byte, now time.Time) error {
 	for _, name := range []string{HeaderID, HeaderTimestamp, HeaderSignature} {

@@ -88,7 +88,7 @@ func meaningOf(code string) string {
 	return "failed"
 }
 
-// refused tells whether a row, and not the database, is the cause: its data (22), a constraint (23) or a limit (54).
+// refused reports whether a row, and not the database, is the cause: its data (22), a constraint (23) or a limit (54).
 func refused(err error) bool {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) || len(e.Code) != 5 {
@@ -101,7 +101,7 @@ func refused(err error) bool {
 	return false
 }
 
-// Temporary tells whether the database of an error of Open may take the same later: nobody has to mend the setting or the program first.
+// Temporary reports whether the database of an error of Open may take the same later: nobody has to mend the setting or the program first.
 func Temporary(err error) bool {
 	return !errors.Is(err, schema.ErrNewer) && !errors.Is(err, errEncoding)
 }

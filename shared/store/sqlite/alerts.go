@@ -63,7 +63,7 @@ func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record
 	return applied, nil
 }
 
-// apply returns r as it is stored, and tells whether it changed its alert, or why it never will. err is the database's.
+// apply returns r as it is stored, and reports whether it changed its alert, or why it never will. err is the database's.
 func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record) (_ alert.Record, changed bool, refusal, err error) {
 	if r, refusal = store.Prepare(r); refusal != nil {
 		return r, false, refusal, nil

@@ -56,7 +56,7 @@ func Temporary(err error) bool {
 	return false
 }
 
-// constraint tells whether the row, and not the database, is the cause.
+// constraint reports whether the row, and not the database, is the cause.
 func constraint(err error) bool {
 	var e *driver.Error
 	return errors.As(err, &e) && primary(e) == lib.SQLITE_CONSTRAINT
