@@ -22,7 +22,7 @@ var ErrNewer = errors.New("was made by a newer version of spate")
 type Schema struct {
 	dialect     goose.Dialect
 	files       fs.FS
-	code        func() *goose.Migration // the one that is no file
+	code        func() *goose.Migration // the one that is not a file
 	locker      lock.SessionLocker      // nil if the database has none
 	hasVersions string                  // query: 1 if it was ever migrated
 	versions    string                  // query: what was applied, and when

@@ -18,7 +18,7 @@ import (
 	"spate/tests/harness"
 )
 
-// malformed are records that are no events, by what is wrong with them. i makes them differ.
+// malformed are records that are not events, by what is wrong with them. i makes them differ.
 var malformed = []struct {
 	name  string
 	value func(i int) []byte
@@ -49,7 +49,7 @@ var malformed = []struct {
 	{"deep", func(int) []byte { return bytes.Repeat([]byte("["), 200) }},
 }
 
-// TestMalformedRecords sends a million records of 20 kinds that are no events, among some that are: none stops the pipeline, and each
+// TestMalformedRecords sends a million records of 20 kinds that are not events, among some that are: none stops the pipeline, and each
 // is in the dead-letter topic with its reason and its place.
 func TestMalformedRecords(t *testing.T) {
 	total := 1_000_000

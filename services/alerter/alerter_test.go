@@ -82,7 +82,7 @@ func (b *bed) topics() {
 	}
 }
 
-// produce writes records to one partition; what is no alert goes as it is.
+// produce writes records to one partition; what is not an alert goes as it is.
 func (b *bed) produce(partition int32, values ...any) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)

@@ -79,7 +79,7 @@ func (o *out) printf(format string, args ...any) { terminal.Fprintf(o.Writer, fo
 // json prints an object and returns whether it makes sense to go on.
 func (o *out) json(v any) error { return o.enc.Encode(v) }
 
-// end prints what is left, and returns err, or why that failed. A reader that has read enough, as head does, is no failure.
+// end prints what is left, and returns err, or why printing failed. A reader that closes the pipe early, as head does, is not a failure.
 func (o *out) end(err error) error {
 	if ferr := o.Flush(); err == nil {
 		err = ferr
@@ -124,7 +124,7 @@ func moment(flag, text string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
 		return now.Add(-d).UTC(), nil
 	}
-	return time.Time{}, fmt.Errorf("%s: %q is no time; write it as 2026-11-24T09:30:00Z, as a day, 2026-11-24, or as how long ago, 1h or 7d", flag, text)
+	return time.Time{}, fmt.Errorf("%s: %q is not a time; write it as 2026-11-24T09:30:00Z, as a day, 2026-11-24, or as how long ago, 1h or 7d", flag, text)
 }
 
 // userToken reads a user as people write it: 7 is the number, "7" in quotes the string, everything else is a string.
@@ -426,7 +426,7 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	// As the router reads: what was aborted is no event. Closing the client waits for what is under way, which ctx and the timeouts end.
+	// As the router reads: what was aborted is not an event. Closing the client waits for what is under way, which ctx and the timeouts end.
 	at := make(map[int32]int64) // where each partition is read next
 	position := func(p int32) int64 {
 		if o, ok := at[p]; ok {

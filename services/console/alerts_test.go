@@ -198,8 +198,8 @@ func TestAlertsLsExplains(t *testing.T) {
 		{"--only open", `state: "open" is neither`},
 		{"--severity bad", `severity: "bad"`},
 		{"--limit=-1", "limit: -1"},
-		{"--since yesterday", `since: "yesterday" is no time`},
-		{"--until=-1h", `until: "-1h" is no time`},
+		{"--since yesterday", `since: "yesterday" is not a time`},
+		{"--until=-1h", `until: "-1h" is not a time`},
 		{"--since 2019-11-02 --until 2019-11-01", "since, until:"},
 		{"--user=", "user: is empty"},
 	} {

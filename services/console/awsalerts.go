@@ -86,7 +86,7 @@ func (s *story) readShards(ctx context.Context, reader *stream.Reader, scanner *
 				if stream.Before(r.Last, seq) {
 					return errRead
 				}
-				packed, _ = stream.Deaggregate(record.Data, packed[:0]) // what cannot be unpacked is no event
+				packed, _ = stream.Deaggregate(record.Data, packed[:0]) // what cannot be unpacked is not an event
 				for _, value := range packed {
 					s.take(place{Shard: id, Sequence: seq}, value, scanner)
 				}

@@ -78,7 +78,7 @@ func (f databaseFlags) database(state string) (database, error) {
 	}
 	path, err := sqlite.Path(setting)
 	if errors.Is(err, sqlite.ErrNotAPath) {
-		err = errors.New("it is no database: " + postgres.Forms + "; or a SQLite file: " + sqlite.Forms)
+		err = errors.New("it is not a database: " + postgres.Forms + "; or a SQLite file: " + sqlite.Forms)
 	}
 	return database{
 		name: path,

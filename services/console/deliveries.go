@@ -35,7 +35,7 @@ type try struct {
 	Endpoint  string         `json:"endpoint"`
 	N         int            `json:"n"`
 	At        time.Time      `json:"at"`
-	Status    int            `json:"status"` // HTTP status; 0 is no answer
+	Status    int            `json:"status"` // HTTP status; 0 means no answer
 	Outcome   notify.Outcome `json:"outcome"`
 	Reason    string         `json:"reason"`
 	TookMS    int64          `json:"took_ms"`
@@ -218,7 +218,7 @@ func tell[T any](e *env, limit int, asJSON bool, list func(limit int) iter.Seq2[
 		}
 		return o.end(nil)
 	}
-	// One more reports whether there are others.
+	// One more shows whether there are others.
 	all, err := gather(list(limit + 1))
 	if err != nil {
 		return err

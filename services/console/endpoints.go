@@ -142,7 +142,7 @@ func (c *endpointsLsCommand) Run(e *env) error {
 	st, err := c.look(e.ctx)
 	switch {
 	case errors.Is(err, errNoDatabase):
-		terminal.Fprintln(e.stderr, "spate:", err) // nobody was told of anything yet: that is no failure here
+		terminal.Fprintln(e.stderr, "spate:", err) // nobody was told of anything yet: that is not a failure here
 	case err != nil:
 		return err
 	default:

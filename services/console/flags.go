@@ -81,7 +81,7 @@ func (f kafkaFlags) check(mode string) error {
 		return errors.New("brokers: mode kafka needs them; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
 	}
 	if f.Topic == "" || strings.ContainsAny(f.Topic, "/ ,") || len(f.Topic) > 200 {
-		return fmt.Errorf("topic: %q is no name of a topic", f.Topic)
+		return fmt.Errorf("topic: %q is not a valid name of a topic", f.Topic)
 	}
 	if f.Partitions < 0 || f.Replication < 0 {
 		return errors.New("partitions, replication: below 0")

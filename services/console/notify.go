@@ -276,7 +276,7 @@ func (f *endpointsFile) document(data []byte) bool {
 			continue
 		}
 		if value.Kind != yaml.SequenceNode {
-			f.problem(value.Line, "endpoints: is no list; each endpoint begins with a dash, as in - name: pager")
+			f.problem(value.Line, "endpoints: is not a list; each endpoint begins with a dash, as in - name: pager")
 			continue
 		}
 		for i, n := range value.Content {
@@ -320,7 +320,7 @@ func (f *endpointsFile) members(n *yaml.Node, label string, known []string) map[
 		name := key.Value
 		switch {
 		case key.Kind != yaml.ScalarNode:
-			f.problem(key.Line, "%sa key is no text", label)
+			f.problem(key.Line, "%sa key is not text", label)
 		case name == "<<":
 			f.problem(key.Line, "%smerging (<<) is not supported; write the keys out", label)
 		case !slices.Contains(known, name):
@@ -439,7 +439,7 @@ func (e endpointNode) text(field string) string {
 		return ""
 	}
 	if n.Kind != yaml.ScalarNode {
-		e.wrong(field, "is no text")
+		e.wrong(field, "is not text")
 		return ""
 	}
 	return n.Value
@@ -451,12 +451,12 @@ func (e endpointNode) texts(field string) (out []string) {
 		return nil
 	}
 	if n.Kind != yaml.SequenceNode {
-		e.wrong(field, "is no list; write it as [first, second]")
+		e.wrong(field, "is not a list; write it as [first, second]")
 		return nil
 	}
 	for _, item := range n.Content {
 		if item = resolve(item); item.Kind != yaml.ScalarNode || null(item) {
-			e.wrong(field, "an item of the list is no text")
+			e.wrong(field, "an item of the list is not text")
 			continue
 		}
 		out = append(out, item.Value)
@@ -471,10 +471,10 @@ func (e endpointNode) number(field string, whole bool) (x float64) {
 	}
 	switch {
 	case n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" && n.ShortTag() != "!!float" || n.Decode(&x) != nil || math.IsNaN(x) || math.IsInf(x, 0):
-		e.wrong(field, "is no number")
+		e.wrong(field, "is not a number")
 		return 0
 	case whole && (x != math.Trunc(x) || math.Abs(x) > 1e9):
-		e.wrong(field, "is no whole number up to 1000000000")
+		e.wrong(field, "is not a whole number up to 1000000000")
 		return 0
 	}
 	return x
@@ -531,7 +531,7 @@ func (e endpointNode) oneOf(field, form string) (string, bool) {
 		return "", false
 	case from == field+"_env":
 		if !envForm.MatchString(value) {
-			e.wrong(from, "is no name of an environment variable: letters, digits and _")
+			e.wrong(from, "is not a valid name of an environment variable: letters, digits and _")
 			return "", false
 		}
 		text := strings.TrimSpace(os.Getenv(value))

@@ -28,7 +28,7 @@ func unknownVariables(model *kong.Node, environment []string) (lines []string) {
 		if !strings.HasPrefix(name, "SPATE_") || slices.Contains(known, name) || others.MatchString(name) {
 			continue
 		}
-		line := name + " is no setting of spate"
+		line := name + " is not a setting of spate"
 		best, distance := "", 4
 		for _, k := range known {
 			if d := editDistance(name, k); d < distance {

@@ -18,9 +18,9 @@ func TestUnknownVariables(t *testing.T) {
 		"SPATE_WHAT_IS_THIS=geheim", "SPATEX=1",
 	})
 	want := []string{
-		"SPATE_SASL_PASWORD is no setting of spate; did you mean SPATE_SASL_PASSWORD?",
-		"SPATE_TRESHOLD is no setting of spate; did you mean SPATE_THRESHOLD?",
-		"SPATE_WHAT_IS_THIS is no setting of spate",
+		"SPATE_SASL_PASWORD is not a setting of spate; did you mean SPATE_SASL_PASSWORD?",
+		"SPATE_TRESHOLD is not a setting of spate; did you mean SPATE_THRESHOLD?",
+		"SPATE_WHAT_IS_THIS is not a setting of spate",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)

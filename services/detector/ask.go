@@ -183,7 +183,7 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 				}
 				address, ok := addressOf(m.ClientID)
 				if !ok {
-					return User{}, fmt.Errorf("partition %d of %s is held by a member of group %s that is no detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
+					return User{}, fmt.Errorf("partition %d of %s is held by a member of group %s that is not a detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
 				}
 				return get(ctx, asker, address, token)
 			}

@@ -350,7 +350,7 @@ func TestLookup(t *testing.T) {
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/"+token, nil))
 		var u detector.User
-		_ = json.Unmarshal(w.Body.Bytes(), &u) // what is no answer has no windows
+		_ = json.Unmarshal(w.Body.Bytes(), &u) // what is not an answer has no windows
 		return w.Code, u
 	}
 	var u detector.User

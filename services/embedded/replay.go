@@ -56,7 +56,7 @@ type ReplayResult struct {
 	Opened   int64   `json:"opened"`
 	Closed   int64   `json:"closed"`
 	ElapsedS float64 `json:"elapsed_s"`
-	// Skipped are lines of the file that are no rows, the last one if it is cut among them. They never were events.
+	// Skipped are lines of the file that are not rows, the last one if it is cut among them. They never were events.
 	Skipped int64 `json:"skipped"`
 
 	// Alerts are the closed ones, by window and user.
@@ -64,7 +64,7 @@ type ReplayResult struct {
 }
 
 // Replay runs a file through the whole pipeline as fast as it can, to the end of every window. Nothing in it depends on the clock: there
-// is no idleness; but events of the future are invalid, as everywhere (MaxAhead).
+// is not idleness; but events of the future are invalid, as everywhere (MaxAhead).
 func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	if err := cfg.Validate(); err != nil {
 		return ReplayResult{}, err
@@ -129,7 +129,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 // ErrNothingRead means that nothing in a file could be read as an event: it is another kind of file, or its fields have other names.
 var ErrNothingRead = errors.New("nothing in it could be read as an event")
 
-// nothingRead reads a file again and says why most of its lines are no events.
+// nothingRead reads a file again and says why most of its lines are not events.
 func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 	err := fmt.Errorf("replay %s: %w: %d lines are malformed, %d events invalid", cfg.File, ErrNothingRead, res.Skipped, res.Invalid)
 	in, oerr := simulator.OpenCSV(cfg.File)

@@ -133,7 +133,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// take answers a call: 204 it was accepted, 401 it is not verified, 413 it is too long, 400 it is no message.
+// take answers a call: 204 it was accepted, 401 it is not verified, 413 it is too long, 400 it is not a message.
 func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 	call := Call{At: r.Now().UTC(), Remote: req.RemoteAddr}
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
@@ -157,7 +157,7 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 		Data      json.RawMessage `json:"data"`
 	}
 	if err := json.Unmarshal(body, &m); err != nil || m.Type == "" {
-		r.refuse(w, call, http.StatusBadRequest, "body is no message: no JSON object with a type")
+		r.refuse(w, call, http.StatusBadRequest, "body is not a message: no JSON object with a type")
 		return
 	}
 	call.Type, call.Timestamp, call.Data = m.Type, m.Timestamp, m.Data

@@ -107,8 +107,8 @@ func TestReceiver(t *testing.T) {
 		{name: "old", id: "4", at: now.Add(-6 * time.Minute), status: 401, want: Call{Reason: "timestamp is too far from the present time: it is 360 s old"}},
 		{name: "no headers", id: "5", change: func(r *http.Request) { r.Header.Del(webhook.HeaderSignature) }, status: 401,
 			want: Call{Reason: "headers are missing or invalid: webhook-signature is missing"}},
-		{name: "no JSON", id: "6", body: "hello", status: 400, want: Call{Verified: true, WebhookID: "6", Reason: "body is no message: no JSON object with a type"}},
-		{name: "no type", id: "7", body: "{}", status: 400, want: Call{Verified: true, WebhookID: "7", Reason: "body is no message: no JSON object with a type"}},
+		{name: "no JSON", id: "6", body: "hello", status: 400, want: Call{Verified: true, WebhookID: "6", Reason: "body is not a message: no JSON object with a type"}},
+		{name: "no type", id: "7", body: "{}", status: 400, want: Call{Verified: true, WebhookID: "7", Reason: "body is not a message: no JSON object with a type"}},
 		{name: "too long", id: "8", body: strings.Repeat("x", maxBody+1), status: 413, want: Call{Reason: "body is longer than 1048576 bytes"}},
 		{name: "just not too long", id: "9", body: `{"type":"x"}` + strings.Repeat(" ", maxBody-12), status: 204, want: Call{Verified: true, WebhookID: "9", Type: "x"}},
 	} {

@@ -59,7 +59,7 @@ func (s *session) late(ctx context.Context, r *kgo.Record, f window.Fate, start,
 	s.produce(ctx, out)
 }
 
-// dead sets aside what is no event.
+// dead sets aside what is not an event.
 func (s *session) dead(ctx context.Context, r *kgo.Record, reason activity.Reason) {
 	s.produce(ctx, s.aside(r, s.cfg.Layout.Names.DLQ, string(reason)))
 }

@@ -20,7 +20,7 @@ func (s *session) look(ctx context.Context) error {
 	now := s.cfg.Now().UnixMilli()
 	bounds, err := kafka.ListBounds(ctx, s.adm, s.cfg.Layout.Names.Activity)
 	if err != nil {
-		// What cannot be seen may hold something: nothing more is promised until it can. Time without a broker is no silence.
+		// What cannot be seen may hold something: nothing more is promised until it can. Time without a broker is not silence.
 		for _, p := range parts {
 			owned[p].now.Idle, owned[p].heard = false, now
 		}

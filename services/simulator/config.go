@@ -67,8 +67,8 @@ type Config struct {
 	Rate       float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send at this many events per second of wall clock, whatever their times; 0 is off."`
 	Disorder   time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time below this, in event time."`
 
-	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 is no bound."`
-	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 is no bound."`
+	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 means no bound."`
+	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 means no bound."`
 
 	Seed      uint64        `name:"seed" env:"SPATE_SEED" default:"1" help:"Seed of generated traffic and of the disorder."`
 	EventRate float64       `name:"event-rate" env:"SPATE_EVENT_RATE" default:"500" help:"Generated events per second of event time, attackers included; averaged over the day."`
@@ -141,7 +141,7 @@ func (c *Config) Validate() error {
 		}
 	case c.To == ToKinesis:
 		if !isStream(c.Stream) {
-			problem("stream: %q is no name of a stream: 1 to 128 letters, digits, dots, hyphens and underscores", c.Stream)
+			problem("stream: %q is not a valid name of a stream: 1 to 128 letters, digits, dots, hyphens and underscores", c.Stream)
 		}
 	default:
 		if err := c.Kafka.Validate(); err != nil {

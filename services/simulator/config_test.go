@@ -33,7 +33,7 @@ func TestValidate(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*Config)
-		want   []string // parts of the message, one a line; none is no error
+		want   []string // parts of the message, one a line; none means no error
 	}{
 		{"brokers given", func(c *Config) { c.Kafka.Brokers = []string{"localhost:9092"} }, nil},
 		{"no brokers", func(c *Config) {}, []string{"brokers: none given"}},
@@ -60,7 +60,7 @@ func TestValidate(t *testing.T) {
 		{"duration of a file", func(c *Config) { c.Out, c.File, c.Duration = "-", "a.csv", time.Minute }, []string{"duration: only generated traffic has one"}},
 		{"to kinesis", func(c *Config) { c.To, c.SpreadByUser = ToKinesis, true }, nil},
 		{"out of S3", func(c *Config) { c.To, c.File = ToKinesis, "s3://bucket/2019/nov.csv" }, nil},
-		{"no stream", func(c *Config) { c.To, c.Stream = ToKinesis, "" }, []string{`stream: "" is no name of a stream`}},
+		{"no stream", func(c *Config) { c.To, c.Stream = ToKinesis, "" }, []string{`stream: "" is not a valid name of a stream`}},
 		{"odd stream, odd object", func(c *Config) { c.To, c.Stream, c.File = ToKinesis, "arn:aws:kinesis:x", "s3://bucket" }, []string{
 			"stream: ", `file: "s3://bucket" is not s3://bucket/key`,
 		}},

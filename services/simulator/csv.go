@@ -544,7 +544,7 @@ func (c *CSV) bad(line int64, reason string, last bool) error {
 	return nil
 }
 
-// blanks around a field that is not quoted are no part of it.
+// blanks around a field that is not quoted are not part of it.
 const blanks = " \t"
 
 // splitPlain appends the fields of a record without quotes; they share its memory.

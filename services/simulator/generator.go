@@ -14,7 +14,7 @@ import (
 // Shoppers' ids lie below those of the attackers.
 const (
 	shopperBase  = 500_000_000
-	shopperPrime = 99_999_989 // ids are scattered by multiplication modulo this, so popular shoppers are no neighbours
+	shopperPrime = 99_999_989 // ids are scattered by multiplication modulo this, so popular shoppers are not neighbours
 )
 
 // dayCurve is the traffic by hour of the day, UTC, in thousandths of the average.
@@ -46,7 +46,7 @@ func meanThinkNS(window time.Duration, threshold int) int64 {
 type Generator struct {
 	cfg     Config
 	startMS int64
-	endNS   int64 // since startMS; MaxInt64 is no end
+	endNS   int64 // since startMS; MaxInt64 means no end
 
 	rng     *rand.Rand
 	shop    *catalogue
@@ -101,7 +101,7 @@ func NewGenerator(cfg Config) *Generator {
 	return g
 }
 
-// progress returns how far the traffic is, and how far it goes: events or milliseconds of event time; total 0 is no end.
+// progress returns how far the traffic is, and how far it goes: events or milliseconds of event time; total 0 means no end.
 func (g *Generator) progress() (done, total int64) {
 	if g.cfg.Events > 0 {
 		return int64(g.made), int64(g.cfg.Events)

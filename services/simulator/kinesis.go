@@ -152,7 +152,7 @@ func noStream(name, region string) error {
 	return fmt.Errorf("%w: stream %s does not exist in %s; create it (docs/aws.md) or `spate aws setup`", ErrNoStream, name, region)
 }
 
-// withID puts the id of an event into its JSON, as the last member, which is the one that counts. What is no object stays as it is, for the pipeline
+// withID puts the id of an event into its JSON, as the last member, which is the one that counts. What is not an object stays as it is, for the pipeline
 // to refuse.
 func withID(object []byte, id string) []byte {
 	body, ok := bytes.CutSuffix(object, []byte("}"))

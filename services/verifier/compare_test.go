@@ -28,7 +28,7 @@ func TestCompare(t *testing.T) {
 	}{
 		{"exact, in any order", exact, Diff{Rows: 3}},
 		{"told again", append(exact, exact...), Diff{Rows: 3}},
-		{"opened ones are no verdict", append([]alert.Record{opened}, exact...), Diff{Rows: 3}},
+		{"opened ones are not a verdict", append([]alert.Record{opened}, exact...), Diff{Rows: 3}},
 		{"missing", exact[:2], Diff{Rows: 3, Missing: 1, Examples: []string{"missing: user 5, window 1970-01-01T00:00:00Z: 6 events, no alert"}}},
 		{"only opened", append([]alert.Record{opened}, exact[:2]...), Diff{Rows: 3, Missing: 1, Examples: []string{"missing: user 5, window 1970-01-01T00:00:00Z: 6 events, no alert"}}},
 		{"wrong", []alert.Record{exact[0], exact[1], closed("5", 0, 5)}, Diff{Rows: 3, Wrong: 1, Examples: []string{"wrong: user 5, window 1970-01-01T00:00:00Z: 6 events, alert says 5"}}},

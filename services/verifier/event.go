@@ -18,7 +18,7 @@ const maxUser = 256
 
 // AddJSON takes the next event of a source partition as its record's value has it: an object with user_id, a number or a string, and a
 // time, which is txn_timestamp unless that is absent or null, then event_time; a string, or epoch milliseconds from 1973 on. It reports whether
-// the event is late; what is no event is counted as invalid. appended is the time of its record.
+// the event is late; what is not an event is counted as invalid. appended is the time of its record.
 func (r *Reference) AddJSON(partition int32, value []byte, appended time.Time) (late bool) {
 	user, ms, ok := r.rule.parseJSON(value)
 	if ahead := r.rule.MaxAhead.Milliseconds(); !ok || ahead > 0 && ms > appended.UnixMilli()+ahead {
@@ -29,7 +29,7 @@ func (r *Reference) AddJSON(partition int32, value []byte, appended time.Time) (
 }
 
 // AddIdleJSON takes the next event of a source partition, of which the log says that it came too late for a promise made while the
-// partition was silent. It cannot be told from the events, for it depends on the wall clock. What is no event is counted as invalid.
+// partition was silent. It cannot be told from the events, for it depends on the wall clock. What is not an event is counted as invalid.
 func (r *Reference) AddIdleJSON(partition int32, value []byte, appended time.Time) {
 	_, ms, ok := r.rule.parseJSON(value)
 	if !ok {

@@ -23,7 +23,7 @@ var columns = []string{
 }
 
 // File returns the reference of a CSV file (plain, gzip or zip) that the simulator sends in its original order and times to a topic of so
-// many partitions, keyed by the column key: "category_id", "user_id", or "none". What the simulator does not send, because it is no row,
+// many partitions, keyed by the column key: "category_id", "user_id", or "none". What the simulator does not send, because it is not a row,
 // does not count here either.
 func File(path string, key string, partitions int32, rule Rule) (*Reference, error) {
 	if partitions < 1 {

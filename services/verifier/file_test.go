@@ -183,7 +183,7 @@ func TestFilePartitions(t *testing.T) {
 		{"no key: in turn", "none", head + late + late + late, 1},
 		{"no category: in turn, by the number of the row", "category_id", keyed(head, "") + keyed(late, "") + keyed(late, "") + keyed(late, ""), 1},
 		{"invalid rows take their turn", "none", head + row("", 0) + late + late, 1},
-		{"lines that are no rows take none", "none", head + "a,b\n" + late + late + late, 1},
+		{"lines that are not rows take none", "none", head + "a,b\n" + late + late + late, 1},
 	} {
 		if got := summary(t, write(t, "x.csv", []byte(c.lines)), c.key, n); got.Late != c.late {
 			t.Errorf("%s: %d late, want %d", c.name, got.Late, c.late)
@@ -234,7 +234,7 @@ func TestSplitAgreesWithEncodingCSV(t *testing.T) {
 		}
 		w.Flush()
 		for i, f := range want {
-			if !strings.ContainsAny(f, ",\"\n") && !strings.HasPrefix(f, " ") { // it is not quoted, and blanks around it are no part of it
+			if !strings.ContainsAny(f, ",\"\n") && !strings.HasPrefix(f, " ") { // it is not quoted, and blanks around it are not part of it
 				want[i] = strings.TrimRight(f, " ")
 			}
 		}

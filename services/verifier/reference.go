@@ -102,7 +102,7 @@ func (r *Reference) Succeed(partition int32, parents ...int32) {
 // Last returns the user and the window of the event counted last.
 func (r *Reference) Last() (user string, windowStart int64) { return r.last.user, r.last.start }
 
-// AddInvalid takes what is no event.
+// AddInvalid takes what is not an event.
 func (r *Reference) AddInvalid() {
 	r.In++
 	r.Invalid++

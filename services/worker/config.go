@@ -77,11 +77,11 @@ func (c Config) Validate() error {
 	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, s := range []struct{ field, name string }{{"stream", c.Stream}, {"alerts-stream", c.AlertsStream}} {
 		if !streamName.MatchString(s.name) {
-			problem("%s: %q is no name: letters, digits, _, . and -, up to 128", s.field, s.name)
+			problem("%s: %q is not a valid name: letters, digits, _, . and -, up to 128", s.field, s.name)
 		}
 	}
 	if c.AsideStream != "" && !streamName.MatchString(c.AsideStream) {
-		problem("aside-stream: %q is no name: letters, digits, _, . and -, up to 128", c.AsideStream)
+		problem("aside-stream: %q is not a valid name: letters, digits, _, . and -, up to 128", c.AsideStream)
 	}
 	if c.Stream == c.AlertsStream || c.Stream == c.AsideStream {
 		problem("alerts-stream, aside-stream: alerts would go back into the stream of events %s", c.Stream)

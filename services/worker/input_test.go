@@ -88,7 +88,7 @@ func TestWhatIsNoEvent(t *testing.T) {
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// TestLargeRecordIsSetAside: what is no event may be as long as Kinesis takes it, and longer yet as JSON. It stops nothing.
+// TestLargeRecordIsSetAside: what is not an event may be as long as Kinesis takes it, and longer yet as JSON. It stops nothing.
 func TestLargeRecordIsSetAside(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)

@@ -125,7 +125,7 @@ func TestUnreadableShardIsNotSilent(t *testing.T) {
 }
 
 // TestPausedShardIsNotSilent: a shard that is ahead of the others is not read while there are too many open windows. That nothing is heard
-// of it then is no silence: what it got meanwhile is not late.
+// of it then is not silence: what it got meanwhile is not late.
 func TestPausedShardIsNotSilent(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)

@@ -4,7 +4,7 @@
 // The pipeline counts events per user and event time and looks at nothing else, so it does not decode events.
 // [Scanner] validates a JSON value as a whole, exactly as strictly as encoding/json does, and picks two members
 // out of it in the same pass: the user, as a canonical JSON token that serves as Kafka key and as identity, and
-// the event time in epoch milliseconds. A value that is no event gets a [Reason] instead, which travels with it to
+// the event time in epoch milliseconds. A value that is not an event gets a [Reason] instead, which travels with it to
 // the dead letter topic: bad input is data too.
 //
 // Equal users have equal tokens and different users have different ones. A JSON number is the token it was written

@@ -13,7 +13,7 @@ const (
 	maxExample = 160
 )
 
-// Explain says in a few words why value is no event for a reason, and which setting makes it one, if there is any. It is for people: it decodes the
+// Explain says in a few words why value is not an event for a reason, and which setting makes it one, if there is any. It is for people: it decodes the
 // value, and cuts what it shows of it.
 func (s *Scanner) Explain(value []byte, reason Reason) string {
 	switch reason {
@@ -61,7 +61,7 @@ func (s *Scanner) explainTime(value []byte) string {
 	}
 	switch {
 	case s.format.numeric():
-		return fmt.Sprintf("the time %s is no number of %s since 1970, or is not within 1970 to 9999, as SPATE_TIME_FORMAT has it", shown, s.format)
+		return fmt.Sprintf("the time %s is not a number of %s since 1970, or is not within 1970 to 9999, as SPATE_TIME_FORMAT has it", shown, s.format)
 	case s.format == "" || s.format == TimeAuto || s.format == TimeRFC3339:
 		return fmt.Sprintf("the time %s is not within 1970 to 9999, or not written in a form that means one time only: %sa layout of Go, as 02.01.2006 15:04:05", shown, set)
 	}

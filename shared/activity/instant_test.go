@@ -70,7 +70,7 @@ func TestTimeFormatValidate(t *testing.T) {
 	}
 }
 
-// Whoever reads why something is no event knows which setting to change, and sees no more of it than fits a line.
+// Whoever reads why something is not an event knows which setting to change, and sees no more of it than fits a line.
 func TestExplain(t *testing.T) {
 	nested := Fields{User: []string{"actor.id"}, Time: []string{"at"}}
 	for _, c := range []struct {
@@ -86,7 +86,7 @@ func TestExplain(t *testing.T) {
 		{DefaultFields(), `{"user_id":7,"event_time":1572566400123456789}`, []string{"looks like nanoseconds", "to ns"}},
 		{DefaultFields(), `{"user_id":7,"event_time":1572}`, []string{"can mean anything"}},
 		{DefaultFields(), `{"user_id":7,"event_time":"01.11.2019 00:00:00"}`, []string{`"01.11.2019 00:00:00"`, "a layout of Go, as 02.01.2006 15:04:05"}},
-		{Fields{User: []string{"u"}, Time: []string{"t"}, TimeFormat: TimeS}, `{"u":7,"t":"2019-11-01"}`, []string{"no number of s since 1970"}},
+		{Fields{User: []string{"u"}, Time: []string{"t"}, TimeFormat: TimeS}, `{"u":7,"t":"2019-11-01"}`, []string{"not a number of s since 1970"}},
 		{Fields{User: []string{"u"}, Time: []string{"t"}, TimeFormat: "02.01.2006 15:04:05"}, `{"u":7,"t":"2019-11-01"}`, []string{`not written as "02.01.2006 15:04:05"`}},
 		{DefaultFields(), `{"user_id":[7],"event_time":1572566400123}`, []string{"neither a number nor a text"}},
 		{DefaultFields(), `{"user_id":7,`, []string{"no JSON: unexpected end"}},

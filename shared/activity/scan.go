@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Reason says why a value is no event. The texts are part of the dead letter topic's contract and of metric labels.
+// Reason says why a value is not an event. The texts are part of the dead letter topic's contract and of metric labels.
 type Reason string
 
 // The reasons. If several apply, the first of this list counts.
@@ -16,7 +16,7 @@ const (
 	ReasonNotJSON   Reason = "not_json"          // refused by encoding/json
 	ReasonNotObject Reason = "not_object"        // JSON, but no object
 	ReasonNoUser    Reason = "no_user"           // every user field absent, null or ""
-	ReasonBadUser   Reason = "bad_user"          // user is no number or string, is longer than 256 bytes, or its string is not valid Unicode
+	ReasonBadUser   Reason = "bad_user"          // user is not a number or string, is longer than 256 bytes, or its string is not valid Unicode
 	ReasonNoTime    Reason = "no_time"           // every time field absent or null
 	ReasonBadTime   Reason = "bad_time"          // time is not written as TimeFormat says, or auto cannot tell what it means
 	ReasonTimeRange Reason = "time_out_of_range" // time before 1970 or after year 9999
@@ -107,7 +107,7 @@ type span struct{ start, end int }
 // spans are where the fields lie, by their index.
 type spans [2 * maxAlternatives]span
 
-// Scan validates value as a whole and returns the user and the event time, or why it is no event. It accepts as JSON
+// Scan validates value as a whole and returns the user and the event time, or why it is not an event. It accepts as JSON
 // exactly what json.Valid accepts. Of members with the same name the last one counts, as if the value were decoded
 // into a map. It allocates for a user that has escapes or is not ASCII and for long names and times that have escapes,
 // else nothing.

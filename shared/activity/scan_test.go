@@ -197,7 +197,7 @@ func TestScan(t *testing.T) {
 		{"empty", "", want{Reason: ReasonEmpty}},
 		{"white space", " \t\r\n", want{Reason: ReasonEmpty}},
 
-		{"form feed is no white space", "\f", want{Reason: ReasonNotJSON}},
+		{"form feed is not white space", "\f", want{Reason: ReasonNotJSON}},
 		{"byte order mark", "\ufeff" + sample, want{Reason: ReasonNotJSON}},
 		{"NUL", "\x00", want{Reason: ReasonNotJSON}},
 		{"NUL behind", sample + "\x00", want{Reason: ReasonNotJSON}},

@@ -102,7 +102,7 @@ func zoneName(s []byte) bool {
 	return true
 }
 
-// digits2 returns the number of two decimal digits; if one is no digit, one that is too large for any field.
+// digits2 returns the number of two decimal digits; if one is not a digit, one that is too large for any field.
 func digits2(tens, ones byte) int {
 	tens -= '0'
 	ones -= '0'

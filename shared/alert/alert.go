@@ -22,7 +22,7 @@ const (
 	Closed State = "closed"
 )
 
-// Rank orders states: a record of a lower or equal rank changes nothing. 0 is no state.
+// Rank orders states: a record of a lower or equal rank changes nothing. 0 means no state.
 func (s State) Rank() int {
 	switch s {
 	case Opened:

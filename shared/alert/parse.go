@@ -126,7 +126,7 @@ func (e Evidence) check() error {
 	case e.Topic == "" && e.Stream == "" || e.Topic != "" && e.Stream != "":
 		return errors.New("it names neither a topic nor a stream, or both")
 	case !isName(e.Topic + e.Stream):
-		return fmt.Errorf("%.40q is no name of a topic or a stream", e.Topic+e.Stream)
+		return fmt.Errorf("%.40q is not a valid name of a topic or a stream", e.Topic+e.Stream)
 	case e.Topic != "" && (len(e.Partitions) == 0 || len(e.Shards) > 0), e.Stream != "" && (len(e.Shards) == 0 || len(e.Partitions) > 0):
 		return errors.New("a topic has partitions, and a stream has shards")
 	}
@@ -134,17 +134,17 @@ func (e Evidence) check() error {
 		n, err := strconv.ParseInt(p, 10, 32)
 		switch {
 		case err != nil || n < 0 || strconv.FormatInt(n, 10) != p:
-			return fmt.Errorf("partitions: %.40q is no number of a partition", p)
+			return fmt.Errorf("partitions: %.40q is not a number of a partition", p)
 		case o.First < 0 || o.Last < o.First:
-			return fmt.Errorf("partitions: %s: offsets %d to %d are no range", p, o.First, o.Last)
+			return fmt.Errorf("partitions: %s: offsets %d to %d are not a range", p, o.First, o.Last)
 		}
 	}
 	for shard, s := range e.Shards {
 		switch {
 		case !isName(shard):
-			return fmt.Errorf("shards: %.40q is no name of a shard", shard)
+			return fmt.Errorf("shards: %.40q is not a valid name of a shard", shard)
 		case !isSequence(s.First) || !isSequence(s.Last) || len(s.Last) < len(s.First) || len(s.Last) == len(s.First) && s.Last < s.First:
-			return fmt.Errorf("shards: %s: sequence numbers %.140q to %.140q are no range", shard, s.First, s.Last)
+			return fmt.Errorf("shards: %s: sequence numbers %.140q to %.140q are not a range", shard, s.First, s.Last)
 		}
 	}
 	return nil

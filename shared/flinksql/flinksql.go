@@ -100,7 +100,7 @@ func (c Config) Validate() error {
 		case value == "":
 			problem("%s: it is empty", flag)
 		case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
-			problem("%s: %q is no line of text", flag, value)
+			problem("%s: %q is not a line of text", flag, value)
 		}
 	}
 	text("user-field", c.UserField)

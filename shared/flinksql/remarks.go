@@ -11,7 +11,7 @@ func (c Config) remarks() []string {
 		fmt.Sprintf("spate's rule: more than %d events of one user in a window of %v of event time. Written by spate rules export.", c.Threshold, c.Window),
 		"It gives one row a window, when that has closed. What spate does and this cannot say:",
 		"* no alert as soon as a window passes the threshold (opened), no severity, id, evidence, first and last event time;",
-		"* what is late is dropped unseen, and a record that is no event ends the job: there is no dead-letter stream;",
+		"* what is late is dropped unseen, and a record that is not an event ends the job: there is no dead-letter stream;",
 	}
 	if c.Connector == Kafka {
 		lines = append(lines, "* a partition that falls silent holds all windows open; the table option scan.watermark.idle-timeout is near to SPATE_IDLE_TIMEOUT;")

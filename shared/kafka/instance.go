@@ -78,7 +78,7 @@ func ownDir(path string) (*os.Root, error) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !info.IsDir():
-		return nil, fmt.Errorf("%s is no directory", path)
+		return nil, fmt.Errorf("%s is not a directory", path)
 	case !ok || int(stat.Uid) != os.Geteuid():
 		return nil, fmt.Errorf("%s is another user's", path)
 	case info.Mode().Perm()&0o022 != 0:

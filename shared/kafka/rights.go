@@ -67,7 +67,7 @@ func (n Names) Rights(service, instance string) []Right {
 			topic("Read", n.Keyed, "what was counted already"),
 			topic("Write", n.Keyed, "counts"),
 			topic("Write", n.Late, "events that came too late"),
-			topic("Write", n.DLQ, "what is no event"),
+			topic("Write", n.DLQ, "what is not an event"),
 			group(n.RouterGroup, "divide partitions, keep offsets"),
 			txn,
 		}, look(n.Alerts, n.Table())...)

@@ -22,7 +22,7 @@ type Names struct {
 	Activity string // events, as their producers wrote them
 	Keyed    string // panes per user and watermarks, from router to detector
 	Late     string // events that missed their window
-	DLQ      string // what is no event
+	DLQ      string // what is not an event
 	Alerts   string // alert records
 
 	RouterGroup   string
@@ -274,7 +274,7 @@ func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client) (claimed boo
 		// One by one: of several, one that may not be read hides the others.
 		c, err := adm.DescribeTopicConfigs(ctx, s.name)
 		if errors.Is(err, kerr.TopicAuthorizationFailed) {
-			continue // a cluster may forbid reading configurations; that is no reason not to work
+			continue // a cluster may forbid reading configurations; that is not a reason not to work
 		} else if err != nil {
 			return false, fmt.Errorf("describe topic %s: %w", s.name, Explain(err, Right{}))
 		}

@@ -68,7 +68,7 @@ const (
 // Result of a try.
 type Result struct {
 	Outcome Outcome // Delivered, Failed, Throttled, Gone or Unsendable
-	// Status is the endpoint's answer, an HTTP status; 0 is no answer.
+	// Status is the endpoint's answer, an HTTP status; 0 means no answer.
 	Status int
 	// After is how long the endpoint wants to be left alone. It is set with Throttled only.
 	After time.Duration

@@ -89,7 +89,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// A token in a file is replaced while the server runs. One that is no token changes nothing.
+// A token in a file is replaced while the server runs. One that is not a token changes nothing.
 func TestTokenIsReplaced(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	kafkatest.Write(t, file, []byte(token))

@@ -114,7 +114,7 @@ func TestKeep(t *testing.T) {
 		defer cancel()
 		err := ops.Keep(ctx, slog.New(slog.DiscardHandler), &ops.Status{}, func(error) bool { return false }, func(context.Context) error { return errors.New("boom") })
 		if err != nil {
-			t.Errorf("the end of ctx is no error: %v", err)
+			t.Errorf("the end of ctx is not an error: %v", err)
 		}
 	})
 }

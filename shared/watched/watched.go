@@ -54,7 +54,7 @@ func same(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
-// Read returns the content of a file of up to limit bytes. It waits for nobody, so it refuses what is no regular file: a pipe would hold the process,
+// Read returns the content of a file of up to limit bytes. It waits for nobody, so it refuses what is not a regular file: a pipe would hold the process,
 // and could be read once only.
 func Read(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
@@ -62,7 +62,7 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {

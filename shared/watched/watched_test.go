@@ -68,7 +68,7 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// What is no regular file, or too large, is refused at once: a pipe would hold the process.
+// What is not a regular file, or too large, is refused at once: a pipe would hold the process.
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	fifo, file := filepath.Join(dir, "fifo"), filepath.Join(dir, "file")
@@ -78,7 +78,7 @@ func TestRead(t *testing.T) {
 	if err := os.WriteFile(file, []byte("12345"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{fifo: "is no regular file", dir: "is no regular file", "/dev/zero": "is no regular file", filepath.Join(dir, "none"): "no such file"} {
+	for path, want := range map[string]string{fifo: "is not a regular file", dir: "is not a regular file", "/dev/zero": "is not a regular file", filepath.Join(dir, "none"): "no such file"} {
 		if _, err := Read(path, 10); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}

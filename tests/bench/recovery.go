@@ -200,7 +200,7 @@ func (t *trickle) read(ctx context.Context) {
 				t.err = errors.Join(t.err, err)
 				return
 			}
-			// What is told again after a crash is no progress.
+			// What is told again after a crash is not progress.
 			if _, again := t.told[a.user]; !again {
 				t.told[a.user] = struct{}{}
 				t.alerts = append(t.alerts, told{r.Timestamp, r.Partition})

@@ -27,7 +27,7 @@ const (
 	full    kind = "full"    // the disk's: no byte fits any more, for a while
 )
 
-// The victims that are no processes.
+// The victims that are not processes.
 const (
 	theBroker = "broker"
 	theLoad   = "load"

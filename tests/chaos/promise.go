@@ -14,7 +14,7 @@ import "time"
 //     partition then, so the first of the two had been appended, and the second had not. Between them lie at least the idle timeout: the
 //     router heard of the first after it was appended, waited, and looked before the second was.
 //
-// Order and append times in the log decide it. What is no event breaks no silence.
+// Order and append times in the log decide it. What is not an event breaks no silence.
 type promises struct {
 	sizeMS  int64
 	timeout time.Duration

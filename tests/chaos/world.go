@@ -121,7 +121,7 @@ func newWorld(t *testing.T, s setup) *world {
 			}
 		}
 	}
-	// The proxy takes connections also when the broker is down, which is no reason to give up.
+	// The proxy takes connections also when the broker is down, which is not a reason to give up.
 	w.client = harness.Connect(t, w.proxy.Addr, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.AlwaysRetryEOF())
 	harness.Eventually(t, time.Minute, "topics are made", func() bool { return harness.TopicExists(t, w.client, w.names.Activity) })
 	w.load = harness.Spate(t, "load", env, "simulate", "--time", "shift", "--disorder", disorder.String(), "--threshold", "5", "--event-rate", strconv.Itoa(s.Rate),
@@ -294,10 +294,10 @@ func (w *world) alive(v *victim) {
 	}
 }
 
-// malformed are records that are no events.
+// malformed are records that are not events.
 var malformed = []string{"", "no event", "[1]", `{"user_id":7,"event_time":"2019-`, `{"event_time":"2019-11-01T00:00:00Z"}`, `{"user_id":{},"event_time":1572566400000}`, `{"user_id":7}`}
 
-// sendMalformed mixes records that are no events into the load, until ctx ends.
+// sendMalformed mixes records that are not events into the load, until ctx ends.
 func (w *world) sendMalformed(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

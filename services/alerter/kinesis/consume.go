@@ -29,7 +29,7 @@ const (
 	retryMax = 10 * time.Second
 )
 
-// ConsumerConfig is of an alerter that runs for long, where there is no Lambda.
+// ConsumerConfig configures an alerter that runs as a process instead of a Lambda.
 type ConsumerConfig struct {
 	Handler *Handler
 	Reader  *stream.Reader // of the stream of alerts

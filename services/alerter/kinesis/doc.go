@@ -3,7 +3,7 @@
 //
 // # A record
 //
-//	parse       what is no alert, and never will be, is reported
+//	parse       a record that is not an alert is reported, not tried again
 //	store       one conditional write, which also makes the alert pending if somebody is to be told of it
 //	publish     if the alert is pending, whoever made it so
 //	note        that it is sent

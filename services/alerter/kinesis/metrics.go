@@ -11,7 +11,7 @@ const (
 	metricRecords        = "records"         // that came
 	metricMoved          = "closed"          // alerts that were open and are closed now
 	metricRepeated       = "repeated"        // records of what was known already
-	metricMalformed      = "malformed"       // records that are no alert
+	metricMalformed      = "malformed"       // records that are not an alert
 	metricConflicts      = "conflicts"       // records that contradict what is stored
 	metricNotified       = "notified"        // messages published
 	metricNotifyFailures = "notify_failures" // messages that the topic did not take

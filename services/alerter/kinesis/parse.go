@@ -15,8 +15,8 @@ import (
 	"spate/shared/store/dynamodb"
 )
 
-// ErrMalformed: a record is no alert, and never will be.
-var ErrMalformed = errors.New("record is no alert")
+// ErrMalformed is the error of a record that is not an alert. Another try cannot help.
+var ErrMalformed = errors.New("record is not an alert")
 
 // row is what a record may have, of spate's or of others'.
 type row struct {
@@ -82,7 +82,7 @@ func count(token json.RawMessage) (int64, error) {
 	n, err := strconv.ParseInt(activity.UserText(token), 10, 64)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%.100s is no whole number", token)
+		return 0, fmt.Errorf("%.100s is not a whole number", token)
 	case n < 1:
 		return 0, fmt.Errorf("%d is below 1", n)
 	}
@@ -121,7 +121,7 @@ func (c Config) bounds(w row) (start, end int64, known bool, err error) {
 func moment(name, text string) (int64, error) {
 	ms, ok := activity.ParseTime([]byte(text))
 	if !ok {
-		return 0, fmt.Errorf("%s: %.100q is no time", name, text)
+		return 0, fmt.Errorf("%s: %.100q is not a time", name, text)
 	}
 	return ms, nil
 }

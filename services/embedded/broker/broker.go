@@ -55,7 +55,7 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 	}
 	n, err := strconv.Atoi(port)
 	if err != nil || n < 0 || n > 65535 {
-		return nil, fmt.Errorf("listen: %q is no port", port)
+		return nil, fmt.Errorf("listen: %q is not a port", port)
 	}
 	if host != "127.0.0.1" && host != "localhost" {
 		return nil, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
@@ -224,7 +224,7 @@ func (b *Broker) Close() {
 }
 
 // brokerLogger passes the broker's warnings and errors on. Their reason is the part of the format that is always the same, for the handler that
-// writes one line a second for a cause. That a transaction took more than 5 ms to end is no warning to anybody.
+// writes one line a second for a cause. That a transaction took more than 5 ms to end is not a warning to anybody.
 type brokerLogger struct{ log *slog.Logger }
 
 func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {

@@ -363,7 +363,7 @@ func TestGuardTakesAnything(t *testing.T) {
 	serves(t, b, "after")
 }
 
-// TestGuardRefuses: what is no request ends its connection at once, and nothing else.
+// TestGuardRefuses: what is not a request ends its connection at once, and nothing else.
 func TestGuardRefuses(t *testing.T) {
 	var out bytes.Buffer
 	b := startTestBroker(t, "", slog.New(slog.NewTextHandler(&out, nil)))

@@ -68,7 +68,7 @@ type segment struct {
 	base    int64
 	batches []batch
 	wrong   bool  // it is to be other than it is in the file
-	lost    int   // bytes that are no batch
+	lost    int   // bytes that are not a batch
 	missing int64 // offsets of which there is no batch
 }
 

@@ -85,7 +85,7 @@ const (
 	fullPause = 100 * time.Millisecond
 )
 
-// Consume reads until ctx ends, which is no error, or until goka or the group fails.
+// Consume reads until ctx ends, which is not an error, or until goka or the group fails.
 func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerGroupHandler) error {
 	if !slices.Equal(topics, []string{g.cfg.Topic}) {
 		return fmt.Errorf("consume %v: the group is made for %s alone", topics, g.cfg.Topic)

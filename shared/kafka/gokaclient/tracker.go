@@ -22,7 +22,7 @@ type pending struct {
 // newTracker begins at the offset that is read first.
 func newTracker(next int64) *tracker { return &tracker{next: next} }
 
-// deliver must be called in ascending order. Offsets that are never delivered (transaction markers, compacted records) are no gap.
+// deliver must be called in ascending order. Offsets that are never delivered (transaction markers, compacted records) are not a gap.
 func (t *tracker) deliver(offset int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -2,7 +2,7 @@
 // tests, does not: it stamps and checks them.
 //
 // kfake takes the topic setting message.timestamp.type=LogAppendTime and does not act on it: records keep the time that their producer
-// claims. That time is too early for what a producer held back while it was stopped or had no broker, and it is no measure of an event
+// claims. That time is too early for what a producer held back while it was stopped or had no broker, and it is not a measure of an event
 // that is too far ahead, for both times come from the same clock.
 //
 // And it believes the number of records that a batch claims, as clients do: they make room for each, some 200 bytes, before they look at the
@@ -134,7 +134,7 @@ func check(batch []byte, d kgo.Decompressor) error {
 	return nil
 }
 
-// stamp changes the times in a batch, not its length. What is no sound batch stays as it is, so that the broker refuses it.
+// stamp changes the times in a batch, not its length. What is not a sound batch stays as it is, so that the broker refuses it.
 //
 // The batch does not get the attribute "log append time", with which its records' own times would not matter: kfake sets such a batch's
 // times once more, to its own now, without a new checksum, and consumers refuse it.

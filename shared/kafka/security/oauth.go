@@ -138,7 +138,7 @@ func (t *tokens) auth(ctx context.Context) (oauth.Auth, error) {
 		text, err := t.file.read()
 		token := strings.TrimSpace(text)
 		if err == nil && !bearerToken.MatchString(token) {
-			err = fmt.Errorf("sasl-oauth-token-file: what is in %s is no token (RFC 6750)", t.cfg.TokenFile)
+			err = fmt.Errorf("sasl-oauth-token-file: what is in %s is not a token (RFC 6750)", t.cfg.TokenFile)
 		}
 		return oauth.Auth{Token: token, Extensions: t.extensions}, err
 	}
@@ -220,7 +220,7 @@ func (t *tokens) fetch(ctx context.Context) (*oauth2.Token, error) {
 	case errors.As(err, &failed):
 		return nil, fmt.Errorf("sasl-oauth-token-url: %s does not answer: %w", host, failed.Err) // without the URL, which may hold a secret in its query
 	case err != nil:
-		return nil, fmt.Errorf("sasl-oauth-token-url: %s answers with what is no token: %w", host, err)
+		return nil, fmt.Errorf("sasl-oauth-token-url: %s answers with what is not a token: %w", host, err)
 	case !bearerToken.MatchString(token.AccessToken):
 		return nil, fmt.Errorf("sasl-oauth-token-url: %s answers with a token that has other characters than tokens may have (RFC 6750)", host)
 	}

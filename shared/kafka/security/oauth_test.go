@@ -101,7 +101,7 @@ func TestTokens(t *testing.T) {
 	if !strings.Contains(l.String(), "gives tokens again") {
 		t.Error(l.String())
 	}
-	// A renewal that has just failed is no reason to wait with a token that has expired meanwhile.
+	// A renewal that has just failed is not a reason to wait with a token that has expired meanwhile.
 	server.away.Store(true)
 	tokens.mu.Lock()
 	now = tokens.token.Expiry.Add(-time.Second)

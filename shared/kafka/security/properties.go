@@ -33,7 +33,7 @@ func ReadFile(path string) (File, error) {
 		return File{}, fmt.Errorf("kafka-config: %w", err)
 	}
 	if info.Size() > maxFile {
-		return File{}, fmt.Errorf("kafka-config: %s has %d bytes, which is no file of settings", path, info.Size())
+		return File{}, fmt.Errorf("kafka-config: %s has %d bytes, which is not a file of settings", path, info.Size())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

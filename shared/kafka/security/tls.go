@@ -87,7 +87,7 @@ func readPair(certFile, keyFile string) (*tls.Certificate, error) {
 	}
 	cert, err := tls.X509KeyPair(certText, keyText)
 	if err != nil {
-		return nil, fmt.Errorf("tls-cert-file, tls-key-file: %s and %s are no pair: %w%s", certFile, keyFile, err, hint(certText))
+		return nil, fmt.Errorf("tls-cert-file, tls-key-file: %s and %s are not a pair: %w%s", certFile, keyFile, err, hint(certText))
 	}
 	return &cert, nil
 }

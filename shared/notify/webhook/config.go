@@ -130,7 +130,7 @@ type Secret struct {
 }
 
 // ParseSecrets reads secrets with white space between them, each whsec_ and 24 to 64 bytes in standard base64. It reports every
-// problem at once, by the secret's position. No text is no secret and no error.
+// problem at once, by the secret's position. No text means no secret and no error.
 func ParseSecrets(text string) ([]Secret, error) {
 	var (
 		secrets []Secret
@@ -157,7 +157,7 @@ func parseSecret(text string) (Secret, error) {
 	}
 	key, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return Secret{}, errors.New("what follows " + secretPrefix + " is no standard base64 with its padding") // the cause may quote it
+		return Secret{}, errors.New("what follows " + secretPrefix + " is not standard base64 with its padding") // the cause may quote it
 	}
 	if len(key) < minSecret || len(key) > maxSecret {
 		return Secret{}, fmt.Errorf("is %d bytes long, not %d to %d", len(key), minSecret, maxSecret)

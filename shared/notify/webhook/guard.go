@@ -39,7 +39,7 @@ var (
 	benchmark   = kind{"for benchmarks", false}
 )
 
-// special are addresses that are no public host's, after the IANA registries of special-purpose addresses (RFC 6890 and later). The
+// special are addresses that are not a public host's, after the IANA registries of special-purpose addresses (RFC 6890 and later). The
 // first that contains an address counts.
 var special = []struct {
 	prefix netip.Prefix

@@ -65,7 +65,7 @@ func parseTimestamp(text string) (int64, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
-		return 0, errors.New("is no number of seconds")
+		return 0, errors.New("is not a number of seconds")
 	}
 	return int64(n), nil
 }

@@ -310,7 +310,7 @@ func TestConflicts(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// An item that the original wrote is no alert of ours, and is left alone.
+	// An item that the original wrote is not an alert of ours, and is left alone.
 	theirs := item(t, table, record("2", 0, alert.Closed, 6))
 	if _, err := client(t).PutItem(t.Context(), &sdk.PutItemInput{TableName: aws.String(table.Config().Table), Item: map[string]types.AttributeValue{
 		"ddb_partition_key": &types.AttributeValueMemberS{Value: theirs.Partition}, "ddb_sort_key": &types.AttributeValueMemberN{Value: theirs.Sort},

@@ -29,7 +29,7 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if n := len(c.Table); n < 3 || n > 255 || strings.Trim(c.Table, nameCharacters) != "" {
-		errs = append(errs, fmt.Errorf("table: %q is no name of a table: 3 to 255 letters, digits, dots, dashes and underscores", c.Table))
+		errs = append(errs, fmt.Errorf("table: %q is not a valid name of a table: 3 to 255 letters, digits, dots, dashes and underscores", c.Table))
 	}
 	if n := len(c.Server); n > 255 {
 		errs = append(errs, fmt.Errorf("server: %d bytes, more than 255", n))
@@ -101,7 +101,7 @@ func (c Config) Arrived(r alert.Record, at time.Time, sequence string) (Item, er
 	}
 	r.WindowStart, r.WindowEnd = time.Time{}, time.Time{}
 	if sequence == "" || strings.Trim(sequence, "0123456789") != "" || at.Unix() < 0 {
-		return Item{}, fmt.Errorf("%w: %q: sequence number %q, arrived at %v, is no place in a stream", store.ErrInvalid, r.ID, sequence, at)
+		return Item{}, fmt.Errorf("%w: %q: sequence number %q, arrived at %v, is not a place in a stream", store.ErrInvalid, r.ID, sequence, at)
 	}
 	it := Item{Record: r, ArrivedAt: time.UnixMilli(at.UnixMilli()).UTC()}
 	last := sequence[max(0, len(sequence)-sequenceDigits):]

@@ -81,7 +81,7 @@ func (t *Table) Alert(ctx context.Context, id string) (store.Alert, error) {
 	return found.Alert(), nil
 }
 
-// scan reads pages until f has enough. What is no alert of ours, because something else writes to the table as well, is left out.
+// scan reads pages until f has enough. What is not an alert of ours, because something else writes to the table as well, is left out.
 func (t *Table) scan(ctx context.Context, in *sdk.ScanInput, f func(Item) bool) error {
 	for {
 		res, err := t.api.Scan(ctx, in)

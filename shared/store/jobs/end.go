@@ -12,7 +12,7 @@ import (
 // says, and tries again some times, fails at once when over has ended. Jobs that are lost by it are rescued.
 type endable[TTx any] struct {
 	riverdriver.Driver[TTx]
-	over context.Context //nolint:containedctx // it is no call's: it outlives them
+	over context.Context //nolint:containedctx // it is not a call's: it outlives them
 }
 
 // GetExecutor implements riverdriver.Driver.

@@ -1,6 +1,6 @@
 // Package jobs is the queue of deliveries in the database of alerts. It adapts River, so that a job comes to be in the transaction that
 // stores its alert, and outlives whoever works on it. River decides which job is due and who works on it; what a job comes to is decided
-// by the delivery's own row. So a job that runs twice, or is lost and added again, is no second delivery.
+// by the delivery's own row. So a job that runs twice, or is lost and added again, is not a second delivery.
 //
 // # A job's life
 //
@@ -170,7 +170,7 @@ func (q *Queue[TTx]) Work(ctx context.Context, queues []store.Queue, log *slog.L
 	return nil
 }
 
-// name tells who works on a job, for people. It is no two processes' at the same time.
+// name tells who works on a job, for people. No two processes have the same one at a time.
 func name() string {
 	host, err := os.Hostname()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // Forms are the settings that name a SQLite file.
 const Forms = "a path, or sqlite:///path; a relative path with a space or any of : = @ ? ; in it begins with ./"
 
-// ErrNotAPath is the error of a setting that is no path of a file.
+// ErrNotAPath is the error of a setting that is not a path of a file.
 var ErrNotAPath = errors.New("it is no SQLite file: " + Forms)
 
 var (
@@ -28,7 +28,7 @@ var (
 //	alerts.db                           a path as it stands
 //
 // Percent escapes are decoded in the URL forms only. The URL has no host and no parameters. A database in memory is none: it would
-// lose what it acknowledged. What looks like the address of a server is no path, and errors have nothing of it: it may have a password.
+// lose what it acknowledged. What looks like the address of a server is not a path, and errors have nothing of it: it may have a password.
 func Path(setting string) (string, error) {
 	path := strings.TrimSpace(setting)
 	if s := scheme.FindString(path); s != "" {
