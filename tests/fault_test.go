@@ -185,10 +185,7 @@ func testBrokerAway(t *testing.T, broker harness.Broker) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	harness.Eventually(t, 40*time.Second, "all windows are closed", func() bool {
-		n, err := st.Count(t.Context())
-		return err == nil && n.Opened == 0 && n.Closed == int64(len(want))
-	})
+	harness.CheckStored(t, st, want, time.Minute)
 	harness.CheckLog(t, broker.Addr, names, ref)
 	harness.CheckAlertTopic(t, broker.Addr, names, len(want))
 	// With the broker gone for good, they still end when they are told to.

@@ -10,9 +10,7 @@ import (
 	"time"
 
 	"spate/services/verifier"
-	"spate/shared/alert"
 	"spate/shared/kafka"
-	"spate/shared/store"
 	"spate/shared/store/sqlite"
 	"spate/tests/harness"
 )
@@ -99,25 +97,13 @@ func testFaults(t *testing.T, brokers string, faults int, every time.Duration, f
 		t.Fatal(err)
 	}
 	defer st.Close()
-	harness.Eventually(t, 60*time.Second, "all windows are closed and stored", func() bool {
-		n, err := st.Count(t.Context())
-		return err == nil && n.Opened == 0 && n.Closed >= int64(len(want))
-	})
-	var got []alert.Record
 	var last time.Time
-	for a, err := range st.Alerts(t.Context(), store.Filter{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, a.Record)
+	for _, a := range harness.CheckStored(t, st, want, time.Minute) {
 		if a.ClosedAt.After(last) {
 			last = a.ClosedAt
 		}
 	}
 	t.Logf("last window closed %v after the traffic ended", last.Sub(quiet).Round(100*time.Millisecond))
-	if d := verifier.Compare(want, got); !d.Exact() || len(got) != len(want) {
-		t.Errorf("stored alerts: %d of %d, %+v", len(got), len(want), d)
-	}
 	harness.CheckLog(t, brokers, names, ref)
 	harness.CheckAlertTopic(t, brokers, names, len(want))
 	for _, v := range victims {

@@ -19,7 +19,6 @@ import (
 	"spate/services/verifier"
 	"spate/shared/alert"
 	"spate/shared/kafka"
-	"spate/shared/store"
 	"spate/shared/store/sqlite"
 	"spate/shared/testport"
 	"spate/tests/harness"
@@ -106,20 +105,7 @@ func makeNoise(t *testing.T, on string, seed uint64, load time.Duration) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	harness.Eventually(t, 2*time.Minute, fmt.Sprintf("%d alerts are closed", len(want)), func() bool {
-		c, err := st.Count(t.Context())
-		return err == nil && c.Opened == 0 && c.Closed >= int64(len(want))
-	})
-	var got []alert.Record
-	for a, err := range st.Alerts(t.Context(), store.Filter{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, a.Record)
-	}
-	if d := verifier.Compare(want, got); !d.Exact() || len(want) == 0 {
-		t.Errorf("%d alerts, %+v", len(want), d)
-	}
+	harness.CheckStored(t, st, want, 2*time.Minute)
 	harness.Eventually(t, time.Minute, "spate is ready", func() bool { return ready(up) })
 	lines := bytes.Count(up.Output(), []byte(`"level":`))
 	t.Logf("%v: %d alerts exact; %d pieces of noise (%v); not ready in %d of its seconds; %d KiB at most; %d lines in the log", took.Round(time.Second), len(want), n.sent, n.kinds, notReady, most, lines)

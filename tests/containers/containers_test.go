@@ -17,9 +17,7 @@ import (
 	"github.com/testcontainers/testcontainers-go/wait"
 
 	"spate/services/verifier"
-	"spate/shared/alert"
 	"spate/shared/kafka"
-	"spate/shared/store"
 	"spate/shared/store/postgres"
 	"spate/shared/store/postgres/postgrestest"
 	"spate/shared/testport"
@@ -162,21 +160,8 @@ func testStored(t *testing.T, brokers, database string) {
 		return err == nil
 	})
 	defer st.Close()
-	harness.Eventually(t, 60*time.Second, "all windows are closed and stored", func() bool {
-		n, err := st.Count(t.Context())
-		return err == nil && n.Opened == 0 && n.Closed >= int64(len(want))
-	})
-	var got []alert.Record
-	for a, err := range st.Alerts(t.Context(), store.Filter{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, a.Record)
-	}
-	if d := verifier.Compare(want, got); !d.Exact() || len(got) != len(want) {
-		t.Errorf("stored alerts: %d of %d, %+v", len(got), len(want), d)
-	}
-	t.Logf("%d events, %d alerts", ref.In, len(got))
+	harness.CheckStored(t, st, want, time.Minute)
+	t.Logf("%d events, %d alerts", ref.In, len(want))
 	harness.CheckLog(t, brokers, names, ref)
 	harness.CheckAlertTopic(t, brokers, names, len(want))
 	for _, s := range services {

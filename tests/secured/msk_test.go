@@ -12,12 +12,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/services/verifier"
-	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/kafka/intake"
 	"spate/shared/kafka/kafkatest"
-	"spate/shared/store"
-	"spate/shared/store/sqlite"
 	"spate/tests/harness"
 )
 
@@ -63,28 +60,7 @@ func TestMSK(t *testing.T) {
 		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) { ref.AddJSON(r.Partition, r.Value, r.Timestamp) })
 	}
 	want := ref.Result()
-	if len(want) == 0 {
-		t.Fatalf("the traffic has no bursts in %d events", ref.In)
-	}
-	st, err := sqlite.Open(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	harness.Eventually(t, time.Minute, "all windows are closed and stored", func() bool {
-		n, err := st.Count(t.Context())
-		return err == nil && n.Opened == 0 && n.Closed >= int64(len(want))
-	})
-	var got []alert.Record
-	for a, err := range st.Alerts(t.Context(), store.Filter{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, a.Record)
-	}
-	if d := verifier.Compare(want, got); !d.Exact() || len(got) != len(want) {
-		t.Errorf("%d alerts of %d: %+v", len(got), len(want), d)
-	}
+	p.stored(t, want)
 	p.noSecrets(t)
 	p.stop(t)
 }

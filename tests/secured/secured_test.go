@@ -14,7 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"spate/services/verifier"
-	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/kafka/kafkatest"
 	"spate/shared/store"
@@ -93,35 +92,25 @@ func (p *pipeline) simulate(t *testing.T, events int) {
 	}
 }
 
-// exact waits for all windows to close and holds the stored alerts against an independent count of the log.
-func (p *pipeline) exact(t *testing.T, w *world) {
+// stored waits for all windows to close and compares the stored alerts with the rows.
+func (p *pipeline) stored(t *testing.T, want []verifier.Row) {
 	t.Helper()
-	ref := harness.Reference(t, w.Addr, p.names.Activity, rule)
-	want := ref.Result()
-	if len(want) == 0 {
-		t.Fatal("the traffic has no bursts")
-	}
 	st, err := sqlite.Open(t.Context(), p.db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	harness.Eventually(t, time.Minute, "all windows are closed and stored", func() bool {
-		n, err := st.Count(t.Context())
-		return err == nil && n.Opened == 0 && n.Closed >= int64(len(want))
-	})
-	var got []alert.Record
-	for a, err := range st.Alerts(t.Context(), store.Filter{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, a.Record)
-	}
-	if d := verifier.Compare(want, got); !d.Exact() || len(got) != len(want) {
-		t.Errorf("%d alerts of %d: %+v", len(got), len(want), d)
-	}
+	harness.CheckStored(t, st, want, time.Minute)
+}
+
+// exact waits for all windows to close and holds the stored alerts against an independent count of the log.
+func (p *pipeline) exact(t *testing.T, w *world) {
+	t.Helper()
+	ref := harness.Reference(t, w.Addr, p.names.Activity, rule)
+	want := ref.Result()
+	p.stored(t, want)
 	harness.CheckLog(t, w.Addr, p.names, ref)
-	t.Logf("%d events, %d alerts", ref.In, len(got))
+	t.Logf("%d events, %d alerts", ref.In, len(want))
 }
 
 func (p *pipeline) stop(t *testing.T) {
