@@ -153,7 +153,7 @@ func TestNothingThatComesInSteersTheTerminal(t *testing.T) {
 		p.print(call)
 		p.print(told)
 		p.print(receiver.Call{Reason: evil, Remote: evil, At: time.Now()})
-		if !asJSON { // it is no JSON
+		if !asJSON { // it is not valid JSON
 			if err := printUser(&b, u); err != nil {
 				t.Fatal(err)
 			}

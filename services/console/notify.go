@@ -292,7 +292,7 @@ var (
 	yamlLine = regexp.MustCompile(`line (\d+): `)
 )
 
-// syntax notes that the file is no YAML.
+// syntax notes that the file is not valid YAML.
 func (f *endpointsFile) syntax(err error) {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 0
@@ -300,7 +300,7 @@ func (f *endpointsFile) syntax(err error) {
 		line, _ = strconv.Atoi(m[1])
 		text = strings.Replace(text, m[0], "", 1)
 	}
-	f.problem(line, "is no YAML: %s", quoted.ReplaceAllString(text, "…"))
+	f.problem(line, "is not valid YAML: %s", quoted.ReplaceAllString(text, "…"))
 }
 
 func resolve(n *yaml.Node) *yaml.Node {
@@ -571,7 +571,7 @@ func (e endpointNode) link(link string) {
 	case strings.ContainsAny(rest, "{}"):
 		e.wrong("link", "has a brace that is part of neither {since} nor {until}; write %%7B and %%7D for others")
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		e.wrong("link", "is no URL; write it as https://host/path, in which {since} and {until} become times")
+		e.wrong("link", "is not a URL; write it as https://host/path, in which {since} and {until} become times")
 	}
 }
 

@@ -2,25 +2,15 @@ package simulator
 
 import (
 	"archive/zip"
-	"bufio"
 	"bytes"
-	"cmp"
-	"compress/bzip2"
-	"compress/gzip"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 
-	"github.com/klauspost/compress/zstd"
-
 	"spate/shared/activity"
-	"spate/shared/aws/cloud"
-	"spate/shared/aws/object"
 )
 
 const (
@@ -56,11 +46,11 @@ type CSVStats struct {
 	BadLines []BadLine
 }
 
-// CSV is a source that reads a CSV file as a stream: plain, gzip, or a zip with any number of members, told apart by their first
-// bytes, not by their names.
+// CSV is a source that reads a file of CSV or of JSON lines as a stream: plain, packed with gzip, bzip2 or zstd, or a zip with any number
+// of members. The first bytes decide which, not the name.
 //
-// A first line that names columns maps them; without one the columns are the 9 of the data set in their order, or these and
-// txn_timestamp. A field is quoted if it begins with a quote, and may then contain commas, line ends and doubled quotes; quotes
+// Of CSV, a first line that names columns maps them; without one the columns are the 9 of the data set in their order, or these and
+// txn_timestamp. A field is quoted if it begins with a quote, and may then contain the separator, line ends and doubled quotes; quotes
 // within other fields are text. Line ends are LF or CRLF; blank lines, a byte order mark, and a header that occurs again (files
 // put together) are passed over. Bad records never end the reading, except when a file begins with 1000 of them.
 type CSV struct {
@@ -97,124 +87,6 @@ type CSV struct {
 
 	read  *atomic.Int64 // of total, for the progress
 	total int64         // bytes; 0 is not known
-}
-
-// member is one file of an archive.
-type member struct {
-	name string
-	open func() (io.ReadCloser, error)
-}
-
-// OpenCSV opens the CSV file at path; see [CSV].
-func OpenCSV(path string) (*CSV, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open events file: %w", err) // names the path
-	}
-	c, err := newFileCSV(f)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open events file %s: %w", path, err), f.Close())
-	}
-	return c, nil
-}
-
-func newFileCSV(f *os.File) (*CSV, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		return nil, errors.New("is a directory")
-	}
-	var magic [4]byte
-	if n, _ := f.ReadAt(magic[:], 0); n == len(magic) && isZip(magic[:]) {
-		return newZipCSV(f.Name(), f, f, info.Size())
-	}
-	total := int64(0)
-	if info.Mode().IsRegular() {
-		total = info.Size()
-	}
-	return newStreamCSV(f.Name(), f, f, total), nil
-}
-
-// openObjectCSV opens the CSV object at an URL of S3; see [CSV]. ctx bounds the reading. A zip is read in blocks, the others as one stream.
-func openObjectCSV(ctx context.Context, url string) (*CSV, error) {
-	bucket, key, err := object.ParseURL(url)
-	if err != nil {
-		return nil, fmt.Errorf("open events file: %w", err)
-	}
-	cfg, err := cloud.Load(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("open events file %s: %w", url, err)
-	}
-	o, err := object.Open(ctx, cfg, bucket, key)
-	if err != nil {
-		return nil, fmt.Errorf("open events file: %w", err) // names the object
-	}
-	in := bufio.NewReaderSize(o, 64<<10)
-	magic, _ := in.Peek(4) // an error comes back on reading
-	if !isZip(magic) {
-		return newStreamCSV(url, in, o, o.Size()), nil
-	}
-	blocks := o.Blocks()
-	c, err := newZipCSV(url, blocks, blocks, o.Size())
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open events file %s: %w", url, err), blocks.Close())
-	}
-	return c, nil
-}
-
-// newStreamCSV reads plain or gzip from r; total is its size in bytes, 0 if it is not known.
-func newStreamCSV(name string, r io.Reader, file io.Closer, total int64) *CSV {
-	c := newCSV(name, file)
-	c.total = total
-	counted := &countingReader{r: r, n: c.read}
-	c.members = []member{{name, func() (io.ReadCloser, error) { return io.NopCloser(counted), nil }}}
-	return c
-}
-
-func newZipCSV(name string, r io.ReaderAt, file io.Closer, size int64) (*CSV, error) {
-	z, err := zip.NewReader(r, size)
-	if err != nil {
-		return nil, fmt.Errorf("read zip: %w", err)
-	}
-	var csvs, others []*zip.File
-	for _, m := range z.File {
-		lower := strings.ToLower(m.Name)
-		switch {
-		case m.FileInfo().IsDir(), strings.HasPrefix(m.Name, "__MACOSX/"):
-		case strings.HasSuffix(lower, ".csv"), strings.HasSuffix(lower, ".csv.gz"):
-			csvs = append(csvs, m)
-		default:
-			others = append(others, m)
-		}
-	}
-	if len(csvs) == 0 && len(others) == 1 {
-		csvs = others // a single file under any name can only be meant
-	}
-	if len(csvs) == 0 {
-		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv", len(others))
-	}
-	c := newCSV(name, file)
-	c.archive = csvs
-	for _, m := range csvs {
-		c.total += int64(m.UncompressedSize64)
-		c.members = append(c.members, member{name + ":" + m.Name, func() (io.ReadCloser, error) {
-			r, err := m.Open()
-			if err != nil {
-				return nil, err
-			}
-			return readCloser{&countingReader{r: r, n: c.read}, r}, nil
-		}})
-	}
-	return c, nil
-}
-
-// ReadCSV reads a CSV, plain or gzip, from r; name is what errors call it. The caller keeps r.
-func ReadCSV(r io.Reader, name string) (*CSV, error) {
-	c := newCSV(name, nil)
-	c.members = []member{{name, func() (io.ReadCloser, error) { return io.NopCloser(r), nil }}}
-	return c, nil
 }
 
 func newCSV(name string, file io.Closer) *CSV {
@@ -289,74 +161,6 @@ func (c *CSV) Next(r *Row) error {
 			return fmt.Errorf("read %s: %w", c.name, err)
 		}
 	}
-}
-
-// order puts the members of an archive in the order of the times in their first rows, in which they were most likely written: archives list them by
-// name. Members whose first time cannot be read leave all as they are.
-func (c *CSV) order() {
-	first := make(map[string]int64, len(c.members))
-	for i, m := range c.archive {
-		one := newCSV(c.members[i].name, nil)
-		one.fields, one.custom, one.nulls, one.scanner = c.fields, c.custom, c.nulls, c.scanner
-		one.members = []member{{c.members[i].name, m.Open}}
-		var r Row
-		err := one.Next(&r)
-		_ = one.Close() // it was only read from
-		if err != nil || !r.HasTime {
-			return
-		}
-		first[c.members[i].name] = r.TimeMS
-	}
-	slices.SortStableFunc(c.members, func(a, b member) int { return cmp.Compare(first[a.name], first[b.name]) })
-}
-
-func (c *CSV) openMember() error {
-	m := c.members[0]
-	c.members = c.members[1:]
-	c.name = m.name
-	raw, err := m.open()
-	if err != nil {
-		return fmt.Errorf("open %s: %w", c.name, err)
-	}
-	c.member = raw
-	in := bufio.NewReaderSize(raw, 64<<10)
-	magic, _ := in.Peek(4) // an error comes back on reading
-	var plain io.Reader = in
-	switch {
-	case isZip(magic):
-		return fmt.Errorf("read %s: a zip cannot be read as a stream; unpack it, as with unzip -p", c.name)
-	case len(magic) >= 2 && magic[0] == 0x1f && magic[1] == 0x8b:
-		if plain, err = gzip.NewReader(in); err != nil {
-			return fmt.Errorf("read %s: %w", c.name, err)
-		}
-	case len(magic) == 4 && string(magic[:3]) == "BZh" && magic[3] >= '1' && magic[3] <= '9':
-		plain = bzip2.NewReader(in)
-	case string(magic) == "\x28\xb5\x2f\xfd":
-		z, err := zstd.NewReader(in, zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return fmt.Errorf("read %s: %w", c.name, err)
-		}
-		plain, c.member = z, closers{raw, z.IOReadCloser()}
-	case string(magic) == "\xfd7zX":
-		return fmt.Errorf("read %s: it is packed with xz, which spate does not read; unpack it: xz -dc FILE | spate ... -", c.name)
-	}
-	unpacked := bufio.NewReaderSize(plain, sniffed)
-	// What is there, and no more: standard input may give lines one by one. An error comes back on reading.
-	_, _ = unpacked.Peek(1)
-	head, _ := unpacked.Peek(unpacked.Buffered())
-	if err := c.sniff(head); err != nil {
-		return fmt.Errorf("read %s: it %w", c.name, err)
-	}
-	c.lines = newLineReader(unpacked)
-	c.first, c.is, c.header = true, mapping{}, c.header[:0]
-	c.openTo, c.breaksAt = 0, -1
-	return nil
-}
-
-func (c *CSV) closeMember() error {
-	err := c.member.Close()
-	c.member, c.lines = nil, nil
-	return err
 }
 
 // record reads one record; ok says that it is in r. Otherwise there was something else, already counted, or err.
@@ -538,188 +342,8 @@ func (c *CSV) bad(line int64, reason string, last bool) error {
 		c.stats.BadLines = append(c.stats.BadLines, BadLine{File: c.name, Line: line, Reason: reason})
 	}
 	if c.stats.Rows == 0 && c.stats.Skipped >= hopeless {
-		return fmt.Errorf("is no CSV of the data set: the first %d lines are malformed (line %d %s)",
+		return fmt.Errorf("is not a CSV of the data set: the first %d lines are malformed (line %d %s)",
 			hopeless, c.stats.BadLines[0].Line, c.stats.BadLines[0].Reason)
 	}
 	return nil
-}
-
-// blanks around a field that is not quoted are not part of it.
-const blanks = " \t"
-
-// splitPlain appends the fields of a record without quotes; they share its memory.
-func splitPlain(parts []string, s string, comma byte) []string {
-	for {
-		i := strings.IndexByte(s, comma)
-		if i < 0 {
-			return append(parts, strings.Trim(s, blanks))
-		}
-		parts = append(parts, strings.Trim(s[:i], blanks))
-		s = s[i+1:]
-	}
-}
-
-// splitQuoted puts the fields of the next record in c.parts, and returns its length with all its lines and their ends. If it is
-// malformed, the length is that of its first line, so that a stray quote costs one line and not all that follow.
-func (c *CSV) splitQuoted() (length int, reason string, err error) {
-	rec, reason, err := c.quotedRecord()
-	if err != nil || reason != "" {
-		return len(rec), reason, err
-	}
-	c.parts = c.parts[:0]
-	text := trimEnd(rec)
-	c.complete = len(rec) > len(text)
-	for {
-		if len(text) == 0 || text[0] != '"' {
-			field, rest, more := bytes.Cut(text, []byte{c.comma})
-			c.parts = append(c.parts, string(bytes.Trim(field, blanks)))
-			if !more {
-				return len(rec), "", nil
-			}
-			text = rest
-			continue
-		}
-		c.quoted = c.quoted[:0]
-		for text = text[1:]; ; text = text[1:] {
-			part, rest, _ := bytes.Cut(text, []byte{'"'})
-			c.quoted = append(c.quoted, part...)
-			if text = rest; len(text) == 0 || text[0] != '"' {
-				break
-			}
-			c.quoted = append(c.quoted, '"')
-		}
-		c.parts = append(c.parts, string(c.quoted))
-		if len(text) == 0 {
-			return len(rec), "", nil
-		}
-		text = text[1:] // the comma
-	}
-}
-
-// quotedRecord returns the next record, or, for its length, its first line, and what is wrong with it. Lines after it may be records of their own that look at
-// the same lines; so it is kept up to where an open quote stays open, and no line is looked at again for each of them.
-func (c *CSV) quotedRecord() (rec []byte, reason string, err error) {
-	const never, text = "has a quote that never closes", "has text after a closing quote"
-	first, err := c.lines.peek(0)
-	if err != nil {
-		return nil, "", err
-	}
-	switch c.scan(first, false) {
-	case ends:
-		return first, "", nil
-	case breaks:
-		return first, text, nil
-	}
-	for end := max(len(first), int(c.openTo-c.lines.pos)); ; {
-		at := c.lines.pos + int64(end)
-		if at == c.breaksAt {
-			return first, text, nil
-		}
-		more, err := c.lines.peek(end)
-		if errors.Is(err, io.EOF) || errors.Is(err, errTooLong) {
-			return first, never, nil
-		} else if err != nil {
-			return nil, "", err
-		}
-		switch c.scan(more[end:], true) {
-		case ends:
-			return more, "", nil
-		case breaks:
-			c.breaksAt = at
-			return more[:len(first)], text, nil
-		}
-		end = len(more)
-		c.openTo = c.lines.pos + int64(end)
-	}
-}
-
-// effect is what a line does to a record.
-type effect int
-
-const (
-	ends   effect = iota // it ends the record
-	opens                // a quoted field goes on in the next line
-	breaks               // there is text after a quoted field
-)
-
-// scan tells what a line does to a record, at whose beginning it is, or in one of whose quoted fields.
-func (c *CSV) scan(line []byte, quoted bool) effect {
-	c.scanned += int64(len(line))
-	for rest := trimEnd(line); ; rest = rest[1:] {
-		if !quoted {
-			if len(rest) == 0 || rest[0] != '"' {
-				comma := bytes.IndexByte(rest, c.comma)
-				if comma < 0 {
-					return ends
-				}
-				rest = rest[comma:]
-				continue
-			}
-			rest = rest[1:]
-		}
-		quoted = false
-		for {
-			q := bytes.IndexByte(rest, '"')
-			if q < 0 {
-				return opens
-			}
-			if rest = rest[q+1:]; len(rest) == 0 || rest[0] != '"' {
-				break
-			}
-			rest = rest[1:] // a doubled quote is text
-		}
-		switch {
-		case len(rest) == 0:
-			return ends
-		case rest[0] != c.comma:
-			return breaks
-		}
-	}
-}
-
-// trimEnd returns line without its LF or CRLF.
-func trimEnd(line []byte) []byte {
-	if n := len(line); n > 0 && line[n-1] == '\n' {
-		line = line[:n-1]
-	}
-	if n := len(line); n > 0 && line[n-1] == '\r' {
-		line = line[:n-1]
-	}
-	return line
-}
-
-func isZip(magic []byte) bool {
-	return len(magic) >= 4 && magic[0] == 'P' && magic[1] == 'K' && (magic[2] == 3 && magic[3] == 4 || magic[2] == 5 && magic[3] == 6)
-}
-
-// maxWindow bounds the memory that a file packed with zstd may ask for.
-const maxWindow = 128 << 20
-
-// closers are closed together.
-type closers []io.Closer
-
-// Close implements io.Closer.
-func (c closers) Close() error {
-	var errs []error
-	for _, x := range c {
-		errs = append(errs, x.Close())
-	}
-	return errors.Join(errs...)
-}
-
-type readCloser struct {
-	io.Reader
-	io.Closer
-}
-
-// countingReader counts the bytes read.
-type countingReader struct {
-	r io.Reader
-	n *atomic.Int64
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n.Add(int64(n))
-	return n, err
 }

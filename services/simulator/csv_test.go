@@ -208,7 +208,7 @@ func TestCSVFiles(t *testing.T) {
 		{name: "zip of one file of any name", file: "a.zip", text: zipped("data", lineA), want: both[:1]},
 		{name: "zip without csv", file: "a.zip", text: zipped("x", "", "y", ""), err: "none of its 2 files ends in .csv"},
 		{name: "empty zip", file: "a.zip", text: zipped(), err: "none of its 0 files ends in .csv"},
-		{name: "not the data set", file: "a.csv", text: strings.Repeat("x y z\n", 2000), err: "is no CSV of the data set: the first 1000 lines are malformed (line 1 has 1 fields, not 9 or 10)"},
+		{name: "not the data set", file: "a.csv", text: strings.Repeat("x y z\n", 2000), err: "is not a CSV of the data set: the first 1000 lines are malformed (line 1 has 1 fields, not 9 or 10)"},
 		{name: "no user", file: "a.csv", text: "event_time,brand\n", err: "no column user_id"},
 		{name: "no time", file: "a.csv", text: "user_id,brand\n", err: "no column txn_timestamp or event_time"},
 	} {

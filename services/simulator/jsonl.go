@@ -19,7 +19,7 @@ func (c *CSV) line(r *Row, line []byte, atLine int64) (ok bool, err error) {
 	complete := bytes.HasSuffix(line, []byte("\n"))
 	c.lines.consume(len(line))
 	if reason == activity.ReasonNotJSON && !complete {
-		return false, c.bad(atLine, "is no JSON", true)
+		return false, c.bad(atLine, "is not valid JSON", true)
 	}
 	r.Event.UserID = activity.UserText(mark.User)
 	if c.keys != nil {

@@ -142,7 +142,7 @@ func userOfText(text string) (token string, ok bool) {
 	}
 	token = text
 	if !isNumber(text) {
-		token = quote(string([]rune(text))) // each byte that is no UTF-8 becomes U+FFFD, as on its way through JSON
+		token = quote(string([]rune(text))) // each byte that is not UTF-8 becomes U+FFFD, as on its way through JSON
 	}
 	return token, len(token) <= maxUser
 }

@@ -20,7 +20,7 @@ func (s *Scanner) Explain(value []byte, reason Reason) string {
 	case ReasonEmpty:
 		return "the record has no value"
 	case ReasonNotJSON:
-		return "it is no JSON: " + why(value)
+		return "it is not valid JSON: " + why(value)
 	case ReasonNotObject:
 		return "it is JSON, but no object"
 	case ReasonNoUser:

@@ -89,7 +89,7 @@ func TestExplain(t *testing.T) {
 		{Fields{User: []string{"u"}, Time: []string{"t"}, TimeFormat: TimeS}, `{"u":7,"t":"2019-11-01"}`, []string{"not a number of s since 1970"}},
 		{Fields{User: []string{"u"}, Time: []string{"t"}, TimeFormat: "02.01.2006 15:04:05"}, `{"u":7,"t":"2019-11-01"}`, []string{`not written as "02.01.2006 15:04:05"`}},
 		{DefaultFields(), `{"user_id":[7],"event_time":1572566400123}`, []string{"neither a number nor a text"}},
-		{DefaultFields(), `{"user_id":7,`, []string{"no JSON: unexpected end"}},
+		{DefaultFields(), `{"user_id":7,`, []string{"not valid JSON: unexpected end"}},
 		{DefaultFields(), `[]`, []string{"no object"}},
 		{DefaultFields(), ``, []string{"no value"}},
 		{DefaultFields(), `{"user_id":7,"event_time":"` + strings.Repeat("x", 5000) + "\xff" + `"}`, []string{"xxx...", "SPATE_TIME_FORMAT"}},

@@ -13,7 +13,7 @@ import (
 // maxDepth is how deep arrays and objects may be nested, the limit of encoding/json.
 const maxDepth = 10000
 
-// skipSpace returns the index of the first byte at or after i that is no JSON white space.
+// skipSpace returns the index of the first byte at or after i that is not JSON white space.
 func skipSpace(b []byte, i int) int {
 	const space = 1<<' ' | 1<<'\t' | 1<<'\n' | 1<<'\r'
 	for i < len(b) && b[i] <= ' ' && space>>b[i]&1 != 0 {

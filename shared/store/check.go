@@ -78,7 +78,7 @@ func User(token json.RawMessage) (string, error) {
 	case len(token) == 0:
 		return "", fmt.Errorf("user_id is missing")
 	case !utf8.Valid(token) || !json.Valid(token):
-		return "", fmt.Errorf("user_id %q is no JSON", token)
+		return "", fmt.Errorf("user_id %q is not valid JSON", token)
 	case token[0] == '-' || token[0] >= '0' && token[0] <= '9':
 		return string(bytes.TrimRight(token, " \t\r\n")), nil
 	case token[0] != '"':

@@ -403,7 +403,7 @@ func TestComposeFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if filepath.Ext(name) == ".json" && !json.Valid(b) {
-			t.Errorf("%s is no JSON", name)
+			t.Errorf("%s is not valid JSON", name)
 		}
 		named := map[string]bool{}
 		for _, m := range metricName.FindAllString(string(b), -1) {

@@ -92,7 +92,7 @@ func readPair(certFile, keyFile string) (*tls.Certificate, error) {
 	return &cert, nil
 }
 
-// hint says what a file that is no PEM seems to be, and how it becomes one.
+// hint says what a file that is not PEM seems to be, and how it becomes one.
 func hint(text []byte) string {
 	switch {
 	case len(text) > 4 && text[0] == 0xfe && text[1] == 0xed && text[2] == 0xfe && text[3] == 0xed:

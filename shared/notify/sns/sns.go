@@ -35,10 +35,10 @@ type Publisher struct {
 
 var topicForm = regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$`)
 
-// ValidTopic tells why a text is no ARN of a topic; nil if it is one.
+// ValidTopic tells why a text is not the ARN of a topic; nil if it is one.
 func ValidTopic(arn string) error {
 	if !topicForm.MatchString(arn) {
-		return fmt.Errorf("%q is no ARN of a topic, as arn:aws:sns:us-east-1:123456789012:name", arn)
+		return fmt.Errorf("%q is not the ARN of a topic, as arn:aws:sns:us-east-1:123456789012:name", arn)
 	}
 	return nil
 }

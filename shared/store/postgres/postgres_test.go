@@ -334,7 +334,7 @@ func TestErrors(t *testing.T) {
 		{"? in the password", "postgres://u:12?" + secret + "@h/db", "percent-encoded"},
 		{"% in the password", "postgres://u:" + secret + "%zz@h/db", "percent-encoded"},
 		{"port", "postgres://u:" + secret + "@h:99999/db", "not usable"},
-		{"scheme", "mysql://u:" + secret + "@h/db", "no Postgres database"},
+		{"scheme", "mysql://u:" + secret + "@h/db", "not a Postgres database"},
 	} {
 		_, err := Open(t.Context(), c.url)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -32,7 +32,7 @@ func (s *Store) translate(err error) error {
 	case lib.SQLITE_CORRUPT:
 		what = "is corrupt; restore it, or move it away and read the alerts topic again from its start"
 	case lib.SQLITE_NOTADB:
-		what = "is no SQLite database"
+		what = "is not a SQLite database"
 	case lib.SQLITE_IOERR:
 		what = "cannot be read or written: input/output error"
 	case lib.SQLITE_NOLFS, lib.SQLITE_PERM, lib.SQLITE_AUTH:

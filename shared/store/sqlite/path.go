@@ -13,7 +13,7 @@ import (
 const Forms = "a path, or sqlite:///path; a relative path with a space or any of : = @ ? ; in it begins with ./"
 
 // ErrNotAPath is the error of a setting that is not a path of a file.
-var ErrNotAPath = errors.New("it is no SQLite file: " + Forms)
+var ErrNotAPath = errors.New("it is not a SQLite file: " + Forms)
 
 var (
 	scheme = regexp.MustCompile(`(?i)^sqlite://`)

@@ -183,7 +183,7 @@ func TestErrorsNameTheFileAndTheCause(t *testing.T) {
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none", "a.db"): "its directory does not exist",
 		dir:                                "cannot be opened",
-		text:                               "is no SQLite database",
+		text:                               "is not a SQLite database",
 		newer:                              "newer version of spate",
 	} {
 		_, err := Open(t.Context(), path)

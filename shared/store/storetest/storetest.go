@@ -247,7 +247,7 @@ func testConflict(t *testing.T, s store.Store) {
 	}
 	for _, r := range got.Rejected {
 		if !errors.Is(r.Err, store.ErrConflict) {
-			t.Errorf("%v is no ErrConflict", r.Err)
+			t.Errorf("%v is not ErrConflict", r.Err)
 		}
 	}
 	for _, part := range []string{closed.ID, "9", "12345"} {

@@ -63,7 +63,7 @@ func database(t testing.TB, base string) string {
 	t.Helper()
 	u, err := url.Parse(base)
 	if err != nil {
-		t.Fatal("SPATE_TEST_DATABASE_URL is no URL")
+		t.Fatal("SPATE_TEST_DATABASE_URL is not a URL")
 	}
 	name := "spate_test_" + strings.ToLower(rand.Text()[:12])
 	Exec(t, base, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8'")
