@@ -305,44 +305,43 @@ func FuzzCSV(f *testing.F) {
 	f.Add(header9 + lineA + lineB)
 	f.Add("\xef\xbb\xbf" + lineA + "\"a\"\"\n,\"b\r\n" + lineB[:40])
 	f.Add("user_id,event_time\n1,\"2\"\n\"3,4\n\n5")
+	f.Add("# a remark\nsep=,\n" + lineA)
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := ReadCSV(strings.NewReader(text), "fuzz")
 		if err != nil {
 			t.Fatal(err)
 		}
 		rows := int64(0)
-		for {
+		for err == nil {
 			var r Row
-			if err := c.Next(&r); err != nil {
-				break
+			if err = c.Next(&r); err == nil {
+				rows++
 			}
-			rows++
 		}
 		s := c.Stats()
 		lines := int64(strings.Count(text, "\n") + 1)
 		if s.Rows != rows || s.Rows+s.Skipped+s.Cut > lines || s.Cut > 1 || s.CutLine > lines {
 			t.Errorf("%d rows, stats %+v, of %d lines", rows, s, lines)
 		}
-		if strings.ContainsRune(text, '"') || s.Skipped >= hopeless {
-			return
+		if err != io.EOF || strings.ContainsRune(text, '"') {
+			return // refused as another kind of file; or some records have several lines
 		}
-		// Without quotes every line that is not blank, and not the header, is in one of the counts.
-		want := int64(0)
+		// Without quotes every line that is not blank is in one of the counts, unless it is a remark before the header or a header.
+		atLeast, atMost := int64(0), int64(0)
 		for line := range strings.SplitSeq(strings.TrimPrefix(text, "\xef\xbb\xbf"), "\n") {
-			if len(strings.TrimSuffix(line, "\r")) > 0 {
-				want++
+			line = strings.TrimSuffix(line, "\r")
+			if line == "" {
+				continue
+			}
+			atMost++
+			if line[0] != '#' && !strings.HasPrefix(line, "sep=") && c.header == nil {
+				atLeast++
 			}
 		}
-		if got := s.Rows + s.Skipped + s.Cut; got > want || c.header == nil && got < want && !strings.HasPrefix(text, "\x1f\x8b") && !isZip([]byte(text)) && !strings.Contains(text, "\xef\xbb\xbf") && !mentionsColumn(text) {
-			t.Errorf("stats %+v of %d lines with text", s, want)
+		if got := s.Rows + s.Skipped + s.Cut; got < atLeast || got > atMost {
+			t.Errorf("stats %+v of %d to %d lines with text", s, atLeast, atMost)
 		}
 	})
-}
-
-// mentionsColumn reports whether a text could have a header that ends the reading.
-func mentionsColumn(text string) bool {
-	text = strings.ToLower(text)
-	return strings.Contains(text, "user_id") || strings.Contains(text, "event_time") || strings.Contains(text, "txn_timestamp")
 }
 
 func BenchmarkCSV(b *testing.B) {
