@@ -323,7 +323,7 @@ func FuzzCSV(f *testing.F) {
 		if s.Rows != rows || s.Rows+s.Skipped+s.Cut > lines || s.Cut > 1 || s.CutLine > lines {
 			t.Errorf("%d rows, stats %+v, of %d lines", rows, s, lines)
 		}
-		if err != io.EOF || strings.ContainsRune(text, '"') {
+		if !errors.Is(err, io.EOF) || strings.ContainsRune(text, '"') {
 			return // refused as another kind of file; or some records have several lines
 		}
 		// Without quotes every line that is not blank is in one of the counts, unless it is a remark before the header or a header.
