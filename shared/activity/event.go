@@ -55,7 +55,7 @@ func (e *Event) AppendJSON(b []byte) []byte {
 }
 
 // AppendString appends text as a JSON string.
-func AppendString(b []byte, text string) []byte { return appendQuoted(b, text) }
+func AppendString[T []byte | string](b []byte, text T) []byte { return appendQuoted(b, text) }
 
 // AppendValue appends text as a JSON number if it is one, else as a JSON string.
 func AppendValue(b []byte, text string) []byte { return appendNumber(b, text, `""`) }

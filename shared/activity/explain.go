@@ -70,10 +70,10 @@ func (s *Scanner) explainTime(value []byte) string {
 
 // timeToken returns the first time that is there.
 func (s *Scanner) timeToken(value []byte) []byte {
-	var found spans
-	if i := skipSpace(value, 0); i < len(value) && value[i] == '{' && s.top.scan(value, i+1, 1, &found) > 0 {
+	var found places
+	if s.find.Find(value, found[:s.fields]) == ReasonNone {
 		for _, at := range found[s.users:s.fields] {
-			if token := value[at.start:at.end]; !absent(token) {
+			if token := value[at.Start:at.End]; !Absent(token) {
 				return token
 			}
 		}

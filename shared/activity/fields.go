@@ -81,7 +81,7 @@ func (f Fields) Validate() error {
 			problem("%s field: %d names given, want 1 to %d", setting, n, maxAlternatives)
 		}
 		for i, p := range paths {
-			if _, err := parsePath(p); err != nil {
+			if _, err := Path(p); err != nil {
 				problem("%s field %d %w", setting, i+1, err)
 			} else if slices.Contains(paths[:i], p) {
 				problem("%s field %d %q is given twice", setting, i+1, p)
@@ -100,15 +100,15 @@ func (f Fields) Validate() error {
 
 // TopLevel returns the name that a path consists of, if it leads into no object.
 func TopLevel(path string) (name string, ok bool) {
-	names, err := parsePath(path)
+	names, err := Path(path)
 	if err != nil || len(names) != 1 {
 		return "", false
 	}
 	return names[0], true
 }
 
-// parsePath returns the names that a path leads through.
-func parsePath(path string) ([]string, error) {
+// Path returns the names of the members that a path leads through.
+func Path(path string) ([]string, error) {
 	if path == "" {
 		return nil, errors.New("is empty")
 	}

@@ -11,8 +11,8 @@ import (
 // count something finer.
 const minAutoMS = 100_000_000_000
 
-// eventTime returns the epoch milliseconds that a JSON token stands for.
-func (f TimeFormat) eventTime(token []byte) (int64, Reason) {
+// Instant returns the epoch milliseconds that a JSON token stands for; of null, none.
+func (f TimeFormat) Instant(token []byte) (int64, Reason) {
 	text, quoted := token, token[0] == '"'
 	if quoted {
 		text = token[1 : len(token)-1]

@@ -52,7 +52,7 @@ func TestTimeFormats(t *testing.T) {
 		{"Jan 2, 2006 3:04:05 PM -0700", `"Nov 1, 2019 1:00:00 AM +0100"`, 1572566400000, ""},
 		{"2006-01-02 15:04:05", `"2019-11-01\u002000:00:00"`, 1572566400000, ""},
 	} {
-		if got, reason := c.format.eventTime([]byte(c.token)); got != c.ms || reason != c.reason {
+		if got, reason := c.format.Instant([]byte(c.token)); got != c.ms || reason != c.reason {
 			t.Errorf("%s as %s: %d %q, want %d %q", c.token, c.format, got, reason, c.ms, c.reason)
 		}
 	}

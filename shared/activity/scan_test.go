@@ -120,7 +120,7 @@ func oracleNumber(text string) (int64, bool) {
 	if text == "" || !json.Valid([]byte(text)) || strings.TrimLeft(text[:1], "-0123456789") != "" || strings.TrimRight(text, " \t\r\n") != text {
 		return 0, false
 	}
-	if m := regexp.MustCompile(`^(-?)([0-9.]+)[eE]([+-]?)[0-9]*[0-9]{4}$`).FindStringSubmatch(text); m != nil { // too much for big.Rat
+	if m := regexp.MustCompile(`^(-?)([0-9.]+)[eE]([+-]?)0*[1-9][0-9]{3,}$`).FindStringSubmatch(text); m != nil { // too much for big.Rat
 		text = m[1] + m[2] + "e" + m[3] + "999"
 	}
 	r, ok := new(big.Rat).SetString(text)
