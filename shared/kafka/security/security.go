@@ -91,12 +91,7 @@ func (c Config) Validate() error {
 	c = c.normal()
 	var errs []error
 	problem := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
-	switch t := c.TLS; {
-	case t.CertFile != "" && t.KeyFile == "":
-		problem("tls-key-file: missing, and tls-cert-file is set; set SPATE_TLS_KEY_FILE to the key of that certificate")
-	case t.KeyFile != "" && t.CertFile == "":
-		problem("tls-cert-file: missing, and tls-key-file is set; set SPATE_TLS_CERT_FILE to the certificate of that key")
-	}
+	errs = append(errs, c.TLS.validate(brokers))
 	s, o := c.SASL, c.SASL.OAuth
 	if s.Password != "" && s.PasswordFile != "" {
 		problem("sasl-password-file: SPATE_SASL_PASSWORD is set, too; only one of them can be")
@@ -136,6 +131,18 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// validate reports whether a certificate comes without its key, or the other way round.
+func (t TLS) validate(of peer) error {
+	cert, key := "tls-cert-file", "tls-key-file"
+	switch {
+	case t.CertFile != "" && t.KeyFile == "":
+		return fmt.Errorf("%s: missing, and %s is set; give the key of that certificate with %s", of.flag(key), of.flag(cert), of.set(key))
+	case t.KeyFile != "" && t.CertFile == "":
+		return fmt.Errorf("%s: missing, and %s is set; give the certificate of that key with %s", of.flag(cert), of.flag(key), of.set(cert))
+	}
+	return nil
+}
+
 // ErrCredentials means that what one logs in with cannot be had: a file cannot be read, a token server gives no token. No broker was asked.
 var ErrCredentials = errors.New("no credentials")
 
@@ -156,7 +163,7 @@ func New(c Config, log *slog.Logger) (*Client, error) {
 	s := &Client{cfg: c}
 	var errs []error
 	if c.TLS.Enabled {
-		s.material = newMaterial(c.TLS, log)
+		s.material = newMaterial(brokers, c.TLS, log)
 		errs = append(errs, s.material.load())
 		if c.TLS.InsecureSkipVerify {
 			log.Warn("the brokers' certificates are not checked: whoever stands in between can read and change everything (tls-insecure-skip-verify)")

@@ -339,7 +339,7 @@ func TestSilentBroker(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	m := newMaterial(TLS{Enabled: true}, slog.New(slog.DiscardHandler))
+	m := newMaterial(brokers, TLS{Enabled: true}, slog.New(slog.DiscardHandler))
 	if _, err := m.dial(ctx, "tcp", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "TLS with") {
 		t.Error(err)
 	}

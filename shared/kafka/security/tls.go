@@ -25,6 +25,7 @@ const maxPEM = 1 << 20
 type material struct {
 	cfg TLS
 	log *slog.Logger
+	of  peer
 
 	mu    sync.Mutex
 	files *watched.Files
@@ -32,8 +33,24 @@ type material struct {
 	cert  *tls.Certificate // nil is none
 }
 
-func newMaterial(cfg TLS, log *slog.Logger) *material {
-	return &material{cfg: cfg, log: log, files: watched.New(cfg.CAFile, cfg.CertFile, cfg.KeyFile)}
+// peer is the kind of server that is connected to, and what the names of its settings begin with.
+type peer struct{ name, prefix string }
+
+var (
+	brokers  = peer{name: "broker"}
+	registry = peer{name: "schema registry", prefix: "schema-registry-"}
+)
+
+// flag is how people know a setting.
+func (p peer) flag(name string) string { return p.prefix + name }
+
+// set says how a setting is given: as a flag, or as a variable.
+func (p peer) set(name string) string {
+	return fmt.Sprintf("--%s (SPATE_%s)", p.flag(name), strings.ToUpper(strings.ReplaceAll(p.flag(name), "-", "_")))
+}
+
+func newMaterial(of peer, cfg TLS, log *slog.Logger) *material {
+	return &material{of: of, cfg: cfg, log: log, files: watched.New(cfg.CAFile, cfg.CertFile, cfg.KeyFile)}
 }
 
 // load reads the files if they have changed. If they cannot be used, what was there stays.
@@ -43,8 +60,8 @@ func (m *material) load() error {
 	if !m.files.Changed() {
 		return nil
 	}
-	roots, err := readRoots(m.cfg.CAFile)
-	cert, cerr := readPair(m.cfg.CertFile, m.cfg.KeyFile)
+	roots, err := readRoots(m.of, m.cfg.CAFile)
+	cert, cerr := readPair(m.of, m.cfg.CertFile, m.cfg.KeyFile)
 	if err := errors.Join(err, cerr); err != nil {
 		m.files.Forget()
 		return err
@@ -54,40 +71,40 @@ func (m *material) load() error {
 }
 
 // readRoots returns the authorities of a file.
-func readRoots(file string) (*x509.CertPool, error) {
+func readRoots(of peer, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
 	text, err := watched.Read(file, maxPEM)
 	if err != nil {
-		return nil, fmt.Errorf("tls-ca-file: %w", err)
+		return nil, fmt.Errorf("%s: %w", of.flag("tls-ca-file"), err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("tls-ca-file: %s has no certificate in PEM form%s", file, hint(text))
+		return nil, fmt.Errorf("%s: %s has no certificate in PEM form%s", of.flag("tls-ca-file"), file, hint(text))
 	}
 	return pool, nil
 }
 
 // readPair returns the certificate of a client and its key.
-func readPair(certFile, keyFile string) (*tls.Certificate, error) {
+func readPair(of peer, certFile, keyFile string) (*tls.Certificate, error) {
 	if certFile == "" {
 		return nil, nil
 	}
 	certText, err := watched.Read(certFile, maxPEM)
 	if err != nil {
-		return nil, fmt.Errorf("tls-cert-file: %w", err)
+		return nil, fmt.Errorf("%s: %w", of.flag("tls-cert-file"), err)
 	}
 	keyText, err := watched.Read(keyFile, maxPEM)
 	if err != nil {
-		return nil, fmt.Errorf("tls-key-file: %w", err)
+		return nil, fmt.Errorf("%s: %w", of.flag("tls-key-file"), err)
 	}
 	if b, _ := pem.Decode(keyText); b != nil && (b.Type == "ENCRYPTED PRIVATE KEY" || b.Headers["DEK-Info"] != "") {
-		return nil, fmt.Errorf("tls-key-file: %s is encrypted with a password; decrypt it with: openssl pkey -in %[1]s -out key.pem", keyFile)
+		return nil, fmt.Errorf("%s: %s is encrypted with a password; decrypt it with: openssl pkey -in %[2]s -out key.pem", of.flag("tls-key-file"), keyFile)
 	}
 	cert, err := tls.X509KeyPair(certText, keyText)
 	if err != nil {
-		return nil, fmt.Errorf("tls-cert-file, tls-key-file: %s and %s are not a pair: %w%s", certFile, keyFile, err, hint(certText))
+		return nil, fmt.Errorf("%s, %s: %s and %s are not a pair: %w%s", of.flag("tls-cert-file"), of.flag("tls-key-file"), certFile, keyFile, err, hint(certText))
 	}
 	return &cert, nil
 }
@@ -103,7 +120,7 @@ func hint(text []byte) string {
 	return ""
 }
 
-// dial connects to a broker and shakes hands. It is called by clients for each new connection.
+// dial connects and shakes hands. It is called by clients for each new connection.
 func (m *material) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err := m.load(); err != nil {
 		m.log.Error("a file of TLS has changed and cannot be used; what it held before goes on being used", "error", err)
@@ -162,28 +179,33 @@ func (m *material) explain(err error, name string, cert *tls.Certificate) error 
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var record tls.RecordHeaderError
+	peer, set := m.of.name, m.of.set
+	plain := "leave TLS out (SPATE_TLS, --tls)"
+	if m.of != brokers {
+		plain = "give an address with http"
+	}
 	switch {
 	case errors.As(err, &unknown):
 		if m.cfg.CAFile == "" {
-			return fmt.Errorf("%w; the broker's certificate is of an authority that this system does not know: give it with --tls-ca-file (SPATE_TLS_CA_FILE)", err)
+			return fmt.Errorf("%w; the %s's certificate is of an authority that this system does not know: give it with %s", err, peer, set("tls-ca-file"))
 		}
-		return fmt.Errorf("%w; the broker's certificate is of none of the authorities in %s (tls-ca-file)", err, m.cfg.CAFile)
+		return fmt.Errorf("%w; the %s's certificate is of none of the authorities in %s (%s)", err, peer, m.cfg.CAFile, m.of.flag("tls-ca-file"))
 	case errors.As(err, &host):
-		return fmt.Errorf("%w; connect to a name that the certificate has, or say which one with --tls-server-name (SPATE_TLS_SERVER_NAME)", err)
+		return fmt.Errorf("%w; connect to a name that the certificate has, or say which one with %s", err, set("tls-server-name"))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Errorf("%w; the broker needs a new certificate, or this machine's clock is wrong", err)
+		return fmt.Errorf("%w; the %s needs a new certificate, or this machine's clock is wrong", err, peer)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer to the handshake within %v: does the broker speak TLS at this port? Take the port that does, or leave TLS out (SPATE_TLS, --tls): %w", shakeTimeout, err)
+		return fmt.Errorf("no answer to the handshake within %v: does the %s speak TLS at this port? Take the port that does, or %s: %w", shakeTimeout, peer, plain, err)
 	case errors.As(err, &record), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("%w; the broker does not speak TLS at this port: take the port that does, or leave TLS out (SPATE_TLS, --tls)", err)
+		return fmt.Errorf("%w; the %s does not speak TLS at this port: take the port that does, or %s", err, peer, plain)
 	case strings.Contains(err.Error(), "remote error: tls:"):
 		if cert == nil {
-			return fmt.Errorf("%w; the broker wants a client certificate: give one with --tls-cert-file and --tls-key-file (SPATE_TLS_CERT_FILE, SPATE_TLS_KEY_FILE)", err)
+			return fmt.Errorf("%w; the %s wants a client certificate: give one with %s and %s", err, peer, set("tls-cert-file"), set("tls-key-file"))
 		}
 		if leaf := cert.Leaf; leaf != nil && time.Now().After(leaf.NotAfter) {
 			return fmt.Errorf("%w; the client certificate in %s has expired at %s", err, m.cfg.CertFile, leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
-		return fmt.Errorf("%w; the broker refuses the client certificate in %s for %s", err, m.cfg.CertFile, name)
+		return fmt.Errorf("%w; the %s refuses the client certificate in %s for %s", err, peer, m.cfg.CertFile, name)
 	}
 	return err
 }

@@ -1,0 +1,107 @@
+package format
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"spate/shared/activity"
+)
+
+// Text returns a record's value as JSON, for people; what cannot be decoded stays as it is. It asks no registry: only schemas that were needed before
+// are known.
+func (r *Reader) Text(data []byte) []byte {
+	id, body, ok := header(data)
+	if !ok {
+		return data
+	}
+	s := r.registry.known(id)
+	switch {
+	case s == nil:
+	case s.json:
+		return body
+	case s.avro != nil:
+		var v any
+		if rest, err := s.avro.Decode(body, &v); err == nil && len(rest) == 0 {
+			if text, err := s.avro.EncodeJSON(v); err == nil {
+				return text
+			}
+		}
+	case s.proto != nil:
+		if index, rest, ok := message(body); ok {
+			if d, err := descriptor(s.proto, index); err == nil {
+				m := dynamicpb.NewMessage(d)
+				if proto.Unmarshal(rest, m) == nil {
+					if text, err := (protojson.MarshalOptions{UseProtoNames: true}).Marshal(m); err == nil {
+						return text
+					}
+				}
+			}
+		}
+	}
+	return data
+}
+
+// known returns a schema that was asked for before, nil if there is none.
+func (r *Registry) known(id int) *schema {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.schemas[id]
+}
+
+// Explain says in a few words why a record is not an event for a reason, and which setting makes it one, if there is any. It is for people.
+func (r *Reader) Explain(data []byte, headers []kgo.RecordHeader, reason activity.Reason) string {
+	id, _, encoded := header(data)
+	s := r.registry.known(id)
+	switch reason {
+	case activity.ReasonNoSchema:
+		switch {
+		case r.registry == nil:
+			return fmt.Sprintf("it is written with schema %d of a registry: set SPATE_SCHEMA_REGISTRY_URL (--schema-registry-url)", id)
+		case s != nil && s.err != nil:
+			return s.err.Error()
+		}
+		return fmt.Sprintf("schema %d cannot be used", id)
+	case activity.ReasonBadEncoding:
+		switch {
+		case !encoded && len(data) > 0 && data[0] == magic:
+			return "it ends within the five bytes that name its schema"
+		case !encoded:
+			return fmt.Sprintf("it does not begin with a schema's id (a byte 0, and four more), and SPATE_FORMAT is %s; auto takes JSON, too", r.format)
+		case s != nil && (r.format == Avro && s.avro == nil || r.format == Protobuf && s.proto == nil || r.format == JSON && !s.json):
+			return fmt.Sprintf("schema %d is of another kind than SPATE_FORMAT says, %s; auto takes all", id, r.format)
+		}
+		return fmt.Sprintf("it is not what schema %d describes", id)
+	}
+	text := r.Text(data)
+	switch {
+	case r.format == Debezium:
+		text = inside(text, "after", "before", "payload.after", "payload.before")
+	case r.format == CloudEvents || r.format == Auto && len(headers) > 0:
+		if r.mode(headers) == modeStructured {
+			text = inside(text, "data")
+		}
+	}
+	return r.scanner.Explain(text, reason)
+}
+
+// inside returns the first object at one of the paths of a JSON text, or else the text.
+func inside(text []byte, paths ...string) []byte {
+	for _, p := range paths {
+		found := make([]activity.Place, 1)
+		if activity.NewFinder(parsed([]string{p})).Find(text, found) != activity.ReasonNone {
+			continue
+		}
+		if at := text[found[0].Start:found[0].End]; len(at) > 0 && at[0] == '{' && json.Valid(at) {
+			return at
+		}
+	}
+	return text
+}

@@ -1,0 +1,262 @@
+package format
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/shared/activity"
+)
+
+// layout says where the fields of events lie in an envelope.
+type layout struct {
+	paths        [][]string // in the value
+	users, times []source   // the alternatives, in their order
+
+	finder   *activity.Finder
+	programs map[int]*program // by the id of their schema
+}
+
+// source is where an alternative is: at a path, or in a header.
+type source struct {
+	path   int
+	header string              // if it is not at a path
+	format activity.TimeFormat // of a time
+}
+
+// value is what was found at a path.
+type value struct {
+	token []byte              // as JSON writes it; nil if it is absent
+	unit  activity.TimeFormat // of a time that has one by its schema, in place of the source's format
+}
+
+// at adds the alternative that is at a path.
+func (l *layout) at(to *[]source, format activity.TimeFormat, names ...string) {
+	i := slices.IndexFunc(l.paths, func(p []string) bool { return slices.Equal(p, names) })
+	if i < 0 {
+		i = len(l.paths)
+		l.paths = append(l.paths, names)
+	}
+	*to = append(*to, source{path: i, format: format})
+}
+
+// done ends the making of a layout.
+func (l *layout) done() *layout {
+	l.finder, l.programs = activity.NewFinder(l.paths), make(map[int]*program)
+	return l
+}
+
+// newPlain is without an envelope.
+func newPlain(users, times [][]string, format activity.TimeFormat) *layout {
+	l := &layout{}
+	for _, p := range users {
+		l.at(&l.users, "", p...)
+	}
+	for _, p := range times {
+		l.at(&l.times, format, p...)
+	}
+	return l.done()
+}
+
+// choose returns the first user and the first time that are there. It may write what is in headers into buf.
+func (l *layout) choose(values []value, headers []kgo.RecordHeader, buf *[]byte) (activity.Mark, activity.Reason) {
+	var user []byte
+	reason := activity.ReasonNoUser
+	for _, s := range l.users {
+		if user, reason = activity.CanonicalUser(s.of(values, headers, buf).token); reason != activity.ReasonNoUser {
+			break
+		}
+	}
+	if reason != activity.ReasonNone {
+		return activity.Mark{}, reason
+	}
+	for _, s := range l.times {
+		v := s.of(values, headers, buf)
+		if activity.Absent(v.token) {
+			continue
+		}
+		if v.unit == "" {
+			v.unit = s.format
+		}
+		ms, reason := v.unit.Instant(v.token)
+		if reason != activity.ReasonNone {
+			return activity.Mark{}, reason
+		}
+		return activity.Mark{User: user, TimeMS: ms}, activity.ReasonNone
+	}
+	return activity.Mark{}, activity.ReasonNoTime
+}
+
+// of returns what an alternative holds.
+func (s source) of(values []value, headers []kgo.RecordHeader, buf *[]byte) (v value) {
+	if s.header == "" {
+		return values[s.path]
+	}
+	for _, h := range headers {
+		if h.Key == s.header {
+			*buf, v = textValue(*buf, h.Value)
+			return v
+		}
+	}
+	return value{}
+}
+
+// Modes of CloudEvents.
+type mode int
+
+const (
+	modeNone mode = iota
+	modeStructured
+	modeBinary
+)
+
+// attribute is what names of CloudEvents' attributes begin with in Kafka's headers, and in the fields that are looked for.
+const attribute = "ce_"
+
+// structuredType is what the content type of structured CloudEvents begins with.
+var structuredType = []byte("application/cloudevents")
+
+// mode tells by the headers how a record is a CloudEvent.
+func (r *Reader) mode(headers []kgo.RecordHeader) mode {
+	m := modeNone
+	if r.format == CloudEvents {
+		m = modeStructured // senders without headers have no other way
+	}
+	for _, h := range headers {
+		switch {
+		case h.Key == attribute+"specversion":
+			m = modeBinary
+		case len(h.Value) >= len(structuredType) && strings.EqualFold(h.Key, "content-type") && bytes.EqualFold(h.Value[:len(structuredType)], structuredType):
+			return modeStructured
+		}
+	}
+	return m
+}
+
+// newBinary is that of CloudEvents whose value is the data, and whose attributes are headers. The time may be an attribute.
+func newBinary(users, times [][]string, format activity.TimeFormat) *layout {
+	l := &layout{}
+	add := func(to *[]source, format activity.TimeFormat, path []string) {
+		if name, ok := isAttribute(path); ok {
+			*to = append(*to, source{header: attribute + name, format: format})
+		} else {
+			l.at(to, format, path...)
+		}
+	}
+	for _, p := range users {
+		add(&l.users, "", p)
+	}
+	for _, p := range times {
+		add(&l.times, format, p)
+	}
+	add(&l.times, activity.TimeRFC3339, []string{attribute + "time"})
+	return l.done()
+}
+
+// newStructured is that of CloudEvents whose value has the attributes, and the data as the member data.
+func newStructured(users, times [][]string, format activity.TimeFormat) *layout {
+	l := &layout{}
+	add := func(to *[]source, format activity.TimeFormat, path []string) {
+		if name, ok := isAttribute(path); ok {
+			l.at(to, format, name)
+		} else {
+			l.at(to, format, append([]string{"data"}, path...)...)
+		}
+	}
+	for _, p := range users {
+		add(&l.users, "", p)
+	}
+	for _, p := range times {
+		add(&l.times, format, p)
+	}
+	add(&l.times, activity.TimeRFC3339, []string{attribute + "time"})
+	return l.done()
+}
+
+// isAttribute returns the name of the attribute that a path leads to.
+func isAttribute(path []string) (string, bool) {
+	if len(path) != 1 {
+		return "", false
+	}
+	return strings.CutPrefix(path[0], attribute)
+}
+
+// newRow is that of a change of a row, below a path: the fields are those of the row after the change, or else before it. The time may be that of the
+// change, in the database or when Debezium saw it. The last two paths are the kind of change, and when it was seen.
+func newRow(below []string, users, times [][]string, format activity.TimeFormat) *layout {
+	l := &layout{}
+	in := func(names ...string) []string { return slices.Concat(below, names) }
+	for _, side := range []string{"after", "before"} {
+		for _, p := range users {
+			l.at(&l.users, "", in(append([]string{side}, p...)...)...)
+		}
+		for _, p := range times {
+			l.at(&l.times, format, in(append([]string{side}, p...)...)...)
+		}
+	}
+	l.at(&l.times, activity.TimeMS, in("source", "ts_ms")...)
+	l.at(&l.times, activity.TimeMS, in("ts_ms")...)
+	l.paths = append(l.paths, in("op"))
+	return l.done()
+}
+
+// change reads a change of a row.
+func (r *Reader) change(ctx context.Context, data []byte) (activity.Mark, activity.Reason, error) {
+	if len(data) == 0 {
+		return activity.Mark{}, activity.ReasonTombstone, nil
+	}
+	l := r.row
+	if data[0] == magic {
+		if reason, err := r.decode(ctx, l, data); reason != activity.ReasonNone || err != nil {
+			return activity.Mark{}, reason, err
+		}
+	} else {
+		if r.wraps {
+			l = r.wrapped
+		}
+		if reason := r.find(l, data); reason != activity.ReasonNone {
+			return activity.Mark{}, reason, nil
+		}
+		if !r.changed(l) { // as the others are written
+			r.wraps = !r.wraps
+			if l = r.row; r.wraps {
+				l = r.wrapped
+			}
+			r.find(l, data)
+		}
+	}
+	mark, reason := r.judge(l)
+	return mark, reason, nil
+}
+
+// changed reports whether what was found is of Debezium.
+func (r *Reader) changed(l *layout) bool {
+	op, seen := len(l.paths)-1, len(l.paths)-2
+	return !activity.Absent(r.values[op].token) || !activity.Absent(r.values[seen].token)
+}
+
+// judge says what a change of a row is.
+func (r *Reader) judge(l *layout) (activity.Mark, activity.Reason) {
+	op := r.values[len(l.paths)-1].token
+	mark, reason := l.choose(r.values, nil, &r.buf)
+	switch {
+	case activity.Absent(op) && r.changed(l), string(op) == `"t"`, string(op) == `"m"`:
+		return activity.Mark{}, activity.ReasonNoChange
+	case string(op) == `"r"` && reason == activity.ReasonNone && !r.dated(l):
+		return activity.Mark{}, activity.ReasonSnapshot
+	}
+	return mark, reason
+}
+
+// dated reports whether a row has a time of its own, and not only that of its change.
+func (r *Reader) dated(l *layout) bool {
+	for _, s := range l.times[:len(l.times)-2] {
+		if !activity.Absent(r.values[s.path].token) {
+			return true
+		}
+	}
+	return false
+}
