@@ -22,6 +22,7 @@ import (
 	"spate/services/verifier"
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
 )
@@ -90,7 +91,7 @@ func TestPipelineOnKfake(t *testing.T) {
 		}
 	})
 	began := time.Now()
-	err = router.Run(ctx, router.Config{Kafka: cfg, Layout: layout, Fields: activity.DefaultFields(), Window: 10 * time.Second, Lateness: 10 * time.Second,
+	err = router.Run(ctx, router.Config{Kafka: cfg, Layout: layout, Events: format.Config{Fields: activity.DefaultFields()}, Window: 10 * time.Second, Lateness: 10 * time.Second,
 		Instance: "r", Drain: drain, Log: logger(t), Registry: prometheus.NewRegistry(), Status: &ops.Status{}, Counts: &counts})
 	if err != nil {
 		t.Fatal(err)

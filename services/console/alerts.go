@@ -24,6 +24,7 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/store"
 	"spate/shared/terminal"
@@ -241,6 +242,7 @@ type alertsShowCommand struct {
 	tableFlags
 	ID string `arg:"" name:"id" help:"Id of the alert, 32 hexadecimal digits, or the webhook-id of a message about it."`
 	brokerFlags
+	formatFlags
 	NoEvents   bool     `name:"no-events" help:"Do not read the events from Kafka."`
 	UserField  []string `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Members of the event's JSON that may hold the user; dots lead into objects."`
 	TimeFormat string   `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"How times are written, as the router has it."`
@@ -295,8 +297,10 @@ func (p place) compare(q place) int {
 
 func (c *alertsShowCommand) Run(e *env) (err error) {
 	k, kerr := c.config(e.logger(slog.LevelError))
-	scanner, err := activity.NewScanner(activity.Fields{User: c.UserField, Time: c.TimeField, TimeFormat: activity.TimeFormat(c.TimeFormat)})
-	if err := usage(errors.Join(err, kerr, k.Validate())); err != nil {
+	cfg := format.Config{Fields: activity.Fields{User: c.UserField, Time: c.TimeField, TimeFormat: activity.TimeFormat(c.TimeFormat)}}
+	rerr := c.events(&cfg, e.logger(slog.LevelError))
+	events, err := format.New(cfg)
+	if err := usage(errors.Join(err, rerr, kerr, k.Validate())); err != nil {
 		return err
 	}
 	id := c.ID
@@ -304,9 +308,9 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 		id = strings.TrimSuffix(id, "_"+string(s)) // of a message
 	}
 	var s story
-	read := func() { s.read(e.ctx, k, scanner) }
+	read := func() { s.read(e.ctx, k, events) }
 	if e.mode == "aws" {
-		read, err = c.fromTable(e.ctx, &s, id, scanner)
+		read, err = c.fromTable(e.ctx, &s, id, events)
 	} else {
 		err = c.fromDatabase(e.ctx, &s, id)
 	}
@@ -417,7 +421,7 @@ const (
 )
 
 // read reads the alert's events from the log. What keeps it from that is a note, not an error.
-func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Scanner) {
+func (s *story) read(ctx context.Context, cfg kafka.Config, events *format.Reader) {
 	note := func(format string, args ...any) {
 		if s.Note != "" {
 			s.Note += "; "
@@ -475,6 +479,7 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 			delete(ranges, p)
 			cl.PauseFetchPartitions(map[string][]int32{s.Evidence.Topic: {p}})
 		}
+		var failed error
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			r, wanted := ranges[p.Partition]
 			if !wanted {
@@ -482,7 +487,10 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 			}
 			for _, record := range p.Records {
 				if record.Offset <= r.Last && !record.Attrs.IsControl() {
-					s.take(place{Partition: &record.Partition, Offset: &record.Offset}, record.Value, scanner)
+					if err := s.take(ctx, place{Partition: &record.Partition, Offset: &record.Offset}, record.Value, record.Headers, events); err != nil {
+						failed = err
+						return
+					}
 				}
 				at[p.Partition] = record.Offset + 1
 				if record.Offset >= r.Last {
@@ -491,6 +499,10 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 				}
 			}
 		})
+		if failed != nil {
+			note("not all was read: %v", failed)
+			return
+		}
 		for _, g := range gaps {
 			r, wanted := ranges[g.Partition]
 			if !wanted || !g.Passed && g.To <= at[g.Partition] {
@@ -512,7 +524,7 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, scanner *activity.Sc
 		}
 	}
 	if len(s.Events) == 0 && s.Note == "" {
-		note("no record there is an event of this user in this window: are SPATE_USER_FIELD, SPATE_TIME_FIELD and SPATE_TIME_FORMAT those of the router?")
+		note("no record there is an event of this user in this window: are SPATE_USER_FIELD, SPATE_TIME_FIELD, SPATE_TIME_FORMAT and SPATE_FORMAT those of the router?")
 	}
 }
 
@@ -556,13 +568,16 @@ func (s *story) ranges(ctx context.Context, adm *kadm.Client, note func(string, 
 	return out, nil
 }
 
-// take keeps a record if it is an event of the alert.
-func (s *story) take(at place, value []byte, scanner *activity.Scanner) {
-	mark, reason := scanner.Scan(value)
-	if reason != activity.ReasonNone || !bytes.Equal(mark.User, s.UserID) || mark.TimeMS < s.WindowStart.UnixMilli() || mark.TimeMS >= s.WindowEnd.UnixMilli() {
-		return
+// take keeps a record if it is an event of the alert. An error means that this cannot be told.
+func (s *story) take(ctx context.Context, at place, value []byte, headers []kgo.RecordHeader, events *format.Reader) error {
+	mark, reason, err := events.Mark(ctx, value, headers)
+	if err != nil {
+		return err
 	}
-	ev := event{place: at, At: time.UnixMilli(mark.TimeMS).UTC(), Value: bytes.ToValidUTF8(bytes.Clone(value), []byte("\ufffd"))}
+	if reason != activity.ReasonNone || !bytes.Equal(mark.User, s.UserID) || mark.TimeMS < s.WindowStart.UnixMilli() || mark.TimeMS >= s.WindowEnd.UnixMilli() {
+		return nil
+	}
+	ev := event{place: at, At: time.UnixMilli(mark.TimeMS).UTC(), Value: bytes.ToValidUTF8(bytes.Clone(events.Text(value)), []byte("\ufffd"))}
 	to, _ := slices.BinarySearchFunc(s.Events, ev, func(a, b event) int { return cmp.Or(a.At.Compare(b.At), a.compare(b.place)) })
 	if to < maxEvents {
 		s.Events = slices.Insert(s.Events, to, ev)
@@ -571,6 +586,7 @@ func (s *story) take(at place, value []byte, scanner *activity.Scanner) {
 		s.More++
 		s.Events = s.Events[:maxEvents]
 	}
+	return nil
 }
 
 // brief leaves out of an error what a client adds for its programmer.

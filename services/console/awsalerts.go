@@ -14,9 +14,9 @@ import (
 	dynamodbsdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	kinesissdk "github.com/aws/aws-sdk-go-v2/service/kinesis"
 
-	"spate/shared/activity"
 	"spate/shared/aws/cloud"
 	"spate/shared/aws/stream"
+	"spate/shared/format"
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
 )
@@ -40,7 +40,7 @@ func (f tableFlags) table(ctx context.Context) (*dynamodb.Table, error) {
 }
 
 // fromTable reads what the table has of an alert, and returns what reads its events.
-func (f tableFlags) fromTable(ctx context.Context, s *story, id string, scanner *activity.Scanner) (read func(), err error) {
+func (f tableFlags) fromTable(ctx context.Context, s *story, id string, events *format.Reader) (read func(), err error) {
 	table, err := f.table(ctx)
 	if err != nil {
 		return nil, usage(err)
@@ -53,14 +53,14 @@ func (f tableFlags) fromTable(ctx context.Context, s *story, id string, scanner 
 		return nil, usage(err)
 	}
 	reader := &stream.Reader{API: kinesissdk.NewFromConfig(cfg), Stream: s.Evidence.Stream, Log: slog.New(slog.DiscardHandler)}
-	return func() { s.readShards(ctx, reader, scanner) }, nil
+	return func() { s.readShards(ctx, reader, events) }, nil
 }
 
 // errRead ends the reading of a shard.
 var errRead = errors.New("all is read")
 
 // readShards reads the alert's events from the stream. What keeps it from that is a note, not an error.
-func (s *story) readShards(ctx context.Context, reader *stream.Reader, scanner *activity.Scanner) {
+func (s *story) readShards(ctx context.Context, reader *stream.Reader, events *format.Reader) {
 	if len(s.Evidence.Shards) == 0 {
 		s.Note = "the alert does not say where they are: it is not of spate"
 		return
@@ -88,7 +88,9 @@ func (s *story) readShards(ctx context.Context, reader *stream.Reader, scanner *
 				}
 				packed, _ = stream.Deaggregate(record.Data, packed[:0]) // what cannot be unpacked is not an event
 				for _, value := range packed {
-					s.take(place{Shard: id, Sequence: seq}, value, scanner)
+					if err := s.take(ctx, place{Shard: id, Sequence: seq}, value, nil, events); err != nil {
+						return err
+					}
 				}
 				if seq == r.Last {
 					return errRead

@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"spate/services/doctor"
+	"spate/shared/activity"
+	"spate/shared/format"
 	"spate/shared/kafka"
 )
 
 type doctorCommand struct {
 	kafkaFlags
+	formatFlags
 	migrateFlags
 	webhookFlags
 	streamFlags
@@ -87,6 +90,7 @@ func (c *doctorCommand) Run(e *env) error {
 		c.database(e.ctx, tell)
 		c.told(log, tell)
 	}
+	c.schemas(e.ctx, e.logger(slog.LevelWarn), tell)
 	if err := e.ctx.Err(); err != nil {
 		return o.end(err)
 	}
@@ -100,6 +104,27 @@ func (c *doctorCommand) Run(e *env) error {
 		return o.end(fmt.Errorf("%d of %d findings say that something will not work", failed, len(found)))
 	}
 	return o.end(nil)
+}
+
+// schemas looks at the schema registry, if there is one.
+func (c *doctorCommand) schemas(ctx context.Context, log *slog.Logger, tell func(doctor.Finding)) {
+	registry, err := c.registry(log)
+	switch {
+	case err != nil:
+	case registry == nil && (c.Format == string(format.Avro) || c.Format == string(format.Protobuf)):
+		err = format.Config{Format: format.Name(c.Format), Fields: activity.DefaultFields()}.Validate()
+	case registry == nil:
+		return
+	default:
+		err = registry.Check(ctx)
+	}
+	if err != nil {
+		for _, err := range unjoin(err) {
+			tell(doctor.Finding{Check: "schemas", Level: doctor.Failed, Text: err.Error()})
+		}
+		return
+	}
+	tell(doctor.Finding{Check: "schemas", Level: doctor.OK, Text: "the schema registry " + c.SchemaRegistryURL + " answers"})
 }
 
 // databaseTimeout is how long the database may take to tell of its schema.

@@ -13,6 +13,7 @@ import (
 	"spate/services/embedded"
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
 )
@@ -40,7 +41,7 @@ func defaultFields(f ruleFlags) bool {
 
 func (f ruleFlags) rule() embedded.Rule {
 	r := embedded.Rule{
-		Fields: activity.Fields{User: f.UserField, Time: f.TimeField, TimeFormat: activity.TimeFormat(f.TimeFormat)},
+		Events: format.Config{Fields: activity.Fields{User: f.UserField, Time: f.TimeField, TimeFormat: activity.TimeFormat(f.TimeFormat)}},
 		Window: f.Window, Lateness: f.Lateness, IdleTimeout: f.IdleTimeout, MaxAhead: f.MaxAhead, OpenTransactionTimeout: f.OpenTransactionTimeout,
 		Threshold: f.Threshold, Critical: f.Critical,
 	}

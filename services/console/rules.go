@@ -52,8 +52,8 @@ func (c *rulesExportCommand) Run(e *env) error {
 			connector = flinksql.Kinesis
 		}
 	}
-	user, times, err := columns(r.Fields)
-	if err := usage(errors.Join(r.Fields.Validate(), err)); err != nil {
+	user, times, err := columns(r.Events.Fields)
+	if err := usage(errors.Join(r.Events.Validate(), err)); err != nil {
 		return err
 	}
 	cfg := flinksql.Config{

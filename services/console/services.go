@@ -40,6 +40,7 @@ func serve(e *env, server *ops.Server, log *slog.Logger, service func(context.Co
 
 type routeCommand struct {
 	ruleFlags
+	formatFlags
 	kafkaFlags
 	httpFlags
 	Instance string `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Name of this router among all, the same after a restart. Default: the host's name and a number."`
@@ -49,11 +50,12 @@ func (c *routeCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "router")
 	r := c.rule()
 	k, kerr := c.settings(e, log)
+	rerr := c.events(&r.Events, log)
 	cfg := router.Config{
-		Kafka: k, Layout: c.layout(kafka.Router, c.Instance), Fields: r.Fields, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead, OpenTransactionTimeout: r.OpenTransactionTimeout,
+		Kafka: k, Layout: c.layout(kafka.Router, c.Instance), Events: r.Events, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead, OpenTransactionTimeout: r.OpenTransactionTimeout,
 		Instance: c.Instance, Log: log,
 	}
-	if err := usage(errors.Join(kerr, cfg.Validate())); err != nil {
+	if err := usage(errors.Join(kerr, rerr, cfg.Validate())); err != nil {
 		return err
 	}
 	server, err := c.listen(log)

@@ -9,7 +9,7 @@ import (
 )
 
 // secretVariables have no flag.
-var secretVariables = []string{"SPATE_SASL_PASSWORD", "SPATE_SASL_OAUTH_CLIENT_SECRET", "SPATE_HTTP_TOKEN"}
+var secretVariables = []string{"SPATE_SASL_PASSWORD", "SPATE_SASL_OAUTH_CLIENT_SECRET", "SPATE_HTTP_TOKEN", "SPATE_SCHEMA_REGISTRY_PASSWORD"}
 
 // others are variables of this name that are not the program's: of docker-compose.yml, of the tests, and what Kubernetes sets for a service spate.
 var others = regexp.MustCompile(`^SPATE_(TEST_.*|[A-Z]+_PORT|POSTGRES_PASSWORD|GRAFANA_PASSWORD|IMAGE|PORT(_.*)?|SERVICE_(HOST|PORT.*))$`)

@@ -15,6 +15,7 @@ import (
 
 type upCommand struct {
 	ruleFlags
+	formatFlags
 	kafkaFlags
 	httpFlags
 	databaseFlags
@@ -37,7 +38,8 @@ func (c *upCommand) Run(e *env) error {
 		cfg.Kafka, err = c.secured(log)
 	}
 	cfg.Kafka.MaxBatchBytes = c.MaxBatchBytes
-	if err := usage(errors.Join(err, c.check(e.mode), cfg.Validate())); err != nil {
+	rerr := c.events(&cfg.Events, log)
+	if err := usage(errors.Join(err, rerr, c.check(e.mode), cfg.Validate())); err != nil {
 		return err
 	}
 	db, err := c.database(c.State)

@@ -31,6 +31,7 @@ type leaseFlags struct {
 
 type workCommand struct {
 	ruleFlags
+	formatFlags
 	streamFlags
 	leaseFlags
 	httpFlags
@@ -45,15 +46,17 @@ type workCommand struct {
 func (c *workCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "worker")
 	r := c.rule()
+	r.Events.ID = c.DedupeField
+	rerr := c.events(&r.Events, log)
 	from, err := c.from()
 	cfg := worker.Config{
 		Stream: c.Stream, AlertsStream: c.AlertsStream, AsideStream: c.AsideStream,
-		Fields: r.Fields, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead,
+		Events: r.Events, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead,
 		Threshold: r.Threshold, Critical: r.Critical, Transitions: r.Transitions,
-		DedupeField: c.DedupeField, MaxOpenWindows: c.MaxOpenWindows,
-		From: from, Poll: c.Poll, Drain: c.Drain, Log: log,
+		MaxOpenWindows: c.MaxOpenWindows,
+		From:           from, Poll: c.Poll, Drain: c.Drain, Log: log,
 	}
-	if err := usage(errors.Join(e.need("aws"), err, c.check(), cfg.Validate())); err != nil {
+	if err := usage(errors.Join(e.need("aws"), err, rerr, c.check(), cfg.Validate())); err != nil {
 		return err
 	}
 	aws, err := cloud.Load(e.ctx)

@@ -90,7 +90,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	}
 	sim := simulator.Default()
 	sim.File, sim.Key, sim.Topic, sim.Speed = cfg.File, cfg.Key, topic, 0
-	sim.UserField, sim.TimeField, sim.TimeFormat = cfg.Fields.User, cfg.Fields.Time, string(cfg.Fields.TimeFormat)
+	sim.UserField, sim.TimeField, sim.TimeFormat = cfg.Events.Fields.User, cfg.Events.Fields.Time, string(cfg.Events.Fields.TimeFormat)
 	if cfg.NullValues != nil {
 		sim.NullValues = cfg.NullValues
 	}
@@ -140,10 +140,10 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 	if res.Invalid+res.Skipped == 0 {
 		return fmt.Errorf("replay %s: %w: it has no rows", cfg.File, ErrNothingRead)
 	}
-	if in.Fields(cfg.Fields, cfg.NullValues) != nil {
+	if in.Fields(cfg.Events.Fields, cfg.NullValues) != nil {
 		return err
 	}
-	scanner, serr := activity.NewScanner(cfg.Fields)
+	scanner, serr := activity.NewScanner(cfg.Events.Fields)
 	if serr != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"spate/services/verifier"
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/format"
 )
 
 func TestReplayOfWhatIsNoEvents(t *testing.T) {
@@ -34,7 +35,7 @@ func TestReplayOfWhatIsNoEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := Replay(t.Context(), ReplayConfig{
-			Rule: Rule{Fields: activity.DefaultFields(), Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}},
+			Rule: Rule{Events: format.Config{Fields: activity.DefaultFields()}, Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}},
 			File: path, Key: "category_id", Log: slog.New(slog.DiscardHandler),
 		})
 		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrNothingRead) || !strings.Contains(err.Error(), c.want)) {
@@ -145,7 +146,7 @@ func TestReplayOfWhatPeopleHave(t *testing.T) {
 			var mu sync.Mutex
 			ref := verifier.NewReference(verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5, MaxAhead: time.Minute, User: fields.User, Time: fields.Time, TimeFormat: string(fields.TimeFormat)})
 			res, err := Replay(t.Context(), ReplayConfig{
-				Rule: Rule{Fields: fields, Window: 10 * time.Second, Lateness: 10 * time.Second, MaxAhead: time.Minute, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}},
+				Rule: Rule{Events: format.Config{Fields: fields}, Window: 10 * time.Second, Lateness: 10 * time.Second, MaxAhead: time.Minute, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}},
 				File: filepath.Join("../../testdata/field", c.file), Key: "category_id", Log: slog.New(slog.DiscardHandler),
 				OnSent: func(partition int32, value []byte, at time.Time) {
 					mu.Lock()

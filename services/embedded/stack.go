@@ -17,8 +17,8 @@ import (
 	"spate/services/detector"
 	"spate/services/embedded/broker"
 	"spate/services/router"
-	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/store"
@@ -28,7 +28,7 @@ import (
 
 // Rule is what the pipeline looks for; the services' own settings say more of each.
 type Rule struct {
-	Fields      activity.Fields
+	Events      format.Config
 	Window      time.Duration
 	Lateness    time.Duration
 	IdleTimeout time.Duration
@@ -74,7 +74,7 @@ func (c Config) Validate() error {
 		k.Brokers = []string{"127.0.0.1:0"}
 	}
 	errs := []error{
-		router.Config{Kafka: k, Fields: c.Fields, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead, OpenTransactionTimeout: c.OpenTransactionTimeout}.Validate(),
+		router.Config{Kafka: k, Events: c.Events, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead, OpenTransactionTimeout: c.OpenTransactionTimeout}.Validate(),
 		detector.Config{Kafka: k, Threshold: c.Threshold, Critical: c.Critical, Transitions: c.Transitions}.Validate(),
 	}
 	if c.Partitions < 0 || c.Partitions > 256 {
@@ -164,7 +164,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	s.cancel = cancel
 	s.run(wctx, det.Run)
 	rcfg := router.Config{
-		Kafka: s.kafka, Layout: s.layout, Fields: cfg.Fields, Window: cfg.Window, Lateness: cfg.Lateness, IdleTimeout: cfg.IdleTimeout, MaxAhead: cfg.MaxAhead, OpenTransactionTimeout: cfg.OpenTransactionTimeout,
+		Kafka: s.kafka, Layout: s.layout, Events: cfg.Events, Window: cfg.Window, Lateness: cfg.Lateness, IdleTimeout: cfg.IdleTimeout, MaxAhead: cfg.MaxAhead, OpenTransactionTimeout: cfg.OpenTransactionTimeout,
 		Instance: s.instance(), Drain: s.drain,
 		Log: cfg.Log.With("service", "router"), Registry: s.server.Registry, Status: routing, Counts: &s.routed,
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"spate/shared/activity"
+	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
@@ -18,7 +18,8 @@ import (
 type Config struct {
 	Kafka  kafka.Config
 	Layout kafka.Layout
-	Fields activity.Fields
+	// Events says how events are written. They are not deduplicated here.
+	Events format.Config
 
 	// Window is the size of the tumbling windows, Lateness how far behind the highest time of its partition an event may come.
 	Window, Lateness time.Duration
@@ -46,7 +47,7 @@ type Config struct {
 // Validate reports every problem at once; it does no I/O.
 func (c Config) Validate() error {
 	_, rerr := window.NewRule(c.Window, c.Lateness)
-	errs := []error{c.Kafka.Validate(), c.Fields.Validate(), rerr}
+	errs := []error{c.Kafka.Validate(), c.Events.Validate(), rerr}
 	if c.IdleTimeout < 0 || c.IdleTimeout > 0 && c.IdleTimeout < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("idle-timeout: %v is neither 0 (never) nor at least 100ms", c.IdleTimeout))
 	}

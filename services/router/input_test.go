@@ -10,16 +10,18 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/activity"
+	"spate/shared/format"
 	"spate/shared/ops"
 	"spate/shared/window"
 )
 
 // Whoever looks is told within seconds which share of the input is not counted, why, and what to change; and when it is well again.
 func TestInputIsTold(t *testing.T) {
-	scanner, err := activity.NewScanner(activity.Fields{User: []string{"user.id"}, Time: []string{"at"}})
+	events, err := format.New(format.Config{Fields: activity.Fields{User: []string{"user.id"}, Time: []string{"at"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := &session{events: events}
 	var text bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&text, nil))
 	status := &ops.Status{}
@@ -28,16 +30,18 @@ func TestInputIsTold(t *testing.T) {
 	secret := `{"user_id":7,"at":1572566400123,"card":"4111"}`
 	for range 300 {
 		n.in++
-		n.add(string(activity.ReasonNoUser), []byte(secret))
+		n.add(string(activity.ReasonNoUser), func() (why, example string) {
+			return s.describe(&kgo.Record{Value: []byte(secret)}, activity.ReasonNoUser)
+		})
 	}
 	n.in += 100
 	for range 50 {
-		n.add(window.LateWatermark.String(), []byte("late one"))
+		n.add(window.LateWatermark.String(), func() (why, example string) { return s.describe(&kgo.Record{Value: []byte("late one")}, "") })
 	}
-	n.add(string(activity.ReasonBadUser), []byte(secret)) // one of 400: it is counted, and not worth a line
+	n.add(string(activity.ReasonBadUser), func() (why, example string) { return "", "" }) // one of 400: it is counted, and not worth a line
 	tell := func(after time.Duration) string {
 		text.Reset()
-		n.tell(n.began.Add(after), scanner, "activity", status, log)
+		n.tell(n.began.Add(after), "activity", status, log)
 		return text.String()
 	}
 	if got := tell(tellInputEvery - time.Millisecond); got != "" {
@@ -67,9 +71,29 @@ func TestInputIsTold(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 	n.in = 1
-	n.add(string(activity.ReasonNotJSON), make([]byte, maxKept+1))
-	if got := tell(tellInputEvery); !strings.Contains(got, "not_json") || len(got) > 500 {
+	n.add(string(activity.ReasonNotJSON), func() (why, example string) {
+		return s.describe(&kgo.Record{Value: make([]byte, maxKept+1)}, activity.ReasonNotJSON)
+	})
+	n.skip(activity.ReasonSnapshot)
+	if got := tell(tellInputEvery); !strings.Contains(got, "not_json") || !strings.Contains(got, "1 rows of a snapshot are skipped") || len(got) > 800 {
 		t.Errorf("%d bytes: %s", len(got), got[:min(len(got), 200)])
+	}
+}
+
+// Who reads a topic that has no change of a row at all is told so.
+func TestNoChangeAtAllIsTold(t *testing.T) {
+	n := newInput()
+	n.skip(activity.ReasonTombstone)
+	if text, _ := n.describe(); len(text) != 0 {
+		t.Errorf("tombstones: %q", text)
+	}
+	n.skip(activity.ReasonNoChange)
+	if text, _ := n.describe(); len(text) != 1 || !strings.Contains(text[0], "SPATE_FORMAT=debezium") {
+		t.Errorf("%q", text)
+	}
+	n.in = 1
+	if text, _ := n.describe(); len(text) != 0 {
+		t.Errorf("heartbeats among events: %q", text)
 	}
 }
 

@@ -31,7 +31,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_events_total",
-			Help: "Events of committed transactions by fate (counted, late, invalid) and reason."}, []string{"fate", "reason"}),
+			Help: "Events of committed transactions by fate (counted, late, invalid) and reason; skipped are records that are sent on purpose and are not events."}, []string{"fate", "reason"}),
 		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_transactions_total",
 			Help: "Transactions by outcome (committed, aborted, failed)."}, []string{"outcome"}),
 		panes: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_panes_total",
@@ -62,6 +62,7 @@ type tally struct {
 	counted int64
 	late    [3]int64 // by window.Fate
 	invalid map[activity.Reason]int64
+	skipped map[activity.Reason]int64 // of what was sent on purpose and is not an event
 	panes   int64
 	lost    int64 // deleted before they were read
 
@@ -71,6 +72,7 @@ type tally struct {
 func (t *tally) reset() {
 	t.counted, t.late, t.panes, t.lost, t.asideBytes = 0, [3]int64{}, 0, 0, 0
 	clear(t.invalid)
+	clear(t.skipped)
 }
 
 func (m *metrics) committed(t *tally, c *Counts) {
@@ -86,6 +88,9 @@ func (m *metrics) committed(t *tally, c *Counts) {
 	for r, n := range t.invalid {
 		m.events.WithLabelValues("invalid", string(r)).Add(float64(n))
 		invalid += n
+	}
+	for r, n := range t.skipped {
+		m.events.WithLabelValues("skipped", string(r)).Add(float64(n))
 	}
 	m.panes.Add(float64(t.panes))
 	m.lost.Add(float64(t.lost))

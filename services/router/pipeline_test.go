@@ -20,6 +20,7 @@ import (
 
 	"spate/services/router"
 	"spate/shared/activity"
+	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
@@ -65,7 +66,7 @@ func (b *bed) client(opts ...kgo.Opt) *kgo.Client {
 func (b *bed) start(instance string, change ...func(*router.Config)) (stop func()) {
 	b.t.Helper()
 	cfg := router.Config{
-		Kafka: b.cfg, Layout: b.layout, Fields: activity.DefaultFields(), Window: 10 * time.Second, Lateness: 10 * time.Second, MaxAhead: time.Minute,
+		Kafka: b.cfg, Layout: b.layout, Events: format.Config{Fields: activity.DefaultFields()}, Window: 10 * time.Second, Lateness: 10 * time.Second, MaxAhead: time.Minute,
 		Instance: instance, Log: slog.New(slog.NewTextHandler(b.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Registry: prometheus.NewRegistry(), Status: &ops.Status{}, Counts: &b.counts,
 		Now: func() time.Time {

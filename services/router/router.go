@@ -14,6 +14,7 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/fault"
+	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
@@ -57,7 +58,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("router: %w", err)
 	}
-	scanner, err := activity.NewScanner(cfg.Fields)
+	events, err := format.New(cfg.Events)
 	if err != nil {
 		return fmt.Errorf("router: %w", err)
 	}
@@ -73,7 +74,7 @@ func Run(ctx context.Context, cfg Config) error {
 	m := newMetrics(cfg.Registry)
 	fatal := func(err error) bool { return errors.Is(err, kafka.ErrLayout) }
 	err = ops.Keep(ctx, cfg.Log, cfg.Status, fatal, func(ctx context.Context) error {
-		s := &session{cfg: cfg, rule: rule, scanner: scanner, metrics: m, tally: tally{invalid: make(map[activity.Reason]int64)}, input: newInput()}
+		s := &session{cfg: cfg, rule: rule, events: events, metrics: m, tally: tally{invalid: make(map[activity.Reason]int64), skipped: make(map[activity.Reason]int64)}, input: newInput()}
 		return s.run(ctx)
 	})
 	if err != nil {
@@ -86,7 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 type session struct {
 	cfg     Config
 	rule    window.Rule
-	scanner *activity.Scanner
+	events  *format.Reader
 	metrics *metrics
 
 	txn      *kgo.GroupTransactSession
@@ -184,7 +185,7 @@ func (s *session) run(ctx context.Context) error {
 		}
 	})
 	s.cfg.Log.Info("router started", "instance", s.cfg.Instance, "topic", names.Activity, "partitions", s.topics.Sources, "keyed_partitions", s.keyed,
-		"user_field", strings.Join(s.cfg.Fields.User, ","), "time_field", strings.Join(s.cfg.Fields.Time, ","), "time_format", string(s.cfg.Fields.TimeFormat),
+		"user_field", strings.Join(s.cfg.Events.Fields.User, ","), "time_field", strings.Join(s.cfg.Events.Fields.Time, ","), "time_format", string(s.cfg.Events.Fields.TimeFormat),
 		"window", s.cfg.Window.String(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
 	err = s.loop(ctx)
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
@@ -236,7 +237,7 @@ func (s *session) loop(ctx context.Context) error {
 				s.tellHeld(ctx)
 			}
 			s.gauges()
-			s.input.tell(ticked, s.scanner, s.cfg.Layout.Names.Activity, s.cfg.Status, s.cfg.Log)
+			s.input.tell(ticked, s.cfg.Layout.Names.Activity, s.cfg.Status, s.cfg.Log)
 		}
 		switch {
 		case f.NumRecords() > 0:
@@ -331,8 +332,17 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			if r.Attrs.IsControl() || r.Offset < src.routed {
 				continue
 			}
+			mark, reason, err := s.events.Mark(ctx, r.Value, r.Headers)
+			if err != nil { // it is read again
+				s.abort(err)
+				return
+			}
+			if reason.Skipped() {
+				s.tally.skipped[reason]++
+				s.input.skip(reason)
+				continue
+			}
 			s.input.in++
-			mark, reason := s.scanner.Scan(r.Value)
 			limit := r.Timestamp.UnixMilli() // when the log took it
 			if r.Attrs.TimestampType() == claimedTime {
 				limit = min(limit, read) // what was written before it is read was not written later
@@ -342,7 +352,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			}
 			if reason != activity.ReasonNone {
 				s.tally.invalid[reason]++
-				s.input.add(string(reason), r.Value)
+				s.input.add(string(reason), func() (why, example string) { return s.describe(r, reason) })
 				s.dead(ctx, r, reason)
 				continue
 			}
@@ -350,7 +360,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 			fate, start, lateBy := src.now.Judge(s.rule, mark.TimeMS, limit)
 			if fate.Late() {
 				s.tally.late[fate]++
-				s.input.add(fate.String(), r.Value)
+				s.input.add(fate.String(), func() (why, example string) { return s.describe(r, activity.ReasonNone) })
 				s.late(ctx, r, fate, start, lateBy)
 				continue
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"spate/shared/activity"
+	"spate/shared/format"
 	"spate/shared/window"
 )
 
@@ -22,19 +23,16 @@ func BenchmarkRecord(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			cfg := Config{Fields: activity.DefaultFields(), Threshold: 5, Critical: 10, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+			cfg := Config{Events: format.Config{Fields: activity.DefaultFields()}, Threshold: 5, Critical: 10, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 			if dedupe {
-				cfg.DedupeField = "event_id"
+				cfg.Events.ID = "event_id"
 			}
 			s := &session{
 				cfg: cfg, rule: rule, metrics: newMetrics(prometheus.NewRegistry()), shards: map[string]*shard{},
 				combiner: window.NewCombiner(rule.SizeMS), table: window.NewTable(cfg.Threshold), seen: map[int64]map[identity]struct{}{},
 				st: state{Closed: window.NoTime},
 			}
-			if s.scanner, err = activity.NewScanner(cfg.Fields); err != nil {
-				b.Fatal(err)
-			}
-			if s.ids, err = cfg.dedupeScanner(); err != nil {
+			if s.events, err = format.New(cfg.Events); err != nil {
 				b.Fatal(err)
 			}
 			sh := s.add("shardId-000000000000", place{MaxTS: window.NoTime})
@@ -59,7 +57,9 @@ func BenchmarkRecord(b *testing.B) {
 					}
 					b.StartTimer()
 				}
-				s.record(sh, fmt.Sprintf("4968056638819337487260325470052437423%019d", i), records[at], time.UnixMilli(begin))
+				if err := s.record(b.Context(), sh, fmt.Sprintf("4968056638819337487260325470052437423%019d", i), records[at], time.UnixMilli(begin)); err != nil {
+					b.Fatal(err)
+				}
 				if i%batch == batch-1 {
 					if _, err := s.apply(nil); err != nil {
 						b.Fatal(err)

@@ -226,6 +226,9 @@ func (s *session) told() {
 		add("invalid", string(reason), n)
 		invalid += n
 	}
+	for reason, n := range c.skipped {
+		add("skipped", string(reason), n)
+	}
 	if k := s.cfg.Counts; k != nil {
 		k.Counted.Add(c.counted)
 		k.Repeated.Add(c.repeated)

@@ -10,11 +10,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/aws/emf"
 	"spate/shared/aws/lease"
 	"spate/shared/aws/stream"
+	"spate/shared/format"
 	"spate/shared/ops"
 	"spate/shared/window"
 )
@@ -35,7 +35,9 @@ type Config struct {
 	AlertsStream string
 	AsideStream  string // of events that are late or none; empty: they are counted only
 
-	Fields activity.Fields
+	// Events says how events are written. Its ID names what is the same for an event that was written twice, as a retried call does; without it all are
+	// counted.
+	Events format.Config
 	// Window is the size of the tumbling windows, Lateness how far behind the highest time of its shard an event may come.
 	Window, Lateness time.Duration
 	// IdleTimeout is how long a shard may be silent before it stops holding windows open; 0 is for ever.
@@ -46,8 +48,6 @@ type Config struct {
 	Threshold, Critical int64
 	// Transitions are the states that are written: opened and closed, or closed alone.
 	Transitions []alert.State
-	// DedupeField names a member that is the same for an event that was written twice, as a retried call does; empty: all are counted.
-	DedupeField string
 	// MaxOpenWindows is how many open windows of users are held before only the slowest shard is read; 0 is DefaultMaxOpenWindows.
 	MaxOpenWindows int64
 
@@ -90,7 +90,7 @@ func (c Config) Validate() error {
 		problem("alerts-stream, aside-stream: both are %s; who reads alerts would get what is none", c.AlertsStream)
 	}
 	_, err := window.NewRule(c.Window, c.Lateness)
-	errs = append(errs, err, c.Fields.Validate())
+	errs = append(errs, err, c.Events.Validate())
 	if c.IdleTimeout < 0 || c.IdleTimeout > 0 && c.IdleTimeout < 100*time.Millisecond {
 		problem("idle-timeout: %v is neither 0 (never) nor at least 100ms", c.IdleTimeout)
 	}
@@ -104,23 +104,10 @@ func (c Config) Validate() error {
 		problem("critical: %d is below the threshold %d", c.Critical, c.Threshold)
 	}
 	errs = append(errs, alert.CheckTransitions(c.Transitions))
-	if c.DedupeField != "" {
-		if _, err := c.dedupeScanner(); err != nil {
-			problem("dedupe-field: %w", err)
-		}
-	}
 	if c.MaxOpenWindows < 0 {
 		problem("max-open-windows: %d is below 0", c.MaxOpenWindows)
 	}
 	return errors.Join(errs...)
-}
-
-// dedupeScanner finds the identity of an event: a scanner of which the "user" is that member. Nil without a field.
-func (c Config) dedupeScanner() (*activity.Scanner, error) {
-	if c.DedupeField == "" {
-		return nil, nil
-	}
-	return activity.NewScanner(activity.Fields{User: []string{c.DedupeField}, Time: c.Fields.Time, TimeFormat: c.Fields.TimeFormat})
 }
 
 // Run works until ctx ends, or until everything is drained. A session that breaks is begun anew for ever, a lease that is lost waited for

@@ -136,7 +136,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	settings := func(r *rig) Config {
 		cfg := r.config()
 		cfg.Lease.Duration = 2 * time.Second
-		cfg.DedupeField, cfg.AsideStream = "event_id", r.aside
+		cfg.Events.ID, cfg.AsideStream = "event_id", r.aside
 		return cfg
 	}
 	want, all := input.expect(settings(input))

@@ -266,7 +266,7 @@ func TestAllAtOnce(t *testing.T) {
 	r := newRig(t, 3)
 	r.eventful(uint64(time.Now().UnixNano()))
 	cfg := r.config()
-	cfg.DedupeField = "event_id"
+	cfg.Events.ID = "event_id"
 	cfg.Lease.Duration = 10 * time.Second
 	var mu sync.Mutex
 	n := 0

@@ -157,7 +157,7 @@ func TestDedupe(t *testing.T) {
 	r.put(rows...)
 	r.put(row{at: 1000, user: 0}, row{at: 1000, user: 0}) // without an identity
 	cfg := r.config()
-	cfg.DedupeField = "event_id"
+	cfg.Events.ID = "event_id"
 	r.drain(cfg)
 	compare(t, r.closed(), counted{"0@0": 6, "1@0": 4})
 	if st, _ := r.state(); st.Tally != (tally{In: 18, Counted: 10, Repeated: 8}) {
@@ -166,7 +166,7 @@ func TestDedupe(t *testing.T) {
 	r.check(cfg)
 
 	r.afresh()
-	cfg.DedupeField = ""
+	cfg.Events.ID = ""
 	r.drain(cfg)
 	compare(t, r.closed(), counted{"0@0": 10, "1@0": 8})
 	if st, _ := r.state(); st.Tally != (tally{In: 18, Counted: 18}) {

@@ -21,41 +21,61 @@ var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 type counts struct {
 	counted, repeated int64
 	late              [3]int64 // by window.Fate
-	invalid           map[activity.Reason]int64
+	invalid, skipped  map[activity.Reason]int64
+}
+
+// skip counts a record that is not meant as an event.
+func (c *counts) skip(reason activity.Reason) {
+	if c.skipped == nil {
+		c.skipped = make(map[activity.Reason]int64)
+	}
+	c.skipped[reason]++
 }
 
 // reasonAggregate: what the Kinesis Producer Library packed cannot be unpacked.
 const reasonAggregate activity.Reason = "bad_aggregate"
 
 // record judges the events of a record of the stream.
-func (s *session) record(sh *shard, seq string, data []byte, arrived time.Time) {
+func (s *session) record(ctx context.Context, sh *shard, seq string, data []byte, arrived time.Time) error {
 	number := sh.seqs.Add(seq)
 	events, err := stream.Deaggregate(data, nil)
 	if err != nil {
 		s.invalid(sh, seq, data, reasonAggregate)
 	}
 	for _, e := range events {
-		s.event(sh, seq, number, e, arrived)
+		if err := s.event(ctx, sh, seq, number, e, arrived); err != nil {
+			return err
+		}
 	}
 	sh.at = stream.Position{After: seq}
 	s.dirty = true
+	return nil
 }
 
-func (s *session) event(sh *shard, seq string, number int64, data []byte, arrived time.Time) {
-	mark, reason := s.scanner.Scan(data)
+func (s *session) event(ctx context.Context, sh *shard, seq string, number int64, data []byte, arrived time.Time) error {
+	mark, reason, err := s.events.Mark(ctx, data, nil)
+	if err != nil {
+		return err // the session begins anew, and reads it again
+	}
+	if reason.Skipped() {
+		if s.replay == 0 {
+			s.counted.skip(reason)
+		}
+		return nil
+	}
 	if ahead := s.cfg.MaxAhead.Milliseconds(); reason == activity.ReasonNone && ahead > 0 && mark.TimeMS > arrived.UnixMilli()+ahead {
 		reason = activity.ReasonTimeAhead
 	}
 	if reason != activity.ReasonNone {
 		s.invalid(sh, seq, data, reason)
-		return
+		return nil
 	}
 	sh.heard = s.cfg.Now().UnixMilli()
 	fate, start, lateBy := sh.src.Judge(s.rule, mark.TimeMS, arrived.UnixMilli())
 	switch {
 	case fate.Late():
 		s.late(sh, seq, data, fate, start, lateBy)
-	case s.repeated(data, start):
+	case s.repeated(mark.ID, start):
 		if s.replay == 0 {
 			s.tally.In++
 			s.tally.Repeated++
@@ -72,18 +92,15 @@ func (s *session) event(sh *shard, seq string, number int64, data []byte, arrive
 			s.gathers = time.Now()
 		}
 	}
+	return nil
 }
 
 // repeated reports whether the event was counted in its window already.
-func (s *session) repeated(data []byte, start int64) bool {
-	if s.ids == nil {
-		return false
-	}
-	id, reason := s.ids.Scan(data)
-	if reason != activity.ReasonNone {
+func (s *session) repeated(id []byte, start int64) bool {
+	if id == nil {
 		return false // it has none: it is counted as it comes
 	}
-	key := identity{maphash.Bytes(seeds[0], id.User), maphash.Bytes(seeds[1], id.User)}
+	key := identity{maphash.Bytes(seeds[0], id), maphash.Bytes(seeds[1], id)}
 	in := s.seen[start]
 	if in == nil {
 		in = make(map[identity]struct{})

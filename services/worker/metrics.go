@@ -32,7 +32,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_worker_events_total",
-			Help: "Events by fate (counted, late, invalid, repeated) and reason."}, []string{"fate", "reason"}),
+			Help: "Events by fate (counted, late, invalid, repeated) and reason; skipped are records that are sent on purpose and are not events."}, []string{"fate", "reason"}),
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_worker_alerts_total",
 			Help: "Alert records written, again after a crash included, by state."}, []string{"state"}),
 		saves: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_worker_saves_total",

@@ -55,7 +55,7 @@ func (r *rig) expect(cfg Config) (counted, tally) {
 			switch {
 			case late:
 				all.Late++
-			case cfg.DedupeField != "" && e.ID != "" && ids[id]:
+			case cfg.Events.ID != "" && e.ID != "" && ids[id]:
 				all.Repeated++
 			default:
 				ids[id] = true

@@ -30,6 +30,7 @@ import (
 	"spate/shared/aws/awstest"
 	"spate/shared/aws/lease"
 	"spate/shared/aws/stream"
+	"spate/shared/format"
 	"spate/shared/ops"
 )
 
@@ -113,7 +114,7 @@ func (r *rig) config() Config {
 	return Config{
 		Kinesis: r.kinesis,
 		Lease:   lease.Lease{API: r.dynamo, Table: r.table, Key: "worker", Owner: "test", Duration: time.Minute, Log: slog.New(slog.NewTextHandler(r.log, nil))},
-		Stream:  r.events, AlertsStream: r.alerts, Fields: activity.DefaultFields(),
+		Stream:  r.events, AlertsStream: r.alerts, Events: format.Config{Fields: activity.DefaultFields()},
 		Window: 4 * time.Second, Lateness: 2 * time.Second, Threshold: 2, Critical: 10,
 		Transitions: []alert.State{alert.Opened, alert.Closed},
 		Poll:        10 * time.Millisecond, Log: slog.New(slog.NewTextHandler(r.log, nil)), Status: &ops.Status{},

@@ -7,9 +7,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"spate/shared/activity"
 	"spate/shared/aws/lease"
 	"spate/shared/aws/stream"
+	"spate/shared/format"
 	"spate/shared/verdict"
 	"spate/shared/window"
 )
@@ -36,8 +36,7 @@ type session struct {
 	held    *lease.Held
 	st      state
 	rule    window.Rule
-	scanner *activity.Scanner
-	ids     *activity.Scanner // of events, nil without
+	events  *format.Reader
 	reader  *stream.Reader
 	alerts  *stream.Producer
 	aside   *stream.Producer // nil: events set aside are logged
@@ -113,10 +112,7 @@ func runSession(ctx context.Context, cfg Config, m *metrics, r *reports) error {
 	if cfg.AsideStream != "" {
 		s.aside = &stream.Producer{API: cfg.Kinesis, Stream: cfg.AsideStream, Log: cfg.Log, Before: held.Valid}
 	}
-	if s.scanner, err = activity.NewScanner(cfg.Fields); err != nil {
-		return err
-	}
-	if s.ids, err = cfg.dedupeScanner(); err != nil {
+	if s.events, err = format.New(cfg.Events); err != nil {
 		return err
 	}
 	return s.run(ctx)

@@ -105,7 +105,9 @@ func (s *session) take(ctx context.Context, f stream.Fetch) error {
 		return s.takeAgain(ctx, sh, f)
 	}
 	for _, r := range f.Records {
-		s.record(sh, aws.ToString(r.SequenceNumber), r.Data, aws.ToTime(r.ApproximateArrivalTimestamp))
+		if err := s.record(ctx, sh, aws.ToString(r.SequenceNumber), r.Data, aws.ToTime(r.ApproximateArrivalTimestamp)); err != nil {
+			return err
+		}
 	}
 	sh.atEnd, sh.behind, sh.looked = f.AtEnd, f.BehindMS, f.Asked.UnixMilli()
 	if f.Closed {
@@ -137,7 +139,9 @@ func (s *session) takeAgain(ctx context.Context, sh *shard, f stream.Fetch) erro
 			rest = i
 			break
 		}
-		s.record(sh, seq, r.Data, aws.ToTime(r.ApproximateArrivalTimestamp))
+		if err := s.record(ctx, sh, seq, r.Data, aws.ToTime(r.ApproximateArrivalTimestamp)); err != nil {
+			return err
+		}
 	}
 	if s.combiner.Panes() >= maxPanes {
 		if _, err := s.apply(nil); err != nil {

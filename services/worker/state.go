@@ -65,7 +65,7 @@ type tally struct {
 func (c Config) rule() rule {
 	return rule{
 		WindowMS: c.Window.Milliseconds(), LatenessMS: c.Lateness.Milliseconds(), MaxAheadMS: c.MaxAhead.Milliseconds(),
-		Threshold: c.Threshold, Critical: c.Critical, Fields: fmt.Sprint(c.Fields.User, c.Fields.Time, c.Fields.TimeFormat), Dedupe: c.DedupeField,
+		Threshold: c.Threshold, Critical: c.Critical, Fields: fmt.Sprint(c.Events.Fields.User, c.Events.Fields.Time, c.Events.Fields.TimeFormat, c.Events.Format), Dedupe: c.Events.ID,
 	}
 }
 

@@ -51,6 +51,8 @@ type Mark struct {
 	User []byte
 	// TimeMS is the event time in epoch milliseconds, 0 to the end of year 9999.
 	TimeMS int64
+	// ID is what makes the event another one than all others, in the form of a user's token; nil if it has none, or none is looked for. Scan sets none.
+	ID []byte
 }
 
 // Scanner finds the user and the event time of events. It is immutable and safe for concurrent use.

@@ -36,6 +36,8 @@ var names = []Name{Auto, JSON, Avro, Protobuf, CloudEvents, Debezium}
 type Config struct {
 	Format Name // empty is Auto
 	Fields activity.Fields
+	// ID is the path of what makes an event another one than all others (see [activity.Mark]); empty is none.
+	ID string
 	// Registry has the schemas; nil is none.
 	Registry *Registry
 }
@@ -48,6 +50,11 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("format: %.40q is none of %s (SPATE_FORMAT)", string(c.Format), list(names)))
 	case (c.Format == Avro || c.Format == Protobuf) && c.Registry == nil:
 		errs = append(errs, fmt.Errorf("schema-registry-url: missing; %s is read by the schemas of a registry (SPATE_SCHEMA_REGISTRY_URL)", c.Format))
+	}
+	if c.ID != "" {
+		if _, err := activity.Path(c.ID); err != nil {
+			errs = append(errs, fmt.Errorf("dedupe-field: %w (SPATE_DEDUPE_FIELD)", err))
+		}
 	}
 	return errors.Join(append(errs, c.Fields.Validate())...)
 }
@@ -89,12 +96,12 @@ func New(c Config) (*Reader, error) {
 	if r.format == "" {
 		r.format = Auto
 	}
-	users, times := parsed(c.Fields.User), parsed(c.Fields.Time)
-	r.plain = newPlain(users, times, c.Fields.TimeFormat)
-	r.binary = newBinary(users, times, c.Fields.TimeFormat)
-	r.structured = newStructured(users, times, c.Fields.TimeFormat)
-	r.row = newRow(nil, users, times, c.Fields.TimeFormat)
-	r.wrapped = newRow([]string{"payload"}, users, times, c.Fields.TimeFormat)
+	f := fields{users: parsed(c.Fields.User), times: parsed(c.Fields.Time), format: c.Fields.TimeFormat}
+	if c.ID != "" {
+		f.ids = parsed([]string{c.ID})
+	}
+	r.plain, r.binary, r.structured = newPlain(f), newBinary(f), newStructured(f)
+	r.row, r.wrapped = newRow(nil, f), newRow([]string{"payload"}, f)
 	most := 0
 	for _, l := range []*layout{r.plain, r.binary, r.structured, r.row, r.wrapped} {
 		most = max(most, len(l.paths))
@@ -131,7 +138,7 @@ func (r *Reader) Mark(ctx context.Context, value []byte, headers []kgo.RecordHea
 		return r.encoded(ctx, l, value, headers)
 	case (r.format == Avro || r.format == Protobuf) && len(value) > 0:
 		return activity.Mark{}, activity.ReasonBadEncoding, nil
-	case l == r.plain:
+	case l == r.plain && len(l.ids) == 0:
 		mark, reason := r.scanner.Scan(value)
 		return mark, reason, nil
 	}

@@ -13,8 +13,8 @@ import (
 
 // layout says where the fields of events lie in an envelope.
 type layout struct {
-	paths        [][]string // in the value
-	users, times []source   // the alternatives, in their order
+	paths             [][]string // in the value
+	users, times, ids []source   // the alternatives, in their order
 
 	finder   *activity.Finder
 	programs map[int]*program // by the id of their schema
@@ -33,8 +33,27 @@ type value struct {
 	unit  activity.TimeFormat // of a time that has one by its schema, in place of the source's format
 }
 
+// fields are what is looked for: the names that lead to each alternative.
+type fields struct {
+	users, times, ids [][]string
+	format            activity.TimeFormat // of the times
+}
+
+// add adds all fields, each where at puts it.
+func (l *layout) add(f fields, at func(to *[]source, format activity.TimeFormat, names []string)) {
+	for _, p := range f.users {
+		at(&l.users, "", p)
+	}
+	for _, p := range f.times {
+		at(&l.times, f.format, p)
+	}
+	for _, p := range f.ids {
+		at(&l.ids, "", p)
+	}
+}
+
 // at adds the alternative that is at a path.
-func (l *layout) at(to *[]source, format activity.TimeFormat, names ...string) {
+func (l *layout) at(to *[]source, format activity.TimeFormat, names []string) {
 	i := slices.IndexFunc(l.paths, func(p []string) bool { return slices.Equal(p, names) })
 	if i < 0 {
 		i = len(l.paths)
@@ -50,18 +69,13 @@ func (l *layout) done() *layout {
 }
 
 // newPlain is without an envelope.
-func newPlain(users, times [][]string, format activity.TimeFormat) *layout {
+func newPlain(f fields) *layout {
 	l := &layout{}
-	for _, p := range users {
-		l.at(&l.users, "", p...)
-	}
-	for _, p := range times {
-		l.at(&l.times, format, p...)
-	}
+	l.add(f, l.at)
 	return l.done()
 }
 
-// choose returns the first user and the first time that are there. It may write what is in headers into buf.
+// choose returns the first user, the first time and the first id that are there. It may write what is in headers into buf.
 func (l *layout) choose(values []value, headers []kgo.RecordHeader, buf *[]byte) (activity.Mark, activity.Reason) {
 	var user []byte
 	reason := activity.ReasonNoUser
@@ -85,7 +99,14 @@ func (l *layout) choose(values []value, headers []kgo.RecordHeader, buf *[]byte)
 		if reason != activity.ReasonNone {
 			return activity.Mark{}, reason
 		}
-		return activity.Mark{User: user, TimeMS: ms}, activity.ReasonNone
+		mark := activity.Mark{User: user, TimeMS: ms}
+		for _, s := range l.ids {
+			if id, reason := activity.CanonicalUser(s.of(values, headers, buf).token); reason == activity.ReasonNone {
+				mark.ID = id
+				break
+			}
+		}
+		return mark, activity.ReasonNone
 	}
 	return activity.Mark{}, activity.ReasonNoTime
 }
@@ -137,42 +158,32 @@ func (r *Reader) mode(headers []kgo.RecordHeader) mode {
 }
 
 // newBinary is that of CloudEvents whose value is the data, and whose attributes are headers. The time may be an attribute.
-func newBinary(users, times [][]string, format activity.TimeFormat) *layout {
+func newBinary(f fields) *layout {
 	l := &layout{}
-	add := func(to *[]source, format activity.TimeFormat, path []string) {
+	at := func(to *[]source, format activity.TimeFormat, path []string) {
 		if name, ok := isAttribute(path); ok {
 			*to = append(*to, source{header: attribute + name, format: format})
 		} else {
-			l.at(to, format, path...)
+			l.at(to, format, path)
 		}
 	}
-	for _, p := range users {
-		add(&l.users, "", p)
-	}
-	for _, p := range times {
-		add(&l.times, format, p)
-	}
-	add(&l.times, activity.TimeRFC3339, []string{attribute + "time"})
+	l.add(f, at)
+	at(&l.times, activity.TimeRFC3339, []string{attribute + "time"})
 	return l.done()
 }
 
 // newStructured is that of CloudEvents whose value has the attributes, and the data as the member data.
-func newStructured(users, times [][]string, format activity.TimeFormat) *layout {
+func newStructured(f fields) *layout {
 	l := &layout{}
-	add := func(to *[]source, format activity.TimeFormat, path []string) {
+	at := func(to *[]source, format activity.TimeFormat, path []string) {
 		if name, ok := isAttribute(path); ok {
-			l.at(to, format, name)
+			l.at(to, format, []string{name})
 		} else {
-			l.at(to, format, append([]string{"data"}, path...)...)
+			l.at(to, format, slices.Concat([]string{"data"}, path))
 		}
 	}
-	for _, p := range users {
-		add(&l.users, "", p)
-	}
-	for _, p := range times {
-		add(&l.times, format, p)
-	}
-	add(&l.times, activity.TimeRFC3339, []string{attribute + "time"})
+	l.add(f, at)
+	at(&l.times, activity.TimeRFC3339, []string{attribute + "time"})
 	return l.done()
 }
 
@@ -186,19 +197,16 @@ func isAttribute(path []string) (string, bool) {
 
 // newRow is that of a change of a row, below a path: the fields are those of the row after the change, or else before it. The time may be that of the
 // change, in the database or when Debezium saw it. The last two paths are the kind of change, and when it was seen.
-func newRow(below []string, users, times [][]string, format activity.TimeFormat) *layout {
+func newRow(below []string, f fields) *layout {
 	l := &layout{}
 	in := func(names ...string) []string { return slices.Concat(below, names) }
 	for _, side := range []string{"after", "before"} {
-		for _, p := range users {
-			l.at(&l.users, "", in(append([]string{side}, p...)...)...)
-		}
-		for _, p := range times {
-			l.at(&l.times, format, in(append([]string{side}, p...)...)...)
-		}
+		l.add(f, func(to *[]source, format activity.TimeFormat, path []string) {
+			l.at(to, format, in(slices.Concat([]string{side}, path)...))
+		})
 	}
-	l.at(&l.times, activity.TimeMS, in("source", "ts_ms")...)
-	l.at(&l.times, activity.TimeMS, in("ts_ms")...)
+	l.at(&l.times, activity.TimeMS, in("source", "ts_ms"))
+	l.at(&l.times, activity.TimeMS, in("ts_ms"))
 	l.paths = append(l.paths, in("op"))
 	return l.done()
 }
