@@ -39,7 +39,8 @@ const AvroSchema = `{"type":"record","name":"Click","namespace":"shop","fields":
 	{"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}},
 	{"name":"user_session","type":"string"}]}`
 
-const avroNext = `{"type":"record","name":"Click","namespace":"shop","fields":[
+// AvroNextSchema is that of AvroNextID.
+const AvroNextSchema = `{"type":"record","name":"Click","namespace":"shop","fields":[
 	{"name":"event_time","type":{"type":"long","logicalType":"timestamp-micros"}},
 	{"name":"attributes","type":{"type":"map","values":"string"}},
 	{"name":"user_id","type":["null","long","string"]}]}`
@@ -98,7 +99,7 @@ func Registry(t testing.TB) *srfake.Registry {
 	reg := srfake.New()
 	t.Cleanup(reg.Close)
 	reg.SeedSchema("clicks-value", 1, AvroID, sr.Schema{Schema: AvroSchema, Type: sr.TypeAvro})
-	reg.SeedSchema("clicks-value", 2, AvroNextID, sr.Schema{Schema: avroNext, Type: sr.TypeAvro})
+	reg.SeedSchema("clicks-value", 2, AvroNextID, sr.Schema{Schema: AvroNextSchema, Type: sr.TypeAvro})
 	reg.SeedSchema("proto-value", 1, ProtobufID, sr.Schema{Schema: ProtobufSchema, Type: sr.TypeProtobuf})
 	reg.SeedSchema("json-value", 1, JSONID, sr.Schema{Schema: jsonSchema, Type: sr.TypeJSON})
 	reg.SeedSchema("db.shop.clicks-value", 1, DebeziumID, sr.Schema{Schema: debeziumSchema, Type: sr.TypeAvro})
@@ -109,14 +110,14 @@ func Registry(t testing.TB) *srfake.Registry {
 func Formats() []Format {
 	plain := activity.Fields{User: []string{"user_id"}, Time: []string{"event_time"}}
 	either := activity.Fields{User: []string{"user_id", "user_name"}, Time: []string{"event_time"}}
-	click, next, change := avro.MustParse(AvroSchema), avro.MustParse(avroNext), avro.MustParse(debeziumSchema)
+	click, next, change := avro.MustParse(AvroSchema), avro.MustParse(AvroNextSchema), avro.MustParse(debeziumSchema)
 	return []Format{
 		{"json", format.Auto, plain, func(e Event) ([]byte, []kgo.RecordHeader) { return JSON(e), nil }},
 		{"nested json", format.Auto, activity.Fields{User: []string{"actor.id"}, Time: []string{"meta.at"}}, func(e Event) ([]byte, []kgo.RecordHeader) {
 			return encode(map[string]any{"type": e.Kind, "actor": map[string]any{"id": user(e), "roles": []string{"a"}}, "meta": map[string]any{"at": text(e)}, "brand": e.Brand, "price": e.Price}), nil
 		}},
 		{"json schema", format.Auto, plain, func(e Event) ([]byte, []kgo.RecordHeader) { return append(Header(JSONID), JSON(e)...), nil }},
-		{"avro", format.Auto, plain, func(e Event) ([]byte, []kgo.RecordHeader) { return Avro(click, AvroID, avroRow(e)), nil }},
+		{"avro", format.Auto, plain, func(e Event) ([]byte, []kgo.RecordHeader) { return Avro(click, AvroID, AvroRow(e)), nil }},
 		{"avro, next version", format.Avro, plain, func(e Event) ([]byte, []kgo.RecordHeader) {
 			return Avro(next, AvroNextID, map[string]any{"event_time": time.UnixMilli(e.TimeMS), "attributes": map[string]any{"user_id": "not this", "brand": e.Brand}, "user_id": avroUser(e)}), nil
 		}},
@@ -179,7 +180,8 @@ func avroUser(e Event) any {
 	return map[string]any{"string": e.User}
 }
 
-func avroRow(e Event) map[string]any {
+// AvroRow is an event as AvroSchema has it.
+func AvroRow(e Event) map[string]any {
 	return map[string]any{"event_type": e.Kind, "product_id": map[string]any{"long": int64(1003461)}, "brand": map[string]any{"string": e.Brand}, "price": e.Price,
 		"tags": []any{"a", "b"}, "user_id": avroUser(e), "event_time": time.UnixMilli(e.TimeMS), "user_session": "4d3b30da-a5e4-49df-b1a8-ba5943f1dd33"}
 }
