@@ -36,10 +36,10 @@ import (
 	"spate/tests/harness"
 )
 
-// TestFormats: the same events give the same alerts, whatever format they are written in. SPATE_TEST_EVENTS is how many of each; 10,000 by default.
+// TestFormats: the same events give the same alerts, whatever format they are written in. SPATE_TEST_EVENTS is how many of each; 20,000 by default.
 func TestFormats(t *testing.T) {
 	t.Parallel()
-	n := 10_000
+	n := 20_000
 	if text := os.Getenv("SPATE_TEST_EVENTS"); text != "" {
 		var err error
 		if n, err = strconv.Atoi(text); err != nil {
@@ -50,7 +50,7 @@ func TestFormats(t *testing.T) {
 	base := time.Date(2023, 11, 14, 22, 13, 20, 0, time.UTC).UnixMilli()
 	events := make([]formattest.Event, n)
 	for i := range events {
-		user := strconv.Itoa(rnd.IntN(n / 30))
+		user := strconv.Itoa(rnd.IntN(1500))
 		if rnd.IntN(4) == 0 {
 			user = "user-" + user
 		}
