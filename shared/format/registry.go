@@ -237,6 +237,9 @@ func (r *Registry) explain(err error) error {
 	case err == nil:
 		return nil
 	case !errors.As(err, &answer):
+		if u := (*url.Error)(nil); errors.As(err, &u) {
+			err = u.Err // it has the address, and that it is a GET
+		}
 		return fmt.Errorf("the schema registry %s cannot be asked (schema-registry-url): %w", r.host, err)
 	}
 	switch answer.StatusCode {
