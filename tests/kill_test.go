@@ -23,11 +23,11 @@ func TestKilledServices(t *testing.T) {
 	}
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
 		every := 4 * time.Second
-		if strings.HasSuffix(t.Name(), "kfake") {
+		if onKfake(t) {
 			// The group must be able to notice a kill (6 s) before the next: kfake keeps a member for ever that dies while it joins.
 			every = 8 * time.Second
 		}
-		testFaults(t, brokers, 10, every, func(p *harness.Process) string {
+		testFaults(t, brokers, 10, every, !onKfake(t), func(p *harness.Process) string {
 			p.Kill()
 			p.Start()
 			return "killed"
@@ -42,7 +42,7 @@ func TestZombies(t *testing.T) {
 		t.Skip("takes a minute a broker")
 	}
 	harness.OnBrokersTogether(t, func(t *testing.T, brokers string) {
-		testFaults(t, brokers, 3, 10*time.Second, func(p *harness.Process) string {
+		testFaults(t, brokers, 3, 10*time.Second, onKfake(t), func(p *harness.Process) string {
 			p.Signal(syscall.SIGSTOP)
 			<-time.After(8 * time.Second) // the session times out after 6 s
 			p.Signal(syscall.SIGCONT)
@@ -51,8 +51,11 @@ func TestZombies(t *testing.T) {
 	})
 }
 
-// testFaults lets traffic flow while a fault befalls one service after another.
-func testFaults(t *testing.T, brokers string, faults int, every time.Duration, fault func(*harness.Process) string) {
+func onKfake(t *testing.T) bool { return strings.HasSuffix(t.Name(), "kfake") }
+
+// testFaults lets traffic flow while a fault befalls one service after another. With once, events of a user with the same product count once in a window,
+// as events do that were sent twice.
+func testFaults(t *testing.T, brokers string, faults int, every time.Duration, once bool, fault func(*harness.Process) string) {
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 1))
 	t.Logf("seed %d", seed)
@@ -60,6 +63,10 @@ func testFaults(t *testing.T, brokers string, faults int, every time.Duration, f
 	rule := verifier.Rule{Window: 10 * time.Second, Lateness: 5 * time.Second, Threshold: 3}
 	db := filepath.Join(t.TempDir(), "alerts.db")
 	env := []string{"SPATE_BROKERS=" + brokers, "SPATE_TOPIC=" + names.Activity, "SPATE_LATENESS=5s", "SPATE_IDLE_TIMEOUT=3s", "SPATE_THRESHOLD=3", "SPATE_DATABASE_URL=" + db, "SPATE_PARTITIONS=4"}
+	if once {
+		rule.ID = "product_id"
+		env = append(env, "SPATE_DEDUPE_FIELD=product_id")
+	}
 	victims := []*harness.Process{
 		harness.Spate(t, "router-1", env, "route", "--instance", names.Activity+"-1").Start(),
 		harness.Spate(t, "router-2", env, "route", "--instance", names.Activity+"-2").Start(),
@@ -91,7 +98,10 @@ func testFaults(t *testing.T, brokers string, faults int, every time.Duration, f
 
 	ref := harness.Reference(t, brokers, names.Activity, rule)
 	want := ref.Result()
-	t.Logf("%d events, %d rows", ref.In, len(want))
+	t.Logf("%d events, %d of them a second time, %d rows", ref.In, ref.Repeated, len(want))
+	if once && ref.Repeated < ref.In/100 {
+		t.Errorf("%d of %d events came a second time: nothing is shown", ref.Repeated, ref.In)
+	}
 	st, err := sqlite.Open(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,11 @@ type formatFlags struct {
 	SchemaRegistryTLSInsecureSkipVerify bool   `name:"schema-registry-tls-insecure-skip-verify" env:"SPATE_SCHEMA_REGISTRY_TLS_INSECURE_SKIP_VERIFY" group:"security" help:"Accept any certificate of the registry."`
 }
 
+// dedupeFlags say which events are the same one.
+type dedupeFlags struct {
+	DedupeField string `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Member that is the same for an event that was sent twice, as event_id of spate simulate: it counts once in the window of its user. Without it all count."`
+}
+
 // registry returns the schema registry, nil if none is set.
 func (f formatFlags) registry(log *slog.Logger) (*format.Registry, error) {
 	cfg := format.RegistryConfig{URL: f.SchemaRegistryURL, Registry: security.Registry{

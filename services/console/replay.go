@@ -21,6 +21,7 @@ import (
 // replayFlags are those of replay and verify.
 type replayFlags struct {
 	ruleFlags
+	dedupeFlags
 	File string `arg:"" help:"File of events: CSV with a header (any of , ; tab | between columns) or JSON lines; plain, .gz, .bz2, .zst or .zip; - is standard input."`
 
 	onSent     func(partition int32, value []byte, at time.Time)
@@ -38,6 +39,7 @@ func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
 		c.Partitions = kafka.DefaultPartitions
 	}
 	cfg := embedded.ReplayConfig{NullValues: c.NullValues, OnSent: c.onSent, Rule: c.rule(), File: c.File, Key: c.Key, Partitions: c.Partitions, Log: e.logger(slog.LevelWarn)}
+	cfg.Events.ID = c.DedupeField
 	var err error
 	if e.mode != "embedded" {
 		cfg.Kafka, err = c.secured(cfg.Log)
@@ -107,7 +109,11 @@ func (c *replayCommand) Run(e *env) error {
 			v.alert(a)
 		}
 	}
-	terminal.Fprintf(out, "%d events: %d counted, %d late, %d invalid; %d alerts; %.1f s\n", res.EventsIn, res.Counted, res.Late, res.Invalid, len(res.Alerts), res.ElapsedS)
+	repeated := ""
+	if c.DedupeField != "" {
+		repeated = fmt.Sprintf(" (%d of them a second time, and in no alert)", res.Repeated)
+	}
+	terminal.Fprintf(out, "%d events: %d counted%s, %d late, %d invalid; %d alerts; %.1f s\n", res.EventsIn, res.Counted, terminal.Safe(repeated), res.Late, res.Invalid, len(res.Alerts), res.ElapsedS)
 	return nil
 }
 
@@ -117,7 +123,7 @@ func (c *verifyCommand) Run(e *env) error {
 	// What is sent is counted a second time, in the plain way.
 	var mu sync.Mutex
 	ref := verifier.NewReference(verifier.Rule{
-		Window: max(c.Window, time.Millisecond), Lateness: c.Lateness, Threshold: c.Threshold, MaxAhead: c.MaxAhead, User: c.UserField, Time: c.TimeField, TimeFormat: c.TimeFormat,
+		Window: max(c.Window, time.Millisecond), Lateness: c.Lateness, Threshold: c.Threshold, MaxAhead: c.MaxAhead, User: c.UserField, Time: c.TimeField, TimeFormat: c.TimeFormat, ID: c.DedupeField,
 	})
 	c.onSent = func(partition int32, value []byte, at time.Time) {
 		mu.Lock()
@@ -131,7 +137,7 @@ func (c *verifyCommand) Run(e *env) error {
 	mu.Lock()
 	defer mu.Unlock()
 	diff := verifier.Compare(ref.Result(), res.Alerts)
-	accounts := ref.In == res.EventsIn && ref.Counted == res.Counted && ref.Late == res.Late && ref.Invalid == res.Invalid
+	accounts := ref.In == res.EventsIn && ref.Counted == res.Counted && ref.Late == res.Late && ref.Invalid == res.Invalid && ref.Repeated == res.Repeated
 	if c.JSON {
 		if err := json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(diff); err != nil {
 			return err

@@ -41,6 +41,7 @@ func serve(e *env, server *ops.Server, log *slog.Logger, service func(context.Co
 type routeCommand struct {
 	ruleFlags
 	formatFlags
+	dedupeFlags
 	kafkaFlags
 	httpFlags
 	Instance string `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Name of this router among all, the same after a restart. Default: the host's name and a number."`
@@ -50,6 +51,7 @@ func (c *routeCommand) Run(e *env) error {
 	log := e.logger(slog.LevelInfo).With("service", "router")
 	r := c.rule()
 	k, kerr := c.settings(e, log)
+	r.Events.ID = c.DedupeField
 	rerr := c.events(&r.Events, log)
 	cfg := router.Config{
 		Kafka: k, Layout: c.layout(kafka.Router, c.Instance), Events: r.Events, Window: r.Window, Lateness: r.Lateness, IdleTimeout: r.IdleTimeout, MaxAhead: r.MaxAhead, OpenTransactionTimeout: r.OpenTransactionTimeout,

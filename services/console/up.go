@@ -16,6 +16,7 @@ import (
 type upCommand struct {
 	ruleFlags
 	formatFlags
+	dedupeFlags
 	kafkaFlags
 	httpFlags
 	databaseFlags
@@ -38,6 +39,7 @@ func (c *upCommand) Run(e *env) error {
 		cfg.Kafka, err = c.secured(log)
 	}
 	cfg.Kafka.MaxBatchBytes = c.MaxBatchBytes
+	cfg.Events.ID = c.DedupeField
 	rerr := c.events(&cfg.Events, log)
 	if err := usage(errors.Join(err, rerr, c.check(e.mode), cfg.Validate())); err != nil {
 		return err

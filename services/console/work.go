@@ -32,12 +32,12 @@ type leaseFlags struct {
 type workCommand struct {
 	ruleFlags
 	formatFlags
+	dedupeFlags
 	streamFlags
 	leaseFlags
 	httpFlags
 	From             string `name:"from" env:"SPATE_FROM" default:"oldest" placeholder:"oldest|now|TIME" help:"Where the first worker of all begins: oldest, now, or an arrival time (RFC 3339). Later ones go on where it was."`
 	AsideStream      string `name:"aside-stream" env:"SPATE_ASIDE_STREAM" placeholder:"STREAM" help:"Kinesis stream for events that are late or none, with the reason. Without it they are counted only."`
-	DedupeField      string `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Member that is the same for an event that was written twice, as event_id of spate simulate: it is counted once. Without it all are counted."`
 	MaxOpenWindows   int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Open windows, one a user that has events in it, from which on only the slowest shard is read. A million are some 100 MB."`
 	MetricsNamespace string `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"Write metrics to standard output for CloudWatch (Embedded Metric Format), under this namespace. Default: none."`
 	Drain            bool   `name:"drain" help:"Read what is there, close every window that has an event, and end."`

@@ -153,6 +153,7 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 	batch := msg.([]byte)
 	var h window.Header
 	var verdicts []window.Verdict
+	var repeated int64
 	err := window.ParseHeader(batch, &h)
 	if err == nil {
 		sources, serr := d.sourcesOf(ctx.Context(), &h)
@@ -163,7 +164,7 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 		err = window.Guard{Sources: sources, LatestMS: ctx.Timestamp().Add(maxAhead).UnixMilli(), Drains: d.cfg.Drains}.Check(&h)
 	}
 	if err == nil {
-		verdicts, err = sh.apply(ctx.Offset(), batch, nil)
+		verdicts, repeated, err = sh.apply(ctx.Offset(), batch)
 	}
 	if err != nil {
 		// No router has written that. It counts for nothing.
@@ -177,6 +178,7 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 	}
 	if c := d.cfg.Counts; c != nil {
 		c.Batches.Add(1)
+		c.Repeated.Add(repeated)
 	}
 }
 

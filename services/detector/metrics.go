@@ -14,6 +14,8 @@ type Counts struct {
 	Opened, Closed atomic.Int64
 	// Batches applied, and the watermark of the partition that is furthest behind.
 	Batches atomic.Int64
+	// Repeated are events that were counted before, by their ids.
+	Repeated atomic.Int64
 }
 
 type metrics struct {
@@ -49,6 +51,8 @@ type tables struct {
 var (
 	descWindows   = prometheus.NewDesc("spate_detector_open_windows", "Open windows, one for each user with events in it, by partition.", []string{"partition"}, nil)
 	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have spoken.", []string{"partition"}, nil)
+	descRepeated  = prometheus.NewDesc("spate_detector_repeated_events_total", "Events whose id was counted before for the user in the window, by partition.", []string{"partition"}, nil)
+	descIDs       = prometheus.NewDesc("spate_detector_ids", "Ids of events that are remembered, by partition; four of them take the room of an open window.", []string{"partition"}, nil)
 	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that came for a window after its close, by partition. Anything but 0 means that the topic of events got more partitions while in use.", []string{"partition"}, nil)
 )
 
@@ -57,6 +61,8 @@ func (t tables) Describe(ch chan<- *prometheus.Desc) {
 	ch <- descWindows
 	ch <- descWatermark
 	ch <- descStray
+	ch <- descRepeated
+	ch <- descIDs
 }
 
 // Collect is part of prometheus.Collector.
@@ -72,6 +78,8 @@ func (t tables) Collect(ch chan<- prometheus.Metric) {
 		p := strconv.Itoa(int(sh.partition))
 		ch <- prometheus.MustNewConstMetric(descWindows, prometheus.GaugeValue, float64(st.Windows), p)
 		ch <- prometheus.MustNewConstMetric(descStray, prometheus.CounterValue, float64(st.Stray), p)
+		ch <- prometheus.MustNewConstMetric(descRepeated, prometheus.CounterValue, float64(st.Repeated), p)
+		ch <- prometheus.MustNewConstMetric(descIDs, prometheus.GaugeValue, float64(st.Identities), p)
 		if st.WatermarkMS != window.NoTime && st.WatermarkMS != window.EndOfTime {
 			ch <- prometheus.MustNewConstMetric(descWatermark, prometheus.GaugeValue, float64(st.WatermarkMS)/1000, p)
 		}

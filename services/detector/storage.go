@@ -94,12 +94,21 @@ func (s *shard) end() {
 	s.ready = false
 }
 
-func (s *shard) apply(offset int64, batch []byte, out []window.Verdict) ([]window.Verdict, error) {
+// apply applies a batch and returns its verdicts, and how many of its events were counted before.
+func (s *shard) apply(offset int64, batch []byte) (out []window.Verdict, repeated int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.count()
-	return s.table.Apply(offset, batch, out)
+	was := s.table.Stats().Repeated
+	out, err = s.table.Apply(offset, batch, out)
+	return out, s.table.Stats().Repeated - was, err
 }
 
+// identitiesPerWindow are how many identities take the room of a window of a user.
+const identitiesPerWindow = 4
+
 // count is called after every change of the table, with the lock held.
-func (s *shard) count() { s.open.Store(int64(s.table.Stats().Windows)) }
+func (s *shard) count() {
+	st := s.table.Stats()
+	s.open.Store(int64(st.Windows + st.Identities/identitiesPerWindow))
+}

@@ -53,6 +53,7 @@ type ReplayResult struct {
 	Counted  int64   `json:"counted"`
 	Late     int64   `json:"late"`
 	Invalid  int64   `json:"invalid"`
+	Repeated int64   `json:"repeated"` // among those counted: their id was counted before
 	Opened   int64   `json:"opened"`
 	Closed   int64   `json:"closed"`
 	ElapsedS float64 `json:"elapsed_s"`
@@ -91,6 +92,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	sim := simulator.Default()
 	sim.File, sim.Key, sim.Topic, sim.Speed = cfg.File, cfg.Key, topic, 0
 	sim.UserField, sim.TimeField, sim.TimeFormat = cfg.Events.Fields.User, cfg.Events.Fields.Time, string(cfg.Events.Fields.TimeFormat)
+	sim.Whole = cfg.Events.ID != ""
 	if cfg.NullValues != nil {
 		sim.NullValues = cfg.NullValues
 	}
@@ -187,7 +189,7 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 func (s *stack) result() ReplayResult {
 	return ReplayResult{
 		EventsIn: s.routed.In.Load(), Counted: s.routed.Counted.Load(), Late: s.routed.Late.Load(), Invalid: s.routed.Invalid.Load(),
-		Opened: s.detected.Opened.Load(), Closed: s.detected.Closed.Load(),
+		Repeated: s.detected.Repeated.Load(), Opened: s.detected.Opened.Load(), Closed: s.detected.Closed.Load(),
 	}
 }
 

@@ -3,6 +3,7 @@ package embedded
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -40,6 +41,51 @@ func TestReplayOfWhatIsNoEvents(t *testing.T) {
 		})
 		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrNothingRead) || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What was sent twice counts once, in whichever partitions it is; an event without an id, or with that of another user's or window's event, counts.
+func TestReplayCountsOnce(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("at,who,id\n")
+	add := func(second int, who, id string, times int) {
+		for range times {
+			fmt.Fprintf(&b, "2019-11-01 00:00:%02d,%s,%s\n", second, who, id)
+		}
+	}
+	for i := range 7 {
+		add(i, "anna", fmt.Sprint("a", i), 3)    // 7
+		add(i, "bert", fmt.Sprint("b", i%5), 3)  // 5: no alert
+		add(i, "cleo", "", 1)                    // 7
+		add(i+10, "anna", fmt.Sprint("a", i), 1) // 7
+		add(i, "dora", fmt.Sprint("a", i), 1)    // 7
+	}
+	path := filepath.Join(t.TempDir(), "a.csv")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fields := activity.Fields{User: []string{"who"}, Time: []string{"at"}}
+	var mu sync.Mutex
+	ref := verifier.NewReference(verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5, User: fields.User, Time: fields.Time, ID: "id"})
+	res, err := Replay(t.Context(), ReplayConfig{
+		Rule: Rule{Events: format.Config{Fields: fields, ID: "id"}, Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}},
+		File: path, Key: "none", Partitions: 3, Log: slog.New(slog.DiscardHandler),
+		OnSent: func(partition int32, value []byte, at time.Time) {
+			mu.Lock()
+			defer mu.Unlock()
+			ref.AddJSON(partition, value, at)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := verifier.Compare(ref.Result(), res.Alerts); !diff.Exact() || diff.Rows != 4 || res.Counted != 63 || res.Repeated != 7*2+16 || ref.Repeated != res.Repeated {
+		t.Errorf("%+v; %+v; %d repeated in the reference", diff, res, ref.Repeated)
+	}
+	for _, a := range res.Alerts {
+		if a.Count != 7 {
+			t.Errorf("%s at %v: %d events", a.UserID, a.WindowStart, a.Count)
 		}
 	}
 }

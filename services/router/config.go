@@ -18,7 +18,7 @@ import (
 type Config struct {
 	Kafka  kafka.Config
 	Layout kafka.Layout
-	// Events says how events are written. They are not deduplicated here.
+	// Events says how events are written. Those with the same ID count once in the windows of a user: the detector sees to it.
 	Events format.Config
 
 	// Window is the size of the tumbling windows, Lateness how far behind the highest time of its partition an event may come.

@@ -105,7 +105,7 @@ func (c *CSV) column(path string, at func(string) int, m *mapping) int {
 func (c *CSV) noHeader(parts []string) error {
 	if len(parts) < 2 || slices.ContainsFunc(parts, func(p string) bool { return !named.MatchString(p) }) {
 		if c.custom {
-			return fmt.Errorf("its first line names no columns, and --user-field, --time-field name some: %s", activity.Example([]byte(strings.Join(parts, ","))))
+			return fmt.Errorf("its first line names no columns, and --user-field, --time-field or --dedupe-field name some: %s", activity.Example([]byte(strings.Join(parts, ","))))
 		}
 		return nil
 	}

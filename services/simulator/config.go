@@ -92,6 +92,9 @@ type Config struct {
 	Log *slog.Logger `kong:"-"`
 	// Now is the wall clock of the time modes and the pace; nil is time.Now.
 	Now func() time.Time `kong:"-"`
+	// Whole has all columns of a file sent, by their names.
+	Whole bool `kong:"-"`
+
 	// OnSent is told of every row that the broker acknowledged, with its place; a file's rows are in partition -1. Kinesis has names for
 	// shards and no offsets: there, a partition is the number of the shard in the order in which this run met them, and an offset the
 	// number of the row among this run's rows in it. Calls do not overlap, and come in offset order within a partition. It holds up

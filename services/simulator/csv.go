@@ -129,6 +129,9 @@ func (c *CSV) Fields(f activity.Fields, nulls []string) error {
 	return err
 }
 
+// Whole has all columns of a file sent, by their names, and not those of the data set alone. Call it after Fields.
+func (c *CSV) Whole() { c.custom = true }
+
 // Line returns the number of the line, from 1, in which the last record begins.
 func (c *CSV) Line() int64 { return c.at }
 

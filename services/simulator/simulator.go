@@ -131,7 +131,13 @@ func (r *run) open(ctx context.Context) (Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return csv, csv.Fields(r.cfg.fields(), r.cfg.NullValues)
+	if err := csv.Fields(r.cfg.fields(), r.cfg.NullValues); err != nil {
+		return csv, err
+	}
+	if r.cfg.Whole {
+		csv.Whole()
+	}
+	return csv, nil
 }
 
 // file opens the file that the configuration names.

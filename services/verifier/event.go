@@ -25,7 +25,7 @@ func (r *Reference) AddJSON(partition int32, value []byte, appended time.Time) (
 		r.AddInvalid()
 		return false
 	}
-	return r.Add(partition, user, ms, appended.UnixMilli())
+	return r.AddOnce(partition, user, r.rule.idOfJSON(value), ms, appended.UnixMilli())
 }
 
 // AddIdleJSON takes the next event of a source partition, of which the log says that it came too late for a promise made while the
@@ -39,6 +39,18 @@ func (r *Reference) AddIdleJSON(partition int32, value []byte, appended time.Tim
 	r.In++
 	r.Late++
 	r.advance(partition, ms, appended.UnixMilli())
+}
+
+// idOfJSON returns the id of an event, "" if it has none.
+func (r Rule) idOfJSON(value []byte) string {
+	if r.ID == "" {
+		return ""
+	}
+	id, ok := userOfJSON(find(value, r.ID)) // written as users are
+	if !ok {
+		return ""
+	}
+	return id
 }
 
 func (r Rule) parseJSON(value []byte) (user string, ms int64, ok bool) {

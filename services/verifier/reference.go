@@ -18,6 +18,8 @@ type Rule struct {
 	// names it.
 	User, Time []string
 	TimeFormat string
+	// ID is the path of what is the same for an event that was sent twice; empty is none.
+	ID string
 }
 
 // Row is one result: a user and a window with more than the threshold.
@@ -27,13 +29,14 @@ type Row struct {
 	Count       int64
 }
 
-// Reference counts the rows of one log. In = Counted + Late + Invalid.
+// Reference counts the rows of one log. In = Counted + Late + Invalid; Repeated are those among Counted that came before, and are in no row.
 type Reference struct {
-	In, Counted, Late, Invalid int64
+	In, Counted, Late, Invalid, Repeated int64
 
 	rule   Rule
 	newest map[int32]int64 // highest event time by partition, where none counts for more than its append time
 	counts map[pane]int64
+	ids    map[once]bool
 	last   pane
 }
 
@@ -42,12 +45,18 @@ type pane struct {
 	start int64
 }
 
+// once is an event with an id, in its pane.
+type once struct {
+	pane
+	id string
+}
+
 // NewReference returns a reference that has seen nothing. It panics if the window is shorter than a millisecond.
 func NewReference(rule Rule) *Reference {
 	if rule.Window < time.Millisecond {
 		panic("verifier: the window is shorter than a millisecond")
 	}
-	return &Reference{rule: rule, newest: make(map[int32]int64), counts: make(map[pane]int64)}
+	return &Reference{rule: rule, newest: make(map[int32]int64), counts: make(map[pane]int64), ids: make(map[once]bool)}
 }
 
 // Unbounded is the append time of an event whose clock is trusted, whatever it says.
@@ -57,6 +66,11 @@ const Unbounded = math.MaxInt64
 // whether the event is late: the highest time before it in its partition, minus the lateness, has reached the last millisecond of its window.
 // No time counts for more than the one at which its event was appended.
 func (r *Reference) Add(partition int32, user string, tsMS, appendedMS int64) (late bool) {
+	return r.AddOnce(partition, user, "", tsMS, appendedMS)
+}
+
+// AddOnce is Add for an event with an id, "" for none: if one with that id was counted for the user in the window, it is in no row.
+func (r *Reference) AddOnce(partition int32, user, id string, tsMS, appendedMS int64) (late bool) {
 	r.In++
 	size := r.rule.Window.Milliseconds()
 	start := tsMS - tsMS%size
@@ -68,6 +82,14 @@ func (r *Reference) Add(partition int32, user string, tsMS, appendedMS int64) (l
 	r.advance(partition, tsMS, appendedMS)
 	r.Counted++
 	r.last = pane{user, start}
+	if id != "" {
+		event := once{r.last, id}
+		if r.ids[event] {
+			r.Repeated++
+			return false
+		}
+		r.ids[event] = true
+	}
 	r.counts[r.last]++
 	return false
 }

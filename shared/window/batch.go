@@ -12,7 +12,8 @@ import (
 //
 //	1      a window: its start. What follows until the next window is of it.
 //	2 + n  a user of n + 1 bytes: the user, count, first event since the window's start, last event since the first,
-//	       number of source partitions and, for each, its number, first offset, last offset since the first.
+//	       number of source partitions and, for each, its number, first offset, last offset since the first;
+//	       in version 4, number of identities and, for each, 8 bytes.
 //	0      the end: the CRC-32C of all bytes before it follows, in 4 bytes.
 const (
 	isEnd    = 0
@@ -27,6 +28,7 @@ type Header struct {
 	Topic   uint64 // the incarnation of that topic: another one if it was deleted and made anew; 0 if it is not known
 	Marks   []Mark
 	Places  []Place
+	once    bool // users have the identities of their events
 }
 
 // SameIncarnation reports whether two incarnations of a topic may be the same one: they are, or one of them is not known.
@@ -47,7 +49,11 @@ type Place struct {
 }
 
 func (h Header) append(b []byte) []byte {
-	b = binary.AppendUvarint(b, batchVersion)
+	if h.once {
+		b = binary.AppendUvarint(b, onceVersion)
+	} else {
+		b = binary.AppendUvarint(b, batchVersion)
+	}
 	b = binary.AppendUvarint(b, uint64(h.SizeMS))
 	b = binary.AppendUvarint(b, uint64(h.Sources))
 	b = binary.AppendUvarint(b, h.Topic)
@@ -67,7 +73,11 @@ func (h Header) append(b []byte) []byte {
 
 // header reads a batch up to its sums.
 func (d *decoder) header(h *Header) {
-	d.version(batchVersion)
+	if v := d.uint(); v == onceVersion {
+		h.once = true
+	} else if h.once = false; v != batchVersion {
+		d.fail = true
+	}
 	h.SizeMS = d.size()
 	h.Sources = d.sources()
 	h.Topic = d.uint()
@@ -155,7 +165,7 @@ func (d decoder) whole(h *Header) bool {
 		default:
 			users = true
 			d.bytes(k - isUser + 1)
-			d.sum(h.SizeMS, h.Sources)
+			d.sum(h)
 		}
 	}
 	return false
@@ -172,18 +182,25 @@ func (d *decoder) start(size int64) int64 {
 
 // sum reads what there is of a user in a window, and only checks it: each source partition has evidence once at most. To find its place among
 // what is there takes a step for each of them.
-func (d *decoder) sum(size int64, sources int32) {
+func (d *decoder) sum(h *Header) {
 	n, first, span := d.natural(), d.natural(), d.natural()
-	if n == 0 || first >= size || span >= size-first {
+	if n == 0 || first >= h.SizeMS || span >= h.SizeMS-first {
 		d.fail = true
 	}
 	ranges := d.count()
-	if ranges > int(sources) {
+	if ranges > int(h.Sources) {
 		d.fail = true
 	}
 	for ; ranges > 0 && !d.fail; ranges-- {
-		if r := d.evidence(); r.Partition >= sources {
+		if r := d.evidence(); r.Partition >= h.Sources {
 			d.fail = true
+		}
+	}
+	if h.once {
+		if ids := d.count(); int64(ids) > n {
+			d.fail = true
+		} else {
+			d.bytes(uint64(ids) * identityBytes)
 		}
 	}
 }

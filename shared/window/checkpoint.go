@@ -80,7 +80,7 @@ func ParseUser(value []byte) ([]Pane, error) {
 	for len(d.b) > 0 && !d.fail {
 		size := d.size()
 		start, ahead := d.start(size), d
-		if ahead.sum(size, maxSources); ahead.fail {
+		if ahead.sum(&Header{SizeMS: size, Sources: maxSources}); ahead.fail {
 			d.fail = true
 		} else {
 			t.add(t.window(start, size, 0), []byte{0}, &d)

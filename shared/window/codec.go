@@ -12,6 +12,7 @@ var ErrCorrupt = errors.New("corrupt record")
 // The formats are varints (encoding/binary), each record begins with its version.
 const (
 	batchVersion    = 3
+	onceVersion     = 4 // of a batch that has identities
 	userVersion     = 2
 	positionVersion = 2
 	sourceVersion   = 2

@@ -11,6 +11,7 @@ type Combiner struct {
 	byStart map[int64]*counts
 	last    *counts // the window of the last event: the next is likely of it, too
 	panes   int
+	once    bool // some events had an identity
 	room    room
 	out     [][]byte // the sums of a batch in the making per keyed partition
 	batch   []byte
@@ -32,6 +33,15 @@ func (c *Combiner) Add(user []byte, start, ts int64, partition int32, offset int
 	c.panes += w.n - was
 	p.add(1, ts-start, ts-start)
 	w.witness(p, Range{partition, offset, offset})
+}
+
+// AddOnce is Add for an event with an identity, 0 for none: the table counts it only if it knows none with the same one of the user in the window.
+func (c *Combiner) AddOnce(user []byte, start, ts int64, partition int32, offset int64, identity uint64) {
+	c.Add(user, start, ts, partition, offset)
+	if identity != 0 {
+		c.once = true
+		c.last.ids.add(c.last.of(user), identity)
+	}
 }
 
 func (c *Combiner) window(start int64) *counts {
@@ -58,7 +68,7 @@ func (c *Combiner) Reset() {
 	}
 	clear(c.windows)
 	clear(c.byStart)
-	c.windows, c.last, c.panes = c.windows[:0], nil, 0
+	c.windows, c.last, c.panes, c.once = c.windows[:0], nil, 0, false
 }
 
 // Flush hands everything out as batches, and resets. Each of the n partitions of the keyed log gets at least one batch; the last
@@ -68,7 +78,7 @@ func (c *Combiner) Flush(n int32, partition func(user []byte) int32, h Header, e
 	for int(n) > len(c.out) {
 		c.out = append(c.out, nil)
 	}
-	h.SizeMS = c.size
+	h.SizeMS, h.once = c.size, c.once
 	marks, places := h.Marks, h.Places
 	send := func(to int32) {
 		c.batch = h.append(c.batch[:0])
@@ -94,6 +104,9 @@ func (c *Combiner) Flush(n int32, partition func(user []byte) int32, h Header, e
 				c.out[to], told[to] = binary.AppendVarint(append(c.out[to], isWindow), w.startMS), w
 			}
 			c.out[to] = w.appendUser(c.out[to], p, user)
+			if c.once {
+				c.out[to] = w.ids.append(c.out[to], i)
+			}
 		}
 	}
 	for p := range n {

@@ -26,6 +26,10 @@ type counts struct {
 	passed []int32 // the panes above the threshold
 	seen   int     // panes that this pass of the checkpoint has looked at
 	saved  bool    // the checkpoint may hold records of its users
+	known  known   // the identities that were counted
+
+	// What the Combiner knows of it.
+	ids identities
 }
 
 // pane is the count of one user.

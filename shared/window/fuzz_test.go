@@ -14,6 +14,10 @@ func sampleBatches() (out [][]byte) {
 		c.Add([]byte{'"', byte('a' + i%5), '"'}, Start(i, 10), i, int32(i%3), i)
 	}
 	c.Flush(2, func(u []byte) int32 { return int32(u[1]) % 2 }, Header{Sources: 3, Topic: 9, Marks: []Mark{{0, 12}, {2, -5}}, Places: []Place{{0, 7, 12}, {2, 0, NoTime}}}, func(_ int32, b []byte) { out = append(out, slices.Clone(b)) })
+	for i := range int64(20) { // events with identities, some of which come again
+		c.AddOnce([]byte{'"', byte('a' + i%5), '"'}, 40, 40+i%10, int32(i%3), i, uint64(i%7))
+	}
+	c.Flush(2, func(u []byte) int32 { return int32(u[1]) % 2 }, Header{Sources: 3, Topic: 9}, func(_ int32, b []byte) { out = append(out, slices.Clone(b)) })
 	return out
 }
 

@@ -83,7 +83,7 @@ func goldenEvents(t *testing.T, name string) (out []event) {
 			t.Fatal(err)
 		}
 		if line > 0 {
-			out = append(out, event{row[7], millis(t, "2006-01-02 15:04:05.000", row[9])})
+			out = append(out, event{user: row[7], ts: millis(t, "2006-01-02 15:04:05.000", row[9])})
 		}
 	}
 }

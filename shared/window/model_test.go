@@ -18,6 +18,7 @@ import (
 type event struct {
 	user string
 	ts   int64
+	id   uint64 // 0 is none
 }
 
 type windowKey struct {
@@ -60,10 +61,12 @@ type trial struct {
 	sources   [][]event
 	keyed     []keyedLog
 
-	want    map[windowKey]int64 // the model's counts
-	counted int64
-	late    map[Fate]int64
-	wrong   error // the first judgement of the engine that is not the model's
+	want     map[windowKey]int64 // the model's counts
+	known    map[windowKey]map[uint64]bool
+	counted  int64
+	repeated int64
+	late     map[Fate]int64
+	wrong    error // the first judgement of the engine that is not the model's
 }
 
 func newTrial(seed uint64) *trial {
@@ -71,16 +74,17 @@ func newTrial(seed uint64) *trial {
 	t := &trial{
 		rng: r, rule: Rule{SizeMS: 1 + r.Int64N(50), LatenessMS: r.Int64N(60)}, threshold: r.Int64N(4),
 		sources: make([][]event, 1+r.IntN(4)), keyed: make([]keyedLog, 1+r.IntN(3)),
-		want: map[windowKey]int64{}, late: map[Fate]int64{},
+		want: map[windowKey]int64{}, known: map[windowKey]map[uint64]bool{}, late: map[Fate]int64{},
 	}
 	base := r.Int64N(1000) - 500 // the engine must be right below zero too
 	users := 1 + r.IntN(8)
+	ids := r.IntN(2) * (1 + r.IntN(300)) // in half of the trials events have identities, and come again
 	for p := range t.sources {
 		now := base
 		for range r.IntN(300) {
 			now += r.Int64N(4)
 			ts := now - r.Int64N(1+2*t.rule.LatenessMS)
-			t.sources[p] = append(t.sources[p], event{fmt.Sprintf("u%d", r.IntN(users)), ts})
+			t.sources[p] = append(t.sources[p], event{fmt.Sprintf("u%d", r.IntN(users)), ts, uint64(r.IntN(ids + 1))})
 		}
 	}
 	return t
@@ -105,6 +109,7 @@ func (t *trial) route() {
 		type judged struct {
 			fate   Fate
 			window windowKey
+			id     uint64
 		}
 		var seen []judged
 		for p := range t.sources {
@@ -123,9 +128,9 @@ func (t *trial) route() {
 				}
 				model[p].events = append(model[p].events, e.ts)
 				if !f.Late() {
-					c.Add([]byte(e.user), start, e.ts, int32(p), int64(next[p]))
+					c.AddOnce([]byte(e.user), start, e.ts, int32(p), int64(next[p]), e.id)
 				}
-				seen = append(seen, judged{fate, windowKey{e.user, window}})
+				seen = append(seen, judged{fate, windowKey{e.user, window}, e.id})
 				next[p]++
 			}
 			if t.rng.IntN(4) == 0 {
@@ -160,6 +165,16 @@ func (t *trial) route() {
 				continue
 			}
 			t.counted++
+			known := t.known[j.window]
+			if known == nil {
+				known = map[uint64]bool{}
+				t.known[j.window] = known
+			}
+			if known[j.id] {
+				t.repeated++
+				continue
+			}
+			known[j.id] = j.id != 0
 			t.want[j.window]++
 		}
 		t.flush(c, state)
@@ -273,7 +288,7 @@ func (t *trial) detect(log keyedLog, out outcome) error {
 			}
 			table.Committed(table.Position(applied))
 			table.Checkpoint(1<<30, save)
-			if st := table.Stats(); st.Windows != 0 || len(table.windows) != 0 || len(table.gone) != 0 || len(table.history) != 0 || table.room.used != 0 || len(saved) != 0 {
+			if st := table.Stats(); st.Windows != 0 || len(table.windows) != 0 || len(table.gone) != 0 || len(table.history) != 0 || table.room.used != 0 || st.Identities != 0 || len(saved) != 0 {
 				return fmt.Errorf("not empty at the end of time: %+v, %d windows, %d gone, %d history, %d arrays, %d saved", st, len(table.windows), len(table.gone), len(table.history), table.room.used, len(saved))
 			}
 			return nil
@@ -303,7 +318,7 @@ func TestVerdictsAreAFunctionOfTheLog(t *testing.T) {
 	if testing.Short() {
 		seeds = 300
 	}
-	var lateIdle, lateMark, windows, crashes int64
+	var lateIdle, lateMark, windows, crashes, repeated int64
 	for seed := range seeds {
 		tr := newTrial(seed)
 		tr.route()
@@ -318,6 +333,7 @@ func TestVerdictsAreAFunctionOfTheLog(t *testing.T) {
 			t.Fatalf("seed %d: %d events in, %d accounted", seed, total, got)
 		}
 		lateIdle += tr.late[LateIdle]
+		repeated += tr.repeated
 		lateMark += tr.late[LateWatermark]
 		out := outcome{map[windowKey][]Verdict{}, map[windowKey][]Verdict{}}
 		for _, log := range tr.keyed {
@@ -355,8 +371,8 @@ func TestVerdictsAreAFunctionOfTheLog(t *testing.T) {
 		}
 		windows += int64(len(want))
 	}
-	t.Logf("%d windows; %d late by watermark, %d late by idleness, %d closes told again", windows, lateMark, lateIdle, crashes)
-	if windows == 0 || lateIdle == 0 || lateMark == 0 || crashes == 0 {
+	t.Logf("%d windows; %d late by watermark, %d late by idleness, %d closes told again, %d events that came again", windows, lateMark, lateIdle, crashes, repeated)
+	if windows == 0 || lateIdle == 0 || lateMark == 0 || crashes == 0 || repeated == 0 {
 		t.Error("the trials did not reach everything that they are for")
 	}
 }

@@ -2,6 +2,7 @@ package window
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
 
 	"spate/shared/fault"
@@ -34,6 +35,8 @@ type Table struct {
 	gone      []*counts // windows that were forgotten, for the checkpoint to take their users back
 	open      int       // panes in windows
 	stray     int64
+	repeated  int64
+	known     int // identities in windows
 	room      room
 	header    Header // of the batch that is applied
 }
@@ -84,7 +87,10 @@ func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, err
 			w = t.window(d.int(), h.SizeMS, offset)
 		default:
 			user := d.bytes(k - isUser + 1)
-			i, passed, n := t.add(w, user, &d)
+			i, passed, n, repeated := t.add(w, user, &d)
+			if !silent {
+				t.repeated += repeated
+			}
 			switch {
 			case w == nil && !silent:
 				t.stray += n
@@ -117,8 +123,8 @@ func (t *Table) window(start, size, offset int64) *counts {
 }
 
 // add reads what a batch says of a user in a window and adds it up. It returns the number of the pane, or -1, whether the threshold was
-// passed, and the events that were read.
-func (t *Table) add(w *counts, user []byte, d *decoder) (i int, passed bool, n int64) {
+// passed, the events that were read, and how many of them were counted before.
+func (t *Table) add(w *counts, user []byte, d *decoder) (i int, passed bool, n, repeated int64) {
 	n = d.natural()
 	first := d.natural()
 	span := d.natural()
@@ -127,22 +133,35 @@ func (t *Table) add(w *counts, user []byte, d *decoder) (i int, passed bool, n i
 		for ; ranges > 0; ranges-- {
 			d.evidence()
 		}
-		return -1, false, n
+		if t.header.once {
+			d.bytes(uint64(d.count()) * identityBytes)
+		}
+		return -1, false, n, 0
 	}
 	was := w.n
 	i = w.of(user)
 	t.open += w.n - was
 	p := w.at(i)
+	for ; ranges > 0; ranges-- {
+		w.witness(p, d.evidence())
+	}
+	if t.header.once {
+		for ids := d.count(); ids > 0; ids-- {
+			if w.known.add(i, binary.LittleEndian.Uint64(d.bytes(identityBytes))) {
+				t.known++
+			} else {
+				repeated++
+			}
+		}
+	}
+	n -= repeated
 	passed = p.count <= t.threshold && p.count+n > t.threshold
 	if passed {
 		w.passed = append(w.passed, int32(i))
 	}
 	p.add(n, first, first+span)
 	p.dirty = true
-	for ; ranges > 0; ranges-- {
-		w.witness(p, d.evidence())
-	}
-	return i, passed, n
+	return i, passed, n, repeated
 }
 
 // advance takes the marks of a batch.
@@ -222,6 +241,8 @@ func (t *Table) forgetClosed(watermark int64) {
 func (t *Table) forget(n int) {
 	for _, w := range t.windows[:n] {
 		t.open -= w.n
+		t.known -= w.known.n
+		w.known = known{}
 		if w.seen = 0; w.saved {
 			t.gone = append(t.gone, w)
 		} else {
@@ -262,9 +283,12 @@ type Stats struct {
 	// Stray counts events that came for a window after its close. There are none, unless the topic of events got more
 	// partitions while it was in use, or something else than a router writes to the keyed log.
 	Stray int64
+	// Repeated counts events whose identity was counted before, Identities those that are remembered.
+	Repeated   int64
+	Identities int
 }
 
 // Stats returns the present figures.
 func (t *Table) Stats() Stats {
-	return Stats{Windows: t.open, WatermarkMS: t.watermark, Sources: len(t.marks), Stray: t.stray}
+	return Stats{Windows: t.open, WatermarkMS: t.watermark, Sources: len(t.marks), Stray: t.stray, Repeated: t.repeated, Identities: t.known}
 }
