@@ -51,8 +51,6 @@ func (s *identities) append(b []byte, pane int) []byte {
 	return b
 }
 
-func (s *identities) reset() { s.heads, s.links = s.heads[:0], s.links[:0] }
-
 // known are the identities of a window that were counted, with the number of their pane: some 16 to 32 bytes each, without pointers.
 type known struct {
 	identities []uint64
