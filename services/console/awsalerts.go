@@ -14,6 +14,7 @@ import (
 	dynamodbsdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	kinesissdk "github.com/aws/aws-sdk-go-v2/service/kinesis"
 
+	"spate/shared/activity"
 	"spate/shared/aws/cloud"
 	"spate/shared/aws/stream"
 	"spate/shared/format"
@@ -86,10 +87,16 @@ func (s *story) readShards(ctx context.Context, reader *stream.Reader, events *f
 				if stream.Before(r.Last, seq) {
 					return errRead
 				}
-				packed, _ = stream.Deaggregate(record.Data, packed[:0]) // what cannot be unpacked is not an event
+				packed, _ = stream.Unpack(record.Data, packed[:0]) // what cannot be unpacked is not an event
 				for _, value := range packed {
-					if err := s.take(ctx, place{Shard: id, Sequence: seq}, value, nil, events); err != nil {
-						return err
+					texts, rest := activity.Split(value)
+					if len(rest) > 0 { // another format, or an event and something else
+						texts = append(texts, rest)
+					}
+					for _, text := range texts {
+						if err := s.take(ctx, place{Shard: id, Sequence: seq}, text, nil, events); err != nil {
+							return err
+						}
 					}
 				}
 				if seq == r.Last {

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -51,6 +52,7 @@ func TestWhatIsNoEvent(t *testing.T) {
 		string(activity.ReasonTimeRange): []byte(`{"user_id":1,"txn_timestamp":-1}`),
 		string(activity.ReasonTimeAhead): []byte(`{"user_id":1,"txn_timestamp":"2999-01-01T00:00:00Z"}`),
 		string(reasonAggregate):          broken,
+		string(reasonGzip):               []byte("\x1f\x8b\x08\x00cut"),
 	}
 	for i, reason := range sortedKeys(bad) {
 		r.put(row{at: 1000 + int64(i), user: 1}, row{raw: bad[reason]})
@@ -172,4 +174,61 @@ func TestDedupe(t *testing.T) {
 	if st, _ := r.state(); st.Tally != (tally{In: 18, Counted: 18}) {
 		t.Errorf("accounted %+v", st.Tally)
 	}
+}
+
+// TestWhatProducersPutTogether: several events in a record, as Firehose, gzip and CloudWatch Logs have them, count as so many; what is broken among them
+// is invalid by itself.
+func TestWhatProducersPutTogether(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	event := func(user string, i int) string {
+		return fmt.Sprintf(`{"user_id":%q,"txn_timestamp":"2023-11-14T22:13:20.%03dZ"}`, user, i)
+	}
+	many := func(user, between string) (text string) {
+		for i := range 8 {
+			text += event(user, i) + between
+		}
+		return text
+	}
+	var messages []map[string]any
+	for i := range 8 {
+		messages = append(messages, map[string]any{"id": fmt.Sprint(i), "timestamp": 1, "message": event("logs", i)})
+	}
+	subscription, err := json.Marshal(map[string]any{"messageType": "DATA_MESSAGE", "owner": "1", "logGroup": "g", "logEvents": messages})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, raw := range [][]byte{
+		[]byte(many("lines", "\n")), []byte(many("nothing between", "")), zipped(t, []byte(many("gzip", "\n"))), zipped(t, subscription),
+		zipped(t, []byte(`{"messageType":"CONTROL_MESSAGE","logEvents":[{"message":"CWL CONTROL MESSAGE: Checking health of destination Kinesis stream."}]}`)),
+		[]byte(many("broken end", " ") + "{"), []byte("x" + many("broken begin", "")), bytes.Repeat([]byte("1 "), activity.MaxTexts+1),
+	} {
+		r.put(row{raw: raw})
+	}
+	cfg := r.config()
+	cfg.AsideStream = r.aside
+	r.drain(cfg)
+	want := counted{}
+	for _, user := range []string{"lines", "nothing between", "gzip", "logs", "broken end"} {
+		want[fmt.Sprintf("%q@0", user)] = 8
+	}
+	compare(t, r.closed(), want)
+	if st, _ := r.state(); st.Tally != (tally{In: 43, Counted: 40, Invalid: 3}) {
+		t.Errorf("accounted %+v", st.Tally)
+	}
+	if n := len(r.asides()[string(activity.ReasonNotJSON)]); n != 3 {
+		t.Errorf("%d set aside", n)
+	}
+}
+
+func zipped(t *testing.T, data []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"hash/maphash"
 	"time"
 	"unicode/utf8"
@@ -32,15 +33,20 @@ func (c *counts) skip(reason activity.Reason) {
 	c.skipped[reason]++
 }
 
-// reasonAggregate: what the Kinesis Producer Library packed cannot be unpacked.
-const reasonAggregate activity.Reason = "bad_aggregate"
+// Reasons of records that cannot be unpacked: what the Kinesis Producer Library packed, and gzip.
+const (
+	reasonAggregate activity.Reason = "bad_aggregate"
+	reasonGzip      activity.Reason = "bad_gzip"
+)
 
 // record judges the events of a record of the stream.
 func (s *session) record(ctx context.Context, sh *shard, seq string, data []byte, arrived time.Time) error {
 	number := sh.seqs.Add(seq)
-	events, err := stream.Deaggregate(data, nil)
-	if err != nil {
+	events, err := stream.Unpack(data, nil)
+	if errors.Is(err, stream.ErrAggregate) {
 		s.invalid(sh, seq, data, reasonAggregate)
+	} else if err != nil {
+		s.invalid(sh, seq, data, reasonGzip)
 	}
 	for _, e := range events {
 		if err := s.event(ctx, sh, seq, number, e, arrived); err != nil {
@@ -56,6 +62,19 @@ func (s *session) event(ctx context.Context, sh *shard, seq string, number int64
 	mark, reason, err := s.events.Mark(ctx, data, nil)
 	if err != nil {
 		return err // the session begins anew, and reads it again
+	}
+	if reason == activity.ReasonNotJSON { // it may be several events, as Firehose and others put them together
+		if texts, rest := activity.Split(data); len(texts) > 1 && len(texts) < activity.MaxTexts || len(texts) == 1 && len(rest) > 0 {
+			if len(rest) > 0 {
+				texts = append(texts, rest)
+			}
+			for _, text := range texts {
+				if err := s.event(ctx, sh, seq, number, text, arrived); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
 	}
 	if reason.Skipped() {
 		if s.replay == 0 {

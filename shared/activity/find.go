@@ -42,6 +42,25 @@ func (f *Finder) Find(value []byte, found []Place) Reason {
 	return ReasonNone
 }
 
+// MaxTexts is how many texts Split looks for: what comes in must not decide how much work one record is.
+const MaxTexts = 10_000
+
+// Split returns the JSON texts that value consists of, one after the other with white space between them or nothing, up to MaxTexts, and the rest.
+func Split(value []byte) (texts [][]byte, rest []byte) {
+	for len(texts) < MaxTexts {
+		i := skipSpace(value, 0)
+		if value = value[i:]; len(value) == 0 {
+			return texts, nil
+		}
+		end := skipValue(value, 0, 0)
+		if end < 0 {
+			return texts, value
+		}
+		texts, value = append(texts, value[:end]), value[end:]
+	}
+	return texts, value
+}
+
 // level is what is looked for among the members of an object.
 type level struct {
 	names   []string
