@@ -59,7 +59,9 @@ func (c *CSV) readHeader(parts []string) (m mapping, ok bool, err error) {
 	if c.custom {
 		m.names, m.paths = make([]string, len(parts)), make([][]string, len(parts))
 		for i, p := range parts {
-			m.names[i] = strings.TrimSpace(p)
+			if name := strings.TrimSpace(p); !slices.Contains(m.names[:i], name) { // of two columns with one name the first counts, as everywhere
+				m.names[i] = name
+			}
 		}
 	}
 	for _, path := range c.fields.User {

@@ -84,6 +84,7 @@ type CSV struct {
 	scanned          int64 // bytes that were looked at for quotes
 
 	archive []*zip.File // the members of a zip, still to be put in order
+	leftOut []string    // its members that are not events by their names
 
 	read  *atomic.Int64 // of total, for the progress
 	total int64         // bytes; 0 is not known
@@ -114,6 +115,9 @@ func (c *CSV) Stats() CSVStats {
 	s.BadLines = slices.Clone(s.BadLines)
 	return s
 }
+
+// LeftOut are the members of an archive that are not read, for by their names they are something else.
+func (c *CSV) LeftOut() []string { return c.leftOut }
 
 // OnBad has every line that is not sent told to f. Call it before Next.
 func (c *CSV) OnBad(f func(BadLine)) { c.onBad = f }

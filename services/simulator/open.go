@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -98,6 +99,9 @@ func newStreamCSV(name string, r io.Reader, file io.Closer, total int64) *CSV {
 	return c
 }
 
+// hasEvents are the names of members of an archive that are read.
+var hasEvents = regexp.MustCompile(`(?i)\.(csv|tsv|jsonl|ndjson|json)(\.(gz|bz2|zst))?$`)
+
 func newZipCSV(name string, r io.ReaderAt, file io.Closer, size int64) (*CSV, error) {
 	z, err := zip.NewReader(r, size)
 	if err != nil {
@@ -105,23 +109,28 @@ func newZipCSV(name string, r io.ReaderAt, file io.Closer, size int64) (*CSV, er
 	}
 	var csvs, others []*zip.File
 	for _, m := range z.File {
-		lower := strings.ToLower(m.Name)
 		switch {
 		case m.FileInfo().IsDir(), strings.HasPrefix(m.Name, "__MACOSX/"):
-		case strings.HasSuffix(lower, ".csv"), strings.HasSuffix(lower, ".csv.gz"):
+		case hasEvents.MatchString(m.Name):
 			csvs = append(csvs, m)
 		default:
 			others = append(others, m)
 		}
 	}
 	if len(csvs) == 0 && len(others) == 1 {
-		csvs = others // a single file under any name can only be meant
+		csvs, others = others, nil // a single file under any name can only be meant
 	}
-	if len(csvs) == 0 {
-		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv", len(others))
+	switch {
+	case len(csvs) == 0 && len(others) == 0:
+		return nil, errors.New("read zip: it has no files")
+	case len(csvs) == 0:
+		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv, .tsv, .jsonl, .ndjson or .json, or one of these and .gz, .bz2 or .zst", len(others))
 	}
 	c := newCSV(name, file)
 	c.archive = csvs
+	for _, m := range others {
+		c.leftOut = append(c.leftOut, name+":"+m.Name)
+	}
 	for _, m := range csvs {
 		c.total += int64(m.UncompressedSize64)
 		c.members = append(c.members, member{name + ":" + m.Name, func() (io.ReadCloser, error) {

@@ -151,9 +151,28 @@ func (r *run) file(ctx context.Context) (*CSV, error) {
 		return ReadCSV(newInterruptible(ctx, in), "standard input")
 	case object.IsURL(cfg.File):
 		return openObjectCSV(ctx, cfg.File)
-	default:
-		return OpenCSV(cfg.File)
 	}
+	if info, err := os.Stat(r.cfg.File); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		return ReadCSV(newInterruptible(ctx, &pipe{path: r.cfg.File}), r.cfg.File)
+	}
+	return OpenCSV(r.cfg.File)
+}
+
+// pipe is a named pipe, which is opened when it is read: to open it waits for who writes it.
+type pipe struct {
+	path string
+	file *os.File
+}
+
+// Read implements io.Reader.
+func (p *pipe) Read(b []byte) (int, error) {
+	if p.file == nil {
+		var err error
+		if p.file, err = os.Open(p.path); err != nil {
+			return 0, err
+		}
+	}
+	return p.file.Read(b)
 }
 
 // send passes the rows of src on until its end, the bound on events, an error, or the end of ctx.
@@ -218,6 +237,9 @@ func (r *run) reportLines(src Source) {
 	}
 	s := c.Stats()
 	r.res.Skipped, r.res.Cut, r.res.CutLine, r.res.BadLines = s.Skipped, s.Cut, s.CutLine, s.BadLines
+	if left := c.LeftOut(); len(left) > 0 {
+		r.log.Warn("members of the archive are left out: by their names they are no events", "members", len(left), "first", left[0])
+	}
 	for _, b := range s.BadLines {
 		r.log.Warn("line not sent", "file", b.File, "line", b.Line, "reason", b.Reason)
 	}

@@ -26,7 +26,7 @@ func (s *Scanner) Explain(value []byte, reason Reason) string {
 	case ReasonNoUser:
 		return fmt.Sprintf("no member %s; it has %s: set SPATE_USER_FIELD (--user-field)", or(s.paths[:s.users]), has(value))
 	case ReasonBadUser:
-		return fmt.Sprintf("the user in %s is neither a number nor a text of up to %d bytes", or(s.paths[:s.users]), maxUser)
+		return fmt.Sprintf("the user in %s is neither a number nor a text of up to %d bytes, quotes and escapes included", or(s.paths[:s.users]), maxUser)
 	case ReasonNoTime:
 		return fmt.Sprintf("no member %s; it has %s: set SPATE_TIME_FIELD (--time-field)", or(s.paths[s.users:]), has(value))
 	case ReasonBadTime, ReasonTimeRange:

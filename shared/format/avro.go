@@ -14,8 +14,12 @@ import (
 	"spate/shared/activity"
 )
 
-// maxDepth is how deep a value may be in itself: schemas can refer to themselves.
-const maxDepth = 64
+const (
+	// maxDepth is how deep a value may be in itself, as a list is whose items have the next one: schemas can refer to themselves.
+	maxDepth = 1000
+	// maxPlanDepth is how deep a path may lead: it has fewer names, and unions between them.
+	maxPlanDepth = 64
+)
 
 // parseAvro returns the schema of a text, with those that it refers to.
 func parseAvro(text string, refs []reference) (*avro.Schema, error) {
@@ -69,10 +73,14 @@ type avroTypes map[string]*avroType
 func (ts avroTypes) make(n *avro.SchemaNode, space string) (*avroType, error) {
 	k, known := kinds[n.Type]
 	if !known { // a reference
-		for _, name := range []string{n.Type, space + "." + n.Type} {
-			if t := ts[name]; t != nil {
+		name := n.Type
+		if space != "" && !strings.Contains(name, ".") {
+			if t := ts[space+"."+name]; t != nil { // a name without a dot is of the namespace around it
 				return t, nil
 			}
+		}
+		if t := ts[strings.TrimPrefix(name, ".")]; t != nil {
+			return t, nil
 		}
 		return nil, errors.New("refers to a type that it does not define: " + n.Type)
 	}
@@ -146,7 +154,7 @@ type avroPlan struct {
 
 // plan returns what has to be read of a type, for paths: those that begin with the names that led here have these left. Nil is nothing.
 func (t *avroType) plan(left map[int][]string, depth int) *avroPlan {
-	if len(left) == 0 || depth > maxDepth {
+	if len(left) == 0 || depth > maxPlanDepth {
 		return nil
 	}
 	p := &avroPlan{path: -1}
@@ -232,7 +240,7 @@ func (r *avroReader) read(t *avroType, p *avroPlan, depth int) {
 	if depth > maxDepth {
 		r.at = -1
 	}
-	if r.at < 0 {
+	if r.at < 0 || t.empty && p == nil {
 		return
 	}
 	from := r.at

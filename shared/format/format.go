@@ -75,8 +75,9 @@ type Reader struct {
 
 	plain              *layout
 	binary, structured *layout // of CloudEvents
-	row, wrapped       *layout // of Debezium, without and with its schema
-	wraps              bool    // the last change was wrapped
+
+	changes                    *layout // of Debezium
+	plainChange, wrappedChange change
 
 	values []value // scratch: those of the paths of a layout
 	places []activity.Place
@@ -101,9 +102,9 @@ func New(c Config) (*Reader, error) {
 		f.ids = parsed([]string{c.ID})
 	}
 	r.plain, r.binary, r.structured = newPlain(f), newBinary(f), newStructured(f)
-	r.row, r.wrapped = newRow(nil, f), newRow([]string{"payload"}, f)
+	r.changes, r.plainChange, r.wrappedChange = newChanges(f)
 	most := 0
-	for _, l := range []*layout{r.plain, r.binary, r.structured, r.row, r.wrapped} {
+	for _, l := range []*layout{r.plain, r.binary, r.structured, r.changes} {
 		most = max(most, len(l.paths))
 	}
 	r.values, r.places = make([]value, most), make([]activity.Place, most)

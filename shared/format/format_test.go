@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"spate/shared/activity"
 	"spate/shared/format"
 	"spate/shared/format/formattest"
+	"spate/shared/kafka/security"
 )
 
 func newRegistry(t testing.TB, url string) *format.Registry {
@@ -149,6 +151,9 @@ func TestChanges(t *testing.T) {
 		{"heartbeat", `{"ts_ms":1572566400000}`, activity.ReasonNoChange, "", 0},
 		{"transaction", `{"status":"BEGIN","id":"5","event_count":null,"ts_ms":1572566400000}`, activity.ReasonNoChange, "", 0},
 		{"wrapped heartbeat", `{"schema":{},"payload":{"ts_ms":1572566400000}}`, activity.ReasonNoChange, "", 0},
+		{"update that clears the user", `{"before":{"user_id":1},"after":{"user_id":null,"event_time":1572566400000},"op":"u","ts_ms":1}`, activity.ReasonNoUser, "", 0},
+		{"row without a kind of change", `{"after":{"user_id":1,"event_time":1572566400000}}`, "", "1", at},
+		{"row without a kind of change, and another below", `{"after":{"user_id":1,"event_time":1572566400000},"payload":{"after":{"user_id":2,"event_time":1572566400000}}}`, "", "1", at},
 		{"wrapped insert", `{"schema":{"fields":[]},"payload":{"after":{"user_id":1},"source":{"ts_ms":1572566400002},"op":"c","ts_ms":1}}`, "", "1", at + 2},
 	} {
 		r := newReader(t, format.Config{Format: format.Debezium})
@@ -160,11 +165,12 @@ func TestChanges(t *testing.T) {
 			t.Errorf("%s: skipped %v", test.name, reason.Skipped())
 		}
 	}
-	// One reader takes them in any order.
+	// One reader takes them in any order, and no record decides over another.
 	r := newReader(t, format.Config{Format: format.Debezium})
 	for _, value := range []string{
 		`{"after":{"user_id":1},"op":"c","ts_ms":1572566400003}`, `{"payload":{"after":{"user_id":1},"op":"c","ts_ms":1572566400003}}`,
 		`{"payload":{"after":{"user_id":1},"op":"c","ts_ms":1572566400003}}`, `{"after":{"user_id":1},"op":"c","ts_ms":1572566400003}`,
+		`{"after":{"user_id":1,"event_time":1572566400003}}`, `{"after":{"user_id":1,"event_time":1572566400003}}`,
 	} {
 		if mark, reason, _ := r.Mark(t.Context(), []byte(value), nil); reason != "" || mark.TimeMS != at+3 {
 			t.Errorf("%s: %d %q", value, mark.TimeMS, reason)
@@ -296,7 +302,15 @@ func TestReferences(t *testing.T) {
 	if mark, reason, err := r.Mark(t.Context(), b, nil); err != nil || reason != "" || string(mark.User) != `"ann"` || mark.TimeMS != 1572566400000 {
 		t.Errorf("avro: %s %d %q %v", mark.User, mark.TimeMS, reason, err)
 	}
-	// A value that is deeper in itself than any is ends the reading, not the process.
+	// A list of hundreds is a value like others. One that is deeper in itself than any is ends the reading, not the process.
+	list := str(formattest.Header(31), "ann")
+	for range 300 {
+		list = str(binary.AppendVarint(list, 1), "x")
+	}
+	list = binary.AppendVarint(binary.AppendVarint(binary.AppendVarint(list, 0), 0), 1572566400000)
+	if mark, reason, err := r.Mark(t.Context(), list, nil); err != nil || reason != "" || string(mark.User) != `"ann"` {
+		t.Errorf("a list: %s %q %v", mark.User, reason, err)
+	}
 	deep := str(formattest.Header(31), "ann")
 	for range 100_000 {
 		deep = str(binary.AppendVarint(deep, 1), "x")
@@ -316,9 +330,82 @@ func TestReferences(t *testing.T) {
 			t.Errorf("protobuf: %s %d %q %v: %s", mark.User, mark.TimeMS, reason, err, r.Explain(p, nil, reason))
 		}
 	}
+	reg.SeedSchema("schema.proto", 1, 36, sr.Schema{Schema: `syntax = "proto3"; message Other { string session = 1; string by = 3; }`, Type: sr.TypeProtobuf})
+	reg.SeedSchema("same-name", 1, 37, sr.Schema{Schema: `syntax = "proto3"; import "schema.proto"; import "confluent/meta.proto"; import "google/type/money.proto";
+		message Click { string name = 1 [(confluent.field_meta).doc = "who"]; int64 at = 2; string session = 3; Other other = 4; google.type.Money paid = 5; }`,
+		Type: sr.TypeProtobuf, References: []sr.SchemaReference{{Name: "schema.proto", Subject: "schema.proto", Version: 1}}})
+	p := append(formattest.Header(37), 0)
+	p = protowire.AppendString(protowire.AppendTag(p, 3, protowire.BytesType), "session")
+	p = protowire.AppendString(protowire.AppendTag(p, 1, protowire.BytesType), "ann")
+	p = protowire.AppendVarint(protowire.AppendTag(p, 2, protowire.VarintType), 1572566400000)
+	p = protowire.AppendVarint(protowire.AppendTag(p, 1, protowire.VarintType), 7) // of another type, as no writer of the schema has it
+	if mark, reason, err := r.Mark(t.Context(), p, nil); err != nil || reason != "" || string(mark.User) != `"ann"` {
+		t.Errorf("imports that are known, and one of the name of the file: %s %q %v: %s", mark.User, reason, err, r.Explain(p, nil, reason))
+	}
+	// A name without a dot is of the namespace around it, even if one without a namespace is there.
+	reg.SeedSchema("names", 1, 38, sr.Schema{Schema: `{"type":"record","name":"Top","fields":[{"name":"x","type":{"type":"record","name":"Actor","fields":[{"name":"session","type":"string"},{"name":"id","type":"string"}]}},
+		{"name":"by","type":{"type":"record","name":"a.B","fields":[{"name":"y","type":{"type":"record","name":"Actor","fields":[{"name":"id","type":"string"},{"name":"session","type":"string"}]}},{"name":"who","type":"Actor"},{"name":"none","type":["null",".Actor"]}]}},
+		{"name":"at","type":"long"}]}`, Type: sr.TypeAvro})
+	named := newReader(t, format.Config{Registry: registry, Fields: activity.Fields{User: []string{"by.who.id"}, Time: []string{"at"}, TimeFormat: activity.TimeMS}})
+	b = formattest.Header(38)
+	for _, s := range []string{"s", "i", "i", "s", "right", "wrong"} {
+		b = str(b, s)
+	}
+	b = binary.AppendVarint(binary.AppendVarint(b, 0), 1572566400000)
+	if mark, reason, err := named.Mark(t.Context(), b, nil); err != nil || reason != "" || string(mark.User) != `"right"` {
+		t.Errorf("namespaces: %s %q %v: %s", mark.User, reason, err, named.Explain(b, nil, reason))
+	}
 	dangling := formattest.Header(34)
 	if _, reason, err := r.Mark(t.Context(), dangling, nil); err != nil || reason != activity.ReasonNoSchema || !strings.Contains(r.Explain(dangling, nil, reason), "refers to") {
 		t.Errorf("dangling: %q %v: %s", reason, err, r.Explain(dangling, nil, reason))
+	}
+}
+
+// TestRegistryIsBounded: what comes in does not decide how often the registry is asked, and what it answers is bounded.
+func TestRegistryIsBounded(t *testing.T) {
+	var asked atomic.Int64
+	large := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/1"):
+			_, _ = w.Write([]byte(`{"schema":"` + strings.Repeat("x", 9<<20) + `"}`))
+		case strings.HasSuffix(r.URL.Path, "/2"):
+			_, _ = w.Write([]byte(`{"schema":"struct X {}","schemaType":"THRIFT"}`))
+		case strings.HasSuffix(r.URL.Path, "/3"):
+			_, _ = w.Write([]byte(`<html>log in</html>`))
+		case strings.HasSuffix(r.URL.Path, "/4"):
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = fmt.Fprintf(w, `{"error_code":500,"message":"you sent %s"}`, r.Header.Get("Authorization"))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"error_code":40403,"message":"Schema not found"}`))
+		}
+	}))
+	defer large.Close()
+	registry, err := format.NewRegistry(format.RegistryConfig{URL: large.URL, Registry: security.Registry{Username: "u", Password: "secret"}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReader(t, format.Config{Registry: registry})
+	for id, want := range map[int]string{1: "larger than", 2: "unknown schema type"} {
+		v := append(formattest.Header(id), 'x')
+		if _, reason, err := r.Mark(t.Context(), v, nil); err != nil || reason != activity.ReasonNoSchema || !strings.Contains(r.Explain(v, nil, reason), want) {
+			t.Errorf("schema %d: %q %v: %s", id, reason, err, r.Explain(v, nil, reason))
+		}
+	}
+	for _, id := range []int{3, 4} {
+		if _, _, err := r.Mark(t.Context(), append(formattest.Header(id), 'x'), nil); err == nil || strings.Contains(err.Error(), "dTpzZWNyZXQ") {
+			t.Errorf("schema %d: %v", id, err)
+		}
+	}
+	asked.Store(0)
+	for id := range 5000 {
+		if _, reason, err := r.Mark(t.Context(), append(formattest.Header(100+id), 'x'), nil); err != nil || reason != activity.ReasonNoSchema {
+			t.Fatalf("schema %d: %q %v", id, reason, err)
+		}
+	}
+	if n := asked.Load(); n > 100 {
+		t.Errorf("the registry was asked %d times for 5000 ids that it does not have", n)
 	}
 }
 

@@ -2,7 +2,6 @@ package format
 
 import (
 	"bytes"
-	"context"
 	"slices"
 	"strings"
 
@@ -193,78 +192,4 @@ func isAttribute(path []string) (string, bool) {
 		return "", false
 	}
 	return strings.CutPrefix(path[0], attribute)
-}
-
-// newRow is that of a change of a row, below a path: the fields are those of the row after the change, or else before it. The time may be that of the
-// change, in the database or when Debezium saw it. The last two paths are the kind of change, and when it was seen.
-func newRow(below []string, f fields) *layout {
-	l := &layout{}
-	in := func(names ...string) []string { return slices.Concat(below, names) }
-	for _, side := range []string{"after", "before"} {
-		l.add(f, func(to *[]source, format activity.TimeFormat, path []string) {
-			l.at(to, format, in(slices.Concat([]string{side}, path)...))
-		})
-	}
-	l.at(&l.times, activity.TimeMS, in("source", "ts_ms"))
-	l.at(&l.times, activity.TimeMS, in("ts_ms"))
-	l.paths = append(l.paths, in("op"))
-	return l.done()
-}
-
-// change reads a change of a row.
-func (r *Reader) change(ctx context.Context, data []byte) (activity.Mark, activity.Reason, error) {
-	if len(data) == 0 {
-		return activity.Mark{}, activity.ReasonTombstone, nil
-	}
-	l := r.row
-	if data[0] == magic {
-		if reason, err := r.decode(ctx, l, data); reason != activity.ReasonNone || err != nil {
-			return activity.Mark{}, reason, err
-		}
-	} else {
-		if r.wraps {
-			l = r.wrapped
-		}
-		if reason := r.find(l, data); reason != activity.ReasonNone {
-			return activity.Mark{}, reason, nil
-		}
-		if !r.changed(l) { // as the others are written
-			r.wraps = !r.wraps
-			if l = r.row; r.wraps {
-				l = r.wrapped
-			}
-			r.find(l, data)
-		}
-	}
-	mark, reason := r.judge(l)
-	return mark, reason, nil
-}
-
-// changed reports whether what was found is of Debezium.
-func (r *Reader) changed(l *layout) bool {
-	op, seen := len(l.paths)-1, len(l.paths)-2
-	return !activity.Absent(r.values[op].token) || !activity.Absent(r.values[seen].token)
-}
-
-// judge says what a change of a row is.
-func (r *Reader) judge(l *layout) (activity.Mark, activity.Reason) {
-	op := r.values[len(l.paths)-1].token
-	mark, reason := l.choose(r.values, nil, &r.buf)
-	switch {
-	case activity.Absent(op) && r.changed(l), string(op) == `"t"`, string(op) == `"m"`:
-		return activity.Mark{}, activity.ReasonNoChange
-	case string(op) == `"r"` && reason == activity.ReasonNone && !r.dated(l):
-		return activity.Mark{}, activity.ReasonSnapshot
-	}
-	return mark, reason
-}
-
-// dated reports whether a row has a time of its own, and not only that of its change.
-func (r *Reader) dated(l *layout) bool {
-	for _, s := range l.times[:len(l.times)-2] {
-		if !activity.Absent(r.values[s.path].token) {
-			return true
-		}
-	}
-	return false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -17,11 +18,15 @@ import (
 
 // parseProtobuf compiles a file, with those that it imports. Google's own are known.
 func parseProtobuf(ctx context.Context, text string, refs []reference) (protoreflect.FileDescriptor, error) {
-	const name = "schema.proto"
-	files := map[string]string{name: text}
+	files := maps.Clone(known)
 	for _, r := range refs {
 		files[r.name] = r.text
 	}
+	name := "schema.proto"
+	for _, taken := files[name]; taken; _, taken = files[name] {
+		name = "_" + name // it is no other file's
+	}
+	files[name] = text
 	c := protocompile.Compiler{Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{Accessor: protocompile.SourceAccessorFromMap(files)}), MaxParallelism: 1}
 	compiled, err := c.Compile(ctx, name)
 	if err != nil {
@@ -31,6 +36,31 @@ func parseProtobuf(ctx context.Context, text string, refs []reference) (protoref
 		return nil, errors.New("it has no message")
 	}
 	return compiled[0], nil
+}
+
+// known are files that Confluent's serializers know, and so do not register. Google's own are known to the compiler.
+var known = map[string]string{
+	"confluent/meta.proto": `syntax = "proto3"; package confluent; import "google/protobuf/descriptor.proto";
+		message Meta { string doc = 1; map<string, string> params = 2; repeated string tags = 3; }
+		extend google.protobuf.FileOptions { Meta file_meta = 1088; }
+		extend google.protobuf.MessageOptions { Meta message_meta = 1088; }
+		extend google.protobuf.FieldOptions { Meta field_meta = 1088; }
+		extend google.protobuf.EnumOptions { Meta enum_meta = 1088; }
+		extend google.protobuf.EnumValueOptions { Meta enum_value_meta = 1088; }`,
+	"confluent/type/decimal.proto":      `syntax = "proto3"; package confluent.type; message Decimal { bytes value = 1; uint32 precision = 2; int32 scale = 3; }`,
+	"google/type/calendar_period.proto": `syntax = "proto3"; package google.type; enum CalendarPeriod { CALENDAR_PERIOD_UNSPECIFIED = 0; DAY = 1; WEEK = 2; FORTNIGHT = 3; MONTH = 4; QUARTER = 5; HALF = 6; YEAR = 7; }`,
+	"google/type/color.proto":           `syntax = "proto3"; package google.type; import "google/protobuf/wrappers.proto"; message Color { float red = 1; float green = 2; float blue = 3; google.protobuf.FloatValue alpha = 4; }`,
+	"google/type/date.proto":            `syntax = "proto3"; package google.type; message Date { int32 year = 1; int32 month = 2; int32 day = 3; }`,
+	"google/type/datetime.proto":        `syntax = "proto3"; package google.type; import "google/protobuf/duration.proto"; message DateTime { int32 year = 1; int32 month = 2; int32 day = 3; int32 hours = 4; int32 minutes = 5; int32 seconds = 6; int32 nanos = 7; oneof time_offset { google.protobuf.Duration utc_offset = 8; TimeZone time_zone = 9; } } message TimeZone { string id = 1; string version = 2; }`,
+	"google/type/dayofweek.proto":       `syntax = "proto3"; package google.type; enum DayOfWeek { DAY_OF_WEEK_UNSPECIFIED = 0; MONDAY = 1; TUESDAY = 2; WEDNESDAY = 3; THURSDAY = 4; FRIDAY = 5; SATURDAY = 6; SUNDAY = 7; }`,
+	"google/type/expr.proto":            `syntax = "proto3"; package google.type; message Expr { string expression = 1; string title = 2; string description = 3; string location = 4; }`,
+	"google/type/fraction.proto":        `syntax = "proto3"; package google.type; message Fraction { int64 numerator = 1; int64 denominator = 2; }`,
+	"google/type/latlng.proto":          `syntax = "proto3"; package google.type; message LatLng { double latitude = 1; double longitude = 2; }`,
+	"google/type/money.proto":           `syntax = "proto3"; package google.type; message Money { string currency_code = 1; int64 units = 2; int32 nanos = 3; }`,
+	"google/type/month.proto":           `syntax = "proto3"; package google.type; enum Month { MONTH_UNSPECIFIED = 0; JANUARY = 1; FEBRUARY = 2; MARCH = 3; APRIL = 4; MAY = 5; JUNE = 6; JULY = 7; AUGUST = 8; SEPTEMBER = 9; OCTOBER = 10; NOVEMBER = 11; DECEMBER = 12; }`,
+	"google/type/postal_address.proto":  `syntax = "proto3"; package google.type; message PostalAddress { int32 revision = 1; string region_code = 2; string language_code = 3; string postal_code = 4; string sorting_code = 5; string administrative_area = 6; string locality = 7; string sublocality = 8; repeated string address_lines = 9; repeated string recipients = 10; string organization = 11; }`,
+	"google/type/quaternion.proto":      `syntax = "proto3"; package google.type; message Quaternion { double x = 1; double y = 2; double z = 3; double w = 4; }`,
+	"google/type/timeofday.proto":       `syntax = "proto3"; package google.type; message TimeOfDay { int32 hours = 1; int32 minutes = 2; int32 seconds = 3; int32 nanos = 4; }`,
 }
 
 // message splits the indexes that lead to the message of a file from a value, as Confluent writes them.
@@ -48,7 +78,7 @@ func message(body []byte) (index, rest []byte, ok bool) {
 		return protowire.DecodeZigZag(v)
 	}
 	n := next()
-	if n < 1 || n > maxDepth {
+	if n < 1 || n > maxPlanDepth {
 		return nil, nil, false
 	}
 	for range n {
@@ -87,6 +117,8 @@ type protoPlan struct {
 type protoField struct {
 	number protowire.Number
 	kind   protoreflect.Kind
+	wire   protowire.Type
+	others []int // paths of the other members of its oneof: the last one on the wire counts
 	enum   protoreflect.EnumValueDescriptors
 	path   int        // whose end this is, -1 if it is none
 	below  *protoPlan // of a message that paths lead into
@@ -95,7 +127,7 @@ type protoField struct {
 
 // planMessage returns what has to be read of a message, for paths of which these names are left. Nil is nothing.
 func planMessage(m protoreflect.MessageDescriptor, left map[int][]string, depth int) *protoPlan {
-	if depth > maxDepth {
+	if depth > maxPlanDepth {
 		return nil
 	}
 	p := &protoPlan{}
@@ -113,7 +145,7 @@ func planMessage(m protoreflect.MessageDescriptor, left map[int][]string, depth 
 		if len(under) == 0 || f.IsList() || f.IsMap() {
 			continue
 		}
-		out := protoField{number: f.Number(), kind: f.Kind(), path: path}
+		out := protoField{number: f.Number(), kind: f.Kind(), wire: wireOf(f.Kind()), path: path}
 		switch f.Kind() {
 		case protoreflect.EnumKind:
 			out.enum = f.Enum().Values()
@@ -133,7 +165,44 @@ func planMessage(m protoreflect.MessageDescriptor, left map[int][]string, depth 
 	if len(p.fields) == 0 {
 		return nil
 	}
+	for i := range p.fields {
+		if one := m.Fields().ByNumber(p.fields[i].number).ContainingOneof(); one != nil {
+			for j := range p.fields {
+				if j != i && m.Fields().ByNumber(p.fields[j].number).ContainingOneof() == one {
+					p.fields[i].others = p.fields[j].paths(p.fields[i].others)
+				}
+			}
+		}
+	}
 	return p
+}
+
+// paths appends the ends of paths that are at a field or below it.
+func (f *protoField) paths(out []int) []int {
+	if f.path >= 0 {
+		out = append(out, f.path)
+	}
+	if f.below != nil {
+		for i := range f.below.fields {
+			out = f.below.fields[i].paths(out)
+		}
+	}
+	return out
+}
+
+// wireOf is how values of a kind are written.
+func wireOf(k protoreflect.Kind) protowire.Type {
+	switch k {
+	case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.MessageKind:
+		return protowire.BytesType
+	case protoreflect.GroupKind:
+		return protowire.StartGroupType
+	case protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind, protoreflect.FloatKind:
+		return protowire.Fixed32Type
+	case protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind, protoreflect.DoubleKind:
+		return protowire.Fixed64Type
+	}
+	return protowire.VarintType
 }
 
 // read reads a message, and reports whether it is one. A nil plan checks only that it is.
@@ -161,6 +230,12 @@ func (p *protoPlan) read(b []byte, values []value, buf []byte) ([]byte, bool) {
 		if f == nil {
 			continue
 		}
+		if wire != f.wire {
+			continue // a field of another type is unknown, as in every reader
+		}
+		for _, path := range f.others {
+			values[path] = value{}
+		}
 		var ok bool
 		if buf, ok = f.read(wire, content, values, buf); !ok {
 			return buf, false
@@ -183,8 +258,8 @@ func (f *protoField) read(wire protowire.Type, b []byte, values []value, buf []b
 		return f.below.read(inside, values, buf)
 	case f.below != nil || f.time:
 		inside, n := protowire.ConsumeBytes(b)
-		if wire != protowire.BytesType || n < 0 {
-			return buf, wire != protowire.BytesType // a field of another type is unknown, as in every reader
+		if n < 0 {
+			return buf, false
 		}
 		if f.time {
 			return f.instant(inside, values, buf)

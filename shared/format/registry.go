@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,11 +26,17 @@ const (
 	// magic is the first byte of Confluent's wire format: then come the schema's id, four bytes, and the value. No JSON begins with it.
 	magic = 0
 
+	// registryTimeout bounds what a schema and those that it refers to take to be fetched. What has come until then need not be fetched again.
 	registryTimeout = 5 * time.Second
 	maxSchemaBytes  = 8 << 20          // of an answer
 	maxReferences   = 100              // of a schema, those of its references included
 	askAgain        = 10 * time.Second // for a schema that cannot be used
+	// maxUnknown is how many ids that the registry does not have are asked for in askAgain: what comes in must not decide how often.
+	maxUnknown = 100
 )
+
+// errTooLarge: an answer is longer than maxSchemaBytes.
+var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxSchemaBytes)
 
 // header splits a value of Confluent's wire format.
 func header(data []byte) (id int, body []byte, ok bool) {
@@ -77,8 +85,10 @@ type Registry struct {
 	host   string // for people
 	now    func() time.Time
 
-	mu      sync.Mutex
-	schemas map[int]*schema
+	mu       sync.Mutex
+	schemas  map[int]*schema
+	versions map[sr.SchemaReference]sr.SubjectSchema // that were referred to
+	unknown  []time.Time                             // when ids were asked for that the registry does not have, since askAgain
 }
 
 // schema is one of a registry.
@@ -110,7 +120,7 @@ func NewRegistry(c RegistryConfig, log *slog.Logger) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{client: client, host: u.Host, now: time.Now, schemas: make(map[int]*schema)}, nil
+	return &Registry{client: client, host: u.Host, now: time.Now, schemas: make(map[int]*schema), versions: make(map[sr.SchemaReference]sr.SubjectSchema)}, nil
 }
 
 // bounded bounds what answers are read of.
@@ -120,12 +130,24 @@ type bounded struct{ http.RoundTripper }
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.RoundTripper.RoundTrip(r)
 	if err == nil {
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(resp.Body, maxSchemaBytes), resp.Body}
+		resp.Body = &body{resp.Body, maxSchemaBytes}
 	}
 	return resp, err
+}
+
+// body is that of an answer.
+type body struct {
+	io.ReadCloser
+	left int
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= n; b.left < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
 }
 
 // Check reports whether the registry answers.
@@ -143,9 +165,20 @@ func (r *Registry) schema(ctx context.Context, id int) (*schema, error) {
 	if s != nil && (s.err == nil || r.now().Sub(s.asked) < askAgain) {
 		return s, nil
 	}
+	now := r.now()
+	r.unknown = slices.DeleteFunc(r.unknown, func(asked time.Time) bool { return now.Sub(asked) >= askAgain })
+	if len(r.unknown) == 0 {
+		maps.DeleteFunc(r.schemas, func(_ int, s *schema) bool { return s.err != nil && now.Sub(s.asked) >= askAgain })
+	}
+	if s == nil && len(r.unknown) >= maxUnknown {
+		return &schema{id: id, err: fmt.Errorf("the schema registry %s was asked for %d ids in %v that it does not have, and is not asked for schema %d", r.host, maxUnknown, askAgain, id)}, nil
+	}
 	s, err := r.fetch(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("schema %d: %w", id, r.explain(err))
+	}
+	if s.err != nil {
+		r.unknown = append(r.unknown, now)
 	}
 	r.schemas[id] = s
 	return s, nil
@@ -153,19 +186,23 @@ func (r *Registry) schema(ctx context.Context, id int) (*schema, error) {
 
 // fetch asks the registry for a schema and those that it refers to.
 func (r *Registry) fetch(ctx context.Context, id int) (*schema, error) {
-	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
+	asking, cancel := context.WithTimeout(ctx, registryTimeout)
 	defer cancel()
 	s := &schema{id: id, asked: r.now()}
-	text, err := r.client.SchemaByID(ctx, id)
-	if unknown(err) {
+	text, err := r.client.SchemaByID(asking, id)
+	switch {
+	case unknown(err):
 		s.err = fmt.Errorf("the schema registry %s has no schema %d", r.host, id)
 		return s, nil
-	} else if err != nil {
+	case errors.Is(err, errTooLarge), err != nil && strings.Contains(err.Error(), "unknown schema type"): // which has no name
+		s.err = fmt.Errorf("schema %d of the registry %s cannot be used: %w", id, r.host, err)
+		return s, nil
+	case err != nil:
 		return nil, err
 	}
 	refs := &references{registry: r, seen: make(map[sr.SchemaReference]bool)}
 	if text.Type != sr.TypeJSON { // JSON is read as it is
-		if err := refs.add(ctx, text.References); unknown(err) {
+		if err := refs.add(asking, text.References); unknown(err) {
 			s.err = fmt.Errorf("schema %d refers to a schema that the registry %s does not have: %w", id, r.host, err)
 			return s, nil
 		} else if errors.Is(err, errReferences) {
@@ -186,6 +223,9 @@ func (r *Registry) fetch(ctx context.Context, id int) (*schema, error) {
 		s.proto, s.err = parseProtobuf(ctx, text.Schema, refs.all)
 	default:
 		s.err = fmt.Errorf("is of a kind that spate does not know: %v", text.Type)
+	}
+	if err := ctx.Err(); err != nil { // it may be why it could not be compiled
+		return nil, err
 	}
 	if s.err != nil {
 		s.err = fmt.Errorf("schema %d cannot be used: %w", id, s.err)
@@ -212,9 +252,13 @@ func (r *references) add(ctx context.Context, refs []sr.SchemaReference) error {
 		if r.seen[ref] = true; len(r.seen) > maxReferences {
 			return errReferences
 		}
-		s, err := r.registry.client.SchemaByVersion(ctx, ref.Subject, ref.Version)
-		if err != nil {
-			return err
+		s, known := r.registry.versions[ref]
+		if !known {
+			var err error
+			if s, err = r.registry.client.SchemaByVersion(ctx, ref.Subject, ref.Version); err != nil {
+				return err
+			}
+			r.registry.versions[ref] = s
 		}
 		if err := r.add(ctx, s.References); err != nil {
 			return err
@@ -250,5 +294,5 @@ func (r *Registry) explain(err error) error {
 	case http.StatusNotFound:
 		return fmt.Errorf("%s answers, and is not a schema registry at that path (schema-registry-url): 404", r.host)
 	}
-	return fmt.Errorf("the schema registry %s answers with %d: %.200s", r.host, answer.StatusCode, answer.Message)
+	return fmt.Errorf("the schema registry %s answers with %d", r.host, answer.StatusCode) // what it says may repeat what it was sent, the password too
 }
