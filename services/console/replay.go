@@ -22,7 +22,7 @@ import (
 type replayFlags struct {
 	ruleFlags
 	dedupeFlags
-	File string `arg:"" help:"File of events: CSV with a header (any of , ; tab | between columns) or JSON lines; plain, .gz, .bz2, .zst or .zip; - is standard input."`
+	File string `arg:"" help:"File of events: CSV with a header (any of , ; tab | between columns) or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - is standard input."`
 
 	onSent     func(partition int32, value []byte, at time.Time)
 	Partitions int32  `env:"SPATE_PARTITIONS" default:"4" help:"Partitions of the topics."`

@@ -75,8 +75,12 @@ func (c *simulateCommand) Run(e *env) error {
 	} else if err != nil {
 		return err
 	}
+	var none error
+	if res.Invalid > 0 && res.Invalid == res.Sent {
+		none = fmt.Errorf("none of the %d rows that were sent is an event: %s", res.Sent, res.Why)
+	}
 	if c.JSON {
-		return json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res)
+		return errors.Join(json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res), none)
 	}
 	terminal.Fprintf(e.stderr, "sent %d events to %s in %v", res.Sent, target(cfg), res.Elapsed.Round(time.Millisecond))
 	if res.Skipped > 0 {
@@ -85,8 +89,14 @@ func (c *simulateCommand) Run(e *env) error {
 	if res.Cut > 0 {
 		terminal.Fprintf(e.stderr, "; the last line (%d) is cut and left out", res.CutLine)
 	}
+	if res.Interrupted {
+		terminal.Fprintf(e.stderr, "; interrupted")
+	}
 	terminal.Fprintln(e.stderr)
-	return nil
+	if res.Invalid > 0 && none == nil {
+		terminal.Fprintf(e.stderr, "%d of them are no events: %s\n", res.Invalid, res.Why)
+	}
+	return none
 }
 
 // target says where the events of a configuration go.

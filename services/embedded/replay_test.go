@@ -174,6 +174,7 @@ func TestReplayOfWhatPeopleHave(t *testing.T) {
 		{"53-newest-first.csv", activity.Fields{}, want{err: "runs backwards in time"}},
 		{"58-camelcase-header-other-order.csv", activity.Fields{}, base},
 		{"59d.csv.zst", activity.Fields{}, base},
+		{"59x.csv.xz", activity.Fields{}, base},
 		{"64-short-rows.csv", activity.Fields{}, base},
 		{"shop.csv", activity.Fields{User: []string{"customer"}, Time: []string{"created_at"}}, shop},
 		{"shop.csv", activity.Fields{}, want{err: "its columns are id, created_at, customer, action, url: say with --user-field and --time-field"}},

@@ -100,7 +100,7 @@ func newStreamCSV(name string, r io.Reader, file io.Closer, total int64) *CSV {
 }
 
 // hasEvents are the names of members of an archive that are read.
-var hasEvents = regexp.MustCompile(`(?i)\.(csv|tsv|jsonl|ndjson|json)(\.(gz|bz2|zst))?$`)
+var hasEvents = regexp.MustCompile(`(?i)\.(csv|tsv|jsonl|ndjson|json)(\.(gz|bz2|zst|xz))?$`)
 
 func newZipCSV(name string, r io.ReaderAt, file io.Closer, size int64) (*CSV, error) {
 	z, err := zip.NewReader(r, size)
@@ -124,7 +124,7 @@ func newZipCSV(name string, r io.ReaderAt, file io.Closer, size int64) (*CSV, er
 	case len(csvs) == 0 && len(others) == 0:
 		return nil, errors.New("read zip: it has no files")
 	case len(csvs) == 0:
-		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv, .tsv, .jsonl, .ndjson or .json, or one of these and .gz, .bz2 or .zst", len(others))
+		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv, .tsv, .jsonl, .ndjson or .json, or one of these and .gz, .bz2, .zst or .xz", len(others))
 	}
 	c := newCSV(name, file)
 	c.archive = csvs
@@ -197,8 +197,10 @@ func (c *CSV) openMember() error {
 			return fmt.Errorf("read %s: %w", c.name, err)
 		}
 		plain, c.member = z, closers{raw, z.IOReadCloser()}
-	case string(magic) == "\xfd7zX":
-		return fmt.Errorf("read %s: it is packed with xz, which spate does not read; unpack it: xz -dc FILE | spate ... -", c.name)
+	case string(magic) == xzMagic:
+		if plain, err = newXZ(in); err != nil {
+			return fmt.Errorf("read %s: %w", c.name, err)
+		}
 	}
 	unpacked := bufio.NewReaderSize(plain, sniffed)
 	// What is there, and no more: standard input may give lines one by one. An error comes back on reading.

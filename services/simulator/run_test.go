@@ -318,3 +318,25 @@ func TestProgressOfARun(t *testing.T) {
 		}
 	})
 }
+
+// TestRowsThatAreNoEvents: who sends a file of which a pipeline will refuse rows is told how many, and why.
+func TestRowsThatAreNoEvents(t *testing.T) {
+	for _, c := range []struct {
+		text, why string
+		invalid   int64
+	}{
+		{`{"a":1}` + "\n" + `{"user_id":5,"event_time":"2019-11-01 00:00:00"}` + "\n" + `{"b":1}` + "\n", `no_user - no member "user_id"; it has a`, 2},
+		{"event_time,user_id\n2019-11-01 00:00:00,\n2019-11-01 00:00:00,5\n", `no_user - the user in "user_id" is null or empty`, 1},
+		{"event_time,user_id\n1572566400,7\n", `bad_time - the time "1572566400" looks like seconds`, 1},
+		{header9 + lineA, "", 0},
+	} {
+		path := filepath.Join(t.TempDir(), "a")
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, res := output(t, func(cfg *Config) { cfg.File = path })
+		if res.Invalid != c.invalid || !strings.HasPrefix(res.Why, c.why) || c.why == "" && res.Why != "" {
+			t.Errorf("%q: %d invalid, %s", c.text, res.Invalid, res.Why)
+		}
+	}
+}

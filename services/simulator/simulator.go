@@ -24,6 +24,10 @@ type Result struct {
 	Cut     int64 `json:"cut"`     // last lines that end too early, not sent: 0 or 1 per file of an archive
 	CutLine int64 `json:"cut_line"`
 
+	// Invalid are rows of a file that were sent and are no events, by the fields that were given; Why says what is wrong with the first of them.
+	Invalid int64  `json:"invalid,omitempty"`
+	Why     string `json:"invalid_why,omitempty"`
+
 	// BadLines are the first 5 lines that were skipped or cut.
 	BadLines []BadLine `json:"bad_lines,omitempty"`
 
@@ -201,11 +205,29 @@ func (r *run) send(ctx context.Context, src Source, out sink) error {
 			return err
 		}
 		r.truths.add(&row)
+		r.check(&row)
 		r.span(&row)
 		measure.add()
 	}
 	r.count.done.Store(r.count.total.Load())
 	return nil
+}
+
+// check counts a row of a file that a pipeline with the same fields will refuse, and says of the first one why.
+func (r *run) check(row *Row) {
+	if r.cfg.File == "" || row.HasTime && row.Event.UserID != "" {
+		return
+	}
+	if r.res.Invalid++; r.res.Invalid > 1 {
+		return
+	}
+	scanner, err := activity.NewScanner(r.cfg.fields())
+	if err != nil {
+		return // it was checked
+	}
+	text := row.AppendJSON(nil)
+	_, reason := scanner.Scan(text)
+	r.res.Why = fmt.Sprintf("%s - %s. For example: %s", reason, scanner.Explain(text, reason), activity.Example(text))
 }
 
 // span widens the result's event times to those of row.

@@ -24,11 +24,17 @@ func (s *Scanner) Explain(value []byte, reason Reason) string {
 	case ReasonNotObject:
 		return "it is JSON, but no object"
 	case ReasonNoUser:
-		return fmt.Sprintf("no member %s; it has %s: set SPATE_USER_FIELD (--user-field)", or(s.paths[:s.users]), has(value))
+		if s.has(value, 0, s.users) {
+			return fmt.Sprintf("the user in %s is null or empty", or(s.paths[:s.users]))
+		}
+		return fmt.Sprintf("no member %s; it has %s: set SPATE_USER_FIELD (--user-field)", or(s.paths[:s.users]), members(value))
 	case ReasonBadUser:
 		return fmt.Sprintf("the user in %s is neither a number nor a text of up to %d bytes, quotes and escapes included", or(s.paths[:s.users]), maxUser)
 	case ReasonNoTime:
-		return fmt.Sprintf("no member %s; it has %s: set SPATE_TIME_FIELD (--time-field)", or(s.paths[s.users:]), has(value))
+		if s.has(value, s.users, s.fields) {
+			return fmt.Sprintf("the time in %s is null", or(s.paths[s.users:]))
+		}
+		return fmt.Sprintf("no member %s; it has %s: set SPATE_TIME_FIELD (--time-field)", or(s.paths[s.users:]), members(value))
 	case ReasonBadTime, ReasonTimeRange:
 		return s.explainTime(value)
 	case ReasonTimeAhead:
@@ -81,6 +87,12 @@ func (s *Scanner) timeToken(value []byte) []byte {
 	return nil
 }
 
+// has reports whether value has one of the fields, null or not.
+func (s *Scanner) has(value []byte, from, to int) bool {
+	var found places
+	return s.find.Find(value, found[:s.fields]) == ReasonNone && slices.ContainsFunc(found[from:to], func(p Place) bool { return p.End > 0 })
+}
+
 // or joins paths for a person.
 func or(paths []string) string {
 	quoted := make([]string, len(paths))
@@ -90,10 +102,10 @@ func or(paths []string) string {
 	return strings.Join(quoted, " or ")
 }
 
-// has names the members of an object, those of objects in it by their paths.
-func has(value []byte) string {
-	var members map[string]any
-	if json.Unmarshal(value, &members) != nil {
+// members names the members of an object, those of objects in it by their paths.
+func members(value []byte) string {
+	var object map[string]any
+	if json.Unmarshal(value, &object) != nil {
 		return "none"
 	}
 	var paths []string
@@ -108,7 +120,7 @@ func has(value []byte) string {
 			}
 		}
 	}
-	walk("", members)
+	walk("", object)
 	slices.Sort(paths)
 	if n := len(paths); n > maxNames {
 		paths = append(paths[:maxNames], fmt.Sprintf("and %d more", n-maxNames))

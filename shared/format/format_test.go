@@ -108,7 +108,7 @@ func TestNotEvents(t *testing.T) {
 		{"Protobuf, not Avro", format.Avro, registry, string(written["protobuf"]), nil, activity.ReasonBadEncoding, "of another kind than SPATE_FORMAT says"},
 		{"empty", format.Auto, registry, "", nil, activity.ReasonEmpty, "no value"},
 		{"no user in Avro", format.Auto, registry, string(formattest.Avro(avro.MustParse(formattest.AvroSchema), formattest.AvroID, map[string]any{"event_type": "view", "product_id": nil, "brand": nil,
-			"price": 1.0, "tags": []any{}, "user_id": nil, "event_time": time.UnixMilli(1), "user_session": ""})), nil, activity.ReasonNoUser, `no member "user_id"; it has brand, event_time`},
+			"price": 1.0, "tags": []any{}, "user_id": nil, "event_time": time.UnixMilli(1), "user_session": ""})), nil, activity.ReasonNoUser, `the user in "user_id" is null or empty`},
 		{"no data in a CloudEvent", format.CloudEvents, nil, `{"specversion":"1.0","type":"x","time":"2019-11-01T00:00:00Z"}`, nil, activity.ReasonNoUser, "no member"},
 		{"no time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, cloud, activity.ReasonNoTime, "no member"},
 		{"bad time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, append(cloud, kgo.RecordHeader{Key: "ce_time", Value: []byte("today")}), activity.ReasonBadTime, ""},
