@@ -301,6 +301,60 @@ func TestLambdaBadRecord(t *testing.T) {
 	}
 }
 
+// TestLambdaSetsAside: with a queue for them, records that no further try can work off are put there with their reasons, and hold nothing up; while the
+// queue cannot be reached they are reported.
+func TestLambdaSetsAside(t *testing.T) {
+	t.Parallel()
+	queues := sqs.NewFromConfig(awstest.Config(awstest.Moto(t)))
+	dead, err := queues.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(fmt.Sprintf("dead-%d", time.Now().UnixNano()))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	way := newDoor(t, awstest.Moto(t))
+	l := newLambda(t, func(table, topic string) []string {
+		return []string{"SPATE_TABLE=" + table, "SPATE_TOPIC_ARN=" + topic, "SPATE_DEAD_LETTERS=" + *dead.QueueUrl, "AWS_ENDPOINT_URL_SQS=" + way.url()}
+	})
+	first, second := alertOf("1", 0, 23), alertOf("2", 0, 7)
+	other := first
+	other.Count++
+	batch := shardOf(t, "shardId-000000000000", first, `{"user_id":`, other, second)
+	way.shut()
+	if got := l.invoke(batch...); got != batch[1].sequence {
+		t.Errorf("without the queue, reported %q, want %q", got, batch[1].sequence)
+	}
+	way.open()
+	if got := l.invoke(batch[1:]...); got != "" {
+		t.Errorf("reported %q", got)
+	}
+	if got := l.alerts(); len(got) != 2 || got[first.ID].Count != 23 || got[second.ID].Count != 7 {
+		t.Errorf("%+v", got)
+	}
+	letters := make(map[string]string)
+	for len(letters) < 2 && t.Context().Err() == nil {
+		res, err := queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: dead.QueueUrl, MaxNumberOfMessages: 10, WaitTimeSeconds: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range res.Messages {
+			var letter struct {
+				Reason         string
+				SequenceNumber string `json:"sequence_number"`
+				Data           []byte
+			}
+			if err := json.Unmarshal([]byte(*m.Body), &letter); err != nil {
+				t.Fatal(err)
+			}
+			letters[letter.SequenceNumber] = letter.Reason
+			if string(letter.Data) != string(batch[1].data) && string(letter.Data) != string(batch[2].data) {
+				t.Errorf("data %s", letter.Data)
+			}
+		}
+	}
+	if !strings.Contains(letters[batch[1].sequence], "not an alert") || !strings.Contains(letters[batch[2].sequence], "conflicts") {
+		t.Errorf("letters: %q", letters)
+	}
+}
+
 func TestLambdaWithoutDynamoDB(t *testing.T) {
 	t.Parallel()
 	l := newLambda(t, nil)

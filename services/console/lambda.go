@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"spate/services/alerter/kinesis"
 	"spate/shared/aws/cloud"
@@ -16,6 +17,7 @@ const runtimeAPI = "AWS_LAMBDA_RUNTIME_API"
 
 type lambdaCommand struct {
 	awsAlertFlags
+	DeadLetters string `name:"dead-letters" env:"SPATE_DEAD_LETTERS" placeholder:"URL" help:"SQS queue for records that no further try can work off: malformed, or in contradiction to what is stored. Without it the event source mapping gives them up after all its tries."`
 }
 
 func (c *lambdaCommand) Run(e *env) error {
@@ -30,6 +32,9 @@ func (c *lambdaCommand) Run(e *env) error {
 	cfg, err := c.config(aws, e.stdout, log)
 	if err != nil {
 		return usage(err)
+	}
+	if c.DeadLetters != "" {
+		cfg.DeadLetters = &kinesis.DeadLetters{API: sqs.NewFromConfig(aws), URL: c.DeadLetters}
 	}
 	handler, err := kinesis.New(cfg)
 	if err != nil {

@@ -21,6 +21,9 @@ type Config struct {
 	// MinSeverity is the lowest severity that is notified. An alert that reaches it later is notified then.
 	MinSeverity alert.Severity
 
+	// DeadLetters gets the records of a Lambda function that no further try can work off; nil leaves them to the function's event source mapping.
+	DeadLetters *DeadLetters
+
 	// Threshold and Critical grade rows that others wrote: they say how many events there were, and nothing else.
 	Threshold int64
 	Critical  int64

@@ -57,6 +57,8 @@ func meaningOf(code string) string {
 	switch code {
 	case "28P01", "28000":
 		return "refuses the login: the user or the password is wrong, or the server does not let it in from here"
+	case "42P05", "26000":
+		return "is behind a pooler that does not keep prepared statements, as PgBouncer in transaction mode: add default_query_exec_mode=exec to its URL"
 	case "3D000":
 		return "does not exist: create it"
 	case "3F000":
