@@ -162,7 +162,8 @@ func TestReplayOfWhatPeopleHave(t *testing.T) {
 		{"29-cr-only.csv", activity.Fields{}, want{err: "ends its lines with CR alone"}},
 		{"30-events.jsonl", activity.Fields{}, base},
 		{"31-csv.bz2", activity.Fields{}, base},
-		{"33-retailrocket.csv", activity.Fields{}, want{err: "its columns are timestamp, visitorid, event, itemid, transactionid: say with --user-field and --time-field"}},
+		{"33-retailrocket.csv", activity.Fields{}, want{err: "its header has no column user_id for the user; it has timestamp, visitorid, event, itemid, transactionid: name one with --user-field"}},
+		{"33-retailrocket.csv", activity.Fields{User: []string{"visitorid"}}, base},
 		{"33-retailrocket.csv", activity.Fields{User: []string{"visitorid"}, Time: []string{"timestamp"}}, base},
 		{"42-eu-date.csv", activity.Fields{}, want{err: `"01.11.2019 00:00:00"`}},
 		{"42-eu-date.csv", activity.Fields{TimeFormat: "02.01.2006 15:04:05"}, base},
@@ -177,9 +178,11 @@ func TestReplayOfWhatPeopleHave(t *testing.T) {
 		{"59x.csv.xz", activity.Fields{}, base},
 		{"64-short-rows.csv", activity.Fields{}, base},
 		{"shop.csv", activity.Fields{User: []string{"customer"}, Time: []string{"created_at"}}, shop},
-		{"shop.csv", activity.Fields{}, want{err: "its columns are id, created_at, customer, action, url: say with --user-field and --time-field"}},
+		{"shop.csv", activity.Fields{User: []string{"customer"}}, shop},
+		{"shop.csv", activity.Fields{}, want{err: "its header has no column user_id for the user; it has id, created_at, customer, action, url: name one with --user-field"}},
 		{"shop.csv", activity.Fields{User: []string{"custmer"}, Time: []string{"created_at"}}, want{err: "no column custmer for the user; it has id, created_at, customer, action, url"}},
 		{"shop-seconds.csv", activity.Fields{User: []string{"customer"}, Time: []string{"created_at"}, TimeFormat: activity.TimeS}, shop},
+		{"shop-seconds.csv", activity.Fields{User: []string{"customer"}, TimeFormat: activity.TimeS}, shop},
 		{"shop-seconds.csv", activity.Fields{User: []string{"customer"}, Time: []string{"created_at"}}, want{err: "looks like seconds since 1970"}},
 		{"shop.jsonl", activity.Fields{User: []string{"customer.id"}, Time: []string{"created_at"}}, shop},
 		{"shop.jsonl", activity.Fields{}, want{err: `no member "user_id"; it has action, created_at, customer.id, id`}},
@@ -188,7 +191,10 @@ func TestReplayOfWhatPeopleHave(t *testing.T) {
 			t.Parallel()
 			fields, d := c.fields, activity.DefaultFields()
 			if fields.User == nil {
-				fields.User, fields.Time = d.User, d.Time
+				fields.User = d.User
+			}
+			if fields.Time == nil {
+				fields.Time = d.Time
 			}
 			var mu sync.Mutex
 			ref := verifier.NewReference(verifier.Rule{Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5, MaxAhead: time.Minute, User: fields.User, Time: fields.Time, TimeFormat: string(fields.TimeFormat)})

@@ -74,6 +74,9 @@ func (c *CSV) readHeader(parts []string) (m mapping, ok bool, err error) {
 			m.times = append(m.times, i)
 		}
 	}
+	if len(m.times) == 0 && slices.Equal(c.fields.Time, activity.DefaultFields().Time) {
+		c.timeByName(parts, &m)
+	}
 	if m.user < 0 && len(m.times) == 0 {
 		return mapping{}, false, nil
 	}
@@ -85,6 +88,29 @@ func (c *CSV) readHeader(parts []string) (m mapping, ok bool, err error) {
 	}
 	m.last = max(m.user, slices.Max(m.times))
 	return m, true, nil
+}
+
+// timeNames are what columns of times are called by most who do not call them as the data set does.
+var timeNames = []string{"timestamp", "time", "datetime", "created_at", "created", "occurred_at", "ts", "date"}
+
+// timeByName takes the one column that has a name of a time for the event time, if nobody says which it is. Of several none is taken.
+func (c *CSV) timeByName(parts []string, m *mapping) {
+	found := -1
+	for i, p := range parts {
+		if slices.ContainsFunc(timeNames, func(name string) bool { return normal(p) == normal(name) }) {
+			if found >= 0 {
+				return
+			}
+			found = i
+		}
+	}
+	if found < 0 {
+		return
+	}
+	m.times, m.index[0] = []int{found}, found
+	if c.custom {
+		m.paths[found] = []string{columns[0]}
+	}
 }
 
 // column finds the column of a field, and notes where its value goes.
