@@ -104,3 +104,40 @@ func anchors(text string) []string {
 	}
 	return names
 }
+
+// TestMetricsPage: docs/metrics.md has every metric that the program has, and no other.
+func TestMetricsPage(t *testing.T) {
+	metric := regexp.MustCompile(`(?:Name:\s*|NewDesc\()"(spate_[a-z_]+)"`)
+	named := regexp.MustCompile("`(spate_[a-z_]+)`")
+	code, page := make(map[string]bool), make(map[string]bool)
+	for _, dir := range []string{"../services", "../shared"} {
+		err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			for _, m := range metric.FindAllStringSubmatch(readText(t, file), -1) {
+				code[m[1]] = true
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range named.FindAllStringSubmatch(readText(t, "../docs/metrics.md"), -1) {
+		page[m[1]] = true
+	}
+	for name := range code {
+		if !page[name] {
+			t.Errorf("docs/metrics.md does not have %s", name)
+		}
+	}
+	for name := range page {
+		if !code[name] {
+			t.Errorf("docs/metrics.md has %s, which is not a metric", name)
+		}
+	}
+	if len(code) < 30 {
+		t.Errorf("found %d metrics: the test looks at the wrong lines", len(code))
+	}
+}
