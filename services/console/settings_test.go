@@ -49,7 +49,7 @@ func TestSettingsPage(t *testing.T) {
 			if !strings.Contains(page+secured, strings.TrimPrefix(name, "SPATE_SCHEMA_REGISTRY_TLS")) {
 				t.Errorf("%s is on no page", name)
 			}
-				case !there && strings.HasPrefix(name, "SPATE_"):
+		case !there && strings.HasPrefix(name, "SPATE_"):
 			t.Errorf("docs/settings.md does not have %s (--%s)", name, flag.Name)
 		case name == "AWS_REGION": // of every AWS SDK
 		case !strings.Contains(row, "`--"+flag.Name+"`"):
