@@ -136,7 +136,6 @@ func TestPausedShardIsNotSilent(t *testing.T) {
 	goOn := newGate()
 	reads := 0
 	f := r.faults(&cfg)
-	f.limit = 1
 	f.beforeRead = func(ctx context.Context, shard string) error {
 		if shard == slow {
 			if reads++; reads > 1 {
