@@ -68,6 +68,10 @@ func TestSettingsAreExplained(t *testing.T) {
 		{[]string{"route", "--mode", "kafka"}, []string{"brokers: mode kafka needs them"}},
 		{[]string{"up", "--mode", "aws"}, []string{"mode: this command is for Kafka"}},
 		{[]string{"up", "--user-field", ""}, []string{"user field"}},
+		{[]string{"up", "--listen", "127.0.0.1:99999"}, []string{`listen: "99999" is not a port`}},
+		{[]string{"up", "--listen", "0.0.0.0:9092"}, []string{"listens on 127.0.0.1 only"}},
+		{[]string{"route", "--format", "avro"}, []string{"schema-registry-url: missing"}},
+		{[]string{"up", "--format", "xml"}, []string{"--format must be one of"}},
 		{[]string{"simulate", "--speed", "0"}, []string{"events, duration: one of them is needed"}},
 		{[]string{"simulate", "--to", "sqs"}, []string{"--to must be one of"}},
 		{[]string{"simulate", "--to", "kinesis", "--stream", "a b", "--rate=-1"}, []string{`stream: "a b" is not a valid name of a stream`, "rate: -1"}},
@@ -104,7 +108,6 @@ func TestFilesThatAreNotThere(t *testing.T) {
 		{"replay", "-q", filepath.Join(t.TempDir(), "none.csv")},
 		{"verify", "-q", filepath.Join(t.TempDir(), "none.csv")},
 		{"up", "--state", "/proc/none/here", "--listen", testport.Reserve(t)},
-		{"up", "--state", t.TempDir(), "--listen", "0.0.0.0:9092"},
 	} {
 		p := harness.Spate(t, "spate", []string{"SPATE_BROKERS="}, args...).Start()
 		if err := p.Wait(20 * time.Second); err == nil || p.Running() {

@@ -77,6 +77,11 @@ func (c Config) Validate() error {
 		router.Config{Kafka: k, Events: c.Events, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead, OpenTransactionTimeout: c.OpenTransactionTimeout}.Validate(),
 		detector.Config{Kafka: k, Threshold: c.Threshold, Critical: c.Critical, Transitions: c.Transitions}.Validate(),
 	}
+	if len(c.Kafka.Brokers) == 0 && c.Listen != "" {
+		if _, err := broker.Port(c.Listen); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if c.Partitions < 0 || c.Partitions > 256 {
 		errs = append(errs, fmt.Errorf("partitions: %d is not between 0 (as they are) and 256", c.Partitions))
 	}

@@ -47,18 +47,27 @@ const clusterID = "spate"
 // ErrInUse means that another process has the state directory or the port.
 var ErrInUse = errors.New("in use")
 
-// Start listens on addr, a loopback address; port 0 takes a free one. dir is where it keeps its state; empty is in memory.
-func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
+// Port returns the port of an address that a broker can listen on, or what is wrong with it.
+func Port(addr string) (int, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen: %q is not host:port", addr)
+		return 0, fmt.Errorf("listen: %q is not host:port", addr)
 	}
 	n, err := strconv.Atoi(port)
 	if err != nil || n < 0 || n > 65535 {
-		return nil, fmt.Errorf("listen: %q is not a port", port)
+		return 0, fmt.Errorf("listen: %q is not a port", port)
 	}
 	if host != "127.0.0.1" && host != "localhost" {
-		return nil, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
+		return 0, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
+	}
+	return n, nil
+}
+
+// Start listens on addr, a loopback address; port 0 takes a free one. dir is where it keeps its state; empty is in memory.
+func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
+	n, err := Port(addr)
+	if err != nil {
+		return nil, err
 	}
 	b := &Broker{log: log}
 	listen := func(network, address string) (net.Listener, error) {
