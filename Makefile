@@ -24,7 +24,7 @@ help: ## Show this help
 
 .PHONY: build
 build: ## Build ./spate
-	CGO_ENABLED=0 $(GO) build -trimpath -o spate .
+	CGO_ENABLED=0 $(GO) build -o spate .
 
 .PHONY: test
 test: ## Run all tests (ARGS=-short leaves the long ones out)

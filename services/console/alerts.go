@@ -524,7 +524,7 @@ func (s *story) read(ctx context.Context, cfg kafka.Config, events *format.Reade
 		}
 	}
 	if len(s.Events) == 0 && s.Note == "" {
-		note("no record there is an event of this user in this window: are SPATE_USER_FIELD, SPATE_TIME_FIELD, SPATE_TIME_FORMAT and SPATE_FORMAT those of the router?")
+		note("no record there is an event of this user in this window: are SPATE_USER_FIELD, SPATE_TIME_FIELD, SPATE_TIME_FORMAT, SPATE_FORMAT and SPATE_SCHEMA_REGISTRY_URL those of the router?")
 	}
 }
 

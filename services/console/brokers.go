@@ -53,6 +53,10 @@ func (f brokerFlags) secured(log *slog.Logger) (kafka.Config, error) {
 		if file, err = security.ReadFile(f.KafkaConfig); err != nil {
 			return kafka.Config{Brokers: []string{localBroker}}, err // of which nothing else is to be said
 		}
+		if len(file.Registry) > 0 {
+			log.Warn("the file's settings of a schema registry are not taken from it; set SPATE_SCHEMA_REGISTRY_URL, SPATE_SCHEMA_REGISTRY_USERNAME and SPATE_SCHEMA_REGISTRY_PASSWORD",
+				"file", f.KafkaConfig, "settings", strings.Join(file.Registry, ","))
+		}
 		if len(file.Ignored) > 0 {
 			log.Warn("some settings of the file do not count: spate decides them by itself", "file", f.KafkaConfig, "settings", strings.Join(file.Ignored, ","))
 		}

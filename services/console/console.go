@@ -40,7 +40,7 @@ type program struct {
 
 	Route  routeCommand  `cmd:"" group:"services" help:"Service: judge events, add them up per user and window (exactly once)."`
 	Detect detectCommand `cmd:"" group:"services" help:"Service: find the windows above the threshold."`
-	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store the alerts and print them."`
+	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store the alerts, print them, and call the webhooks."`
 	Work   workCommand   `cmd:"" group:"aws" help:"Service: find the windows above the threshold in a Kinesis stream (router and detector in one)."`
 	Lambda lambdaCommand `cmd:"" group:"aws" help:"Service: the alerter as an AWS Lambda function, for the records of a Kinesis stream."`
 

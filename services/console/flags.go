@@ -24,11 +24,11 @@ type ruleFlags struct {
 	Threshold              int64         `env:"SPATE_THRESHOLD" default:"5" help:"A window with more events of one user than this is an alert."`
 	Critical               int64         `env:"SPATE_CRITICAL" default:"10" help:"With more events than this, its severity is critical."`
 	Lateness               time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far behind the newest event of its partition an event may come and still be counted."`
-	IdleTimeout            time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"A partition that is silent for this long does not hold windows open; 0 waits for ever."`
+	IdleTimeout            time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"A partition that is silent for this long does not hold windows open; 0 waits forever."`
 	MaxAhead               time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any."`
-	OpenTransactionTimeout time.Duration `name:"open-transaction-timeout" env:"SPATE_OPEN_TRANSACTION_TIMEOUT" default:"75s" help:"How long an open transaction in the topic of events holds windows open; what it commits later can be late. 0 waits for ever. Kafka ends transactions after 60s unless their producer asks for more."`
-	UserField              []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Members of the event's JSON that may hold the user; the first that is there counts. Dots lead into objects, as in actor.id; write \\. for a dot that belongs to a name."`
-	TimeField              []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members that may hold the event's time, likewise."`
+	OpenTransactionTimeout time.Duration `name:"open-transaction-timeout" env:"SPATE_OPEN_TRANSACTION_TIMEOUT" default:"75s" help:"How long an open transaction in the topic of events holds windows open; what it commits later can be late. 0 waits forever. Kafka ends transactions after 60s unless their producer asks for more."`
+	UserField              []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Members of the event, or columns of a file, that may hold the user; the first that is there counts. Dots lead into objects, as in actor.id; write \\. for a dot that belongs to a name."`
+	TimeField              []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Members or columns that may hold the event's time, likewise."`
 	TimeFormat             string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"How times are written: auto (texts as in RFC 3339 and numbers of milliseconds), rfc3339, s, ms, us or ns since 1970, or a layout of Go such as 02.01.2006 15:04:05, in UTC."`
 	Transitions            []string      `env:"SPATE_TRANSITIONS" default:"opened,closed" help:"Alert records to write: opened,closed, or closed alone for consumers that expect one record a window."`
 }

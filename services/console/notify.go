@@ -109,6 +109,9 @@ func (f webhookFlags) endpoints(log *slog.Logger) ([]alerter.Endpoint, func(), e
 			stop()
 			return nil, func() {}, fmt.Errorf("endpoint %q: %w", s.Name, err)
 		}
+		if err := s.webhook.Refused(); err != nil {
+			log.Warn("no call to this endpoint will be made: "+err.Error(), "endpoint", s.Name)
+		}
 		senders = append(senders, sender)
 		out = append(out, alerter.Endpoint{Endpoint: s.Endpoint, Notifier: sender, Link: s.link})
 	}

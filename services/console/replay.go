@@ -114,7 +114,18 @@ func (c *replayCommand) Run(e *env) error {
 		repeated = fmt.Sprintf(" (%d of them a second time, and in no alert)", res.Repeated)
 	}
 	terminal.Fprintf(out, "%d events: %d counted%s, %d late, %d invalid; %d alerts; %.1f s\n", res.EventsIn, res.Counted, terminal.Safe(repeated), res.Late, res.Invalid, len(res.Alerts), res.ElapsedS)
+	c.remarks(e, res)
 	return nil
+}
+
+// remarks says what is odd about the rows of a file.
+func (c *replayFlags) remarks(e *env, res embedded.ReplayResult) {
+	if res.Invalid > 0 && res.InvalidWhy != "" {
+		terminal.Fprintf(e.stderr, "%d of %d events are invalid; the first: %s\n", res.Invalid, res.EventsIn, res.InvalidWhy)
+	}
+	if res.WithoutID > 0 {
+		terminal.Fprintf(e.stderr, "%d of %d events have no %s (--dedupe-field), and count as they come\n", res.WithoutID, res.Counted, c.DedupeField)
+	}
 }
 
 type verifyCommand struct{ replayFlags }
@@ -144,6 +155,7 @@ func (c *verifyCommand) Run(e *env) error {
 		}
 	} else {
 		terminal.Fprintf(e.stdout, "%d rows in the reference: %d missing, %d wrong, %d extra\n", diff.Rows, diff.Missing, diff.Wrong, diff.Extra)
+		c.remarks(e, res)
 		for _, x := range diff.Examples {
 			terminal.Fprintln(e.stdout, "  "+x)
 		}

@@ -77,11 +77,11 @@ func alternatives(names []string) string { return strings.Join(names, " or ") }
 // toldTo says who is told of alerts.
 func toldTo(endpoints []alerter.Endpoint) string {
 	if len(endpoints) == 0 {
-		return "Nobody is told: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)."
+		return "Alerts go to nobody: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)."
 	}
 	told := make([]string, len(endpoints))
 	for i, e := range endpoints {
 		told[i] = e.Name + " at " + hostOf(e)
 	}
-	return "Told of them: " + strings.Join(told, ", ") + "."
+	return "Alerts go to: " + strings.Join(told, ", ") + "."
 }

@@ -49,14 +49,18 @@ func (c ReplayConfig) Validate() error {
 
 // ReplayResult is what a replay found.
 type ReplayResult struct {
-	EventsIn int64   `json:"events_in"`
-	Counted  int64   `json:"counted"`
-	Late     int64   `json:"late"`
-	Invalid  int64   `json:"invalid"`
-	Repeated int64   `json:"repeated"` // among those counted: their id was counted before
-	Opened   int64   `json:"opened"`
-	Closed   int64   `json:"closed"`
-	ElapsedS float64 `json:"elapsed_s"`
+	EventsIn int64 `json:"events_in"`
+	Counted  int64 `json:"counted"`
+	Late     int64 `json:"late"`
+	Invalid  int64 `json:"invalid"`
+	Repeated int64 `json:"repeated"` // among those counted: their id was counted before
+	// InvalidWhy says what is wrong with the first row that is no event.
+	InvalidWhy string `json:"invalid_why,omitempty"`
+	// WithoutID are those counted that have no id, if ids are looked for.
+	WithoutID int64   `json:"without_id,omitempty"`
+	Opened    int64   `json:"opened"`
+	Closed    int64   `json:"closed"`
+	ElapsedS  float64 `json:"elapsed_s"`
 	// Skipped are lines of the file that are not rows, the last one if it is cut among them. They never were events.
 	Skipped int64 `json:"skipped"`
 
@@ -114,7 +118,10 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 		return s.result(), fmt.Errorf("replay %s: the file runs backwards in time, its newest events first: nearly all of them would be late; sort it by time", cfg.File)
 	}
 	res := s.result()
-	res.Skipped = sent.Skipped + sent.Cut
+	res.Skipped, res.InvalidWhy = sent.Skipped+sent.Cut, sent.Why
+	if cfg.Events.ID != "" {
+		res.WithoutID = res.Counted - s.routed.Identified.Load()
+	}
 	if res.EventsIn != sent.Sent {
 		return res, fmt.Errorf("replay: %d events were sent, %d are accounted for", sent.Sent, res.EventsIn)
 	}

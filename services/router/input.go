@@ -31,6 +31,7 @@ const (
 type input struct {
 	began   time.Time
 	in      int64
+	ids     int64                 // that have an id
 	fates   map[string]*uncounted // by reason
 	skipped map[activity.Reason]int64
 	far     int64 // counted, and implausible
@@ -76,11 +77,11 @@ func (s *session) describe(r *kgo.Record, reason activity.Reason) (why, example 
 }
 
 // tell says every few seconds what is wrong, in the log and beside what /readyz says.
-func (n *input) tell(now time.Time, topic string, status *ops.Status, log *slog.Logger) {
+func (n *input) tell(now time.Time, id, topic string, status *ops.Status, log *slog.Logger) {
 	if now.Sub(n.began) < tellInputEvery {
 		return
 	}
-	text, examples := n.describe()
+	text, examples := n.describe(id)
 	status.Note("input", strings.Join(text, "; ")) // without the examples: everybody may ask for it
 	for i, t := range text {
 		log.Warn(t+examples[i], "topic", topic)
@@ -89,8 +90,8 @@ func (n *input) tell(now time.Time, topic string, status *ops.Status, log *slog.
 	n.began = now
 }
 
-// describe says for each reason that matters which share of the events it is, and what to do, and gives an example of each.
-func (n *input) describe() (text, examples []string) {
+// describe, where the path of ids is id or empty, says for each reason that matters which share of the events it is, and what to do, and gives an example of each.
+func (n *input) describe(id string) (text, examples []string) {
 	say := func(example, format string, args ...any) {
 		text = append(text, fmt.Sprintf(format, args...))
 		examples = append(examples, example)
@@ -120,6 +121,9 @@ func (n *input) describe() (text, examples []string) {
 	if n.far > 0 && n.far*toldShare >= n.in {
 		say("", "%d of %d events have times that are more than a year from when they were written, %s for example: is SPATE_TIME_FORMAT right? A replay of old events looks the same",
 			n.far, n.in, time.UnixMilli(n.farAt).UTC().Format(time.RFC3339))
+	}
+	if id != "" && n.in > 0 && n.ids == 0 {
+		say("", "none of %d events has %q: events that are sent twice count twice; is SPATE_DEDUPE_FIELD right?", n.in, id)
 	}
 	if snapshots := n.skipped[activity.ReasonSnapshot]; snapshots > 0 {
 		say("", "%d rows of a snapshot are skipped: they have no time of their own, and that of the snapshot would make all of them one burst; set SPATE_TIME_FIELD to a column of the row", snapshots)

@@ -41,7 +41,7 @@ func TestInputIsTold(t *testing.T) {
 	n.add(string(activity.ReasonBadUser), func() (why, example string) { return "", "" }) // one of 400: it is counted, and not worth a line
 	tell := func(after time.Duration) string {
 		text.Reset()
-		n.tell(n.began.Add(after), "activity", status, log)
+		n.tell(n.began.Add(after), "", "activity", status, log)
 		return text.String()
 	}
 	if got := tell(tellInputEvery - time.Millisecond); got != "" {
@@ -84,16 +84,23 @@ func TestInputIsTold(t *testing.T) {
 func TestNoChangeAtAllIsTold(t *testing.T) {
 	n := newInput()
 	n.skip(activity.ReasonTombstone)
-	if text, _ := n.describe(); len(text) != 0 {
+	if text, _ := n.describe(""); len(text) != 0 {
 		t.Errorf("tombstones: %q", text)
 	}
 	n.skip(activity.ReasonNoChange)
-	if text, _ := n.describe(); len(text) != 1 || !strings.Contains(text[0], "SPATE_FORMAT=debezium") {
+	if text, _ := n.describe(""); len(text) != 1 || !strings.Contains(text[0], "SPATE_FORMAT=debezium") {
 		t.Errorf("%q", text)
 	}
 	n.in = 1
-	if text, _ := n.describe(); len(text) != 0 {
+	if text, _ := n.describe(""); len(text) != 0 {
 		t.Errorf("heartbeats among events: %q", text)
+	}
+	if text, _ := n.describe("event_id"); len(text) != 1 || !strings.Contains(text[0], `none of 1 events has "event_id"`) {
+		t.Errorf("%q", text)
+	}
+	n.ids = 1
+	if text, _ := n.describe("event_id"); len(text) != 0 {
+		t.Errorf("%q", text)
 	}
 }
 

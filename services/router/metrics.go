@@ -12,6 +12,8 @@ import (
 // Counts are the events of this process's committed transactions: In = Counted + Late + Invalid.
 type Counts struct {
 	In, Counted, Late, Invalid atomic.Int64
+	// Identified are those of Counted that have an id.
+	Identified atomic.Int64
 }
 
 type metrics struct {
@@ -60,6 +62,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 // tally is what one transaction did, counted when it is committed.
 type tally struct {
 	counted int64
+	ids     int64    // of those counted
 	late    [3]int64 // by window.Fate
 	invalid map[activity.Reason]int64
 	skipped map[activity.Reason]int64 // of what was sent on purpose and is not an event
@@ -70,7 +73,7 @@ type tally struct {
 }
 
 func (t *tally) reset() {
-	t.counted, t.late, t.panes, t.lost, t.asideBytes = 0, [3]int64{}, 0, 0, 0
+	t.counted, t.ids, t.late, t.panes, t.lost, t.asideBytes = 0, 0, [3]int64{}, 0, 0, 0
 	clear(t.invalid)
 	clear(t.skipped)
 }
@@ -97,6 +100,7 @@ func (m *metrics) committed(t *tally, c *Counts) {
 	if c != nil {
 		c.In.Add(t.counted + late + invalid)
 		c.Counted.Add(t.counted)
+		c.Identified.Add(t.ids)
 		c.Late.Add(late)
 		c.Invalid.Add(invalid)
 	}

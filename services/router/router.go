@@ -237,7 +237,7 @@ func (s *session) loop(ctx context.Context) error {
 				s.tellHeld(ctx)
 			}
 			s.gauges()
-			s.input.tell(ticked, s.cfg.Layout.Names.Activity, s.cfg.Status, s.cfg.Log)
+			s.input.tell(ticked, s.cfg.Events.ID, s.cfg.Layout.Names.Activity, s.cfg.Status, s.cfg.Log)
 		}
 		switch {
 		case f.NumRecords() > 0:
@@ -369,6 +369,10 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 				s.input.farAt = mark.TimeMS
 			}
 			s.tally.counted++
+			if mark.ID != nil {
+				s.tally.ids++
+				s.input.ids++
+			}
 			s.combiner.AddOnce(mark.User, start, mark.TimeMS, p.Partition, r.Offset, identity(mark))
 		}
 		src.advance(p.FetchPartition)

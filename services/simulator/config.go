@@ -48,7 +48,7 @@ const defaultStart int64 = 1572566400000
 // Config is the settings of the simulator: flags, environment and help. Start from [Default]; the zero value asks for unpaced,
 // endless traffic, which Validate refuses.
 type Config struct {
-	File string `arg:"" optional:"" name:"file" help:"CSV file to replay (plain, .gz, .zip; - is standard input), also s3://bucket/key. Without it, traffic is generated."`
+	File string `arg:"" optional:"" name:"file" help:"File of events: CSV or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - is standard input; also s3://bucket/key. Its times stay as they are unless --time says otherwise. Without it, traffic is generated."`
 	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write to this file (.jsonl or .csv, also .gz; - is standard output, as JSON lines) instead of a broker."`
 	To   string `name:"to" env:"SPATE_TO" default:"" enum:",kafka,kinesis" placeholder:"BROKER" help:"Send to kafka or kinesis. Default: kinesis in mode aws, else kafka."`
 

@@ -19,6 +19,8 @@ type File struct {
 	Config   Config
 	// Login: the file asks for a login; its mechanism may be set elsewhere.
 	Login bool
+	// Registry are the settings of a schema registry, which are given apart.
+	Registry []string
 	// Ignored are the settings that spate decides by itself, in the order of the file.
 	Ignored []string
 }
@@ -254,6 +256,8 @@ func (p *propertyReader) set(key, value string) error {
 		}
 	case "sasl.login.callback.handler.class", "sasl.client.callback.handler.class", "sasl.oauthbearer.method":
 		// The mechanism says what has to be done.
+	case "schema.registry.url", "schema.registry.basic.auth.user.info", "basic.auth.user.info", "basic.auth.credentials.source":
+		p.f.Registry = append(p.f.Registry, key)
 	default:
 		if strings.HasPrefix(key, "ssl.") || strings.HasPrefix(key, "sasl.") {
 			return fmt.Errorf("spate does not know this setting of security; take it out if it is not needed")

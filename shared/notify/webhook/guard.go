@@ -117,6 +117,22 @@ func judge(addr netip.Addr, allowPrivate bool) error {
 	return nil
 }
 
+// Refused returns why no call will be made to the address in the URL, as far as that can be known before its name is resolved; nil if it can.
+func (c Config) Refused() error {
+	u, err := c.parse()
+	if err != nil {
+		return err
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		if u.Hostname() != "localhost" {
+			return nil
+		}
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return judge(addr, c.AllowPrivate)
+}
+
 // guard is asked by the dialer for every connection, after names have been resolved: a name that gives another address from one time
 // to the next gets past no check.
 func guard(allowPrivate bool) func(context.Context, string, string, syscall.RawConn) error {
