@@ -121,6 +121,9 @@ func (e *exam) brokers(ctx context.Context) bool {
 				fix = "the broker has " + strings.Join(has, ", ")
 			}
 		}
+		if strings.Contains(err.Error(), "EOF") && e.cfg.Kafka.Security.Config().SASL.Mechanism != "" {
+			fix = "the broker has ended the connection, as one does that asks for no login at this port: take the port that does, or leave SASL out (SPATE_SASL_MECHANISM)"
+		}
 		e.tell.say(Failed, check, fix, "%s: %v", strings.Join(e.cfg.Kafka.Brokers, ","), kafka.Explain(err, kafka.Right{}))
 		return false
 	}
