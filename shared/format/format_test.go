@@ -3,12 +3,15 @@ package format_test
 import (
 	"context"
 	"encoding/binary"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -611,5 +614,71 @@ func BenchmarkMark(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestRegistryIsSecured: the registry is asked with TLS and a login; what is wrong with either names its setting, and a password that is replaced in its file
+// counts without a restart.
+func TestRegistryIsSecured(t *testing.T) {
+	password := "first"
+	reg := formattest.Registry(t)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, got, ok := r.BasicAuth(); !ok || user != "key" || got != password {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		reg.Handler().ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	ca, file := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "password")
+	write := func(path string, text []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	write(file, []byte("first\n"))
+	value := func(id int) []byte { return append(formattest.Header(id), 'x') }
+	mark := func(c security.Registry, id int) error {
+		t.Helper()
+		registry, err := format.NewRegistry(format.RegistryConfig{URL: server.URL, Registry: c}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		_, _, err = newReader(t, format.Config{Registry: registry}).Mark(t.Context(), value(id), nil)
+		return err
+	}
+	for _, c := range []struct {
+		registry security.Registry
+		want     string
+	}{
+		{security.Registry{}, "--schema-registry-tls-ca-file (SPATE_SCHEMA_REGISTRY_TLS_CA_FILE)"},
+		{security.Registry{TLS: security.TLS{CAFile: ca}}, "SPATE_SCHEMA_REGISTRY_USERNAME"},
+		{security.Registry{TLS: security.TLS{CAFile: ca}, Username: "key", Password: "wrong"}, "does not accept the login"},
+		{security.Registry{TLS: security.TLS{CAFile: file}}, "schema-registry-tls-ca-file: "},
+		{security.Registry{TLS: security.TLS{CertFile: ca}}, "schema-registry-tls-key-file: missing"},
+		{security.Registry{TLS: security.TLS{CAFile: ca}, Username: "key", PasswordFile: filepath.Join(dir, "none")}, "schema-registry-password-file: "},
+	} {
+		if err := mark(c.registry, 1); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "wrong") {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+	registry, err := format.NewRegistry(format.RegistryConfig{URL: server.URL, Registry: security.Registry{TLS: security.TLS{CAFile: ca}, Username: "key", PasswordFile: file}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReader(t, format.Config{Registry: registry})
+	if _, _, err := r.Mark(t.Context(), value(formattest.AvroID), nil); err != nil {
+		t.Error(err)
+	}
+	password = "second"
+	if _, _, err := r.Mark(t.Context(), value(formattest.ProtobufID), nil); err == nil {
+		t.Error("it is asked with the old password, and answers")
+	}
+	write(file, []byte("second\n"))
+	if _, _, err := r.Mark(t.Context(), value(formattest.ProtobufID), nil); err != nil {
+		t.Error(err)
 	}
 }
