@@ -35,11 +35,17 @@ func Connect(t *testing.T, brokers string, opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
+// readPatience is how long nothing may come when a topic is read.
+const readPatience = 2 * time.Minute
+
 // ReadAll reads the committed records of a topic from its beginning to its present end. What nobody can read is left out.
 func ReadAll(t *testing.T, brokers, topic string, each func(*kgo.Record)) (n int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // millions of events, on a machine that may be busy
-	defer cancel()
+	// A topic may have millions of events, and batches that take long to be unpacked: what counts is that it goes on.
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	stands := time.AfterFunc(readPatience, func() { cancel(fmt.Errorf("nothing was read for %v", readPatience)) })
+	defer stands.Stop()
 	at := map[int32]int64{}
 	position := func(p int32) int64 {
 		if o, ok := at[p]; ok {
@@ -66,6 +72,7 @@ func ReadAll(t *testing.T, brokers, topic string, each func(*kgo.Record)) (n int
 	}
 	defer r.Client().Close()
 	moved := func(p int32, to int64) {
+		stands.Reset(readPatience)
 		if at[p] = to; to >= left[p] {
 			delete(left, p)
 		}
@@ -76,7 +83,7 @@ func ReadAll(t *testing.T, brokers, topic string, each func(*kgo.Record)) (n int
 		f, gaps, err := r.Poll(pctx, 50_000)
 		done()
 		if err == nil {
-			err = ctx.Err()
+			err = context.Cause(ctx)
 		}
 		if err != nil {
 			t.Fatalf("read %s: %v, partitions left %v at %v", topic, err, left, at)
