@@ -77,7 +77,7 @@ type mix struct {
 	Kinds    map[kind]int // by weight
 	Services []string     // whose processes are victims
 	Gap      time.Duration
-	// Rest is how long a service has no other fault after one in which a member vanishes without leaving its group.
+	// Rest is how long no member of a service vanishes after one has without leaving its group, or after the broker was away.
 	Rest time.Duration
 }
 
@@ -162,6 +162,9 @@ func newPlan(seed uint64, load time.Duration, m mix) (plan []action) {
 		busy[a.Victim] = until + time.Second
 		if a.Kind == crash {
 			busy[a.Victim] = until + brokerRest
+			for _, s := range services { // all members join anew, and none may die meanwhile
+				busy[s.Name] = max(busy[s.Name], until+m.Rest)
+			}
 		}
 		if name, _, isMember := strings.Cut(a.Victim, "-"); isMember && vanishes(a.Kind) {
 			busy[name] = until + m.Rest
