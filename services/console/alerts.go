@@ -315,7 +315,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 		err = c.fromDatabase(e.ctx, &s, id)
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("there is no alert with the id %s; spate alerts ls lists them", terminal.Text(id))
+		return fmt.Errorf("no alert has the id %s; spate alerts ls lists them", terminal.Text(id))
 	} else if err != nil {
 		return err
 	}

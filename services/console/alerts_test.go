@@ -343,7 +343,7 @@ func TestAlertsShow(t *testing.T) {
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--brokers", "127.0.0.1:1")
 	says(t, out, "events were not read: the broker 127.0.0.1:1 cannot be reached", "delivery   pending")
 	_, errs := b.run(ExitFailed, "alerts", "show", "abc")
-	says(t, errs, "there is no alert with the id abc")
+	says(t, errs, "no alert has the id abc")
 	_, errs = b.run(ExitUsage, "alerts", "show", r.ID, "--brokers", "nowhere", "--time-field", "user_id")
 	says(t, errs, `"nowhere" is not host:port`, "is the user field too")
 }

@@ -178,10 +178,10 @@ type exit struct{}
 
 // notOnAWS are the commands that look at what mode aws does not have.
 var notOnAWS = map[string]string{
-	"deliveries": "the topic of SNS delivers; spate alerts ls tells of which alerts it was told",
+	"deliveries": "SNS delivers the messages; spate alerts ls shows which alerts were sent to it",
 	"endpoints":  "they are the subscriptions of the SNS topic",
 	"migrate":    "the table has no schema; spate aws setup and deploy/aws/template.yaml make it",
-	"user":       "the worker cannot be asked; spate alerts ls --user tells of alerts",
+	"user":       "the worker cannot be asked; spate alerts ls --user lists the alerts of a user",
 }
 
 func (e *env) validate(command string) error {

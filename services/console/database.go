@@ -50,7 +50,7 @@ type database struct {
 	server bool
 	// open opens it and brings its schema up to date.
 	open func(context.Context) (store.Store, error)
-	// status tells of its schema and changes nothing.
+	// status returns the state of its schema and changes nothing.
 	status func(context.Context) ([]schema.Migration, error)
 }
 

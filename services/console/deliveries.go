@@ -284,7 +284,7 @@ func noMessage(id, endpoint string) error {
 	if endpoint != "" {
 		to = " to " + terminal.Text(endpoint)
 	}
-	return fmt.Errorf("there is no message %s%s; spate deliveries ls lists what was tried, spate deliveries ls --pending what is to come", terminal.Text(id), to)
+	return fmt.Errorf("no message %s%s was found; spate deliveries ls lists what was tried, spate deliveries ls --pending what is to come", terminal.Text(id), to)
 }
 
 type deliveriesResendCommand struct {

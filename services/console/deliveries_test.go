@@ -80,7 +80,7 @@ func TestDeliveriesShow(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	_, errs := b.run(ExitFailed, "deliveries", "show", id, "--endpoint", "nobody")
-	says(t, errs, "there is no message "+id+" to nobody")
+	says(t, errs, "no message "+id+" to nobody was found")
 }
 
 func TestDeliveriesResend(t *testing.T) {
@@ -94,7 +94,7 @@ func TestDeliveriesResend(t *testing.T) {
 	says(t, errs, "to chat it goes with the digest digest_chat_")
 	out, errs = b.run(ExitFailed, "deliveries", "resend", "none_opened", "--json")
 	says(t, out, `{"resent":0}`)
-	says(t, errs, "there is no message none_opened")
+	says(t, errs, "no message none_opened")
 }
 
 func TestDeliveriesRecover(t *testing.T) {

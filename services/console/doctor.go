@@ -66,7 +66,7 @@ func (c *doctorCommand) Run(e *env) error {
 	tell := func(f doctor.Finding) {
 		found = append(found, f)
 		if c.JSON {
-			_ = o.json(f) // o.end tells of it
+			_ = o.json(f) // o.end returns its error
 			return
 		}
 		o.printf("%-8s %-13s %s\n", f.Level, f.Check, f.Text)
@@ -198,7 +198,7 @@ func (c *doctorCommand) printACLs(e *env, services []string) error {
 	}
 	show := func(r kafka.Right) {
 		if c.JSON {
-			_ = o.json(r) // o.end tells of it
+			_ = o.json(r) // o.end returns its error
 			return
 		}
 		flag := "--" + r.Resource

@@ -207,7 +207,7 @@ func (c *endpointsTestCommand) Run(e *env) error {
 	data, err := json.Marshal(struct {
 		Endpoint string `json:"endpoint"`
 		Text     string `json:"text"`
-	}{to.Name, "spate endpoints test: the endpoint works if you can read this; there is no alert"})
+	}{to.Name, "spate endpoints test: the endpoint works if you can read this; it is not about an alert"})
 	if err != nil {
 		return err
 	}

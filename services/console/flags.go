@@ -76,7 +76,7 @@ func (f kafkaFlags) layout(service, instance string) kafka.Layout {
 // check holds the mode against the brokers.
 func (f kafkaFlags) check(mode string) error {
 	if mode == "aws" {
-		return errors.New("mode: this command is for Kafka; in mode aws, spate work finds the alerts and spate alert or spate lambda tells of them")
+		return errors.New("mode: this command is for Kafka; in mode aws, spate work finds the alerts, and spate alert or spate lambda sends them")
 	}
 	if mode == "kafka" && len(f.Brokers) == 0 && f.KafkaConfig == "" {
 		return errors.New("brokers: mode kafka needs them; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
@@ -90,7 +90,7 @@ func (f kafkaFlags) check(mode string) error {
 	return nil
 }
 
-// httpFlags say where a service tells of itself.
+// httpFlags say where a service reports its health and metrics.
 type httpFlags struct {
 	HTTP  string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address of /metrics, /healthz and /readyz; port 0 takes a free one and says which."`
 	PProf bool   `name:"pprof" env:"SPATE_PPROF" help:"Serve /debug/pprof/ there, too: profiles hold names and ids, so only where no stranger reaches it."`

@@ -94,7 +94,7 @@ func (c *simulateCommand) Run(e *env) error {
 	}
 	terminal.Fprintln(e.stderr)
 	if res.Invalid > 0 && none == nil {
-		terminal.Fprintf(e.stderr, "%d of them are no events: %s\n", res.Invalid, res.Why)
+		terminal.Fprintf(e.stderr, "%d of them are not events: %s\n", res.Invalid, res.Why)
 	}
 	return none
 }

@@ -54,7 +54,7 @@ type ReplayResult struct {
 	Late     int64 `json:"late"`
 	Invalid  int64 `json:"invalid"`
 	Repeated int64 `json:"repeated"` // among those counted: their id was counted before
-	// InvalidWhy says what is wrong with the first row that is no event.
+	// InvalidWhy says what is wrong with the first row that is not an event.
 	InvalidWhy string `json:"invalid_why,omitempty"`
 	// WithoutID are those counted that have no id, if ids are looked for.
 	WithoutID int64   `json:"without_id,omitempty"`

@@ -84,7 +84,7 @@ type CSV struct {
 	scanned          int64 // bytes that were looked at for quotes
 
 	archive []*zip.File // the members of a zip, still to be put in order
-	leftOut []string    // its members that are not events by their names
+	leftOut []string    // its members that are not files of events, by their names
 
 	read  *atomic.Int64 // of total, for the progress
 	total int64         // bytes; 0 is not known

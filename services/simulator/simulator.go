@@ -24,7 +24,7 @@ type Result struct {
 	Cut     int64 `json:"cut"`     // last lines that end too early, not sent: 0 or 1 per file of an archive
 	CutLine int64 `json:"cut_line"`
 
-	// Invalid are rows of a file that were sent and are no events, by the fields that were given; Why says what is wrong with the first of them.
+	// Invalid are rows of a file that were sent and are not events, by the fields that were given; Why says what is wrong with the first of them.
 	Invalid int64  `json:"invalid,omitempty"`
 	Why     string `json:"invalid_why,omitempty"`
 
@@ -260,7 +260,7 @@ func (r *run) reportLines(src Source) {
 	s := c.Stats()
 	r.res.Skipped, r.res.Cut, r.res.CutLine, r.res.BadLines = s.Skipped, s.Cut, s.CutLine, s.BadLines
 	if left := c.LeftOut(); len(left) > 0 {
-		r.log.Warn("members of the archive are left out: by their names they are no events", "members", len(left), "first", left[0])
+		r.log.Warn("members of the archive are left out: by their names they are not events", "members", len(left), "first", left[0])
 	}
 	for _, b := range s.BadLines {
 		r.log.Warn("line not sent", "file", b.File, "line", b.Line, "reason", b.Reason)

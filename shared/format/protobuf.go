@@ -24,7 +24,7 @@ func parseProtobuf(ctx context.Context, text string, refs []reference) (protoref
 	}
 	name := "schema.proto"
 	for _, taken := files[name]; taken; _, taken = files[name] {
-		name = "_" + name // it is no other file's
+		name = "_" + name // until no other file has it
 	}
 	files[name] = text
 	c := protocompile.Compiler{Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{Accessor: protocompile.SourceAccessorFromMap(files)}), MaxParallelism: 1}
