@@ -268,72 +268,56 @@ func (f *protoField) read(wire protowire.Type, b []byte, values []value, buf []b
 	case f.path < 0:
 		return buf, true
 	}
-	v, from := value{token: other}, len(buf)
-	number := func() {
-		v = value{token: buf[from:len(buf):len(buf)]}
+	from := len(buf)
+	switch x := bits(wire, b); f.kind {
+	case protoreflect.StringKind:
+		text, _ := protowire.ConsumeBytes(b)
+		buf, values[f.path] = textValue(buf, text)
+		return buf, true
+	case protoreflect.FloatKind:
+		buf, values[f.path] = floatValue(buf, float64(math.Float32frombits(uint32(x))), 32)
+		return buf, true
+	case protoreflect.DoubleKind:
+		buf, values[f.path] = floatValue(buf, math.Float64frombits(x), 64)
+		return buf, true
+	case protoreflect.EnumKind:
+		if e := f.enum.ByNumber(protoreflect.EnumNumber(int32(x))); e != nil {
+			buf, values[f.path] = textValue(buf, []byte(e.Name()))
+			return buf, true
+		}
+		buf = strconv.AppendInt(buf, int64(int32(x)), 10)
+	case protoreflect.Int32Kind, protoreflect.Sfixed32Kind:
+		buf = strconv.AppendInt(buf, int64(int32(x)), 10)
+	case protoreflect.Int64Kind, protoreflect.Sfixed64Kind:
+		buf = strconv.AppendInt(buf, int64(x), 10)
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		buf = strconv.AppendUint(buf, uint64(uint32(x)), 10)
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		buf = strconv.AppendUint(buf, x, 10)
+	case protoreflect.Sint32Kind:
+		buf = strconv.AppendInt(buf, int64(int32(protowire.DecodeZigZag(x&math.MaxUint32))), 10)
+	case protoreflect.Sint64Kind:
+		buf = strconv.AppendInt(buf, protowire.DecodeZigZag(x), 10)
+	default:
+		values[f.path] = value{token: other}
+		return buf, true
 	}
+	values[f.path] = value{token: buf[from:len(buf):len(buf)]}
+	return buf, true
+}
+
+// bits returns a number as it is written, 0 for what is not one.
+func bits(wire protowire.Type, b []byte) (x uint64) {
 	switch wire {
 	case protowire.VarintType:
-		x, _ := protowire.ConsumeVarint(b)
-		switch f.kind {
-		case protoreflect.Int32Kind:
-			buf = strconv.AppendInt(buf, int64(int32(x)), 10)
-			number()
-		case protoreflect.Int64Kind:
-			buf = strconv.AppendInt(buf, int64(x), 10)
-			number()
-		case protoreflect.Uint32Kind:
-			buf = strconv.AppendUint(buf, uint64(uint32(x)), 10)
-			number()
-		case protoreflect.Uint64Kind:
-			buf = strconv.AppendUint(buf, x, 10)
-			number()
-		case protoreflect.Sint32Kind:
-			buf = strconv.AppendInt(buf, int64(int32(protowire.DecodeZigZag(x&math.MaxUint32))), 10)
-			number()
-		case protoreflect.Sint64Kind:
-			buf = strconv.AppendInt(buf, protowire.DecodeZigZag(x), 10)
-			number()
-		case protoreflect.EnumKind:
-			if e := f.enum.ByNumber(protoreflect.EnumNumber(int32(x))); e != nil {
-				buf, v = textValue(buf, []byte(e.Name()))
-			} else {
-				buf = strconv.AppendInt(buf, int64(int32(x)), 10)
-				number()
-			}
-		}
+		x, _ = protowire.ConsumeVarint(b)
 	case protowire.Fixed32Type:
-		x, _ := protowire.ConsumeFixed32(b)
-		switch f.kind {
-		case protoreflect.Fixed32Kind:
-			buf = strconv.AppendUint(buf, uint64(x), 10)
-			number()
-		case protoreflect.Sfixed32Kind:
-			buf = strconv.AppendInt(buf, int64(int32(x)), 10)
-			number()
-		case protoreflect.FloatKind:
-			buf, v = floatValue(buf, float64(math.Float32frombits(x)), 32)
-		}
+		low, _ := protowire.ConsumeFixed32(b)
+		x = uint64(low)
 	case protowire.Fixed64Type:
-		x, _ := protowire.ConsumeFixed64(b)
-		switch f.kind {
-		case protoreflect.Fixed64Kind:
-			buf = strconv.AppendUint(buf, x, 10)
-			number()
-		case protoreflect.Sfixed64Kind:
-			buf = strconv.AppendInt(buf, int64(x), 10)
-			number()
-		case protoreflect.DoubleKind:
-			buf, v = floatValue(buf, math.Float64frombits(x), 64)
-		}
-	case protowire.BytesType:
-		if f.kind == protoreflect.StringKind {
-			text, _ := protowire.ConsumeBytes(b)
-			buf, v = textValue(buf, text)
-		}
+		x, _ = protowire.ConsumeFixed64(b)
 	}
-	values[f.path] = v
-	return buf, true
+	return x
 }
 
 // instant reads a google.protobuf.Timestamp: seconds and nanoseconds since 1970.
