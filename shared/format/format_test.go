@@ -12,15 +12,20 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/bufbuild/protocompile"
 	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	"spate/shared/activity"
 	"spate/shared/format"
@@ -680,5 +685,83 @@ func TestRegistryIsSecured(t *testing.T) {
 	write(file, []byte("second\n"))
 	if _, _, err := r.Mark(t.Context(), value(formattest.ProtobufID), nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestProtobufKinds: a user of every kind of number, a text or an enum is what the library reads.
+func TestProtobufKinds(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 3))
+	kinds := []string{"int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "sfixed32", "sfixed64", "float", "double", "string", "Kind"}
+	text := "syntax = \"proto2\";\nenum Kind { A = 0; B = -1; C = 70000; }\nmessage M { required int64 at = 100;\n"
+	for i, k := range kinds {
+		text += fmt.Sprintf("optional %s u%d = %d;\n", k, i, i+1)
+	}
+	text += "optional bool flag = 50; optional bytes raw = 51; }"
+	compiler := protocompile.Compiler{Resolver: &protocompile.SourceResolver{Accessor: protocompile.SourceAccessorFromMap(map[string]string{"m.proto": text})}}
+	files, err := compiler.Compile(t.Context(), "m.proto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := files[0].Messages().Get(0)
+	reg := formattest.Registry(t)
+	reg.SeedSchema("kinds", 1, 60, sr.Schema{Schema: text, Type: sr.TypeProtobuf})
+	registry := newRegistry(t, reg.URL())
+	for i, k := range append(kinds, "bool", "bytes") {
+		name := fmt.Sprint("u", i)
+		if k == "bool" {
+			name = "flag"
+		} else if k == "bytes" {
+			name = "raw"
+		}
+		f := d.Fields().ByName(protoreflect.Name(name))
+		r := newReader(t, format.Config{Registry: registry, Fields: activity.Fields{User: []string{name}, Time: []string{"at"}, TimeFormat: activity.TimeMS}})
+		for range 50 {
+			x := rnd.Uint64()
+			if rnd.IntN(2) == 0 {
+				x >>= rnd.IntN(64)
+			}
+			var v protoreflect.Value
+			var want string
+			switch f.Kind() {
+			case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
+				v, want = protoreflect.ValueOfInt32(int32(x)), fmt.Sprint(int32(x))
+			case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
+				v, want = protoreflect.ValueOfInt64(int64(x)), fmt.Sprint(int64(x))
+			case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+				v, want = protoreflect.ValueOfUint32(uint32(x)), fmt.Sprint(uint32(x))
+			case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+				v, want = protoreflect.ValueOfUint64(x), fmt.Sprint(x)
+			case protoreflect.FloatKind:
+				v, want = protoreflect.ValueOfFloat32(float32(x%100_000)/4), strconv.FormatFloat(float64(float32(x%100_000)/4), 'f', -1, 32)
+			case protoreflect.DoubleKind:
+				v, want = protoreflect.ValueOfFloat64(float64(x%1_000_000)/8), strconv.FormatFloat(float64(x%1_000_000)/8, 'f', -1, 64)
+			case protoreflect.StringKind:
+				v, want = protoreflect.ValueOfString(fmt.Sprintf("u\"%d", x)), fmt.Sprintf(`"u\"%d"`, x)
+			case protoreflect.EnumKind:
+				e := f.Enum().Values().Get(int(x % 3))
+				v, want = protoreflect.ValueOfEnum(e.Number()), fmt.Sprintf("%q", e.Name())
+			case protoreflect.BoolKind:
+				v = protoreflect.ValueOfBool(x%2 == 0)
+			default:
+				v = protoreflect.ValueOfBytes([]byte{1, byte(x)})
+			}
+			m := dynamicpb.NewMessage(d)
+			m.Set(f, v)
+			m.Set(d.Fields().ByName("at"), protoreflect.ValueOfInt64(1572566400000))
+			body, err := proto.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mark, reason, err := r.Mark(t.Context(), append(append(formattest.Header(60), 0), body...), nil)
+			if want == "" {
+				if reason != activity.ReasonBadUser {
+					t.Fatalf("%s: %q %v", k, reason, err)
+				}
+			} else if err != nil || reason != "" || string(mark.User) != want || mark.TimeMS != 1572566400000 {
+				t.Fatalf("%s: %s, want %s; %q %v", k, mark.User, want, reason, err)
+			}
+		}
 	}
 }
