@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"spate/shared/activity"
+	"spate/tests/harness"
 )
 
 const (
@@ -270,7 +271,7 @@ func TestCSVOfTheDataSet(t *testing.T) {
 		{"data/rees46-2019-oct-head.csv", 17434, 17436},
 	} {
 		t.Run(filepath.Base(c.name), func(t *testing.T) {
-			path := shared(t, c.name)
+			path := harness.SharedFile(t, c.name)
 			out, res := output(t, func(cfg *Config) { cfg.File = path })
 			if n := strings.Count(out, "\n"); n != c.rows || res.Sent != int64(c.rows) {
 				t.Errorf("%d lines, %d sent, want %d", n, res.Sent, c.rows)

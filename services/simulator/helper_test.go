@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 )
@@ -62,23 +60,6 @@ func output(t testing.TB, change func(*Config)) (string, Result) {
 	change(&cfg)
 	res := mustRun(t, cfg)
 	return out.String(), res
-}
-
-// shared returns the path of a real file, which lies outside of the repository.
-func shared(t testing.TB, name string) string {
-	t.Helper()
-	dir := os.Getenv("SPATE_TEST_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared")
-	}
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("REQUIRE_INTEGRATION") == "1" {
-			t.Fatalf("missing: %v; set SPATE_TEST_SHARED", err)
-		}
-		t.Skipf("missing: %v; set SPATE_TEST_SHARED to the folder with data/", err)
-	}
-	return path
 }
 
 // clock is a wall clock that moves by a step each time it is read.

@@ -26,6 +26,7 @@ import (
 	"spate/shared/activity"
 	"spate/shared/aws/awstest"
 	"spate/shared/aws/cloud"
+	"spate/tests/harness"
 )
 
 // emulators points the SDK at the emulators.
@@ -552,7 +553,7 @@ func TestKinesisFromFiles(t *testing.T) {
 
 // TestKinesisRealFile: the head of a month of the data set, out of S3.
 func TestKinesisRealFile(t *testing.T) {
-	path := shared(t, "data/rees46-2019-oct-head.csv")
+	path := harness.SharedFile(t, "data/rees46-2019-oct-head.csv")
 	client := newStream(t, "real", 2)
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // Missing skips a test for the lack of something, or fails it where everything must be there.
-func Missing(t *testing.T, format string, args ...any) {
+func Missing(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("REQUIRE_INTEGRATION") == "1" {
 		t.Fatalf("REQUIRE_INTEGRATION=1, and "+format, args...)
@@ -18,7 +18,7 @@ func Missing(t *testing.T, format string, args ...any) {
 }
 
 // SharedFile is a file of the reference data: in the folder that SPATE_TEST_SHARED names, or beside the project's.
-func SharedFile(t *testing.T, name string) string {
+func SharedFile(t testing.TB, name string) string {
 	t.Helper()
 	dir := os.Getenv("SPATE_TEST_SHARED")
 	if dir == "" {
@@ -32,7 +32,7 @@ func SharedFile(t *testing.T, name string) string {
 }
 
 // root is the project's folder: the one with go.mod above the test.
-func root(t *testing.T) string {
+func root(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
 	if err != nil {
