@@ -104,11 +104,5 @@ func (s *shard) apply(offset int64, batch []byte) (out []window.Verdict, repeate
 	return out, s.table.Stats().Repeated - was, err
 }
 
-// identitiesPerWindow are how many identities take the room of a window of a user.
-const identitiesPerWindow = 4
-
 // count is called after every change of the table, with the lock held.
-func (s *shard) count() {
-	st := s.table.Stats()
-	s.open.Store(int64(st.Windows + st.Identities/identitiesPerWindow))
-}
+func (s *shard) count() { s.open.Store(s.table.Stats().Open()) }

@@ -373,20 +373,12 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 				s.tally.ids++
 				s.input.ids++
 			}
-			s.combiner.AddOnce(mark.User, start, mark.TimeMS, p.Partition, r.Offset, identity(mark))
+			s.combiner.AddOnce(mark.User, start, mark.TimeMS, p.Partition, r.Offset, window.Identity(mark.ID))
 		}
 		src.advance(p.FetchPartition)
 		lag += src.waiting()
 	})
 	return lag
-}
-
-// identity is what the detector knows an event by that was written twice, 0 if it has no id.
-func identity(m activity.Mark) uint64 {
-	if m.ID == nil {
-		return 0
-	}
-	return window.Identity(m.ID)
 }
 
 // claimedTime is the type of a record's timestamp that its producer has set.

@@ -29,7 +29,7 @@ func BenchmarkRecord(b *testing.B) {
 			}
 			s := &session{
 				cfg: cfg, rule: rule, metrics: newMetrics(prometheus.NewRegistry()), shards: map[string]*shard{},
-				combiner: window.NewCombiner(rule.SizeMS), table: window.NewTable(cfg.Threshold), seen: map[int64]map[identity]struct{}{},
+				combiner: window.NewCombiner(rule.SizeMS), table: window.NewTable(cfg.Threshold),
 				st: state{Closed: window.NoTime},
 			}
 			if s.events, err = format.New(cfg.Events); err != nil {

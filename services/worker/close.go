@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -20,6 +19,9 @@ func (s *session) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	again := s.again()
+	s.tally.Counted, s.tally.Repeated = s.tally.Counted-again, s.tally.Repeated+again
+	s.counted.counted, s.counted.repeated = s.counted.counted-again, s.counted.repeated+again
 	if err := s.queue(verdicts); err != nil {
 		return err
 	}
@@ -27,6 +29,13 @@ func (s *session) flush(ctx context.Context) error {
 		return err
 	}
 	return s.writeAside(ctx)
+}
+
+// again returns how many events the table has left out since the last call, because it knew them by their ids.
+func (s *session) again() int64 {
+	was := s.repeated
+	s.repeated = s.table.Stats().Repeated
+	return s.repeated - was
 }
 
 // apply hands the sums, or, with marks, the watermark to the table, as one batch of a log that is never written.
@@ -160,7 +169,6 @@ func (s *session) forget() {
 	for _, sh := range s.shards {
 		sh.src.Floor = max(sh.src.Floor, s.st.Closed)
 	}
-	maps.DeleteFunc(s.seen, func(start int64, _ map[identity]struct{}) bool { return start+s.rule.SizeMS-1 <= s.st.Closed })
 }
 
 // drop forgets a shard that is read to its end and not needed any more.

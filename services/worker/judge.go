@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"hash/maphash"
 	"time"
 	"unicode/utf8"
 
@@ -12,11 +11,6 @@ import (
 	"spate/shared/aws/stream"
 	"spate/shared/window"
 )
-
-// identity stands for an event's, in 128 bits: no result depends on which, and two are the same by chance once in 10^20 events.
-type identity struct{ a, b uint64 }
-
-var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 
 // counts are events by fate, since the last save.
 type counts struct {
@@ -91,45 +85,20 @@ func (s *session) event(ctx context.Context, sh *shard, seq string, number int64
 	}
 	sh.heard = s.cfg.Now().UnixMilli()
 	fate, start, lateBy := sh.src.Judge(s.rule, mark.TimeMS, arrived.UnixMilli())
-	switch {
-	case fate.Late():
+	if fate.Late() {
 		s.late(sh, seq, data, fate, start, lateBy)
-	case s.repeated(mark.ID, start):
-		if s.replay == 0 {
-			s.tally.In++
-			s.tally.Repeated++
-			s.counted.repeated++
-		}
-	default:
-		if s.replay == 0 {
-			s.tally.In++
-			s.tally.Counted++
-			s.counted.counted++
-		}
-		s.combiner.Add(mark.User, start, mark.TimeMS, sh.number, number)
-		if s.gathers.IsZero() {
-			s.gathers = time.Now()
-		}
+		return nil
+	}
+	if s.replay == 0 {
+		s.tally.In++
+		s.tally.Counted++
+		s.counted.counted++
+	}
+	s.combiner.AddOnce(mark.User, start, mark.TimeMS, sh.number, number, window.Identity(mark.ID))
+	if s.gathers.IsZero() {
+		s.gathers = time.Now()
 	}
 	return nil
-}
-
-// repeated reports whether the event was counted in its window already.
-func (s *session) repeated(id []byte, start int64) bool {
-	if id == nil {
-		return false // it has none: it is counted as it comes
-	}
-	key := identity{maphash.Bytes(seeds[0], id), maphash.Bytes(seeds[1], id)}
-	in := s.seen[start]
-	if in == nil {
-		in = make(map[identity]struct{})
-		s.seen[start] = in
-	}
-	if _, there := in[key]; there {
-		return true
-	}
-	in[key] = struct{}{}
-	return false
 }
 
 func (s *session) late(sh *shard, seq string, data []byte, fate window.Fate, start, lateBy int64) {

@@ -52,10 +52,10 @@ type session struct {
 	combiner *window.Combiner
 	table    *window.Table
 	idleness window.Idleness
-	seen     map[int64]map[identity]struct{} // by window: the events that were counted
-	batch    int64                           // offset of the next batch, in a log that is never written
-	snaps    []snapshot                      // places before each batch, from the first of an open window on
-	outbox   []stream.Entry                  // alerts that are not written yet
+	repeated int64          // events that the table has left out, as it was asked last
+	batch    int64          // offset of the next batch, in a log that is never written
+	snaps    []snapshot     // places before each batch, from the first of an open window on
+	outbox   []stream.Entry // alerts that are not written yet
 	asides   []stream.Entry
 
 	tally   tally // of everything that was judged, st.Tally up to the cut
@@ -106,7 +106,6 @@ func runSession(ctx context.Context, cfg Config, m *metrics, r *reports) error {
 		shards: make(map[string]*shard), fetches: make(chan stream.Fetch),
 		combiner: window.NewCombiner(rule.SizeMS), table: window.NewTable(cfg.Threshold),
 		idleness: window.Idleness{Rule: rule, TimeoutMS: cfg.IdleTimeout.Milliseconds()},
-		seen:     make(map[int64]map[identity]struct{}),
 		reports:  r,
 	}
 	if cfg.AsideStream != "" {
@@ -230,6 +229,7 @@ func (s *session) replayed(ctx context.Context) error {
 	if _, err := s.apply(nil); err != nil { // what opened was written before the cut was
 		return err
 	}
+	s.again() // they were in the tally before
 	if s.st.Pending > s.st.Closed {
 		if err := s.close(ctx); err != nil {
 			return err

@@ -285,7 +285,7 @@ const maxLead = time.Minute
 // align keeps the shards together in event time while there is a backlog: all windows between the slowest and the fastest are open, with
 // everyone who has an event in them. With too many open windows, only the slowest is read.
 func (s *session) align() {
-	full := int64(s.table.Stats().Windows) >= s.cfg.MaxOpenWindows
+	full := s.table.Stats().Open() >= s.cfg.MaxOpenWindows
 	slowest := int64(window.EndOfTime)
 	for _, sh := range s.shards {
 		switch {

@@ -5,10 +5,13 @@ import (
 	"hash/fnv"
 )
 
-// Identity stands for what makes an event another one than all others, in 64 bits; it is never 0. It is the same in every process and version: it is
+// Identity stands for what makes an event another one than all others, in 64 bits. Without a token it is 0, which is none. It is the same in every process and version: it is
 // written to the keyed log. Two different events of one user in one window have the same by chance once in some 10^19 pairs; to make up another pair is
 // no more than to send one identity twice.
 func Identity(token []byte) uint64 {
+	if token == nil {
+		return 0
+	}
 	h := fnv.New64a()
 	_, _ = h.Write(token) // it never fails
 	return max(h.Sum64(), 1)

@@ -288,6 +288,12 @@ type Stats struct {
 	Identities int
 }
 
+// identitiesPerWindow are how many identities take the room of an open window of a user.
+const identitiesPerWindow = 4
+
+// Open is what a limit of open windows is held against: identities take room, too.
+func (s Stats) Open() int64 { return int64(s.Windows + s.Identities/identitiesPerWindow) }
+
 // Stats returns the present figures.
 func (t *Table) Stats() Stats {
 	return Stats{Windows: t.open, WatermarkMS: t.watermark, Sources: len(t.marks), Stray: t.stray, Repeated: t.repeated, Identities: t.known}
