@@ -15,7 +15,7 @@ import (
 	"spate/shared/store"
 )
 
-// Endpoint is somebody who is told of alerts.
+// Endpoint is somebody who is notified of alerts.
 type Endpoint struct {
 	notify.Endpoint
 	Notifier notify.Notifier
@@ -29,7 +29,7 @@ type Config struct {
 	Layout kafka.Layout
 	// Store is the caller's, who closes it after Run has returned.
 	Store store.Store
-	// Endpoints are told of the alerts; none is fine.
+	// Endpoints are notified of the alerts; none is fine.
 	Endpoints []Endpoint
 
 	// Drains: a router may have ended its input (router.Config.Drain), which closes windows that lie in the future.

@@ -32,7 +32,7 @@ import (
 
 type alertsCommand struct {
 	Ls   alertsLsCommand   `cmd:"" help:"List alerts that the database has, the newest last."`
-	Show alertsShowCommand `cmd:"" help:"Tell the whole story of an alert: its window, who was told of it and how that went, the events themselves."`
+	Show alertsShowCommand `cmd:"" help:"Tell the whole story of an alert: its window, who was notified of it and how that went, the events themselves."`
 }
 
 // errNoDatabase: nothing has made the database yet.

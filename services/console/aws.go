@@ -17,12 +17,12 @@ import (
 	"spate/shared/store/dynamodb"
 )
 
-// awsAlertFlags say where mode aws keeps alerts and who is told of them. The original's names of these settings are understood as well.
+// awsAlertFlags say where mode aws keeps alerts and who is notified of them. The original's names of these settings are understood as well.
 type awsAlertFlags struct {
 	Table            string        `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that keeps the alerts."`
 	Retain           time.Duration `env:"SPATE_RETAIN" default:"0" help:"How long the table keeps an alert, by its time to live; 0 is forever."`
-	TopicARN         string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" placeholder:"ARN" help:"SNS topic that is told of alerts. Default: nobody is told."`
-	MinSeverity      string        `name:"min-severity" env:"SPATE_MIN_SEVERITY" default:"critical" help:"The topic is told of alerts of this severity or worse: warning or critical."`
+	TopicARN         string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" placeholder:"ARN" help:"SNS topic that is notified of alerts. Default: nobody is notified."`
+	MinSeverity      string        `name:"min-severity" env:"SPATE_MIN_SEVERITY" default:"critical" help:"The topic is notified of alerts of this severity or worse: warning or critical."`
 	MetricsNamespace string        `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" default:"spate" help:"CloudWatch namespace of the metrics, which are log lines in the embedded metric format."`
 	AlertsMetric     string        `name:"alerts-metric" env:"SPATE_ALERTS_METRIC,cloudwatch_metric" default:"alerts" help:"Name of the metric that counts new alerts."`
 	Window           time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Size of the windows, for rows of others that tell only one of a window's bounds."`

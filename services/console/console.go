@@ -45,8 +45,8 @@ type program struct {
 	Lambda lambdaCommand `cmd:"" group:"aws" help:"Service: the alerter as an AWS Lambda function, for the records of a Kinesis stream."`
 
 	Alerts     alertsCommand     `cmd:"" help:"Look at the alerts that were stored: list them, or tell the whole story of one."`
-	Deliveries deliveriesCommand `cmd:"" help:"Look at who was told of alerts and how that went; send messages again."`
-	Endpoints  endpointsCommand  `cmd:"" help:"Look at who is told of alerts; try them out, enable and disable them."`
+	Deliveries deliveriesCommand `cmd:"" help:"Look at who was notified of alerts and how that went; send messages again."`
+	Endpoints  endpointsCommand  `cmd:"" help:"Look at who is notified of alerts; try them out, enable and disable them."`
 
 	AWS   awsCommand   `cmd:"" name:"aws" group:"aws" help:"Make what mode aws needs."`
 	Rules rulesCommand `cmd:"" help:"Write the rule for other engines: Flink SQL."`

@@ -26,7 +26,7 @@ type doctorCommand struct {
 	Instance   string        `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Name of the router, if it has one: that of its transactions."`
 	Table      string        `env:"SPATE_TABLE,dynamodb_control_table" group:"aws" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that keeps the alerts."`
 	StateTable string        `name:"state-table" env:"SPATE_STATE_TABLE" group:"aws" default:"spate-state" help:"DynamoDB table with the leases."`
-	TopicARN   string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" group:"aws" placeholder:"ARN" help:"SNS topic that is told of alerts."`
+	TopicARN   string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" group:"aws" placeholder:"ARN" help:"SNS topic that is notified of alerts."`
 
 	Services  []string `name:"service" placeholder:"NAME" help:"Look at the rights of these: ${services}. Default: route, detect and alert, each of which may have a principal of its own."`
 	ACLs      bool     `name:"acls" help:"Look at nothing: print the commands that give each service the least rights that it needs."`
@@ -37,7 +37,7 @@ type doctorCommand struct {
 // Help is shown below the usage.
 func (doctorCommand) Help() string {
 	return `Looks at brokers, TLS and certificates, the login, rights, topics and their settings, limits of the brokers, clocks, open transactions,
-running services, the database and its schema, and who is told; in mode aws at the identity, streams, tables and the topic. It changes
+running services, the database and its schema, and who is notified; in mode aws at the identity, streams, tables and the topic. It changes
 nothing of yours and sends nothing; brokers that were never asked for a group make their own topics for it. The exit code is 1 if something will not work.
 
   spate doctor                                          with the settings that the services have
@@ -161,7 +161,7 @@ func (c *doctorCommand) database(ctx context.Context, tell func(doctor.Finding))
 	}
 }
 
-// told looks at who is told of alerts.
+// told looks at who is notified of alerts.
 func (c *doctorCommand) told(log *slog.Logger, tell func(doctor.Finding)) {
 	endpoints, stop, err := c.endpoints(log)
 	defer stop()
@@ -172,10 +172,10 @@ func (c *doctorCommand) told(log *slog.Logger, tell func(doctor.Finding)) {
 		return
 	}
 	if len(endpoints) == 0 {
-		tell(doctor.Finding{Check: "endpoints", Level: doctor.Warning, Text: "nobody is told of alerts", Fix: "set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)"})
+		tell(doctor.Finding{Check: "endpoints", Level: doctor.Warning, Text: "nobody is notified of alerts", Fix: "set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)"})
 	}
 	for _, ep := range endpoints {
-		tell(doctor.Finding{Check: "endpoints", Level: doctor.OK, Text: fmt.Sprintf("%s is told at %s; spate endpoints test %s sends it a message", ep.Name, hostOf(ep), ep.Name)})
+		tell(doctor.Finding{Check: "endpoints", Level: doctor.OK, Text: fmt.Sprintf("%s is notified at %s; spate endpoints test %s sends it a message", ep.Name, hostOf(ep), ep.Name)})
 	}
 }
 

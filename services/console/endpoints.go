@@ -20,7 +20,7 @@ import (
 )
 
 type endpointsCommand struct {
-	Ls      endpointsLsCommand      `cmd:"" help:"List who is told of alerts, and how far that is."`
+	Ls      endpointsLsCommand      `cmd:"" help:"List who is notified of alerts, and how far that is."`
 	Test    endpointsTestCommand    `cmd:"" help:"Send an endpoint a message of type endpoint.test, now, and tell what it answers."`
 	Enable  endpointsEnableCommand  `cmd:"" help:"Tell an endpoint of alerts again."`
 	Disable endpointsDisableCommand `cmd:"" help:"Tell an endpoint of nothing: what is due for it is dropped, until it is enabled."`
@@ -34,7 +34,7 @@ func (endpointsCommand) Help() string {
     - name: pager                     # lower-case letters, digits, single dashes; it stays with the messages
       url_env: PAGER_URL              # or url: https://..., or url_file: a path
       secret_file: /run/secrets/pager # or secret: whsec_..., or secret_env: a variable; two with a space between them while you replace one
-      min_severity: critical          # this and what follows may be left out: then it is told of everything
+      min_severity: critical          # this and what follows may be left out: then it is notified of everything
       rules: [burst]
       transitions: [opened]           # or closed
       allow_private: true             # the address may be on this machine or in a private network
@@ -162,11 +162,11 @@ func (c *endpointsLsCommand) Run(e *env) error {
 		return o.end(nil)
 	}
 	if len(list) == 0 {
-		terminal.Fprintln(e.stderr, "nobody is told of alerts: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS; see spate endpoints --help")
+		terminal.Fprintln(e.stderr, "nobody is notified of alerts: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS; see spate endpoints --help")
 		return nil
 	}
 	t := tabwriter.NewWriter(o, 0, 0, 2, ' ', 0)
-	terminal.Fprintf(t, "NAME\tHOST\tPENDING\tEXHAUSTED\tDROPPED\tTOLD OF\tSTATE\n")
+	terminal.Fprintf(t, "NAME\tHOST\tPENDING\tEXHAUSTED\tDROPPED\tRECEIVES\tSTATE\n")
 	for _, k := range list {
 		host, told := k.Host, k.told()
 		if !k.Configured {
@@ -271,7 +271,7 @@ func (c *endpointFlags) state(ctx context.Context, log *slog.Logger, st store.St
 			return s, nil
 		}
 	}
-	// Whoever was told of everything is not among them.
+	// Whoever was notified of everything is not among them.
 	told, err := gather(st.ListDeliveries(ctx, store.DeliveryFilter{Endpoint: c.Name, Limit: 1}))
 	if err != nil {
 		return store.EndpointState{}, err

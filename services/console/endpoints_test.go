@@ -177,7 +177,7 @@ func TestEndpointsDisableAndEnable(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 
-	// Who was told of everything is known, too, and who is only configured.
+	// Who was notified of everything is known, too, and who is only configured.
 	done := record(`9`, 0, alert.Opened)
 	b.apply(heard, []alert.Record{done}, notify.Endpoint{Name: "done"})
 	b.try(store.Try{WebhookID: done.ID + "_opened", Endpoint: "done", At: heard, Status: 200, Outcome: notify.Delivered})

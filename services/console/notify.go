@@ -26,7 +26,7 @@ import (
 	"spate/shared/terminal"
 )
 
-// webhookFlags say who is told of alerts: one endpoint in flags, any number in a file.
+// webhookFlags say who is notified of alerts: one endpoint in flags, any number in a file.
 //
 // It has no method Validate, and must have none: kong would call it, also for the commands that embed it.
 type webhookFlags struct {
@@ -85,7 +85,7 @@ type endpointSpec struct {
 	link    string
 }
 
-// endpoints returns who is told of alerts, and what closes them, which is never nil. An error is the person's to mend; it names
+// endpoints returns who is notified of alerts, and what closes them, which is never nil. An error is the person's to mend; it names
 // everything that is wrong by file, line, endpoint and field, and has neither a secret nor a URL's path in it.
 func (f webhookFlags) endpoints(log *slog.Logger) ([]alerter.Endpoint, func(), error) {
 	specs, errs := f.fromFlags()
@@ -128,7 +128,7 @@ func (f webhookFlags) fromFlags() ([]endpointSpec, []error) {
 		return nil, []error{errors.New("webhook-secret: missing, and webhook-url is set: calls are signed; set SPATE_WEBHOOK_SECRET to whsec_ and 24 to 64 random bytes in base64, " +
 			"for example whsec_$(openssl rand -base64 32)")}
 	case f.WebhookURL == "":
-		return nil, []error{errors.New("webhook-url: missing, and webhook-secret is set; set SPATE_WEBHOOK_URL to the address that is told of alerts")}
+		return nil, []error{errors.New("webhook-url: missing, and webhook-secret is set; set SPATE_WEBHOOK_URL to the address that is notified of alerts")}
 	}
 	cfg := webhook.Config{URL: f.WebhookURL, AllowPrivate: f.WebhookAllowPrivate}
 	var errs []error

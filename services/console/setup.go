@@ -27,7 +27,7 @@ type setupCommand struct {
 	Shards     int32  `env:"SPATE_SHARDS" default:"4" help:"Shards of the stream of events; that of the alerts has one."`
 	Table      string `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that keeps the alerts."`
 	StateTable string `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"DynamoDB table with the leases."`
-	SNSTopic   string `name:"sns-topic" env:"SPATE_SNS_TOPIC" default:"ecomm-user-high-severity-incidents" help:"Name of the SNS topic that is told of alerts."`
+	SNSTopic   string `name:"sns-topic" env:"SPATE_SNS_TOPIC" default:"ecomm-user-high-severity-incidents" help:"Name of the SNS topic that is notified of alerts."`
 	Bucket     string `env:"SPATE_BUCKET" placeholder:"NAME" help:"S3 bucket for files of events. Default: none."`
 	JSON       bool   `name:"json" help:"Print what there is as JSON."`
 }

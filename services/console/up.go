@@ -74,7 +74,7 @@ Alerts are printed here and kept in %s
 // alternatives names members for a person.
 func alternatives(names []string) string { return strings.Join(names, " or ") }
 
-// toldTo says who is told of alerts.
+// toldTo says who is notified of alerts.
 func toldTo(endpoints []alerter.Endpoint) string {
 	if len(endpoints) == 0 {
 		return "Alerts go to nobody: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)."

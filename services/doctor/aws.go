@@ -21,7 +21,7 @@ import (
 type Cloud struct {
 	Stream, AlertsStream string
 	Table, StateTable    string
-	TopicARN             string // nobody is told if it is empty
+	TopicARN             string // nobody is notified if it is empty
 }
 
 // AWS looks at what mode aws needs, and passes on what it finds as it finds it. The error is one of settings.
@@ -71,11 +71,11 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 		t.ok("tables", "%s is there", name)
 	}
 	if c.TopicARN == "" {
-		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is told of alerts", "nobody is told of alerts")
+		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is notified of alerts", "nobody is notified of alerts")
 	} else if _, err := sns.NewFromConfig(cfg).GetTopicAttributes(ctx, &sns.GetTopicAttributesInput{TopicArn: aws.String(c.TopicARN)}); err != nil {
 		t.trouble("topic", c.TopicARN, "sns:GetTopicAttributes", err)
 	} else {
-		t.ok("topic", "%s is told of alerts", c.TopicARN)
+		t.ok("topic", "%s is notified of alerts", c.TopicARN)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ type Config struct {
 	// Open opens the database of alerts, which the pipeline closes when it ends; nil is the SQLite file spate.db in the state directory.
 	// Database is its name for people.
 	Open func(context.Context) (store.Store, error)
-	// Endpoints are told of the alerts.
+	// Endpoints are notified of the alerts.
 	Endpoints []alerter.Endpoint
 	Database  string
 	// Kafka is the one to use; without brokers the embedded one is started, which listens on Listen.

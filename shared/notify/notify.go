@@ -1,4 +1,4 @@
-// Package notify is the port to whoever is told of alerts: what a message is, which endpoint gets it, what a try can come to and when
+// Package notify is the port to whoever is notified of alerts: what a message is, which endpoint gets it, what a try can come to and when
 // the next one is due. Adapters are in the folders beside it; which tries there have been, and that none is forgotten, is the
 // business of the store and the alerter.
 package notify

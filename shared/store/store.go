@@ -1,5 +1,5 @@
 // Package store is the port to the database of alerts: what became of every alert, each under its id, however often and in whatever
-// order its records arrive, and what is told of it to whom. Adapters are in the folders beside it and prove themselves with package storetest; what reads the topic
+// order its records arrive, and who is notified of it. Adapters are in the folders beside it and prove themselves with package storetest; what reads the topic
 // and when an offset may be committed is the alerter's business.
 //
 // # States

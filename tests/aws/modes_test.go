@@ -91,7 +91,7 @@ func TestModesAgree(t *testing.T) {
 						t.Errorf("%s: alert %s is %s", name, a.ID, a.State)
 					}
 					if !told[a.ID] {
-						t.Errorf("%s: nobody was told of alert %s", name, a.ID)
+						t.Errorf("%s: nobody was notified of alert %s", name, a.ID)
 					}
 					records = append(records, a.Record)
 					found[name] = append(found[name], line(a.Record))

@@ -141,7 +141,7 @@ func testDoctor(t *testing.T, w *world) {
 		if err != nil {
 			t.Errorf("as %s: %v\n%s", s, err, out)
 		}
-		for _, want := range []string{"ok       tls", "ok       login", "ok       brokers", "ok       rights", "ok       topics", "ok       transactions", "ok       database", "its certificate is good until", "nobody is told"} {
+		for _, want := range []string{"ok       tls", "ok       login", "ok       brokers", "ok       rights", "ok       topics", "ok       transactions", "ok       database", "its certificate is good until", "nobody is notified"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("as %s: it does not say %q:\n%s", s, want, out)
 			}

@@ -4,7 +4,7 @@
 // # A record
 //
 //	parse       a record that is not an alert is reported, not tried again
-//	store       one conditional write, which also makes the alert pending if somebody is to be told of it
+//	store       one conditional write, which also makes the alert pending if somebody is to be notified
 //	publish     if the alert is pending, whoever made it so
 //	note        that it is sent
 //

@@ -21,7 +21,7 @@ import (
 // patience is how long the tests wait for what has to happen.
 const patience = 20 * time.Second
 
-// endpoint is told of everything.
+// endpoint is notified of everything.
 func endpoint(name string) notify.Endpoint { return notify.Endpoint{Name: name} }
 
 // tell applies records and has endpoints told; it fails the test on an error or a rejection.
