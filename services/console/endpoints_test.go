@@ -128,7 +128,7 @@ endpoints:
 	out, errs := b.run(ExitOK, "endpoints", "ls", "--endpoints", path)
 	quiet(t, out+errs)
 	want := [][]string{
-		{"NAME", "HOST", "PENDING", "EXHAUSTED", "DROPPED", "TOLD", "OF", "STATE"},
+		{"NAME", "HOST", "PENDING", "EXHAUSTED", "DROPPED", "RECEIVES", "STATE"},
 		{"pager", "https://pager.example", "1", "1", "0", "critical;", "opened;", "10", "a", "second", "enabled"},
 		{"chat", "https://chat.example:8443", "1", "0", "0", "all;", "digest", "above", "1", "a", "minute", "enabled"},
 		{"old", "not", "configured", "0", "0", "0", "-", "disabled", "since", "2020-11-24T09:30:00.000Z:", "status", "410"},
