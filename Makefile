@@ -54,6 +54,10 @@ lint: ## Check style and the import rule with golangci-lint
 		echo "$(GOLANGCI) is not installed: $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)"; exit 1; }
 	$(GOLANGCI) run $(PKG)
 
+.PHONY: picture
+picture: ## Draw what the demo prints, docs/demo.svg
+	$(GO) run ./tests/picture >docs/demo.svg.new && mv docs/demo.svg.new docs/demo.svg
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder, FUZZTIME each
 	@set -e; grep -rn '^func Fuzz' --include='*_test.go' . | sed -E 's/^(.*)\/[^/]+:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*/\1 \2/' | sort | \

@@ -1,10 +1,10 @@
-// Command spate finds bursts in a stream of events while they happen. See README.md, or run it without arguments.
+// Command spate detects bursts in a stream of events as they happen. See README.md, or run it without arguments.
 package main
 
 import (
 	"os"
 
-	"spate/services/console"
+	"spate/services/cli"
 )
 
-func main() { os.Exit(console.Main(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() { os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr)) }

@@ -16,7 +16,7 @@ import (
 )
 
 // ErrNewer: the database has been migrated further than this program knows.
-var ErrNewer = errors.New("was made by a newer version of spate")
+var ErrNewer = errors.New("was created by a newer version of spate")
 
 // Schema is what a kind of database is brought to.
 type Schema struct {
@@ -61,7 +61,7 @@ func (s Schema) Up(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("read schema version: %w", err)
 	}
 	if current > known {
-		return fmt.Errorf("database %w: its schema is version %d, this one knows %d", ErrNewer, current, known)
+		return fmt.Errorf("database %w: its schema has version %d, but this version of spate supports only version %d", ErrNewer, current, known)
 	}
 	return nil
 }
@@ -130,14 +130,14 @@ type advisoryLock int64
 
 func (l advisoryLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", int64(l)); err != nil {
-		return fmt.Errorf("wait for others that migrate: %w", err)
+		return fmt.Errorf("wait for the migration lock: %w", err)
 	}
 	return nil
 }
 
 func (l advisoryLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock($1)", int64(l)); err != nil {
-		return fmt.Errorf("release the lock of migrations: %w", err)
+		return fmt.Errorf("release the migration lock: %w", err)
 	}
 	return nil
 }

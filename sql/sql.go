@@ -1,5 +1,5 @@
-// Package sql holds the schema of the databases that spate keeps alerts in, as goose migrations, one folder a database. The adapters
-// in shared/store apply them when they open a database.
+// Package sql contains the schemas of the databases that store alerts, as goose migrations, in one folder per database. The adapters in
+// shared/store apply them when they open a database.
 package sql
 
 import (

@@ -3,6 +3,7 @@ package tests
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +59,7 @@ func TestDemo(t *testing.T) {
 
 // TestSettingsAreExplained: what is wrong is named, with what would be right, and the exit code is that of a wrong command line.
 func TestSettingsAreExplained(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		args []string
 		says []string
@@ -65,22 +67,22 @@ func TestSettingsAreExplained(t *testing.T) {
 		{[]string{"up", "--window", "0s", "--threshold", "0", "--lateness=-1s"}, []string{"window: 0s", "threshold: 0", "lateness: -1s"}},
 		{[]string{"route", "--brokers", "nowhere"}, []string{`brokers: "nowhere" is not host:port`}},
 		{[]string{"detect", "--transitions", "opened"}, []string{"transitions: closed is missing"}},
-		{[]string{"route", "--mode", "kafka"}, []string{"brokers: mode kafka needs them"}},
-		{[]string{"up", "--mode", "aws"}, []string{"mode: this command is for Kafka"}},
+		{[]string{"route", "--mode", "kafka"}, []string{"brokers: missing, but mode kafka requires them"}},
+		{[]string{"up", "--mode", "aws"}, []string{"mode: this command needs Kafka"}},
 		{[]string{"up", "--user-field", ""}, []string{"user field"}},
 		{[]string{"up", "--listen", "127.0.0.1:99999"}, []string{`listen: "99999" is not a port`}},
 		{[]string{"up", "--listen", "0.0.0.0:9092"}, []string{"listens on 127.0.0.1 only"}},
 		{[]string{"route", "--format", "avro"}, []string{"schema-registry-url: missing"}},
 		{[]string{"up", "--format", "xml"}, []string{"--format must be one of"}},
-		{[]string{"simulate", "--speed", "0"}, []string{"events, duration: one of them is needed"}},
+		{[]string{"simulate", "--speed", "0"}, []string{"events, duration: one of them is required"}},
 		{[]string{"simulate", "--to", "sqs"}, []string{"--to must be one of"}},
-		{[]string{"simulate", "--to", "kinesis", "--stream", "a b", "--rate=-1"}, []string{`stream: "a b" is not a valid name of a stream`, "rate: -1"}},
-		{[]string{"simulate", "--mode", "aws", "--stream", "a b"}, []string{`stream: "a b" is not a valid name of a stream`}},
-		{[]string{"simulate", "--spread-by-user"}, []string{"spread-by-user: has a meaning with kinesis alone"}},
+		{[]string{"simulate", "--to", "kinesis", "--stream", "a b", "--rate=-1"}, []string{`stream: "a b" is not a valid stream name`, "rate: -1"}},
+		{[]string{"simulate", "--mode", "aws", "--stream", "a b"}, []string{`stream: "a b" is not a valid stream name`}},
+		{[]string{"simulate", "--spread-by-user"}, []string{"spread-by-user: applies only to kinesis"}},
 		{[]string{"simulate", "s3://Bucket/key"}, []string{`file: "s3://Bucket/key" is not s3://bucket/key`}},
-		{[]string{"simulate", "--put", "bucket/key", "-o", "x.csv"}, []string{`put: "bucket/key" is not s3://bucket/key`, "file: put needs one", "put, out: only one of them"}},
-		{[]string{"simulate", "s3://bucket/key", "--put", "s3://bucket/other"}, []string{"file: put stores a local file"}},
-		{[]string{"simulate", "-n", "1", "--to", "kinesis"}, []string{"region: none is set; set AWS_REGION"}},
+		{[]string{"simulate", "--put", "bucket/key", "-o", "x.csv"}, []string{`put: "bucket/key" is not s3://bucket/key`, "file: missing; --put uploads a file", "put, out: only one of them"}},
+		{[]string{"simulate", "s3://bucket/key", "--put", "s3://bucket/other"}, []string{"file: --put uploads a local file"}},
+		{[]string{"simulate", "-n", "1", "--to", "kinesis"}, []string{"region: missing; set AWS_REGION"}},
 		{[]string{"verify"}, []string{`expected "<file>"`}},
 		{[]string{"nonsense"}, []string{"unexpected argument nonsense"}},
 		{[]string{"demo", "--log-level", "loud"}, []string{`log-level: "loud"`}},
@@ -124,9 +126,9 @@ func TestUser(t *testing.T) {
 	t.Parallel()
 	state, addr := t.TempDir(), testport.Reserve(t)
 	env := []string{"SPATE_BROKERS="}
-	harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr, "--max-ahead", "0").Start()
+	up := harness.Spate(t, "up", env, "up", "--state", state, "--listen", addr, "--max-ahead", "0").Start()
+	harness.Eventually(t, 20*time.Second, "up is ready", func() bool { code, _ := up.Get("/readyz"); return code == http.StatusOK })
 	cl := harness.Connect(t, addr)
-	harness.Eventually(t, 20*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, "activity") })
 	for i := range 7 {
 		for _, user := range []string{`42`, `"42"`, `"müller & söhne"`} {
 			if user == `"42"` && i > 2 {

@@ -1,13 +1,21 @@
 package tests
 
 import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestLinks: every link between the Markdown files of the repository leads to a file that is there, and to a heading that it has.
@@ -105,39 +113,188 @@ func anchors(text string) []string {
 	return names
 }
 
-// TestMetricsPage: docs/metrics.md has every metric that the program has, and no other.
+// go test ./tests -run TestMetricsPage -update writes the table of docs/metrics.md anew.
+var update = flag.Bool("update", false, "write the pages that are made of the program")
+
+const (
+	metricsPage          = "../docs/metrics.md"
+	tableBegin, tableEnd = "<!-- generated: go test ./tests -run TestMetricsPage -update -->\n", "<!-- end -->\n"
+)
+
+// metric is one that the program registers.
+type metric struct{ name, kind, labels, help string }
+
+// TestMetricsPage: docs/metrics.md has every metric with its labels and its help, as it is registered.
 func TestMetricsPage(t *testing.T) {
-	metric := regexp.MustCompile(`(?:Name:\s*|NewDesc\()"(spate_[a-z_]+)"`)
-	named := regexp.MustCompile("`(spate_[a-z_]+)`")
-	code, page := make(map[string]bool), make(map[string]bool)
+	var metrics []metric
 	for _, dir := range []string{"../services", "../shared"} {
 		err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
 				return err
 			}
-			for _, m := range metric.FindAllStringSubmatch(readText(t, file), -1) {
-				code[m[1]] = true
+			tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			if err == nil {
+				metrics = append(metrics, registered(t, tree)...)
 			}
-			return nil
+			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, m := range named.FindAllStringSubmatch(readText(t, "../docs/metrics.md"), -1) {
-		page[m[1]] = true
+	if len(metrics) < 30 {
+		t.Errorf("found %d metrics: the test looks at the wrong lines", len(metrics))
 	}
-	for name := range code {
-		if !page[name] {
-			t.Errorf("docs/metrics.md does not have %s", name)
+	slices.SortFunc(metrics, func(a, b metric) int { return strings.Compare(a.name, b.name) })
+	var b strings.Builder
+	b.WriteString(tableBegin + "\n| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n")
+	for _, m := range metrics {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.name, m.kind, m.labels, strings.ReplaceAll(m.help, "|", `\|`))
+	}
+	b.WriteString("\n" + tableEnd)
+	page := readText(t, metricsPage)
+	before, rest, ok := strings.Cut(page, tableBegin)
+	_, after, ok2 := strings.Cut(rest, tableEnd)
+	if !ok || !ok2 {
+		t.Fatal("docs/metrics.md has no place for the table")
+	}
+	want := before + b.String() + after
+	if *update {
+		if err := os.WriteFile(metricsPage, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if diff := cmp.Diff(want, page); diff != "" {
+		t.Errorf("docs/metrics.md is not what the program registers; run go test ./tests -run TestMetricsPage -update\n%s", diff)
+	}
+}
+
+// registered returns the metrics that a file makes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: ..., Help: ...}, []string{...}) and the like, and
+// prometheus.NewDesc(name, help, []string{...}, nil).
+func registered(t *testing.T, file *ast.File) (out []metric) {
+	list := func(arg *ast.CompositeLit) string {
+		var labels []string
+		for _, e := range arg.Elts {
+			labels = append(labels, "`"+constant(t, e)+"`")
+		}
+		return strings.Join(labels, ", ")
+	}
+	lists := make(map[string]string) // labels := []string{...}
+	ast.Inspect(file, func(n ast.Node) bool {
+		a, ok := n.(*ast.AssignStmt)
+		if !ok || len(a.Rhs) != 1 {
+			return true
+		}
+		lit, ok := a.Rhs[0].(*ast.CompositeLit)
+		name, named := a.Lhs[0].(*ast.Ident)
+		if !ok || !named {
+			return true
+		}
+		if array, ok := lit.Type.(*ast.ArrayType); ok {
+			if of, ok := array.Elt.(*ast.Ident); ok && of.Name == "string" && literals(lit) {
+				lists[name.Name] = list(lit)
+			}
+		}
+		return true
+	})
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		sel, ok := call.Fun.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		pkg, ok := sel.X.(*ast.Ident)
+		if !ok || pkg.Name != "prometheus" && pkg.Name != "promauto" || !strings.HasPrefix(sel.Sel.Name, "New") || sel.Sel.Name == "NewRegistry" {
+			return true
+		}
+		kind, known := map[string]string{
+			"NewCounter": "counter", "NewCounterVec": "counter", "NewCounterFunc": "counter", "NewGauge": "gauge", "NewGaugeVec": "gauge", "NewGaugeFunc": "gauge",
+			"NewHistogram": "histogram", "NewHistogramVec": "histogram", "NewDesc": "gauge",
+		}[sel.Sel.Name]
+		if !known || pkg.Name == "promauto" {
+			t.Errorf("this test does not know the metrics that %s.%s makes", pkg.Name, sel.Sel.Name)
+			return true
+		}
+		m := metric{kind: kind}
+		for _, arg := range call.Args {
+			switch arg := arg.(type) {
+			case *ast.CompositeLit:
+				if _, isList := arg.Type.(*ast.ArrayType); isList {
+					m.labels = list(arg)
+					continue
+				}
+				for _, e := range arg.Elts {
+					field, ok := e.(*ast.KeyValueExpr)
+					if !ok {
+						continue
+					}
+					switch field.Key.(*ast.Ident).Name {
+					case "Name":
+						m.name = constant(t, field.Value)
+					case "Help":
+						m.help = constant(t, field.Value)
+					case "ConstLabels":
+						m.labels = "`" + constant(t, field.Value.(*ast.CompositeLit).Elts[0].(*ast.KeyValueExpr).Key) + "`"
+					}
+				}
+			case *ast.Ident:
+				m.labels = lists[arg.Name]
+			default:
+				if sel.Sel.Name == "NewDesc" && m.name == "" {
+					m.name = constant(t, arg)
+				} else if sel.Sel.Name == "NewDesc" && m.help == "" {
+					m.help = constant(t, arg)
+				}
+			}
+		}
+		if strings.HasSuffix(m.name, "_total") {
+			m.kind = "counter"
+		}
+		if strings.HasPrefix(m.name, "spate_") {
+			out = append(out, m)
+		}
+		return true
+	})
+	return out
+}
+
+// constant is the text of an expression of string literals.
+func constant(t *testing.T, e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		text, err := strconv.Unquote(e.Value)
+		if err == nil {
+			return text
+		}
+	case *ast.BinaryExpr:
+		return constant(t, e.X) + constant(t, e.Y)
+	}
+	t.Errorf("a metric has a name, help or label that is not a literal: %T", e)
+	return ""
+}
+
+// literals reports whether a list has nothing but literals.
+func literals(list *ast.CompositeLit) bool {
+	for _, e := range list.Elts {
+		if _, ok := e.(*ast.BasicLit); !ok {
+			return false
 		}
 	}
-	for name := range page {
-		if !code[name] {
-			t.Errorf("docs/metrics.md has %s, which is not a metric", name)
+	return true
+}
+
+// TestAlarmsHaveOneName: of two alarms with one name, one is not looked at.
+func TestAlarmsHaveOneName(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^\s*- alert: (\w+)$`).FindAllStringSubmatch(readText(t, "../deploy/compose/prometheus/rules.yml"), -1) {
+		if seen[m[1]] {
+			t.Errorf("%s is there twice", m[1])
 		}
+		seen[m[1]] = true
 	}
-	if len(code) < 30 {
-		t.Errorf("found %d metrics: the test looks at the wrong lines", len(code))
+	if len(seen) < 15 {
+		t.Errorf("found %d alarms: the test looks at the wrong lines", len(seen))
 	}
 }

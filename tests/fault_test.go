@@ -110,7 +110,7 @@ func TestMalformedRecords(t *testing.T) {
 		}
 		harness.Eventually(t, 30*time.Second, "the events are counted", func() bool {
 			counted = 0
-			for _, n := range harness.KeyedCounts(t, brokers, names.Keyed) {
+			for _, n := range harness.KeyedCounts(t, brokers, names.Keyed, 10*time.Second) {
 				counted += n
 			}
 			late := harness.ReadAll(t, brokers, names.Late, func(*kgo.Record) {})
@@ -138,7 +138,7 @@ func testBrokerAway(t *testing.T, broker harness.Broker) {
 	services := []*harness.Process{harness.Spate(t, "router", env, "route").Start(), harness.Spate(t, "detector", env, "detect").Start(), harness.Spate(t, "alerter", env, "alert").Start()}
 	for _, s := range services {
 		harness.Eventually(t, 20*time.Second, s.Name+" says that it waits", func() bool {
-			return bytes.Contains(s.Output(), []byte("broker does not answer"))
+			return bytes.Contains(s.Output(), []byte("broker is not responding"))
 		})
 		if code, body := s.Get("/readyz"); code != http.StatusServiceUnavailable {
 			t.Errorf("%s: /readyz %d %s", s.Name, code, body)

@@ -6,12 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"spate/shared/testskip"
 	"spate/tests/harness"
 )
 
@@ -33,6 +35,18 @@ func exportSQL(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// severalRules are rules of several kinds, with a table of their own and one that is built in.
+const severalRules = `
+CREATE TABLE logons (actor ROW<id STRING, ip STRING>, ok BOOLEAN, amount DECIMAL(10, 2), happened TIMESTAMP(3), WATERMARK FOR happened AS happened - INTERVAL '5' SECOND);
+-- rule: burst
+INSERT INTO alerts SELECT user_id, COUNT(*) AS n, TUMBLE_START(txn_timestamp, INTERVAL '10' SECOND) AS window_start, MAX(txn_timestamp) AS newest, 'x' AS kind
+FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 5;
+-- rule: guessing
+INSERT INTO alerts SELECT actor.ip, COUNT(DISTINCT actor.id) AS accounts, SUM(amount) AS total
+FROM TABLE(HOP(TABLE logons, DESCRIPTOR(happened), INTERVAL '10' SECOND, INTERVAL '1' MINUTE))
+WHERE NOT ok GROUP BY window_start, window_end, actor.ip HAVING COUNT(DISTINCT actor.id) > 30;
+`
+
 // TestExportedSQLParses lets Flink read what is exported, and plan it.
 func TestExportedSQLParses(t *testing.T) {
 	if os.Getenv("SPATE_TEST_FLINK") != "1" {
@@ -41,9 +55,16 @@ func TestExportedSQLParses(t *testing.T) {
 	t.Parallel()
 	runSQL := harness.SharedFile(t, "bench/flink/run-sql")
 	if _, err := exec.LookPath("java"); err != nil {
-		harness.Missing(t, "Java is not there")
+		testskip.Missing(t, "Java is not there")
 	}
+	rules := filepath.Join(t.TempDir(), "rules.sql")
+	if err := os.WriteFile(rules, []byte(severalRules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	insert := regexp.MustCompile(`(?mi)^insert into `)
 	for name, args := range map[string][]string{
+		"rules":       {rules},
+		"rules, zone": {rules, "--time-type", "timestamp_ltz"},
 		"default":     nil,
 		"zone":        {"--time-type", "timestamp_ltz"},
 		"odd names":   {"--user-field", "who`s 'it'", "--user-type", "string", "--time-field", "order", "--topic", "it's"},
@@ -52,12 +73,12 @@ func TestExportedSQLParses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			sql := exportSQL(t, args...)
-			if !strings.Contains(sql, "\ninsert into ") {
+			if !insert.MatchString(sql) {
 				t.Fatalf("no insert in\n%s", sql)
 			}
 			// Planned, not run: there is no broker.
 			file := filepath.Join(t.TempDir(), "explain.sql")
-			if err := os.WriteFile(file, []byte(strings.Replace(sql, "\ninsert into ", "\nexplain insert into ", 1)), 0o600); err != nil {
+			if err := os.WriteFile(file, insert.ReplaceAll([]byte(sql), []byte("explain insert into ")), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -103,7 +124,7 @@ func TestFlinkApplication(t *testing.T) {
 		python = "python3"
 	}
 	if err := exec.Command(python, "-c", "").Run(); err != nil {
-		harness.Missing(t, "no Python: %v", err)
+		testskip.Missing(t, "no Python: %v", err)
 	}
 	dir := t.TempDir()
 	write := func(name, content string) {

@@ -20,7 +20,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/avro"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
@@ -95,9 +94,7 @@ func countFormat(t *testing.T, brokers string, names kafka.Names, f formattest.F
 	cl := harness.Connect(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	if _, err := layout.Ensure(ctx, kadm.NewClient(cl)); err != nil {
-		t.Fatal(err)
-	}
+	harness.MakeTopics(t, cl, layout)
 	for i, e := range events {
 		value, headers := f.Write(e)
 		token := e.User
@@ -119,7 +116,7 @@ func countFormat(t *testing.T, brokers string, names kafka.Names, f formattest.F
 	var counts router.Counts
 	rctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	det, err := detector.New(detector.Config{Kafka: cfg, Layout: layout, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Closed}, Drains: true,
+	det, err := detector.New(detector.Config{Kafka: cfg, Layout: layout, Window: 10 * time.Second, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Closed}, Drains: true,
 		Address: "127.0.0.1:1", Log: logger(t), Registry: prometheus.NewRegistry(), Status: &ops.Status{}})
 	if err != nil {
 		t.Fatal(err)
@@ -235,11 +232,11 @@ func TestRegistryFaults(t *testing.T) {
 			})
 		}
 		send(one(1), one(1))
-		says("503", "schema 1", "answers with 503")
+		says("503", "schema 1", "returned status 503")
 		proxy.status.Store(http.StatusUnauthorized)
 		says("401", "SPATE_SCHEMA_REGISTRY_PASSWORD")
 		proxy.status.Store(-1)
-		says("no answer", "cannot be asked", "schema-registry-url")
+		says("no answer", "cannot connect to the schema registry", "schema-registry-url")
 		proxy.status.Store(0)
 		counted("counted", 2)
 		harness.Eventually(t, 30*time.Second, "the router is ready again", func() bool { code, _ := p.Get("/readyz"); return code == http.StatusOK })

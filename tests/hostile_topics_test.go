@@ -35,7 +35,7 @@ func (s *site) deleteTopic(topic string) {
 func (s *site) awaitRebuilt() {
 	s.t.Helper()
 	defer s.reconnect()
-	harness.Eventually(s.t, 60*time.Second, "it sees the change", func() bool { return s.says(`session ended, starting anew","service":"router"`) })
+	harness.Eventually(s.t, 60*time.Second, "it sees the change", func() bool { return s.says(`session ended, restarting","service":"router"`) })
 	s.awaitReady()
 }
 
@@ -79,7 +79,7 @@ func TestTopicOfEventsMadeAnew(t *testing.T) {
 		s.send("after", 20, time.Now(), 0, 1, 2, 3)
 		s.awaitClosed(map[string]int64{"before": 80, "at once": 20, "after": 80})
 		s.awaitMetric(counted, 180)
-		s.said("ERROR", "deleted and made anew: it is read from its start")
+		s.said("ERROR", "deleted and recreated: reading it from the beginning")
 		s.sound()
 		calm()
 	})
@@ -119,7 +119,7 @@ func TestInnerTopicsDeleted(t *testing.T) {
 			topic func(kafka.Names) string
 			told  string
 		}{
-			"keyed":  {func(n kafka.Names) string { return n.Keyed }, "the keyed log was deleted and made anew"},
+			"keyed":  {func(n kafka.Names) string { return n.Keyed }, "the keyed log was deleted and recreated"},
 			"alerts": {func(n kafka.Names) string { return n.Alerts }, ""},
 			"dlq":    {func(n kafka.Names) string { return n.DLQ }, ""},
 		} {
@@ -203,7 +203,7 @@ func TestKeyedLogCompacted(t *testing.T) {
 		if err := s.Wait(time.Second); err == nil || err.Error() != "exit status 1" {
 			t.Errorf("it ended with %v", err)
 		}
-		if !s.says(s.names.Keyed + ` has cleanup.policy=compact, it must be delete: change it with kafka-configs --alter --entity-type topics --entity-name ` + s.names.Keyed) {
+		if !s.says(s.names.Keyed + ` has cleanup.policy=compact, but it must be delete: change it with kafka-configs --alter --entity-type topics --entity-name ` + s.names.Keyed) {
 			t.Error("it does not name topic, setting and fix")
 		}
 		s.quiet()

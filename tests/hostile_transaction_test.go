@@ -56,7 +56,7 @@ func (x *transaction) end(how kgo.TransactionEndTry) {
 
 // names fails the test if a page of /readyz does not say who holds partition 0 back.
 func (x *transaction) named(page string) bool {
-	return regexp.MustCompile(`partition 0 of `+regexp.QuoteMeta(x.s.names.Activity)+` is held back at offset \d+.*producer \d+`).MatchString(page) && strings.Contains(page, x.id)
+	return regexp.MustCompile(`partition 0 of `+regexp.QuoteMeta(x.s.names.Activity)+` has been held back at offset \d+.*producer \d+`).MatchString(page) && strings.Contains(page, x.id)
 }
 
 // around writes events of a user, 20 into each partition: in partition 0, the same again behind an open transaction with 10.

@@ -26,10 +26,13 @@ const module = "spate"
 
 // core are the packages that know nothing but the standard library and each other. shared/fault is one of them: it imports nothing
 // of this module, and in the released program it is a few constants, false.
-var core = []string{"shared/activity", "shared/alert", "shared/fault", "shared/window"}
+var core = []string{"shared/activity", "shared/alert", "shared/fault", "shared/rule", "shared/rule/syntax", "shared/window"}
+
+// mappings are what the core imports of others: Unicode's, which the standard library lacks.
+var mappings = []string{"golang.org/x/text/cases", "golang.org/x/text/language"}
 
 // composers are the services that put others together.
-var composers = []string{"services/console", "services/embedded"}
+var composers = []string{"services/cli", "services/embedded"}
 
 func readHouse(t *testing.T) house {
 	t.Helper()
@@ -146,7 +149,7 @@ func TestImportRule(t *testing.T) {
 
 	t.Run("core", func(t *testing.T) {
 		each(h.code, func(dir, imported, file string) {
-			if !slices.Contains(core, dir) || standard(imported) {
+			if !slices.Contains(core, dir) || standard(imported) || slices.Contains(mappings, imported) {
 				return
 			}
 			if to, ours := folder(imported); !ours || !slices.Contains(core, to) {
@@ -179,12 +182,23 @@ func TestImportRule(t *testing.T) {
 		}
 	})
 
+	t.Run("engine", func(t *testing.T) {
+		for dir := range h.code {
+			if way := h.reach(dir)["shared/window"]; way != nil && strings.HasPrefix(dir+"/", "shared/rule/") {
+				t.Errorf("rules depend on the engine that evaluates them: %s", strings.Join(way, " imports "))
+			}
+		}
+	})
+
 	t.Run("reference", func(t *testing.T) {
 		// The verifier says what the engine should have found. If it shared code with it, it would share its mistakes.
 		ways := h.reach("services/verifier")
-		for _, engine := range []string{"shared/window", "shared/activity"} {
+		for _, engine := range []string{"shared/window", "shared/activity", "shared/rule", "shared/rule/syntax"} {
 			if way := ways[engine]; way != nil {
 				t.Errorf("the reference shares code with the engine: %s", strings.Join(way, " imports "))
+			}
+			if strings.HasPrefix(engine, "shared/rule") {
+				continue // rules_diff_test.go compares the two
 			}
 			if file, ok := h.tests["services/verifier"][module+"/"+engine]; ok {
 				t.Errorf("%s imports %s: the reference is tested without the engine", file, engine)
@@ -194,8 +208,8 @@ func TestImportRule(t *testing.T) {
 
 	t.Run("main", func(t *testing.T) {
 		each(h.code, func(dir, imported, file string) {
-			if to, ours := folder(imported); dir == "" && ours && to != "services/console" {
-				t.Errorf("%s imports %s: main starts services/console and does nothing else", file, imported)
+			if to, ours := folder(imported); dir == "" && ours && to != "services/cli" {
+				t.Errorf("%s imports %s: main starts services/cli and does nothing else", file, imported)
 			}
 		})
 	})

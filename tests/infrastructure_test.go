@@ -26,6 +26,7 @@ import (
 
 	"spate/shared/aws/awstest"
 	"spate/shared/aws/cloud"
+	"spate/shared/testskip"
 	"spate/tests/harness"
 )
 
@@ -39,7 +40,7 @@ func cfnLint(t *testing.T) string {
 	}
 	path, err := exec.LookPath("cfn-lint")
 	if err != nil {
-		harness.Missing(t, "cfn-lint is not there; install tests/emulators/requirements.txt and set SPATE_TEST_PYTHON")
+		testskip.Missing(t, "cfn-lint is not there; install tests/emulators/requirements.txt and set SPATE_TEST_PYTHON")
 	}
 	return path
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ import (
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
 	"spate/shared/testport"
+	"spate/shared/testskip"
 	"spate/tests/harness"
 )
 
@@ -172,6 +174,7 @@ type door struct {
 	addr   string
 	proxy  http.Handler
 	server *http.Server
+	ln     net.Listener
 
 	mu   sync.Mutex
 	left int           // calls until hit is closed
@@ -221,13 +224,16 @@ func (d *door) open() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.server = &http.Server{Handler: d}
+	d.server, d.ln = &http.Server{Handler: d}, ln
 	go func(s *http.Server) { _ = s.Serve(ln) }(d.server) // until shut
 }
 
 func (d *door) shut() {
 	if d.server != nil {
-		_ = d.server.Close() // the listener is closed in any case
+		syscall.ForkLock.RLock() // a process that another test starts has a copy of the listener between fork and exec
+		_ = d.server.Close()     // the listener is closed in any case
+		_ = d.ln.Close()         // by its own hand: a server that has not come to Serve yet does not know it
+		syscall.ForkLock.RUnlock()
 		d.server = nil
 	}
 }
@@ -518,7 +524,7 @@ func TestLambdaSettings(t *testing.T) {
 		says []string
 	}{
 		"not in Lambda": {[]string{"AWS_LAMBDA_RUNTIME_API=", "AWS_REGION=us-east-1"}, []string{"AWS_LAMBDA_RUNTIME_API"}},
-		"no region":     {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=", "AWS_DEFAULT_REGION="}, []string{"region: none is set"}},
+		"no region":     {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=", "AWS_DEFAULT_REGION="}, []string{"region: missing"}},
 		"wrong settings": {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=us-east-1", "SPATE_TABLE=a b", "topic_arn=x"},
 			[]string{`table: "a b"`, `topic arn: "x"`}},
 		"wrong rule": {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=us-east-1", "SPATE_MIN_SEVERITY=high", "SPATE_THRESHOLD=0", "SPATE_METRICS_NAMESPACE=AWS/x"},
@@ -567,7 +573,7 @@ func TestOriginalReadsOurStream(t *testing.T) {
 		python = "python3"
 	}
 	if out, err := exec.Command(python, "-c", "import boto3").CombinedOutput(); err != nil {
-		harness.Missing(t, "boto3 is not there; set SPATE_TEST_PYTHON: %v: %s", err, out)
+		testskip.Missing(t, "boto3 is not there; set SPATE_TEST_PYTHON: %v: %s", err, out)
 	}
 	client := sdk.NewFromConfig(awstest.Config(awstest.DynamoDB(t)))
 	table, err := dynamodb.New(client, dynamodb.Config{Table: fmt.Sprintf("original-%d", time.Now().UnixNano())})

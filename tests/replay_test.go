@@ -109,6 +109,7 @@ func TestReplayGivesFlinksRows(t *testing.T) {
 
 // TestVerify runs every click file, and generated traffic that comes out of order, through pipelines of several shapes.
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	generated := filepath.Join(t.TempDir(), "traffic.csv")
 	run(t, 0, "simulate", "--quiet", "--speed", "0", "-n", "60000", "--disorder", "9s", "--seed", "11", "--out", generated)
 	late := filepath.Join(t.TempDir(), "late.csv")
@@ -118,9 +119,12 @@ func TestVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range append(files, data...) {
-		for _, partitions := range []string{"1", "4", "16"} {
-			for _, key := range []string{"category_id", "user_id", "none"} {
+	for i, file := range append(files, data...) {
+		for j, partitions := range []string{"1", "4", "16"} {
+			for k, key := range []string{"category_id", "user_id", "none"} {
+				if i >= len(files) && (i+j+k)%3 != 0 {
+					continue // what people have is read with each of these once
+				}
 				t.Run(filepath.Base(file)+"/"+partitions+"/"+key, func(t *testing.T) {
 					out := run(t, 0, "verify", "-q", "--json", "--partitions", partitions, "--key", key, file)
 					t.Logf("%s", out)

@@ -37,7 +37,7 @@ func TestFileThroughS3(t *testing.T) {
 	simulate("sent 3000 events to "+file, "-n", "3000", "-o", file)
 
 	// The bucket is not there yet.
-	simulate("spate: put object "+url+": no such bucket: through-s3 does not exist; make it with `aws s3 mb s3://through-s3`", file, "--put", url)
+	simulate("spate: put object "+url+": no such bucket: through-s3 does not exist; create it with `aws s3 mb s3://through-s3`", file, "--put", url)
 	buckets := s3.NewFromConfig(awstest.Config(awstest.Moto(t)), func(o *s3.Options) { o.UsePathStyle = true })
 	if _, err := buckets.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("through-s3")}); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/store/sqlite"
 	"spate/shared/testport"
+	"spate/shared/testskip"
 	"spate/tests/harness"
 )
 
@@ -91,7 +92,7 @@ func TestUpOnFullDisk(t *testing.T) {
 	t.Parallel()
 	disk := harness.NewDisk(t, 96<<20)
 	if !disk.Small {
-		harness.Missing(t, "a small disk cannot be mounted")
+		testskip.Missing(t, "a small disk cannot be mounted")
 	}
 	state, addr := filepath.Join(disk.Dir, "state"), testport.Reserve(t)
 	env := []string{"SPATE_BROKERS=", "SPATE_LATENESS=2s", "SPATE_IDLE_TIMEOUT=2s"}
@@ -117,7 +118,7 @@ func TestUpOnFullDisk(t *testing.T) {
 	harness.Eventually(t, 20*time.Second, "/readyz says that events wait, or nothing waits", func() bool {
 		code, page := up.Get("/readyz")
 		_, figures := up.Get("/metrics")
-		return code == http.StatusServiceUnavailable && strings.Contains(page, "transactions are aborted") || strings.Contains(figures, "spate_router_lag_events 0\n")
+		return code == http.StatusServiceUnavailable && strings.Contains(page, "transactions are being aborted") || strings.Contains(figures, "spate_router_lag_events 0\n")
 	})
 	if err := disk.Free(); err != nil {
 		t.Fatal(err)
@@ -144,7 +145,7 @@ func TestSecondUp(t *testing.T) {
 	harness.Eventually(t, 20*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, "activity") })
 	for name, c := range map[string]struct{ state, listen, says string }{
 		"state": {state, testport.Reserve(t), "in use by process"},
-		"port":  {t.TempDir(), addr, "has the port"},
+		"port":  {t.TempDir(), addr, "is using the port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			second := harness.Spate(t, "second-"+name, env, "up", "--state", c.state, "--listen", c.listen).Start()
@@ -166,11 +167,11 @@ func TestQuietInputClosesWindows(t *testing.T) {
 		db := filepath.Join(t.TempDir(), "alerts.db")
 		env := []string{"SPATE_BROKERS=" + brokers, "SPATE_TOPIC=" + names.Activity, "SPATE_WINDOW=4s", "SPATE_LATENESS=3s", "SPATE_IDLE_TIMEOUT=2s", "SPATE_DATABASE_URL=" + db}
 		const bound = 9 * time.Second
-		harness.Spate(t, "router", env, "route").Start()
-		harness.Spate(t, "detector", env, "detect").Start()
-		harness.Spate(t, "alerter", env, "alert").Start()
+		for _, service := range []string{"route", "detect", "alert"} {
+			p := harness.Spate(t, service, env, service).Start()
+			harness.Eventually(t, time.Minute, service+" is ready", func() bool { code, _ := p.Get("/readyz"); return code == http.StatusOK })
+		}
 		cl := harness.Connect(t, brokers, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-		harness.Eventually(t, 30*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, names.Activity) })
 		// Two of four partitions have events, long ago in event time; one of them lags behind.
 		for i := range 50 {
 			ts := time.Date(2020, 1, 1, 0, 0, i%8, 0, time.UTC).Format(time.RFC3339)

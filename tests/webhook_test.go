@@ -18,6 +18,7 @@ import (
 
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
+	"spate/shared/testskip"
 	"spate/tests/harness"
 )
 
@@ -110,7 +111,7 @@ func TestStandardWebhooks(t *testing.T) {
 				python = "python3"
 			}
 			if out, err := exec.Command(python, "-c", "import standardwebhooks").CombinedOutput(); err != nil {
-				harness.Missing(t, "%s has no standardwebhooks (%v: %s); install it with: %s; then set SPATE_TEST_PYTHON to DIR/bin/python",
+				testskip.Missing(t, "%s has no standardwebhooks (%v: %s); install it with: %s; then set SPATE_TEST_PYTHON to DIR/bin/python",
 					python, err, harness.Tail(out, 1), install)
 			}
 			lines, err := verifyLines(exec.Command(python, filepath.Join("receivers", "python", "verify.py")), calls)
@@ -129,10 +130,10 @@ func TestStandardWebhooks(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := os.Stat(filepath.Join(modules, "standardwebhooks")); err != nil {
-				harness.Missing(t, "%s has no standardwebhooks; install it with: %s; or set SPATE_TEST_NODE_MODULES to a node_modules that has it", modules, installJS)
+				testskip.Missing(t, "%s has no standardwebhooks; install it with: %s; or set SPATE_TEST_NODE_MODULES to a node_modules that has it", modules, installJS)
 			}
 			if _, err := exec.LookPath("node"); err != nil {
-				harness.Missing(t, "node is not installed")
+				testskip.Missing(t, "node is not installed")
 			}
 			cmd := exec.Command("node", filepath.Join("receivers", "javascript", "verify.js"))
 			cmd.Env = append(os.Environ(), "NODE_PATH="+modules)

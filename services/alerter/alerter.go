@@ -78,7 +78,7 @@ func storeAlerts(ctx context.Context, cfg Config, m *metrics) error {
 		if cfg.Now().Sub(began) > time.Minute {
 			wait = retryMin
 		}
-		cfg.Log.Warn("alerter session ended, starting anew", "error", err, "wait", wait)
+		cfg.Log.Warn("alerter session ended, restarting", "error", err, "wait", wait)
 		if !pause(ctx, wait) {
 			return nil
 		}
@@ -155,7 +155,7 @@ func (s *session) run(ctx context.Context) error {
 	return err
 }
 
-// hold tells what is wrong with the broker, "" if nothing.
+// hold reports what is wrong with the broker; "" means nothing.
 func (s *session) hold(reason string) { s.cfg.Status.Hold("broker", reason) }
 
 func (s *session) loop(ctx context.Context) error {
@@ -217,7 +217,7 @@ func (s *session) look(ctx context.Context, gaps []kafka.Gap) ([]kafka.Gap, erro
 			if why = err; ok {
 				gaps = append(gaps, g)
 			} else if err != nil {
-				s.cfg.Log.Warn("a partition stands still", "topic", topic, "partition", p, "offset", at[p], "error", err)
+				s.cfg.Log.Warn("a partition has stalled", "topic", topic, "partition", p, "offset", at[p], "error", err)
 			}
 		}
 		if d >= kafka.StalledAfter {
@@ -249,7 +249,7 @@ func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 			continue
 		}
 		s.metrics.alerts.WithLabelValues("", outcomeUnreadable).Inc()
-		s.cfg.Log.Error("a batch of alerts cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+		s.cfg.Log.Error("skipping an unreadable batch of alerts", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
 		if g.Passed {
 			continue
 		}
@@ -258,7 +258,7 @@ func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 		cctx, cancel := context.WithTimeout(ctx, commitTimeout)
 		s.cl.CommitOffsetsSync(cctx, map[string]map[int32]kgo.EpochOffset{g.Topic: {g.Partition: {Epoch: -1, Offset: g.To}}}, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
 			if err != nil {
-				s.cfg.Log.Warn("offset not committed; what cannot be read is met again", "error", err)
+				s.cfg.Log.Warn("offset not committed; the unreadable batch will be read again", "error", err)
 			}
 		})
 		cancel()
@@ -268,7 +268,7 @@ func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 // gone counts and logs records that were deleted before they were read.
 func (s *session) gone(partition int32, from, to int64) {
 	s.metrics.alerts.WithLabelValues("", outcomeDeleted).Add(float64(to - from))
-	s.cfg.Log.Error("alert records were deleted before they were read: alerts can be missing; keep the topic for longer (retention.ms)",
+	s.cfg.Log.Error("alert records were deleted before they were read: alerts can be missing; increase the topic's retention.ms",
 		"topic", s.cfg.Layout.Names.Alerts, "partition", partition, "offset", from, "log_begins", to)
 }
 
@@ -310,7 +310,7 @@ func (s *session) adjust(ctx context.Context, offsets map[string]map[int32]kgo.O
 		}
 		if at > bounds[p].End {
 			// The topic was made anew, or has lost its end. What is stored already is known by its id.
-			s.cfg.Log.Error("the topic of alerts is shorter than what was read of it, reading it from its start", "topic", topic, "partition", p, "offset", at, "end", bounds[p].End)
+			s.cfg.Log.Error("the alerts topic ends before the position already read; reading it from the beginning", "topic", topic, "partition", p, "offset", at, "end", bounds[p].End)
 			at = bounds[p].Start
 		}
 		s.position[p] = at
@@ -350,11 +350,11 @@ func (s *session) parse(f kgo.Fetches) (records []alert.Record, places []*kgo.Re
 		a, err := alert.Parse(r.Value)
 		if latest := r.Timestamp.Add(kafka.MaxClockSkew); err == nil && a.State == alert.Closed && a.WindowEnd.After(latest) && !s.cfg.Drains {
 			// It would take the place of the true one, which comes when the window has ended.
-			err = fmt.Errorf("window ends at %s, and nobody could close it before %s", a.WindowEnd.Format(time.RFC3339), latest.UTC().Format(time.RFC3339))
+			err = fmt.Errorf("window ends at %s, which is after the record was written (%s at the latest)", a.WindowEnd.Format(time.RFC3339), latest.UTC().Format(time.RFC3339))
 		}
 		if err != nil {
 			s.metrics.alerts.WithLabelValues("", outcomeMalformed).Inc()
-			s.cfg.Log.Error("alert record is malformed, passed over", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
+			s.cfg.Log.Error("skipping a malformed alert record", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
 			return
 		}
 		records, places = append(records, a), append(places, r)
@@ -383,9 +383,9 @@ func (s *session) store(ctx context.Context, records []alert.Record, places []*k
 			outcomes := make([]string, len(records))
 			for _, r := range applied.Rejected {
 				outcomes[r.Index] = outcomeOf(r.Err)
-				at, what := places[r.Index], "alert record cannot be stored, passed over"
+				at, what := places[r.Index], "skipping an alert record that cannot be stored"
 				if outcomes[r.Index] == outcomeConflict {
-					what = "alert record contradicts the stored alert, passed over"
+					what = "skipping an alert record that conflicts with the stored alert"
 				}
 				s.cfg.Log.Error(what, "topic", at.Topic, "partition", at.Partition, "offset", at.Offset,
 					"id", records[r.Index].ID, "state", records[r.Index].State, "error", r.Err)
@@ -407,7 +407,7 @@ func (s *session) store(ctx context.Context, records []alert.Record, places []*k
 		}
 		s.metrics.storeErrors.Inc()
 		s.cfg.Status.NotReady("store: " + err.Error())
-		s.cfg.Log.Error("store does not take alerts, trying again", "alerts", len(records), "error", err, "wait", wait)
+		s.cfg.Log.Error("cannot store alerts, retrying", "alerts", len(records), "error", err, "wait", wait)
 		if !pause(ctx, wait) {
 			return nil, ctx.Err()
 		}
@@ -421,7 +421,7 @@ func (s *session) commit(ctx context.Context) {
 	cctx, cancel := context.WithTimeout(cctx, commitTimeout)
 	defer cancel()
 	if err := s.cl.CommitUncommittedOffsets(cctx); err != nil {
-		s.cfg.Log.Warn("offsets not committed; alerts may be read again, which changes nothing", "error", err)
+		s.cfg.Log.Warn("offsets not committed; alerts may be read again, which is harmless", "error", err)
 	}
 }
 

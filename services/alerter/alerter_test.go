@@ -380,7 +380,7 @@ func TestPoisonIsPassedOver(t *testing.T) {
 	if told != 3 || changed != 2 {
 		t.Errorf("OnStored: %d records, %d changes", told, changed)
 	}
-	for _, part := range []string{"malformed, passed over\" topic=" + b.names.Alerts + " partition=0 offset=", "passed over\" topic=" + b.names.Alerts + " partition=0 offset=3 id=" + other.ID, "777"} {
+	for _, part := range []string{"skipping a malformed alert record\" topic=" + b.names.Alerts + " partition=0 offset=", "skipping an alert record that conflicts with the stored alert\" topic=" + b.names.Alerts + " partition=0 offset=3 id=" + other.ID, "777"} {
 		if !strings.Contains(l.logged(), part) {
 			t.Errorf("the log does not have %q:\n%s", part, l.logged())
 		}
@@ -434,7 +434,7 @@ func TestForgedRecordsTakeNoPlace(t *testing.T) {
 	l.wait("committed", func() bool { return b.committed() == n+1 })
 	l.wait("a call", func() bool { return len(h.got()) > 0 })
 	l.stop()
-	lines := strings.Count(l.logged(), "alert record is malformed")
+	lines := strings.Count(l.logged(), "skipping a malformed alert record")
 	if most := 1 + int(time.Since(began)/time.Second); lines < 1 || lines > most {
 		t.Errorf("%d lines in the log, want 1 to %d", lines, most)
 	}
@@ -634,7 +634,7 @@ func TestBrokerAwayAtStartAndAgainLater(t *testing.T) {
 	}
 	b.cluster.Close()
 	l := b.start()
-	l.wait("a word about the broker", func() bool { return strings.Contains(l.logged(), "broker does not answer") })
+	l.wait("a word about the broker", func() bool { return strings.Contains(l.logged(), "broker is not responding") })
 	if ready, _ := l.status.Get(); ready {
 		t.Error("ready without a broker")
 	}

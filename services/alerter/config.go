@@ -23,6 +23,15 @@ type Endpoint struct {
 	Link string
 }
 
+// Config is how the endpoint is configured, as far as that may be shown.
+func (e Endpoint) Config() store.EndpointConfig {
+	c := store.EndpointConfig{Rules: e.Filter.Rules, MinSeverity: e.Filter.MinSeverity, Transitions: e.Filter.Transitions, Rate: e.Rate, DigestAbove: e.DigestAbove}
+	if h, ok := e.Notifier.(interface{ Host() string }); ok {
+		c.Host = h.Host()
+	}
+	return c
+}
+
 // Config of an alerter.
 type Config struct {
 	Kafka  kafka.Config
@@ -52,24 +61,24 @@ type Config struct {
 func (c Config) Validate() error {
 	errs := []error{c.Kafka.Validate()}
 	if c.Layout.Names.Alerts == "" || c.Layout.Names.AlerterGroup == "" {
-		errs = append(errs, errors.New("layout: the names of the topic of alerts and of the alerter's group are needed"))
+		errs = append(errs, errors.New("layout: the names of the alerts topic and of the alerter's group are required"))
 	}
 	if c.Store == nil {
-		errs = append(errs, errors.New("store: none given"))
+		errs = append(errs, errors.New("store: missing"))
 	}
 	names := make(map[string]bool, len(c.Endpoints))
 	for _, e := range c.Endpoints {
 		errs = append(errs, e.Validate())
 		if names[e.Name] {
-			errs = append(errs, fmt.Errorf("endpoint %q: name: there are two of it", e.Name))
+			errs = append(errs, fmt.Errorf("endpoint %q: name: is a duplicate", e.Name))
 		}
 		names[e.Name] = true
 		if e.Notifier == nil {
-			errs = append(errs, fmt.Errorf("endpoint %q: notifier: none given", e.Name))
+			errs = append(errs, fmt.Errorf("endpoint %q: notifier: missing", e.Name))
 		}
 	}
 	if c.Registry == nil {
-		errs = append(errs, errors.New("registry: none given"))
+		errs = append(errs, errors.New("registry: missing"))
 	}
 	return errors.Join(errs...)
 }

@@ -51,13 +51,20 @@ func newDeliverer(cfg Config, m *deliveryMetrics) *deliverer {
 // run delivers until ctx ends. A store that is away is waited for.
 func (d *deliverer) run(ctx context.Context) error {
 	queues := make([]store.Queue, 0, len(d.cfg.Endpoints))
+	configs := make(map[string]store.EndpointConfig, len(d.cfg.Endpoints))
 	for _, e := range d.cfg.Endpoints {
 		queues = append(queues, store.Queue{Endpoint: e.Name, Workers: maxWorkers})
+		configs[e.Name] = e.Config()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		none := func(error) bool { return false } // no error is one that no further try can mend
-		return ops.Keep(ctx, d.log, nil, none, func(ctx context.Context) error { return d.cfg.Store.Work(ctx, queues, d.log, d.deliver) })
+		return ops.Keep(ctx, d.log, nil, none, func(ctx context.Context) error {
+			if err := d.cfg.Store.Configure(ctx, d.cfg.Now(), configs); err != nil {
+				return err
+			}
+			return d.cfg.Store.Work(ctx, queues, d.log, d.deliver)
+		})
 	})
 	g.Go(func() error { return d.gauge(ctx) })
 	return g.Wait()
@@ -69,7 +76,7 @@ func (d *deliverer) deliver(ctx context.Context, webhookID, endpoint string) (ti
 	m, err := d.cfg.Store.Delivery(ctx, webhookID, endpoint)
 	switch {
 	case errors.Is(err, store.ErrNoDelivery):
-		d.log.Warn("delivery is gone, nothing to tell", "webhook_id", webhookID, "endpoint", endpoint)
+		d.log.Warn("delivery no longer exists; there is nothing to send", "webhook_id", webhookID, "endpoint", endpoint)
 		return time.Time{}, nil
 	case err != nil:
 		return time.Time{}, err
@@ -100,7 +107,7 @@ func (d *deliverer) deliver(ctx context.Context, webhookID, endpoint string) (ti
 		result = t.Notifier.Notify(ctx, message)
 		if ctx.Err() != nil && result.Outcome != notify.Delivered {
 			t.gate.unprobe()
-			return time.Time{}, fmt.Errorf("tell %s: %w", endpoint, ctx.Err())
+			return time.Time{}, fmt.Errorf("notify %s: %w", endpoint, ctx.Err())
 		}
 		t.gate.leave(result)
 	}
@@ -140,7 +147,7 @@ func (d *deliverer) record(ctx context.Context, try store.Try, counts bool) erro
 		}
 		d.metrics.unrecorded.Inc()
 		if !pause(ctx, wait) {
-			return fmt.Errorf("a try is not written down, the message will be told again: %w", err)
+			return fmt.Errorf("a try was not recorded, so the message will be sent again: %w", err)
 		}
 	}
 }
@@ -149,7 +156,7 @@ func (d *deliverer) record(ctx context.Context, try store.Try, counts bool) erro
 func (d *deliverer) tell(t store.Try, r notify.Result) {
 	if r.Outcome == notify.Unsendable {
 		d.metrics.tries.WithLabelValues(t.Endpoint, string(r.Outcome)).Inc()
-		d.log.Error("a message cannot be sent and is given up; the endpoint is not at fault", "webhook_id", t.WebhookID, "endpoint", t.Endpoint, "reason", t.Reason)
+		d.log.Error("giving up on a message that cannot be sent; this is not the endpoint's fault", "webhook_id", t.WebhookID, "endpoint", t.Endpoint, "reason", t.Reason)
 		return
 	}
 	d.metrics.tries.WithLabelValues(t.Endpoint, string(t.Outcome)).Inc()
@@ -159,11 +166,11 @@ func (d *deliverer) tell(t store.Try, r notify.Result) {
 	case notify.Delivered:
 		log.Debug("delivered")
 	case notify.Gone:
-		log.Error("the endpoint wants no more messages and is disabled; see spate endpoints")
+		log.Error("the endpoint responded that it wants no more messages (410 Gone) and is now disabled; see spate endpoints")
 	case notify.Exhausted:
-		log.Error("not delivered, and that was the last try; see spate deliveries recover", "reason", t.Reason)
+		log.Error("not delivered after the last try; to resend, use spate deliveries recover", "reason", t.Reason)
 	default:
-		log.Warn("not delivered, trying again", "reason", t.Reason, "next_at", t.NextAt)
+		log.Warn("not delivered, retrying", "reason", t.Reason, "next_at", t.NextAt)
 	}
 }
 
@@ -187,14 +194,14 @@ func (d *deliverer) gauge(ctx context.Context) error {
 	for {
 		known, err := d.cfg.Store.Endpoints(ctx)
 		if err != nil && ctx.Err() == nil {
-			d.log.Debug("endpoints not read", "error", err)
+			d.log.Debug("cannot read endpoints", "error", err)
 		}
 		for _, e := range known {
 			if t := d.targets[e.Name]; t != nil {
 				d.metrics.state(e)
 			} else if e.Pending > 0 && !warned[e.Name] {
 				warned[e.Name] = true
-				d.log.Warn("an endpoint has deliveries pending and is not configured here; they wait", "endpoint", e.Name, "pending", e.Pending)
+				d.log.Warn("an endpoint has pending deliveries but is not configured here; they are kept", "endpoint", e.Name, "pending", e.Pending)
 			}
 		}
 		for name, t := range d.targets {

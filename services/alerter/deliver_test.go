@@ -323,14 +323,15 @@ func TestRetriesKeepIdentity(t *testing.T) {
 // TestRateIsHeld: 500 deliveries are due, and the endpoint takes ten a second: it is called so often, and no more often, and with each
 // message once. The time is the bubble's.
 func TestRateIsHeld(t *testing.T) {
-	const due, perSecond = 500, 10
+	const perSecond = 10
+	due := fewer(500)
 	synctest.Test(t, func(t *testing.T) {
 		a := newAsked(t, func(int) notify.Result { return notify.Result{Outcome: notify.Delivered, Status: 200} })
 		e := Endpoint{Endpoint: notify.Endpoint{Name: "ops", Rate: perSecond}, Notifier: a}
 		s := openStore(t, filepath.Join(t.TempDir(), "alerts.db"))
 		ids := addAlerts(t, s, due, e)
 		reg, stop := deliver(t, s, io.Discard, e)
-		until(func() bool { return counted(t, reg, "ops", notify.Delivered) == due })
+		until(func() bool { return counted(t, reg, "ops", notify.Delivered) == float64(due) })
 		stop()
 		turns := a.got()
 		told := map[string]int{}
@@ -349,7 +350,7 @@ func TestRateIsHeld(t *testing.T) {
 				t.Fatalf("%s was told %d times", id, told[id])
 			}
 		}
-		if took := turns[len(turns)-1].at.Sub(turns[0].at); took > due*time.Second/perSecond+5*time.Second {
+		if took := turns[len(turns)-1].at.Sub(turns[0].at); took > time.Duration(due)*time.Second/perSecond+5*time.Second {
 			t.Errorf("%d calls took %v", due, took)
 		}
 		if got := states(t, s); got[store.Delivered] != due {
@@ -416,7 +417,7 @@ func TestThrottledReceiver(t *testing.T) {
 // TestDeadEndpoint: while an endpoint is down, few messages use up tries, and when it is back all get there. Another endpoint does not
 // notice. The time is the bubble's.
 func TestDeadEndpoint(t *testing.T) {
-	const due = 200
+	due := fewer(200)
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
 		down.Store(true)
@@ -445,7 +446,7 @@ func TestDeadEndpoint(t *testing.T) {
 		}
 		down.Store(false)
 		// All but the probes that failed: for their third try they wait for five minutes.
-		until(func() bool { return counted(t, reg, "dead", notify.Delivered) >= due-4 })
+		until(func() bool { return counted(t, reg, "dead", notify.Delivered) >= float64(due-4) })
 		stop()
 		if n := len(distinct(dead.got())); n != due {
 			t.Errorf("%d of %d messages were tried", n, due)
@@ -505,15 +506,23 @@ func (a *asked) got() []call {
 	return slices.Clone(a.turns)
 }
 
+// fewer is how many messages a test needs where it has to be quick: the race detector makes SQLite ten times slower.
+func fewer(n int) int {
+	if testing.Short() {
+		return n / 4
+	}
+	return n
+}
+
 // TestPoisonedQueue: a thousand messages that cannot be sent, before one that can, delay that by less than a second, whatever the
 // endpoint's rate, and whether its breaker is open. The time is the bubble's: waiting takes it, work does not.
 func TestPoisonedQueue(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		poisoned int // fewer where it takes no more to see it: the race detector is slow
+		poisoned int
 		rate     float64
 		down     bool
-	}{{name: "up", poisoned: 200}, {name: "at a low rate", poisoned: 200, rate: 0.01}, {name: "down", poisoned: 1000, down: true}} {
+	}{{name: "up", poisoned: fewer(200)}, {name: "at a low rate", poisoned: fewer(200), rate: 0.01}, {name: "down", poisoned: fewer(1000), down: true}} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := newAsked(t, func(n int) notify.Result {

@@ -123,7 +123,7 @@ func (g *gate) unprobe() {
 	}
 }
 
-// leave tells what came of a try.
+// leave reports the outcome of a try.
 func (g *gate) leave(r notify.Result) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -30,20 +30,20 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_alerts_total",
-			Help: "Alert records by state (empty if unknown) and outcome (stored, repeated, conflict, malformed, deleted before it was read; unreadable counts batches)."}, []string{"state", "outcome"}),
+			Help: "Alert records by state (empty if unknown) and outcome (stored, repeated, conflict, malformed, deleted before being read; unreadable counts batches)."}, []string{"state", "outcome"}),
 		store: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spate_alerter_store_seconds",
 			Help: "Duration of a transaction that stored a batch.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 		storeErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_store_errors_total",
-			Help: "Transactions that failed and were tried again."}),
+			Help: "Transactions that failed and were retried."}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_alerter_lag_records",
-			Help: "Records between what is stored of the owned partitions of the topic of alerts and their ends."}),
+			Help: "Records of the owned partitions of the alerts topic that are not stored yet."}),
 	}
 	reg.MustRegister(m.alerts, m.store, m.storeErrors, m.lag)
 	// What must be zero is there from the start, so that an alerting rule sees it rise.
 	m.alerts.WithLabelValues("", outcomeMalformed)
 	m.alerts.WithLabelValues("", outcomeUnreadable)
 	m.alerts.WithLabelValues("", outcomeDeleted)
-	for _, s := range []alert.State{alert.Opened, alert.Closed} {
+	for _, s := range alert.States() {
 		m.alerts.WithLabelValues(string(s), outcomeStored)
 		m.alerts.WithLabelValues(string(s), outcomeConflict)
 	}
@@ -71,17 +71,17 @@ func newDeliveryMetrics(reg prometheus.Registerer) *deliveryMetrics {
 	endpoint := []string{"endpoint"}
 	m := &deliveryMetrics{
 		tries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_deliveries_total",
-			Help: "Tries to tell an endpoint, by outcome (delivered, failed, throttled, gone, exhausted, unsendable)."}, []string{"endpoint", "outcome"}),
+			Help: "Delivery tries, by outcome (delivered, failed, throttled, gone, exhausted, unsendable)."}, []string{"endpoint", "outcome"}),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "spate_alerter_delivery_seconds",
 			Help: "Duration of a try.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, endpoint),
 		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_deliveries_pending",
-			Help: "Messages that the endpoint has not got yet, in the whole database."}, endpoint),
+			Help: "Messages not yet delivered to the endpoint, in the whole database."}, endpoint),
 		disabled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_endpoint_disabled",
-			Help: "1 if the endpoint is disabled: it is told nothing."}, endpoint),
+			Help: "1 if the endpoint is disabled and is not notified."}, endpoint),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_breaker_open",
-			Help: "1 if the endpoint does not answer and is tried now and then only."}, endpoint),
+			Help: "1 if the endpoint is failing and is only probed occasionally."}, endpoint),
 		unrecorded: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_delivery_record_errors_total",
-			Help: "Times that the database did not take down a try that was made."}),
+			Help: "Failed attempts to record a try in the database."}),
 	}
 	reg.MustRegister(m.tries, m.took, m.pending, m.disabled, m.open, m.unrecorded)
 	return m

@@ -53,12 +53,12 @@ var ErrNotOwner = errors.New("the user's partition is not owned here")
 
 // Lookup returns the present windows of a user, given as canonical JSON token.
 func (d *Detector) Lookup(token string) (User, error) {
-	sh, n := d.shards.Load(), d.keyed.Load()
-	if sh == nil || n == 0 {
+	partitions, n := d.partitions.Load(), d.keyed.Load()
+	if partitions == nil || n == 0 {
 		return User{}, ErrNotOwner
 	}
 	p := kafka.PartitionFor([]byte(token), n)
-	s := sh.get(p)
+	s := partitions.get(p)
 	if s == nil {
 		return User{}, ErrNotOwner
 	}
@@ -74,12 +74,21 @@ func (d *Detector) Lookup(token string) (User, error) {
 	}
 	for _, pane := range s.table.Lookup(token) {
 		w := UserWindow{WindowStart: at(pane.StartMS), WindowEnd: at(pane.EndMS()), Count: pane.Count, FirstEventAt: at(pane.FirstMS), LastEventAt: at(pane.LastMS)}
-		if pane.Count > d.cfg.Threshold {
+		if threshold, ok := d.threshold(); ok && pane.Count > threshold {
 			w.AlertID = alert.ID(alert.Burst, token, pane.StartMS, pane.SizeMS)
 		}
 		u.Windows = append(u.Windows, w)
 	}
 	return u, nil
+}
+
+// threshold is that of the rule without a rules file. With other rules, a pane is not a window, and has no alert of its own.
+func (d *Detector) threshold() (int64, bool) {
+	plan := d.rules.Load().now().plan
+	if len(plan.Rules) != 1 {
+		return 0, false
+	}
+	return plan.Rules[0].Threshold()
 }
 
 // Handler answers GET /users/{token}: 200 with a User, 421 if the partition is not owned here.
@@ -154,14 +163,14 @@ func askToken(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker ops.Asker, token string) (User, error) {
 	found, err := adm.ListTopics(ctx, names.Keyed)
 	if err != nil {
-		return User{}, fmt.Errorf("list topic %s: %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
+		return User{}, fmt.Errorf("list topic %s (SPATE_BROKERS, --brokers): %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
 	}
 	if err := found[names.Keyed].Err; errors.Is(err, kerr.TopicAuthorizationFailed) {
 		return User{}, fmt.Errorf("list topic %s: %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
 	}
 	n := int32(len(found[names.Keyed].Partitions))
 	if n == 0 {
-		return User{}, fmt.Errorf("topic %s does not exist: no detector has run here yet; start one with `spate up` or `spate detect`", names.Keyed)
+		return User{}, fmt.Errorf("topic %s does not exist, because no detector has run here yet; start one with `spate up` or `spate detect`", names.Keyed)
 	}
 	p := kafka.PartitionFor([]byte(token), n)
 	groups, err := adm.DescribeGroups(ctx, names.DetectorGroup)
@@ -169,7 +178,7 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 		return User{}, fmt.Errorf("describe group %s: %w", names.DetectorGroup, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: names.DetectorGroup}))
 	}
 	if len(groups[names.DetectorGroup].Members) == 0 {
-		return User{}, fmt.Errorf("no detector runs: group %s has no member; start one with `spate up` or `spate detect`", names.DetectorGroup)
+		return User{}, fmt.Errorf("no detector is running: group %s has no members; start one with `spate up` or `spate detect`", names.DetectorGroup)
 	}
 	for _, m := range groups[names.DetectorGroup].Members {
 		as, ok := m.Assigned.AsConsumer()
@@ -183,7 +192,7 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 				}
 				address, ok := addressOf(m.ClientID)
 				if !ok {
-					return User{}, fmt.Errorf("partition %d of %s is held by a member of group %s that is not a detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
+					return User{}, fmt.Errorf("partition %d of %s is assigned to a member of group %s that is not a detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
 				}
 				return get(ctx, asker, address, token)
 			}
@@ -226,41 +235,41 @@ func get(ctx context.Context, asker ops.Asker, address, token string) (User, err
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+usersPath+url.PathEscape(token), http.NoBody)
 	if err != nil {
-		return User{}, fmt.Errorf("ask %s: %w", address, err)
+		return User{}, fmt.Errorf("query %s: %w", address, err)
 	}
 	client, err := asker.Client()
 	// A member of the group says where to ask, and says what it likes: only a certificate of the asker's own authorities makes it one to trust a
 	// token to.
 	if token, terr := asker.Access.ReadToken(); err == nil && terr == nil && token != "" && asker.CAFile == "" {
-		err = errors.New("the token is sent only to a detector that has a certificate of SPATE_HTTP_TLS_CA_FILE (--http-tls-ca-file), and that is not set")
+		err = errors.New("the token is sent only to a detector whose certificate is verified with SPATE_HTTP_TLS_CA_FILE (--http-tls-ca-file), which is not set")
 	}
 	if err == nil {
 		err = asker.Sign(req)
 	}
 	if err != nil {
-		return User{}, fmt.Errorf("ask %s: %w", address, err)
+		return User{}, fmt.Errorf("query %s: %w", address, err)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return User{}, fmt.Errorf("ask the owner of the user: %w (is its address, set by SPATE_ADVERTISE, reachable from here?)", err)
+		return User{}, fmt.Errorf("query the user's detector: %w (is its address, set by SPATE_ADVERTISE, reachable from here?)", err)
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusMisdirectedRequest:
-		return User{}, fmt.Errorf("ask %s: %w", address, ErrNotOwner)
+		return User{}, fmt.Errorf("query %s: %w", address, ErrNotOwner)
 	case http.StatusUnauthorized:
-		return User{}, fmt.Errorf("ask %s: it wants a token: set SPATE_HTTP_TOKEN, or SPATE_HTTP_TOKEN_FILE, to what the detectors have", address)
+		return User{}, fmt.Errorf("query %s: a token is required: set SPATE_HTTP_TOKEN or SPATE_HTTP_TOKEN_FILE to the detectors' value", address)
 	default:
-		return User{}, fmt.Errorf("ask %s: status %d", address, resp.StatusCode)
+		return User{}, fmt.Errorf("query %s: status %d", address, resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return User{}, fmt.Errorf("ask %s: %w", address, err)
+		return User{}, fmt.Errorf("query %s: %w", address, err)
 	}
 	u, err := parseUser(body, token)
 	if err != nil {
-		return User{}, fmt.Errorf("ask %s: it does not answer as a detector: %w", address, err)
+		return User{}, fmt.Errorf("query %s: not a detector's response: %w", address, err)
 	}
 	return u, nil
 }
@@ -268,7 +277,7 @@ func get(ctx context.Context, asker ops.Asker, address, token string) (User, err
 // parseUser reads an answer, which has to be about the user who was asked for.
 func parseUser(body []byte, token string) (User, error) {
 	if len(body) > maxAnswer {
-		return User{}, fmt.Errorf("it is larger than %d bytes", maxAnswer)
+		return User{}, fmt.Errorf("response is larger than %d bytes", maxAnswer)
 	}
 	var u User
 	dec := json.NewDecoder(bytes.NewReader(body))
@@ -277,16 +286,16 @@ func parseUser(body []byte, token string) (User, error) {
 		return User{}, err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return User{}, errors.New("more follows the answer")
+		return User{}, errors.New("unexpected data after the response")
 	}
 	var asked, told any
 	if json.Unmarshal([]byte(token), &asked) != nil || json.Unmarshal(u.UserID, &told) != nil || asked != told {
-		return User{}, errors.New("it is about another user")
+		return User{}, errors.New("response is about a different user")
 	}
 	u.UserID = json.RawMessage(token)
 	for _, w := range u.Windows {
 		if w.AlertID != "" && w.AlertID != alert.ID(alert.Burst, token, w.WindowStart.UnixMilli(), w.WindowEnd.Sub(w.WindowStart).Milliseconds()) {
-			return User{}, errors.New("the id of an alert is not that of its window")
+			return User{}, errors.New("an alert id does not match its window")
 		}
 	}
 	return u, nil

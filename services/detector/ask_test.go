@@ -48,11 +48,11 @@ func TestAnswers(t *testing.T) {
 		"good":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(good) }, ""},
 		"redirect":     {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }, "status 302"},
 		"other fields": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"user_id":"u<1","x":1}`)) }, "unknown field"},
-		"more":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(append(good, good...)) }, "more follows"},
-		"another user": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"user_id":"\u001b[2J"}`)) }, "another user"},
+		"more":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(append(good, good...)) }, "unexpected data after"},
+		"another user": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"user_id":"\u001b[2J"}`)) }, "a different user"},
 		"alert id": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(strings.Replace(string(good), `"alert_id":"`, `"alert_id":"\u001b`, 1)))
-		}, "id of an alert"},
+		}, "an alert id does not match"},
 		"endless":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2<<20)) }, "larger than"},
 		"not owned": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMisdirectedRequest) }, ErrNotOwner.Error()},
 	} {

@@ -11,6 +11,7 @@ import (
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/ops"
+	"spate/shared/rule"
 )
 
 // Config of a detector.
@@ -18,7 +19,9 @@ type Config struct {
 	Kafka  kafka.Config
 	Layout kafka.Layout
 
-	// Threshold is the count that a window must exceed, Critical the count above which the severity is critical.
+	// Those of the rule burst, which is in force until there are revisions of the rules: Window is the size of its windows, Threshold the count that a
+	// window must exceed, Critical the count above which the severity is critical.
+	Window              time.Duration
 	Threshold, Critical int64
 	// MaxOpenWindows is how many open windows of users this process holds before it stops reading; 0 is DefaultMaxOpenWindows.
 	MaxOpenWindows int64
@@ -47,14 +50,21 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("critical: %d is below the threshold %d", c.Critical, c.Threshold))
 	}
 	if c.MaxOpenWindows < 0 {
-		errs = append(errs, fmt.Errorf("max-open-windows: %d is below 0", c.MaxOpenWindows))
+		errs = append(errs, fmt.Errorf("max-open-windows: %d is negative", c.MaxOpenWindows))
 	}
 	if _, ok := addressOf(clientID(c.Address, c.TLS)); !ok && c.Address != "" {
 		errs = append(errs, fmt.Errorf("advertise: %q is not host:port (SPATE_ADVERTISE, --advertise)", c.Address))
 	}
+	if len(errs) == 1 {
+		_, err := c.initial()
+		errs = append(errs, err)
+	}
 	errs = append(errs, alert.CheckTransitions(c.Transitions))
 	return errors.Join(errs...)
 }
+
+// initial are the rules until the first revision.
+func (c Config) initial() (*rule.Set, error) { return rule.Burst(c.Window, c.Threshold, c.Critical) }
 
 // DefaultMaxOpenWindows are some 500 MB: five million users within size + lateness, or 200,000 new ones a second with 10 s of each.
 const DefaultMaxOpenWindows = 5_000_000

@@ -17,16 +17,20 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/kafka/gokaclient"
 	"spate/shared/ops"
+	"spate/shared/rule"
+	"spate/shared/verdict"
 	"spate/shared/window"
 )
 
 // Detector is a detector that can be asked while it runs.
 type Detector struct {
-	cfg     Config
-	metrics *metrics
-	shards  atomic.Pointer[shards]
-	keyed   atomic.Int32
-	events  atomic.Pointer[events]
+	cfg        Config
+	initial    *rule.Set
+	metrics    *metrics
+	rules      atomic.Pointer[rules] // those of the session
+	partitions atomic.Pointer[keyedPartitions]
+	keyed      atomic.Int32
+	events     atomic.Pointer[events]
 }
 
 // events is what a session knows of the topic of events.
@@ -43,9 +47,13 @@ func New(cfg Config) (*Detector, error) {
 		return nil, fmt.Errorf("detector: %w", err)
 	}
 	cfg.MaxOpenWindows = cmp.Or(cfg.MaxOpenWindows, DefaultMaxOpenWindows)
-	d := &Detector{cfg: cfg, metrics: newMetrics(cfg.Registry)}
+	initial, err := cfg.initial()
+	if err != nil {
+		return nil, fmt.Errorf("detector: %w", err)
+	}
+	d := &Detector{cfg: cfg, initial: initial, metrics: newMetrics(cfg.Registry)}
 	d.metrics.limit.Set(float64(cfg.MaxOpenWindows))
-	cfg.Registry.MustRegister(tables{&d.shards})
+	cfg.Registry.MustRegister(tables{&d.partitions, &d.rules})
 	return d, nil
 }
 
@@ -79,12 +87,17 @@ func (d *Detector) session(ctx context.Context) error {
 	ev := &events{cl: plain, topic: names.Activity, id: topics.Incarnation(names.Activity)}
 	ev.partitions.Store(topics.Sources)
 	d.events.Store(ev)
+	rules, err := newRules(ctx, plain, cfg.Kafka, names, d.initial, d.metrics.rules)
+	if err != nil {
+		return err
+	}
+	d.rules.Store(rules)
 	producer, err := gokaclient.NewProducer(cfg.Kafka, keyed, cfg.Log)
 	if err != nil {
 		return err
 	}
-	sh := newShards(cfg, topics.Incarnation(names.Keyed), d.metrics)
-	d.shards.Store(sh)
+	partitions := newKeyedPartitions(cfg, rules, topics.Incarnation(names.Keyed), d.metrics)
+	d.partitions.Store(partitions)
 	member := cfg.Kafka
 	member.ClientID = clientID(cfg.Address, cfg.TLS)
 	graph := goka.DefineGroup(goka.Group(names.DetectorGroup),
@@ -94,28 +107,28 @@ func (d *Detector) session(ctx context.Context) error {
 	processor, err := goka.NewProcessor(cfg.Kafka.Brokers, graph,
 		goka.WithLogger(gokaLogger{cfg.Log}),
 		goka.WithHasher(func() hash.Hash32 { return kafka.NewHasher() }),
-		goka.WithStorageBuilder(sh.build),
+		goka.WithStorageBuilder(partitions.build),
 		goka.WithTopicManagerBuilder(gokaclient.TopicManagerBuilder(cfg.Kafka)),
 		goka.WithProducerBuilder(producer.Builder()),
 		goka.WithConsumerSaramaBuilder(gokaclient.ConsumerBuilder()),
 		goka.WithConsumerGroupBuilder(gokaclient.GroupBuilder(gokaclient.GroupConfig{
-			Kafka: member, Topic: names.Keyed, Positions: sh, Full: sh.full, Every: commitEvery, Log: cfg.Log,
+			Kafka: member, Topic: names.Keyed, Positions: partitions, Full: partitions.full, Every: commitEvery, Log: cfg.Log,
 			Assigned: func(n int) {
 				cfg.Log.Info("partitions assigned", "count", n)
 				if n == 0 {
-					sh.forget()
+					partitions.forget()
 					cfg.Status.Ready() // a stand-by: it has nothing to take over
 				}
 			},
-			Lag:        sh.lag,
+			Lag:        partitions.lag,
 			Stalled:    func(what string) { cfg.Status.Hold("standing", what) },
 			Unreadable: func(kafka.Gap) { d.metrics.batches.WithLabelValues("unreadable").Inc() },
-			Deleted:    sh.deleted,
+			Deleted:    partitions.deleted,
 		})))
 	if err != nil {
 		return errors.Join(fmt.Errorf("define processor: %w", err), producer.Close())
 	}
-	cfg.Log.Info("detector started", "topic", names.Keyed, "partitions", keyed, "threshold", cfg.Threshold)
+	cfg.Log.Info("detector started", "topic", names.Keyed, "partitions", keyed, "revision", rules.now().plan.Revision, "rules", rules.names())
 
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -125,7 +138,7 @@ func (d *Detector) session(ctx context.Context) error {
 			cancel(err)
 		}
 	})
-	wg.Go(func() { d.checkpoint(ctx, sh, producer, names.Table()) })
+	wg.Go(func() { d.checkpoint(ctx, partitions, producer, names.Table()) })
 	wg.Go(func() {
 		// Without a broker, alerts are never acknowledged, and goka would wait for them for a minute.
 		<-ctx.Done()
@@ -145,8 +158,8 @@ func (d *Detector) session(ctx context.Context) error {
 
 // apply is goka's callback: one batch of the keyed log.
 func (d *Detector) apply(ctx goka.Context, msg any) {
-	sh := d.shards.Load().get(ctx.Partition())
-	if sh == nil {
+	kp := d.partitions.Load().get(ctx.Partition())
+	if kp == nil {
 		ctx.Fail(fmt.Errorf("partition %d is not assigned", ctx.Partition()))
 		return
 	}
@@ -154,6 +167,7 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 	var h window.Header
 	var verdicts []window.Verdict
 	var repeated int64
+	var known known
 	err := window.ParseHeader(batch, &h)
 	if err == nil {
 		sources, serr := d.sourcesOf(ctx.Context(), &h)
@@ -164,17 +178,21 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 		err = window.Guard{Sources: sources, LatestMS: ctx.Timestamp().Add(maxAhead).UnixMilli(), Drains: d.cfg.Drains}.Check(&h)
 	}
 	if err == nil {
-		verdicts, repeated, err = sh.apply(ctx.Offset(), batch)
+		if known, err = d.rules.Load().upTo(ctx.Context(), h.Revision); err != nil {
+			ctx.Fail(fmt.Errorf("batch at offset %d of partition %d: %w", ctx.Offset(), ctx.Partition(), err)) // nor this
+			return
+		}
+		verdicts, repeated, err = kp.apply(ctx.Offset(), batch, known.plan)
 	}
 	if err != nil {
 		// No router has written that. It counts for nothing.
 		d.metrics.batches.WithLabelValues("corrupt").Inc()
-		d.cfg.Log.Error("record of the keyed log left out", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
+		d.cfg.Log.Error("skipping an invalid record of the keyed log", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
 	} else {
 		d.metrics.batches.WithLabelValues("applied").Inc()
 	}
 	for _, v := range verdicts {
-		d.emit(ctx, v)
+		d.emit(ctx, known.teller, v)
 	}
 	if c := d.cfg.Counts; c != nil {
 		c.Batches.Add(1)
@@ -206,28 +224,31 @@ func (d *Detector) sourcesOf(ctx context.Context, h *window.Header) (int32, erro
 	return n, err
 }
 
-func (d *Detector) emit(ctx goka.Context, v window.Verdict) {
-	key, value, state, err := d.cfg.message(v)
+func (d *Detector) emit(ctx goka.Context, t verdict.Teller, v window.Verdict) {
+	key, value, state, err := d.message(t, v)
 	if err != nil {
 		// No router has seen such a user or window: somebody else wrote them. It would be the same in every try.
-		d.metrics.alerts.WithLabelValues("refused").Inc()
-		d.cfg.Log.Error("an alert cannot be written, it is left out", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
+		d.metrics.alerts.WithLabelValues(t.Rule(v), "refused").Inc()
+		d.cfg.Log.Error("skipping an alert that cannot be written", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
 		return
 	}
 	if value == nil {
 		return
 	}
-	d.metrics.alerts.WithLabelValues(string(state)).Inc()
-	if c := d.cfg.Counts; c != nil && v.Final {
-		c.Closed.Add(1)
-	} else if c != nil {
-		c.Opened.Add(1)
+	d.metrics.alerts.WithLabelValues(t.Rule(v), string(state)).Inc()
+	if c := d.cfg.Counts; c != nil {
+		switch v.State {
+		case window.Opened:
+			c.Opened.Add(1)
+		case window.Closed:
+			c.Closed.Add(1)
+		}
 	}
 	ctx.Emit(goka.Stream(d.cfg.Layout.Names.Alerts), key, value)
 }
 
 // checkpoint writes what changed in the tables to the changelog, for whoever reads it, until ctx ends.
-func (d *Detector) checkpoint(ctx context.Context, shards *shards, producer *gokaclient.Producer, table string) {
+func (d *Detector) checkpoint(ctx context.Context, partitions *keyedPartitions, producer *gokaclient.Producer, table string) {
 	t := time.NewTicker(checkpointEvery)
 	defer t.Stop()
 	for {
@@ -236,25 +257,25 @@ func (d *Detector) checkpoint(ctx context.Context, shards *shards, producer *gok
 			return
 		case <-t.C:
 		}
-		for _, sh := range shards.all() {
+		for _, kp := range partitions.all() {
 			for more := true; more && ctx.Err() == nil; {
-				sh.mu.Lock()
-				if !sh.ready {
-					sh.mu.Unlock()
+				kp.mu.Lock()
+				if !kp.ready {
+					kp.mu.Unlock()
 					break
 				}
 				var keys []string
 				var values [][]byte
-				more = sh.table.Checkpoint(checkpointPanes, func(key string, value []byte) {
+				more = kp.table.Checkpoint(checkpointPanes, func(key string, value []byte) {
 					keys = append(keys, key)
 					if value != nil {
 						value = append(make([]byte, 0, len(value)), value...)
 					}
 					values = append(values, value)
 				})
-				sh.mu.Unlock()
+				kp.mu.Unlock()
 				for i := range keys {
-					producer.Write(table, sh.partition, keys[i], values[i])
+					producer.Write(table, kp.partition, keys[i], values[i])
 				}
 			}
 		}

@@ -1,6 +1,5 @@
 // Package detector is the global half of the aggregation: a goka processor whose group table holds the open windows of every user. It
-// reads the router's batches in the order of the log, and writes an alert when a window passes the threshold and another when it
-// closes.
+// reads the router's batches in log order, and writes an alert record when a window exceeds the threshold and another when it closes.
 //
 // # What goka does, and what this package does
 //
@@ -8,16 +7,16 @@
 // acknowledged. Its transports are those of shared/kafka/gokaclient.
 //
 // The storage of the group table is the window engine itself: a window.Table per partition ([storage]). A batch holds the sums of many
-// users, so the callback applies it to the table instead of reading and writing one value through goka; the table's changes go to
-// the changelog every [checkpointEvery], the latest state per user, for others to read.
+// users, so the callback applies it to the table instead of reading and writing one value through goka; every [checkpointEvery],
+// the table's changes go to the changelog, as the latest state per user, for others to read.
 //
 // # After a crash
 //
 // The keyed log is the truth. The committed offset of a partition is the first batch of any window that is still open; its metadata
-// tells the offset up to which all alerts are acknowledged, and the watermarks there. So the next owner
+// has the offset up to which all alerts are acknowledged, and the watermarks there. So the next owner
 //
-//  1. reads from the committed offset, and tells nothing again up to the offset up to which all was told;
-//  2. from there on judges as if nothing had happened: the same alerts, with the same content, under the same ids.
+//  1. reads from the committed offset, and writes no alerts below the offset up to which all are acknowledged;
+//  2. from there on, judges as if nothing had happened: the same alerts, with the same content, under the same ids.
 //
-// A process that gets a partition back has its table still, and leaves out what it applied already.
+// A process that regains a partition still has its table and skips what it has already applied.
 package detector

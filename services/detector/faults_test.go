@@ -28,6 +28,7 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
+	"spate/shared/window/windowtest"
 	"spate/tests/harness"
 )
 
@@ -41,7 +42,7 @@ func faulty(t *testing.T) (*bed, *kfake.Cluster) {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	b := &bed{t: t, cfg: kafka.Config{Brokers: c.ListenAddrs()}, layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: partitions}, sums: window.NewCombiner(10_000)}
+	b := &bed{t: t, cfg: kafka.Config{Brokers: c.ListenAddrs()}, layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: partitions}, sums: window.NewCombiner(windowtest.Stream(10*time.Second, 0, 5))}
 	b.connect()
 	b.topics()
 	return b, c
@@ -337,10 +338,10 @@ func TestWellFormedLies(t *testing.T) {
 	d, _ := b.start()
 	_ = d
 	lie := func(user string, start int64, ranges int32) {
-		c := window.NewCombiner(10_000)
+		c := window.NewCombiner(windowtest.Stream(10*time.Second, 0, 5))
 		for range 7 {
 			for p := range ranges {
-				c.Add([]byte(user), start, start+1, p, 1)
+				windowtest.Add(c, []byte(user), start+1, p, 1)
 			}
 		}
 		c.Flush(1, func([]byte) int32 { return 0 }, window.Header{Sources: 1}, func(_ int32, v []byte) {

@@ -24,64 +24,83 @@ type metrics struct {
 	lag     *prometheus.GaugeVec
 	lost    prometheus.Counter
 	limit   prometheus.Gauge
+	rules   prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_alerts_total",
-			Help: "Alert records written by state; after a crash some are written again. Refused: those that cannot be, for the keyed log holds what no router has written."}, []string{"state"}),
+			Help: "Alert records written, by rule and state; after a crash, some are written again. Refused: not written, because the keyed log contains data that no router wrote."}, []string{"rule", "state"}),
 		batches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_batches_total",
-			Help: "Records of the keyed log by outcome (applied; corrupt: no router can have written it; unreadable: cannot be decompressed or is damaged)."}, []string{"outcome"}),
+			Help: "Records of the keyed log by outcome (applied; corrupt: not written by a router; unreadable: damaged or cannot be decompressed)."}, []string{"outcome"}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_detector_lag_batches",
-			Help: "Records between where the keyed log is read and its end, by partition."}, []string{"partition"}),
+			Help: "Records of the keyed log not yet read, by partition."}, []string{"partition"}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_detector_lost_batches_total",
-			Help: "Records of the keyed log that were deleted before they were read. Anything but 0 means that alerts can be missing."}),
+			Help: "Records of the keyed log that were deleted before they were read. Any value except 0 means that alerts can be missing."}),
 		limit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_detector_open_windows_limit",
-			Help: "Open windows of all partitions at which this process stops reading."}),
+			Help: "Limit of open windows across all partitions, at which this process pauses reading."}),
+		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_detector_rules_revision",
+			Help: "Newest revision of the rules that this process knows; 0 if rules were never applied."}),
 	}
-	reg.MustRegister(m.alerts, m.batches, m.lag, m.lost, m.limit)
+	reg.MustRegister(m.alerts, m.batches, m.lag, m.lost, m.limit, m.rules)
 	return m
 }
 
 // tables exposes the figures of the tables as they are when asked for.
 type tables struct {
-	shards *atomic.Pointer[shards]
+	partitions *atomic.Pointer[keyedPartitions]
+	rules      *atomic.Pointer[rules]
 }
 
 var (
 	descWindows   = prometheus.NewDesc("spate_detector_open_windows", "Open windows, one for each user with events in it, by partition.", []string{"partition"}, nil)
-	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have spoken.", []string{"partition"}, nil)
-	descRepeated  = prometheus.NewDesc("spate_detector_repeated_events_total", "Events whose id was counted before for the user in the window, by partition.", []string{"partition"}, nil)
-	descIDs       = prometheus.NewDesc("spate_detector_ids", "Ids of events that are remembered, by partition; four of them take the room of an open window.", []string{"partition"}, nil)
-	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that came for a window after its close, by partition. Anything but 0 means that the topic of events got more partitions while in use.", []string{"partition"}, nil)
+	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have reported one.", []string{"partition"}, nil)
+	descRepeated  = prometheus.NewDesc("spate_detector_repeated_events_total", "Events whose id was already counted for the user in the window, by partition.", []string{"partition"}, nil)
+	descIDs       = prometheus.NewDesc("spate_detector_ids", "Event ids kept in memory, by partition; four of them take as much memory as an open window.", []string{"partition"}, nil)
+	descForeign   = prometheus.NewDesc("spate_detector_foreign_events_total", "Events of rules that this detector does not have, by partition. Any value except 0 means that routers have other settings, or had when they wrote these events.", []string{"partition"}, nil)
+	descFaults    = prometheus.NewDesc("spate_detector_rule_faults_total", "Results that are NULL because they are impossible (a division by zero, an overflow, a cast), by rule.", []string{"rule"}, nil)
+	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that arrived for a window after it closed, by partition. Any value except 0 means that partitions were added to the events topic while in use.", []string{"partition"}, nil)
 )
 
 // Describe is part of prometheus.Collector.
 func (t tables) Describe(ch chan<- *prometheus.Desc) {
 	ch <- descWindows
 	ch <- descWatermark
+	ch <- descForeign
 	ch <- descStray
 	ch <- descRepeated
 	ch <- descIDs
+	ch <- descFaults
 }
 
 // Collect is part of prometheus.Collector.
 func (t tables) Collect(ch chan<- prometheus.Metric) {
-	s := t.shards.Load()
+	s := t.partitions.Load()
 	if s == nil {
 		return
 	}
-	for _, sh := range s.all() {
-		sh.mu.Lock()
-		st := sh.table.Stats()
-		sh.mu.Unlock()
-		p := strconv.Itoa(int(sh.partition))
-		ch <- prometheus.MustNewConstMetric(descWindows, prometheus.GaugeValue, float64(st.Windows), p)
+	faults := map[string]int64{}
+	plan := t.rules.Load().now().plan
+	for _, kp := range s.all() {
+		kp.mu.Lock()
+		st := kp.table.Stats()
+		for i, n := range kp.table.Faults() {
+			if i < len(plan.Rules) { // a session that begins can have other rules already
+				faults[plan.Rules[i].Name] += n
+			}
+		}
+		kp.mu.Unlock()
+		p := strconv.Itoa(int(kp.partition))
+		ch <- prometheus.MustNewConstMetric(descWindows, prometheus.GaugeValue, float64(st.Panes), p)
+		ch <- prometheus.MustNewConstMetric(descForeign, prometheus.CounterValue, float64(st.Foreign), p)
 		ch <- prometheus.MustNewConstMetric(descStray, prometheus.CounterValue, float64(st.Stray), p)
 		ch <- prometheus.MustNewConstMetric(descRepeated, prometheus.CounterValue, float64(st.Repeated), p)
 		ch <- prometheus.MustNewConstMetric(descIDs, prometheus.GaugeValue, float64(st.Identities), p)
 		if st.WatermarkMS != window.NoTime && st.WatermarkMS != window.EndOfTime {
 			ch <- prometheus.MustNewConstMetric(descWatermark, prometheus.GaugeValue, float64(st.WatermarkMS)/1000, p)
 		}
+	}
+	for rule, n := range faults {
+		ch <- prometheus.MustNewConstMetric(descFaults, prometheus.CounterValue, float64(n), rule)
 	}
 }

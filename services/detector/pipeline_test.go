@@ -24,6 +24,7 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
+	"spate/shared/window/windowtest"
 )
 
 const partitions = 2
@@ -53,7 +54,7 @@ func newBed(t *testing.T) *bed {
 func newBedOn(t *testing.T, c *kfake.Cluster) *bed {
 	t.Helper()
 	t.Cleanup(c.Close)
-	b := &bed{t: t, broker: c, cfg: kafka.Config{Brokers: c.ListenAddrs()}, layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: partitions}, sums: window.NewCombiner(10_000)}
+	b := &bed{t: t, broker: c, cfg: kafka.Config{Brokers: c.ListenAddrs()}, layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: partitions}, sums: window.NewCombiner(windowtest.Stream(10*time.Second, 0, 5))}
 	b.connect()
 	b.topics()
 	return b
@@ -80,7 +81,7 @@ func (b *bed) topics() {
 // events adds n events of a user at a second of event time to the next batch.
 func (b *bed) events(user string, second int64, n int) {
 	for range n {
-		b.sums.Add([]byte(user), second/10*10_000, second*1000, 0, b.offset)
+		windowtest.Add(b.sums, []byte(user), second*1000, 0, b.offset)
 		b.offset++
 	}
 }
@@ -89,7 +90,7 @@ func (b *bed) events(user string, second int64, n int) {
 func (b *bed) batch(watermark int64) {
 	b.t.Helper()
 	home := func(user []byte) int32 { return kafka.PartitionFor(user, partitions) }
-	b.sums.Flush(partitions, home, window.Header{Sources: 1, Marks: []window.Mark{{WatermarkMS: watermark}}}, func(p int32, value []byte) {
+	b.sums.Flush(partitions, home, window.Header{Sources: 1, Watermarks: []window.Watermark{{WatermarkMS: watermark}}}, func(p int32, value []byte) {
 		b.write(b.layout.Names.Keyed, p, "", slices.Clone(value))
 	})
 }
@@ -103,7 +104,7 @@ func (b *bed) write(topic string, p int32, key string, value []byte) {
 
 func (b *bed) start(change ...func(*detector.Config)) (*detector.Detector, func()) {
 	b.t.Helper()
-	cfg := detector.Config{Kafka: b.cfg, Layout: b.layout, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}, Drains: true, Address: "127.0.0.1:1",
+	cfg := detector.Config{Kafka: b.cfg, Layout: b.layout, Window: 10 * time.Second, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Closed}, Drains: true, Address: "127.0.0.1:1",
 		Log: slog.New(slog.NewTextHandler(b.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), Registry: prometheus.NewRegistry(), Status: &b.status}
 	for _, f := range change {
 		f(&cfg)
@@ -228,10 +229,10 @@ func TestCheckpointIsNotTheTruth(t *testing.T) {
 	user := `"u"`
 	home := kafka.PartitionFor([]byte(user), partitions)
 	stale := func() []byte { // a state that a zombie might write: its window is closed long since, or it counts from the future
-		c := window.NewTable(5)
-		s := window.NewCombiner(10_000)
+		c := window.NewTable(windowtest.Stream(10*time.Second, 0, 5))
+		s := window.NewCombiner(windowtest.Stream(10*time.Second, 0, 5))
 		for range 100 {
-			s.Add([]byte(user), 0, 1, 0, 1)
+			windowtest.Add(s, []byte(user), 1, 0, 1)
 		}
 		s.Flush(1, func([]byte) int32 { return 0 }, window.Header{Sources: 1}, func(_ int32, v []byte) {
 			if _, err := c.Apply(1<<40, v, nil); err != nil {
@@ -368,6 +369,36 @@ func TestLookup(t *testing.T) {
 	stop()
 	if code, _ := get("7"); code != http.StatusMisdirectedRequest {
 		t.Errorf("%d from a detector that has ended", code)
+	}
+	// The next one answers as soon as it has read the log, though no router writes: the log ends with the marker of a transaction.
+	b.aborted(kafka.PartitionFor([]byte("7"), partitions))
+	d, _ = b.start()
+	pattern, h = d.Handler()
+	mux = http.NewServeMux()
+	mux.Handle(pattern, h)
+	b.eventually("the user is known to the next detector", func() bool {
+		code, u := get("7")
+		return code == http.StatusOK && len(u.Windows) == 2
+	})
+}
+
+// aborted writes to a partition of the keyed log and takes it back, as a router that was killed does.
+func (b *bed) aborted(p int32) {
+	b.t.Helper()
+	cl, err := kgo.NewClient(b.cfg.Options(kgo.TransactionalID("killed"), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer cl.Close()
+	err = cl.BeginTransaction()
+	if err == nil {
+		err = cl.ProduceSync(b.t.Context(), &kgo.Record{Topic: b.layout.Names.Keyed, Partition: p, Value: []byte("x")}).FirstErr()
+	}
+	if err == nil {
+		err = cl.EndTransaction(b.t.Context(), kgo.TryAbort)
+	}
+	if err != nil {
+		b.t.Fatal(err)
 	}
 }
 

@@ -8,11 +8,12 @@ import (
 
 	"github.com/lovoo/goka/storage"
 
+	"spate/shared/rule"
 	"spate/shared/window"
 )
 
-// shard is one partition of the group table. It implements goka's storage for that partition. It is safe for concurrent use.
-type shard struct {
+// keyedPartition is one partition of the group table. It implements goka's storage for that partition. It is safe for concurrent use.
+type keyedPartition struct {
 	partition int32
 	log       *slog.Logger
 	recovered func()
@@ -29,80 +30,88 @@ type shard struct {
 	latest   window.Position // as last handed out for commit
 }
 
-var _ storage.Storage = (*shard)(nil)
+var _ storage.Storage = (*keyedPartition)(nil)
 
 // Open is part of storage.Storage.
-func (s *shard) Open() error { return nil }
+func (s *keyedPartition) Open() error { return nil }
 
 // Close is part of storage.Storage.
-func (s *shard) Close() error { return nil }
+func (s *keyedPartition) Close() error { return nil }
 
 // errWhole is what single users are answered with: the callback works on the table as a whole.
-var errWhole = errors.New("the group table has no single values")
+var errWhole = errors.New("the group table does not support single values")
 
 // Has, Get, Set and Delete are part of storage.Storage.
-func (s *shard) Has(string) (bool, error)   { return false, errWhole }
-func (s *shard) Get(string) ([]byte, error) { return nil, errWhole }
-func (s *shard) Set(string, []byte) error   { return errWhole }
-func (s *shard) Delete(string) error        { return errWhole }
+func (s *keyedPartition) Has(string) (bool, error)   { return false, errWhole }
+func (s *keyedPartition) Get(string) ([]byte, error) { return nil, errWhole }
+func (s *keyedPartition) Set(string, []byte) error   { return errWhole }
+func (s *keyedPartition) Delete(string) error        { return errWhole }
 
 // GetOffset is part of storage.Storage: nothing is kept between sessions.
-func (s *shard) GetOffset(def int64) (int64, error) { return def, nil }
+func (s *keyedPartition) GetOffset(def int64) (int64, error) { return def, nil }
 
 // SetOffset is part of storage.Storage.
-func (s *shard) SetOffset(int64) error { return nil }
+func (s *keyedPartition) SetOffset(int64) error { return nil }
 
 // MarkRecovered is goka's word that messages follow.
-func (s *shard) MarkRecovered() error {
+func (s *keyedPartition) MarkRecovered() error {
 	s.takeOver()
-	s.recovered() // which looks at all shards, so this one is not locked
+	s.recovered() // which looks at all partitions, so this one is not locked
 	return nil
 }
 
-func (s *shard) takeOver() {
+func (s *keyedPartition) takeOver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.Resume(s.resume)
 	s.count()
 	s.ready = true
-	s.log.Info("partition taken over", "partition", s.partition, "kept_windows", s.table.Stats().Windows, "replay_from", s.resume.Replay, "told_up_to", s.resume.Next)
+	s.log.Info("partition taken over", "partition", s.partition, "kept_windows", s.table.Stats().Panes, "replay_from", s.resume.Replay, "told_up_to", s.resume.Next)
 }
 
-func (s *shard) isReady() bool {
+func (s *keyedPartition) isReady() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ready
 }
 
 // Iterator and IteratorWithRange are part of storage.Storage; only goka's visitors need them.
-func (s *shard) Iterator() (storage.Iterator, error) { return nil, errWhole }
-func (s *shard) IteratorWithRange([]byte, []byte) (storage.Iterator, error) {
+func (s *keyedPartition) Iterator() (storage.Iterator, error) { return nil, errWhole }
+func (s *keyedPartition) IteratorWithRange([]byte, []byte) (storage.Iterator, error) {
 	return nil, errWhole
 }
 
 // begin prepares for a session of the partition; goka ends the preparation with MarkRecovered.
-func (s *shard) begin(p window.Position, until int64) {
+func (s *keyedPartition) begin(p window.Position, until int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resume, s.until, s.ready, s.caughtUp = p, until, false, false
 }
 
 // end tells that the partition is another's.
-func (s *shard) end() {
+func (s *keyedPartition) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ready = false
 }
 
 // apply applies a batch and returns its verdicts, and how many of its events were counted before.
-func (s *shard) apply(offset int64, batch []byte) (out []window.Verdict, repeated int64, err error) {
+func (s *keyedPartition) apply(offset int64, batch []byte, plan *rule.Plan) (out []window.Verdict, repeated int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.count()
-	was := s.table.Stats().Repeated
+	if s.table.Revision() < plan.Revision {
+		s.table.Extend(plan)
+	}
+	was := s.table.Stats()
 	out, err = s.table.Apply(offset, batch, out)
-	return out, s.table.Stats().Repeated - was, err
+	now := s.table.Stats()
+	if was.Foreign == 0 && now.Foreign > 0 {
+		s.log.Error("the keyed log has events of rules that this detector does not have; they are not counted: routers and detectors must have the same rules and windows",
+			"partition", s.partition, "offset", offset)
+	}
+	return out, now.Repeated - was.Repeated, err
 }
 
 // count is called after every change of the table, with the lock held.
-func (s *shard) count() { s.open.Store(s.table.Stats().Open()) }
+func (s *keyedPartition) count() { s.open.Store(s.table.Stats().Open()) }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 
-	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/verdict"
 	"spate/shared/window"
@@ -16,9 +15,9 @@ import (
 const maxAlertBytes = 1<<20 - 64<<10
 
 // record turns a verdict into the alert that is written.
-func (c Config) record(v window.Verdict) alert.Record {
-	r := verdict.Terms{Threshold: c.Threshold, Critical: c.Critical}.Record(v)
-	r.Evidence = alert.Evidence{Topic: c.Layout.Names.Activity, Partitions: make(map[string]alert.OffsetRange)}
+func (d *Detector) record(t verdict.Teller, v window.Verdict) alert.Record {
+	r := t.Record(v)
+	r.Evidence = alert.Evidence{Topic: d.cfg.Layout.Names.Activity, Partitions: make(map[string]alert.OffsetRange)}
 	for _, e := range v.Pane.Evidence() {
 		r.Evidence.Partitions[strconv.Itoa(int(e.Partition))] = alert.OffsetRange{First: e.First, Last: e.Last}
 	}
@@ -26,20 +25,20 @@ func (c Config) record(v window.Verdict) alert.Record {
 }
 
 // message returns the key and the value of an alert in the topic; key and value are empty if the state is not to be written.
-func (c Config) message(v window.Verdict) (key string, value []byte, state alert.State, err error) {
-	r := c.record(v)
-	if !slices.Contains(c.Transitions, r.State) {
+func (d *Detector) message(t verdict.Teller, v window.Verdict) (key string, value []byte, state alert.State, err error) {
+	r := d.record(t, v)
+	if !slices.Contains(d.cfg.Transitions, r.State) {
 		return "", nil, r.State, nil
 	}
 	value, err = r.Encode()
 	if err == nil {
-		_, err = alert.Parse(value) // what nobody would take
+		err = r.Check() // what nobody would take
 	}
 	if err == nil && len(value) > maxAlertBytes {
-		err = fmt.Errorf("%d bytes, of which %d are possible", len(value), maxAlertBytes)
+		err = fmt.Errorf("alert record has %d bytes, but the maximum is %d", len(value), maxAlertBytes)
 	}
 	if err != nil {
 		return "", nil, r.State, err
 	}
-	return activity.UserText([]byte(v.User)), value, r.State, nil
+	return r.KeyText(), value, r.State, nil
 }

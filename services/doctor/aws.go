@@ -35,7 +35,7 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 	defer cancel()
 	who, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
-		t.say(Failed, "identity", "set credentials in the environment, the AWS profile or the machine's role", "%v", err)
+		t.say(Failed, "identity", "set credentials in the environment, an AWS profile or the instance role", "%v", err)
 		if code := codeOf(err); code == "" {
 			return nil // without credentials, or without AWS, there is nothing to look at
 		}
@@ -50,9 +50,9 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 			continue
 		}
 		sum := d.StreamDescriptionSummary
-		text := fmt.Sprintf("%s (%s): %d shards, kept for %d h", s.name, s.what, aws.ToInt32(sum.OpenShardCount), aws.ToInt32(sum.RetentionPeriodHours))
+		text := fmt.Sprintf("%s (%s): %d shards, retention %d h", s.name, s.what, aws.ToInt32(sum.OpenShardCount), aws.ToInt32(sum.RetentionPeriodHours))
 		if sum.StreamStatus != kinesistypes.StreamStatusActive && sum.StreamStatus != kinesistypes.StreamStatusUpdating {
-			t.say(Failed, "streams", "wait until it is active", "%s, and its state is %s", text, sum.StreamStatus)
+			t.say(Failed, "streams", "wait until it is active", "%s, but its state is %s", text, sum.StreamStatus)
 			continue
 		}
 		t.ok("streams", "%s", text)
@@ -68,10 +68,10 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 			t.say(Failed, "tables", "wait until it is active", "%s: its state is %s", name, d.Table.TableStatus)
 			continue
 		}
-		t.ok("tables", "%s is there", name)
+		t.ok("tables", "%s exists", name)
 	}
 	if c.TopicARN == "" {
-		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is notified of alerts", "nobody is notified of alerts")
+		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is notified of alerts", "no topic is notified of alerts")
 	} else if _, err := sns.NewFromConfig(cfg).GetTopicAttributes(ctx, &sns.GetTopicAttributesInput{TopicArn: aws.String(c.TopicARN)}); err != nil {
 		t.trouble("topic", c.TopicARN, "sns:GetTopicAttributes", err)
 	} else {
@@ -84,9 +84,9 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 func (t teller) trouble(check, name, right string, err error) {
 	switch codeOf(err) {
 	case "ResourceNotFoundException", "NotFound", "NotFoundException":
-		t.say(Failed, check, "spate aws setup makes it for a trial, deploy/aws/template.yaml for good", "%s does not exist", name)
+		t.say(Failed, check, "create it with spate aws setup (for trials) or deploy/aws/template.yaml (for production)", "%s does not exist", name)
 	case "AccessDeniedException", "AccessDenied", "AuthorizationError", "UnauthorizedOperation":
-		t.say(Unknown, check, "allow "+right+" to see it; what the services need is in deploy/aws/template.yaml", "%s may not be looked at", name)
+		t.say(Unknown, check, "allow "+right+"; the permissions that the services need are in deploy/aws/template.yaml", "no permission to check %s", name)
 	default:
 		t.say(Failed, check, "", "%s: %v", name, err)
 	}

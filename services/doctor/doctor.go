@@ -1,10 +1,11 @@
-// Package doctor looks at everything that a pipeline stands on and says what will not work, and what to do about it. It changes nothing.
+// Package doctor checks everything that a pipeline depends on, and reports what will not work and how to fix it. It changes nothing.
 package doctor
 
 import (
 	"fmt"
 	"log/slog"
 
+	"spate/shared/format"
 	"spate/shared/kafka"
 )
 
@@ -34,7 +35,9 @@ type Config struct {
 	// Services are those whose rights are looked at ([kafka.Services]); Instance is the name of the router, if it is set.
 	Services []string
 	Instance string
-	Log      *slog.Logger
+	// Events says how events are written; nil looks at none.
+	Events *format.Config
+	Log    *slog.Logger
 }
 
 // teller passes findings on.

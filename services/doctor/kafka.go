@@ -23,9 +23,9 @@ import (
 
 const (
 	askTimeout = 10 * time.Second
-	// expiresSoon is how long before its end a certificate is told of.
+	// expiresSoon is how long before it expires a certificate is reported.
 	expiresSoon = 14 * 24 * time.Hour
-	// skew is how far the broker's clock may be ahead of this machine's before it is told of.
+	// skew is how far the broker's clock may be ahead of this machine's before it is reported.
 	skew = time.Second
 )
 
@@ -50,7 +50,9 @@ func Kafka(ctx context.Context, cfg Config, tell func(Finding)) {
 	}
 	defer cl.Close()
 	e.cl, e.adm = cl, kadm.NewClient(cl)
-	if !e.brokers(ctx) {
+	reachable := e.brokers(ctx)
+	e.seeds(ctx)
+	if !reachable {
 		return
 	}
 	e.rights(ctx)
@@ -58,6 +60,7 @@ func Kafka(ctx context.Context, cfg Config, tell func(Finding)) {
 	e.limits(ctx)
 	e.clock(ctx)
 	e.transactions(ctx)
+	e.newest(ctx)
 	e.setAside(ctx)
 	e.groups(ctx)
 }
@@ -67,7 +70,7 @@ func (e *exam) certificates(ctx context.Context) {
 	s := e.cfg.Kafka.Security
 	if !s.Config().TLS.Enabled {
 		if s.Config().SASL.Mechanism != "" {
-			e.tell.say(Warning, "tls", "set SPATE_TLS (--tls), at the port that speaks it", "connections are not encrypted")
+			e.tell.say(Warning, "tls", "set SPATE_TLS (--tls), and use the TLS port", "connections are not encrypted")
 		}
 		return
 	}
@@ -78,9 +81,9 @@ func (e *exam) certificates(ctx context.Context) {
 			continue
 		}
 		ends := state.PeerCertificates[0].NotAfter
-		text := fmt.Sprintf("%s speaks %s, its certificate is good until %s", b, tls.VersionName(state.Version), ends.UTC().Format(time.DateOnly))
+		text := fmt.Sprintf("%s uses %s; its certificate is valid until %s", b, tls.VersionName(state.Version), ends.UTC().Format(time.DateOnly))
 		if left := time.Until(ends); left < expiresSoon {
-			e.tell.say(Warning, "tls", "have the broker's certificate renewed; spate takes the new one without a restart", "%s, in %v", text, left.Round(time.Hour))
+			e.tell.say(Warning, "tls", "renew the broker's certificate; spate accepts the new one without a restart", "%s, for another %v", text, left.Round(time.Hour))
 			continue
 		}
 		e.tell.ok("tls", "%s", text)
@@ -89,11 +92,11 @@ func (e *exam) certificates(ctx context.Context) {
 		ends := cert.NotAfter
 		switch left := time.Until(ends); {
 		case left < 0:
-			e.tell.say(Failed, "tls", "put a new certificate and key in their files (SPATE_TLS_CERT_FILE, SPATE_TLS_KEY_FILE); spate reads them again by itself", "the client certificate of %s has expired at %s", cert.Subject, ends.UTC().Format(time.RFC3339))
+			e.tell.say(Failed, "tls", "replace the certificate and key files (SPATE_TLS_CERT_FILE, SPATE_TLS_KEY_FILE); spate reloads them automatically", "the client certificate of %s expired at %s", cert.Subject, ends.UTC().Format(time.RFC3339))
 		case left < expiresSoon:
-			e.tell.say(Warning, "tls", "put a new certificate and key in their files; spate reads them again by itself", "the client certificate of %s expires at %s", cert.Subject, ends.UTC().Format(time.RFC3339))
+			e.tell.say(Warning, "tls", "replace the certificate and key files; spate reloads them automatically", "the client certificate of %s expires at %s", cert.Subject, ends.UTC().Format(time.RFC3339))
 		default:
-			e.tell.ok("tls", "the client certificate of %s is good until %s", cert.Subject, ends.UTC().Format(time.DateOnly))
+			e.tell.ok("tls", "the client certificate of %s is valid until %s", cert.Subject, ends.UTC().Format(time.DateOnly))
 		}
 	}
 }
@@ -118,11 +121,11 @@ func (e *exam) brokers(ctx context.Context) bool {
 		fix := ""
 		if errors.Is(err, kerr.UnsupportedSaslMechanism) {
 			if has, err := e.cfg.Kafka.Security.Mechanisms(ctx, e.cfg.Kafka.Brokers[0]); err == nil {
-				fix = "the broker has " + strings.Join(has, ", ")
+				fix = "the broker supports " + strings.Join(has, ", ")
 			}
 		}
 		if strings.Contains(err.Error(), "EOF") && e.cfg.Kafka.Security.Config().SASL.Mechanism != "" {
-			fix = "the broker has ended the connection, as one does that asks for no login at this port: take the port that does, or leave SASL out (SPATE_SASL_MECHANISM)"
+			fix = "the broker closed the connection, as brokers do on a port without a login: use the SASL port, or disable SASL (SPATE_SASL_MECHANISM)"
 		}
 		e.tell.say(Failed, check, fix, "%s: %v", strings.Join(e.cfg.Kafka.Brokers, ","), kafka.Explain(err, kafka.Right{}))
 		return false
@@ -136,7 +139,7 @@ func (e *exam) brokers(ctx context.Context) bool {
 		e.tell.ok("login", "%s%s", m, who)
 	}
 	if len(resp.Brokers) == 0 {
-		e.tell.say(Failed, "brokers", "", "%s: it answers, and names no broker of its cluster", strings.Join(e.cfg.Kafka.Brokers, ","))
+		e.tell.say(Failed, "brokers", "", "%s: the broker responds, but lists no brokers of its cluster", strings.Join(e.cfg.Kafka.Brokers, ","))
 	}
 	reached := 0
 	for _, b := range resp.Brokers {
@@ -144,19 +147,40 @@ func (e *exam) brokers(ctx context.Context) bool {
 		_, err := e.cl.Broker(int(b.NodeID)).RetriableRequest(bctx, kmsg.NewPtrApiVersionsRequest())
 		cancel()
 		if err != nil {
-			e.tell.say(Failed, "brokers", "the cluster's advertised.listeners must be addresses that can be reached from here", "broker %d calls itself %s, where it does not answer: %v",
+			e.tell.say(Failed, "brokers", "set the cluster's advertised.listeners to addresses that are reachable from here", "broker %d advertises %s, where it is not reachable: %v",
 				b.NodeID, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))), kafka.Explain(err, kafka.Right{}))
 			continue
 		}
 		reached++
 	}
 	if reached > 0 {
-		e.tell.ok("brokers", "%d of %d answer", reached, len(resp.Brokers))
+		e.tell.ok("brokers", "%d of %d are reachable", reached, len(resp.Brokers))
 	}
 	return reached > 0
 }
 
-// found returns what the cluster has told of a topic.
+// seeds connects to every seed broker, of which the client is content with one: the others are needed when that one is away.
+func (e *exam) seeds(ctx context.Context) {
+	seeds := e.cl.SeedBrokers()
+	if len(seeds) < 2 {
+		return // brokers has told
+	}
+	failed := 0
+	for i, b := range seeds {
+		bctx, cancel := context.WithTimeout(ctx, askTimeout)
+		_, err := b.RetriableRequest(bctx, kmsg.NewPtrApiVersionsRequest())
+		cancel()
+		if err != nil {
+			failed++
+			e.tell.say(Warning, "brokers", "start it, or correct SPATE_BROKERS (--brokers)", "seed broker %s does not respond: %v", e.cfg.Kafka.Brokers[i], kafka.Explain(err, kafka.Right{}))
+		}
+	}
+	if failed == 0 {
+		e.tell.ok("brokers", "all %d seed brokers respond", len(seeds))
+	}
+}
+
+// found returns the cluster's description of a topic.
 func (e *exam) found(name string) (kmsg.MetadataResponseTopic, error) {
 	for _, t := range e.lists.Topics {
 		if t.Topic != nil && *t.Topic == name {
@@ -186,31 +210,31 @@ func (e *exam) rights(ctx context.Context) {
 			has, known := e.has(actx, r, groups)
 			switch {
 			case !known:
-				unseen = append(unseen, r.String())
+				if text := r.String(); !slices.Contains(unseen, text) { // several services can need the same right
+					unseen = append(unseen, text)
+				}
 			case !has:
 				missing++
-				e.tell.say(Failed, "rights", "spate doctor --acls prints the commands that give it", "spate %s lacks %s (%s)", service, r, r.Why)
+				e.tell.say(Failed, "rights", "for the commands that grant it, run spate doctor --acls", "spate %s lacks %s (%s)", service, r, r.Why)
 			}
 		}
 	}
 	if len(unseen) > 0 {
-		e.tell.say(Unknown, "rights", "look again when the services have run once; brokers never tell of transactional ids", "rights that cannot be seen: %s", strings.Join(unseen, ", "))
-	}
-	if missing == 0 && len(unseen) == 0 {
-		e.tell.ok("rights", "%s: nothing is missing", strings.Join(e.cfg.Services, ", "))
+		e.tell.say(Unknown, "rights", "check again after the services have run once; brokers never report permissions on transactional ids",
+			"%s: cannot determine these permissions: %s", strings.Join(e.cfg.Services, ", "), strings.Join(unseen, ", "))
 	} else if missing == 0 {
-		e.tell.ok("rights", "%s: nothing is missing of what can be seen", strings.Join(e.cfg.Services, ", "))
+		e.tell.ok("rights", "%s: no permission is missing", strings.Join(e.cfg.Services, ", "))
 	}
 }
 
-// described is what brokers tell of a group.
+// described is the brokers' description of a group.
 type described struct {
 	operations []kadm.ACLOperation
 	err        error
 }
 
-// has reports whether a right is there, and whether that can be told. Brokers tell of topics and groups what this principal may do. Of the
-// names of transactions they tell whether it may look at them, without which it may not write.
+// has reports whether the principal has a right, and whether that can be determined. For topics and groups, brokers list what this principal
+// may do. For transactional IDs, they only show whether it may describe them, without which it may not write.
 func (e *exam) has(ctx context.Context, r kafka.Right, groups map[string]described) (has, known bool) {
 	op, err := kmsg.ParseACLOperation(r.Operation)
 	if err != nil {
@@ -261,7 +285,7 @@ func (e *exam) topics(ctx context.Context) {
 		case err == nil:
 			there = append(there, fmt.Sprintf("%s (%d)", name, len(t.Partitions)))
 			if want := int(e.cfg.Layout.Partitions); want > 0 && len(t.Partitions) != want {
-				e.tell.say(Failed, "topics", fmt.Sprintf("set SPATE_PARTITIONS (--partitions) to %d, or leave it out", len(t.Partitions)), "%s has %d partitions, and %d are asked for: no service starts with that", name, len(t.Partitions), want)
+				e.tell.say(Failed, "topics", fmt.Sprintf("set SPATE_PARTITIONS (--partitions) to %d, or unset it", len(t.Partitions)), "%s has %d partitions, but %d are configured, so no service will start", name, len(t.Partitions), want)
 			}
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			missing = append(missing, name)
@@ -270,10 +294,10 @@ func (e *exam) topics(ctx context.Context) {
 		}
 	}
 	if len(there) > 0 {
-		e.tell.ok("topics", "there are, with partitions: %s", strings.Join(there, ", "))
+		e.tell.ok("topics", "existing topics (partitions): %s", strings.Join(there, ", "))
 	}
 	if len(missing) > 0 {
-		e.tell.say(Warning, "topics", "the first service that starts makes them if it has the right Create; or make them before", "there are not yet: %s", strings.Join(missing, ", "))
+		e.tell.say(Warning, "topics", "the first service that starts creates them if it has the Create permission; otherwise, create them yourself", "topics that do not exist yet: %s", strings.Join(missing, ", "))
 	}
 	claimed, err := e.cfg.Layout.Check(actx, e.adm)
 	for _, err := range unjoin(err) {
@@ -285,7 +309,7 @@ func (e *exam) topics(ctx context.Context) {
 	}
 	if claimed {
 		e.tell.say(Warning, "topics", "kafka-configs --alter --entity-type topics --entity-name "+e.names.Activity+" --add-config message.timestamp.type=LogAppendTime",
-			"%s has the times that its producers claim: one clock that is ahead can make the events of others late", e.names.Activity)
+			"%s has producer timestamps: one producer whose clock is ahead can make the events of others late", e.names.Activity)
 	}
 }
 
@@ -296,7 +320,7 @@ func (e *exam) limits(ctx context.Context) {
 	id := e.lists.Brokers[0].NodeID
 	configs, err := e.adm.DescribeBrokerConfigs(actx, id)
 	if err != nil || len(configs) == 0 || configs[0].Err != nil {
-		e.tell.say(Unknown, "limits", "give the right DescribeConfigs on cluster, or trust that they are the defaults", "the brokers' settings may not be read")
+		e.tell.say(Unknown, "limits", "grant DescribeConfigs on the cluster, or check that these settings have their defaults", "no permission to read the brokers' settings")
 		return
 	}
 	value := make(map[string]int64)
@@ -312,7 +336,7 @@ func (e *exam) limits(ctx context.Context) {
 	wrong := false
 	bad := func(key, must string) {
 		wrong = true
-		e.tell.say(Failed, "limits", "set "+key+" in the brokers' configuration", "%s is %d, it must be %s", key, value[key], must)
+		e.tell.say(Failed, "limits", "set "+key+" in the brokers' configuration", "%s is %d, but it must be %s", key, value[key], must)
 	}
 	if n, ok := value["offset.metadata.max.bytes"]; ok && n < int64(needs) {
 		bad("offset.metadata.max.bytes", fmt.Sprintf("at least %d for %d partitions of %s", needs, len(activity.Partitions), e.names.Activity))
@@ -327,7 +351,7 @@ func (e *exam) limits(ctx context.Context) {
 		bad("group.max.session.timeout.ms", fmt.Sprintf("at least %d", kafka.SessionTimeout.Milliseconds()))
 	}
 	if !wrong {
-		e.tell.ok("limits", "offset metadata, transactions and sessions have room (of broker %d)", id)
+		e.tell.ok("limits", "the limits for offset metadata, transactions and sessions are sufficient (on broker %d)", id)
 	}
 }
 
@@ -335,26 +359,31 @@ func (e *exam) limits(ctx context.Context) {
 func (e *exam) clock(ctx context.Context) {
 	actx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	newest := e.stamped(actx, e.names.Keyed, e.names.Alerts)
+	switch ahead := time.Until(newest); {
+	case newest.IsZero():
+		e.tell.say(Unknown, "clock", "", "the broker has not stamped any record yet")
+	case ahead > skew:
+		e.tell.say(Warning, "clock", "synchronize both machines with NTP", "the broker's clock is at least %v ahead of this machine's", ahead.Round(time.Millisecond))
+	default:
+		e.tell.ok("clock", "the broker's newest timestamp is %v old", -ahead.Round(time.Millisecond))
+	}
+}
+
+// stamped returns the newest timestamp in some topics, or the zero time if they have no records. It skips what cannot be listed, which topics
+// and rights report.
+func (e *exam) stamped(ctx context.Context, topics ...string) time.Time {
 	newest := time.Time{}
-	for _, topic := range []string{e.names.Keyed, e.names.Alerts} {
-		offsets, err := e.adm.ListMaxTimestampOffsets(actx, topic)
-		if err != nil {
-			continue
-		}
+	for _, topic := range topics {
+		offsets, _ := e.adm.ListMaxTimestampOffsets(ctx, topic)
 		offsets.Each(func(o kadm.ListedOffset) {
-			if at := time.UnixMilli(o.Timestamp); o.Err == nil && at.After(newest) {
+			// An empty partition has the timestamp -1.
+			if at := time.UnixMilli(o.Timestamp); o.Err == nil && o.Timestamp > 0 && at.After(newest) {
 				newest = at
 			}
 		})
 	}
-	switch ahead := time.Until(newest); {
-	case newest.IsZero():
-		e.tell.say(Unknown, "clock", "", "nothing has been written yet that the broker has stamped")
-	case ahead > skew:
-		e.tell.say(Warning, "clock", "let both machines keep time with NTP", "the broker's clock is at least %v ahead of this machine's", ahead.Round(time.Millisecond))
-	default:
-		e.tell.ok("clock", "the broker's newest stamp is %v old", -ahead.Round(time.Millisecond))
-	}
+	return newest
 }
 
 // transactions looks for partitions of the topic of events that an open transaction holds back.
@@ -372,7 +401,7 @@ func (e *exam) transactions(ctx context.Context) {
 		}
 	}
 	if len(held) == 0 {
-		e.tell.ok("transactions", "none is open in %s", e.names.Activity)
+		e.tell.ok("transactions", "no transaction is open in %s", e.names.Activity)
 		return
 	}
 	slices.Sort(held)
@@ -383,36 +412,27 @@ func (e *exam) transactions(ctx context.Context) {
 	for _, p := range held {
 		by := who[p]
 		if by == "" {
-			by = "a producer that the broker does not name"
+			by = "an unknown producer"
 		}
-		e.tell.say(Warning, "transactions", "nothing, if its producer commits soon; kafka-transactions.sh --abort ends one that was left behind",
+		e.tell.say(Warning, "transactions", "none needed if its producer commits soon; to abort an abandoned transaction, use kafka-transactions.sh abort",
 			"partition %d of %s is held back at offset %d, %d before its end, by an open transaction of %s", p, e.names.Activity, bounds[p].Stable, bounds[p].End-bounds[p].Stable, by)
 	}
 }
 
-// recently is how new what was set aside must be to be told of.
+// recently is the maximum age of late and invalid events that are reported.
 const recently = time.Hour
 
-// setAside tells of events that were not counted lately.
+// setAside reports events that were late or invalid within the last hour.
 func (e *exam) setAside(ctx context.Context) {
 	actx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for _, x := range []struct{ topic, what, fix string }{
-		{e.names.DLQ, "invalid", "the header spate-reason of its records says why; the router's log and /readyz say which setting mends it"},
-		{e.names.Late, "late", "the header spate-reason of its records says why; SPATE_LATENESS says how late events may come"},
+		{e.names.DLQ, "invalid", "see the spate-reason header of the records; the router's log and /readyz name the setting that fixes the problem"},
+		{e.names.Late, "late", "see the spate-reason header of the records; SPATE_LATENESS sets how late events may arrive"},
 	} {
-		offsets, err := e.adm.ListMaxTimestampOffsets(actx, x.topic)
-		if err != nil {
-			continue // topics or rights has told
-		}
-		newest := time.Time{}
-		offsets.Each(func(o kadm.ListedOffset) {
-			if at := time.UnixMilli(o.Timestamp); o.Err == nil && o.Timestamp > 0 && at.After(newest) {
-				newest = at
-			}
-		})
+		newest := e.stamped(actx, x.topic)
 		if age := time.Since(newest); !newest.IsZero() && age < recently {
-			e.tell.say(Warning, "events", x.fix, "events are set aside as %s: the newest in %s is %v old", x.what, x.topic, age.Round(time.Second))
+			e.tell.say(Warning, "events", x.fix, "events were set aside as %s: the newest one in %s is %v old", x.what, x.topic, age.Round(time.Second))
 		}
 	}
 }
@@ -430,7 +450,7 @@ func (e *exam) groups(ctx context.Context) {
 			continue // rights has told
 		}
 		if len(d.Members) == 0 {
-			e.tell.say(Warning, "services", "start one: spate "+g.service, "no %s runs: group %s has no member", g.service, g.group)
+			e.tell.say(Warning, "services", "start one: spate "+g.service, "no %s service is running: group %s has no members", g.service, g.group)
 			continue
 		}
 		hosts := make(map[string]int)

@@ -43,7 +43,7 @@ func startHook(log *slog.Logger) (*hook, error) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := receiver.Run(ctx, receiver.Config{Listener: ln, Secrets: secrets, On: h.called, Log: log}); err != nil {
-			log.Error("receiver ended", "error", err)
+			log.Error("receiver stopped", "error", err)
 		}
 	})
 	h.close = sync.OnceFunc(func() {

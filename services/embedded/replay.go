@@ -37,7 +37,7 @@ type ReplayConfig struct {
 	Progress io.Writer // may be nil
 	// NullValues are words that stand for no user in a CSV file; nil is simulator.NullWords.
 	NullValues []string
-	// OnSent is told of every event that the broker took, in the order of its partition. It may be nil.
+	// OnSent is called for every event that the broker took, in the order of its partition. It may be nil.
 	OnSent func(partition int32, value []byte, at time.Time)
 	Log    *slog.Logger
 }
@@ -64,7 +64,7 @@ type ReplayResult struct {
 	// Skipped are lines of the file that are not rows, the last one if it is cut among them. They never were events.
 	Skipped int64 `json:"skipped"`
 
-	// Alerts are the closed ones, by window and user.
+	// Alerts are the closed ones, by rule, window and key.
 	Alerts []alert.Record `json:"-"`
 }
 
@@ -96,7 +96,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	sim := simulator.Default()
 	sim.File, sim.Key, sim.Topic, sim.Speed = cfg.File, cfg.Key, topic, 0
 	sim.UserField, sim.TimeField, sim.TimeFormat = cfg.Events.Fields.User, cfg.Events.Fields.Time, string(cfg.Events.Fields.TimeFormat)
-	sim.Whole = cfg.Events.ID != ""
+	sim.Whole, sim.Exact = cfg.Events.ID != "", cfg.Rules != nil
 	if cfg.NullValues != nil {
 		sim.NullValues = cfg.NullValues
 	}
@@ -115,7 +115,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 		return ReplayResult{}, fmt.Errorf("replay: %w", err)
 	}
 	if sent.Backwards {
-		return s.result(), fmt.Errorf("replay %s: the file runs backwards in time, its newest events first: nearly all of them would be late; sort it by time", cfg.File)
+		return s.result(), fmt.Errorf("replay %s: the file is sorted from newest to oldest, so nearly all of its events would be late; sort it by time", cfg.File)
 	}
 	res := s.result()
 	res.Skipped, res.InvalidWhy = sent.Skipped+sent.Cut, sent.Why
@@ -123,7 +123,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 		res.WithoutID = res.Counted - s.routed.Identified.Load()
 	}
 	if res.EventsIn != sent.Sent {
-		return res, fmt.Errorf("replay: %d events were sent, %d are accounted for", sent.Sent, res.EventsIn)
+		return res, fmt.Errorf("replay: %d events were sent, but only %d are accounted for", sent.Sent, res.EventsIn)
 	}
 	if res.Counted+res.Late == 0 {
 		return res, nothingRead(cfg, res)
@@ -136,7 +136,7 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 }
 
 // ErrNothingRead means that nothing in a file could be read as an event: it is another kind of file, or its fields have other names.
-var ErrNothingRead = errors.New("nothing in it could be read as an event")
+var ErrNothingRead = errors.New("no line could be read as an event")
 
 // nothingRead reads a file again and says why most of its lines are not events.
 func nothingRead(cfg ReplayConfig, res ReplayResult) error {
@@ -147,7 +147,7 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 	}
 	defer in.Close()
 	if res.Invalid+res.Skipped == 0 {
-		return fmt.Errorf("replay %s: %w: it has no rows", cfg.File, ErrNothingRead)
+		return fmt.Errorf("replay %s: %w: the file has no rows", cfg.File, ErrNothingRead)
 	}
 	if in.Fields(cfg.Events.Fields, cfg.NullValues) != nil {
 		return err
@@ -190,7 +190,7 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 	if most == "" {
 		return err
 	}
-	return fmt.Errorf("%w; the most frequent reason is %q, %d times, first in line %d: %s", err, most, why[most].lines, why[most].first, why[most].text)
+	return fmt.Errorf("%w; the most frequent reason is %q (%d times, first in line %d): %s", err, most, why[most].lines, why[most].first, why[most].text)
 }
 
 func (s *stack) result() ReplayResult {
@@ -200,7 +200,7 @@ func (s *stack) result() ReplayResult {
 	}
 }
 
-// closed returns the closed alerts of the database by window and user.
+// closed returns the closed alerts of the database by rule, window and key.
 func (s *stack) closed(ctx context.Context) ([]alert.Record, error) {
 	var out []alert.Record
 	for a, err := range s.store.Alerts(ctx, store.Filter{State: alert.Closed}) {
@@ -210,7 +210,7 @@ func (s *stack) closed(ctx context.Context) ([]alert.Record, error) {
 		out = append(out, a.Record)
 	}
 	slices.SortFunc(out, func(a, b alert.Record) int {
-		return cmp.Or(a.WindowStart.Compare(b.WindowStart), compareUsers(a.UserID, b.UserID))
+		return cmp.Or(cmp.Compare(a.Rule, b.Rule), a.WindowStart.Compare(b.WindowStart), a.WindowEnd.Compare(b.WindowEnd), compareUsers(a.UserID, b.UserID))
 	})
 	return out, nil
 }
@@ -236,7 +236,7 @@ func (s *stack) deleteTopics() {
 	defer cancel()
 	cl, err := kgo.NewClient(s.kafka.Options()...)
 	if err != nil {
-		s.cfg.Log.Warn("delete topics of the replay", "error", err)
+		s.cfg.Log.Warn("cannot delete the topics of the replay", "error", err)
 		return
 	}
 	defer cl.Close()
@@ -244,9 +244,9 @@ func (s *stack) deleteTopics() {
 	n := s.layout.Names
 	adm := kadm.NewClient(cl)
 	if _, err := adm.DeleteTopics(ctx, n.Activity, n.Keyed, n.Late, n.DLQ, n.Alerts, n.Table()); err != nil {
-		s.cfg.Log.Warn("delete topics of the replay", "error", err)
+		s.cfg.Log.Warn("cannot delete the topics of the replay", "error", err)
 	}
 	if _, err := adm.DeleteGroups(ctx, n.RouterGroup, n.DetectorGroup, n.AlerterGroup); err != nil {
-		s.cfg.Log.Warn("delete groups of the replay", "error", err)
+		s.cfg.Log.Warn("cannot delete the groups of the replay", "error", err)
 	}
 }

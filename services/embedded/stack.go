@@ -21,6 +21,9 @@ import (
 	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
+	"spate/shared/revision"
+	"spate/shared/revision/topic"
+	"spate/shared/rule"
 	"spate/shared/store"
 	"spate/shared/store/sqlite"
 	"spate/shared/window"
@@ -28,7 +31,10 @@ import (
 
 // Rule is what the pipeline looks for; the services' own settings say more of each.
 type Rule struct {
-	Events      format.Config
+	Events format.Config
+	// Rules are a rules file, which is applied if it differs from the rules in force. Without it these stay: at first, the rule burst, of Window,
+	// Threshold and Critical.
+	Rules       *revision.Source
 	Window      time.Duration
 	Lateness    time.Duration
 	IdleTimeout time.Duration
@@ -54,6 +60,8 @@ type Config struct {
 	// Kafka is the one to use; without brokers the embedded one is started, which listens on Listen.
 	Kafka  kafka.Config
 	Listen string
+	// Author is who applies the rules, for the history.
+	Author string
 	// Drains: the input ends, and what is open closes then.
 	Drains bool
 	// HTTP is where the pages for operators are; with Profile, those of the runtime's profiles are among them.
@@ -62,7 +70,7 @@ type Config struct {
 	Access     ops.Access
 	Partitions int32
 	Topic      string
-	// Print, if set, is told of each alert that is new or has moved on, when it is stored.
+	// Print, if set, is called for each alert that is new or has changed, when it is stored.
 	Print func(alert.Record)
 	Log   *slog.Logger
 }
@@ -75,7 +83,7 @@ func (c Config) Validate() error {
 	}
 	errs := []error{
 		router.Config{Kafka: k, Events: c.Events, Window: c.Window, Lateness: c.Lateness, IdleTimeout: c.IdleTimeout, MaxAhead: c.MaxAhead, OpenTransactionTimeout: c.OpenTransactionTimeout}.Validate(),
-		detector.Config{Kafka: k, Threshold: c.Threshold, Critical: c.Critical, Transitions: c.Transitions}.Validate(),
+		detector.Config{Kafka: k, Window: c.Window, Threshold: c.Threshold, Critical: c.Critical, Transitions: c.Transitions}.Validate(),
 	}
 	if len(c.Kafka.Brokers) == 0 && c.Listen != "" {
 		if _, err := broker.Port(c.Listen); err != nil {
@@ -83,7 +91,7 @@ func (c Config) Validate() error {
 		}
 	}
 	if c.Partitions < 0 || c.Partitions > 256 {
-		errs = append(errs, fmt.Errorf("partitions: %d is not between 0 (as they are) and 256", c.Partitions))
+		errs = append(errs, fmt.Errorf("partitions: %d is not between 0 (keep existing) and 256", c.Partitions))
 	}
 	return errors.Join(errs...)
 }
@@ -97,6 +105,7 @@ type stack struct {
 	db     string // name of the database
 	kafka  kafka.Config
 	layout kafka.Layout
+	rules  *revision.Log
 
 	routed   router.Counts
 	detected detector.Counts
@@ -151,12 +160,19 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
-	s.layout = kafka.Layout{Names: kafka.NamesFor(cfg.Topic), Partitions: cfg.Partitions, Replays: cfg.Window + cfg.Lateness}
+	longest := cfg.Window
+	if cfg.Rules != nil {
+		longest = rule.MaxWindowMS * time.Millisecond
+	}
+	s.layout = kafka.Layout{Names: kafka.NamesFor(cfg.Topic), Partitions: cfg.Partitions, Replays: longest + cfg.Lateness}
 	if err := s.makeTopics(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.applyRules(ctx); err != nil {
+		return nil, err
+	}
 	det, err := detector.New(detector.Config{
-		Kafka: s.kafka, Layout: s.layout, Threshold: cfg.Threshold, Critical: cfg.Critical, Transitions: cfg.Transitions,
+		Kafka: s.kafka, Layout: s.layout, Window: cfg.Window, Threshold: cfg.Threshold, Critical: cfg.Critical, Transitions: cfg.Transitions,
 		Drains: cfg.Drains, Address: s.server.Addr(), TLS: s.server.TLS(), Log: cfg.Log.With("service", "detector"), Registry: s.server.Registry, Status: detecting, Counts: &s.detected,
 	})
 	if err != nil {
@@ -169,7 +185,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	s.cancel = cancel
 	s.run(wctx, det.Run)
 	rcfg := router.Config{
-		Kafka: s.kafka, Layout: s.layout, Events: cfg.Events, Window: cfg.Window, Lateness: cfg.Lateness, IdleTimeout: cfg.IdleTimeout, MaxAhead: cfg.MaxAhead, OpenTransactionTimeout: cfg.OpenTransactionTimeout,
+		Kafka: s.kafka, Layout: s.layout, Events: cfg.Events, Window: cfg.Window, Lateness: s.cfg.Lateness, IdleTimeout: cfg.IdleTimeout, MaxAhead: s.cfg.MaxAhead, OpenTransactionTimeout: cfg.OpenTransactionTimeout,
 		Instance: s.instance(), Drain: s.drain,
 		Log: cfg.Log.With("service", "router"), Registry: s.server.Registry, Status: routing, Counts: &s.routed,
 	}
@@ -225,6 +241,54 @@ func (s *stack) makeTopics(ctx context.Context) error {
 	return err
 }
 
+// applyRules makes the rules of the configuration follow those in force, unless they are the same, before the services read them.
+func (s *stack) applyRules(ctx context.Context) error {
+	initial, err := rule.Burst(s.cfg.Window, s.cfg.Threshold, s.cfg.Critical)
+	if err != nil {
+		return err
+	}
+	cl, err := kgo.NewClient(s.kafka.Options()...)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer cl.Close()
+	r := topic.NewReader(s.kafka, kadm.NewClient(cl), s.layout.Names, initial)
+	s.rules = r.Log
+	if _, err := r.Look(ctx); err != nil {
+		return err
+	}
+	if e, ok := r.Newest(); s.cfg.Rules != nil && (!ok || !e.Same(*s.cfg.Rules)) {
+		if err := s.revise(ctx, r); err != nil {
+			return fmt.Errorf("apply the rules: %w", err)
+		}
+	}
+	if first, ok := r.First(); ok { // the embedded router is the only one
+		s.cfg.Lateness, s.cfg.MaxAhead = time.Duration(first.LatenessMS)*time.Millisecond, time.Duration(first.MaxAheadMS)*time.Millisecond
+	}
+	return nil
+}
+
+// revise makes the rules of the configuration the next revision.
+func (s *stack) revise(ctx context.Context, r *topic.Reader) error {
+	begun, err := r.Begun(ctx)
+	if err != nil {
+		return err
+	}
+	rec := revision.Record{Source: *s.cfg.Rules, Beginning: !begun, LatenessMS: s.cfg.Lateness.Milliseconds(), MaxAheadMS: s.cfg.MaxAhead.Milliseconds(), Author: s.cfg.Author}
+	if first, ok := r.First(); ok && begun {
+		set, err := rec.Compile(r.Inputs())
+		if err != nil {
+			return err
+		}
+		if lateness, _, err := set.Stream(); err == nil && lateness < 0 { // the rules do not say
+			rec.LatenessMS = first.LatenessMS
+		}
+		rec.MaxAheadMS = first.MaxAheadMS
+	}
+	_, err = r.Append(ctx, rec)
+	return err
+}
+
 // stop ends the services, then what they stand on.
 func (s *stack) stop() {
 	s.cancel()
@@ -236,7 +300,7 @@ func (s *stack) stop() {
 func (s *stack) release() {
 	if s.store != nil {
 		if err := s.store.Close(); err != nil {
-			s.cfg.Log.Error("close database", "error", err)
+			s.cfg.Log.Error("cannot close the database", "error", err)
 		}
 	}
 	if s.broker != nil {

@@ -3,25 +3,35 @@ package embedded
 import (
 	"context"
 	"strings"
+
+	"spate/shared/revision"
 )
 
 // Info tells where a running stack is to be found.
 type Info struct {
 	Brokers, HTTP, Database string
+	// Rules are those that were applied, or were before.
+	Rules *revision.Log
+}
+
+// Done is what a stack did from its start to its end.
+type Done struct {
+	EventsIn, Counted, Late, Invalid int64
+	Opened, Closed                   int64 // alerts
 }
 
 // Up runs the pipeline until ctx ends; ready is called when it takes events.
-func Up(ctx context.Context, cfg Config, ready func(Info)) error {
+func Up(ctx context.Context, cfg Config, ready func(Info)) (Done, error) {
 	s, err := start(ctx, cfg)
 	if err != nil {
-		return err
+		return Done{}, err
 	}
-	defer s.stop()
-	ready(Info{Brokers: strings.Join(s.kafka.Brokers, ","), HTTP: s.server.URL(), Database: s.db})
+	ready(Info{Brokers: strings.Join(s.kafka.Brokers, ","), HTTP: s.server.URL(), Database: s.db, Rules: s.rules})
 	select {
 	case <-ctx.Done():
-		return nil
-	case err := <-s.failed:
-		return err
+	case err = <-s.failed:
 	}
+	s.stop()
+	r := s.result()
+	return Done{EventsIn: r.EventsIn, Counted: r.Counted, Late: r.Late, Invalid: r.Invalid, Opened: r.Opened, Closed: r.Closed}, err
 }

@@ -1,12 +1,12 @@
-// Package receiver is a webhook's other side: a server that takes calls as Standard Webhooks 1.0 has them, checks their signatures and
-// hands them on. It is there to try spate out, for tests, and as an example of what a receiver has to do:
+// Package receiver is the receiving side of webhooks: a server that accepts Standard Webhooks 1.0 calls, verifies their signatures and
+// passes them on. It is used to try out spate, in tests, and as an example of what a receiver has to do:
 //
 //  1. read the body's bytes, a bounded number of them, and parse nothing yet;
-//  2. check signature and timestamp over these bytes (webhook.Verify), answer 401 if they are wrong;
-//  3. look the webhook-id up: calls come at least once, so the same one may come again;
-//  4. answer 2xx, and soon.
+//  2. check signature and timestamp over these bytes (webhook.Verify), and answer 401 if they are wrong;
+//  3. look up the webhook-id: delivery is at least once, so the same call may come again;
+//  4. respond with 2xx quickly.
 //
-// What it has seen it keeps in memory: a receiver whose work must not be done twice keeps the ids where it keeps the work.
+// It keeps the ids it has seen in memory; a receiver that must not repeat its work should store the ids together with the results.
 package receiver
 
 import (
@@ -39,7 +39,7 @@ type Config struct {
 	Listener net.Listener
 	// Secrets of which one has to have signed a call; while it is being replaced there are two.
 	Secrets []webhook.Secret
-	// On is told of every call, one after another, before the caller gets its answer. nil tells nobody.
+	// On, if set, is called for every call that arrives, one after another, before the caller gets its answer.
 	On func(Call)
 	// Log gets what goes wrong with connections; nil is nowhere.
 	Log *slog.Logger
@@ -51,10 +51,10 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Listener == nil {
-		errs = append(errs, errors.New("listener: there is none"))
+		errs = append(errs, errors.New("listener: missing"))
 	}
 	if len(c.Secrets) == 0 {
-		errs = append(errs, errors.New("secrets: there is none; give the one that the sender signs with"))
+		errs = append(errs, errors.New("secrets: missing; give the secret that the sender signs with"))
 	}
 	return errors.Join(errs...)
 }
@@ -129,7 +129,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintln(w, "ok")
 	default:
 		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "webhook calls are POST", http.StatusMethodNotAllowed)
+		http.Error(w, "webhook calls must use POST", http.StatusMethodNotAllowed)
 	}
 }
 
@@ -143,7 +143,7 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 			r.refuse(w, call, http.StatusRequestEntityTooLarge, fmt.Sprintf("body is longer than %d bytes", maxBody))
 			return
 		}
-		r.refuse(w, call, http.StatusBadRequest, "body broke off")
+		r.refuse(w, call, http.StatusBadRequest, "body is incomplete")
 		return
 	}
 	if err := webhook.Verify(r.Secrets, req.Header, body, r.Now()); err != nil {
@@ -157,7 +157,7 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 		Data      json.RawMessage `json:"data"`
 	}
 	if err := json.Unmarshal(body, &m); err != nil || m.Type == "" {
-		r.refuse(w, call, http.StatusBadRequest, "body is not a message: no JSON object with a type")
+		r.refuse(w, call, http.StatusBadRequest, "body is not a message: expected a JSON object with a type")
 		return
 	}
 	call.Type, call.Timestamp, call.Data = m.Type, m.Timestamp, m.Data

@@ -11,6 +11,7 @@ import (
 	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
+	"spate/shared/rule"
 	"spate/shared/window"
 )
 
@@ -21,8 +22,11 @@ type Config struct {
 	// Events says how events are written. Those with the same ID count once in the windows of a user: the detector sees to it.
 	Events format.Config
 
-	// Window is the size of the tumbling windows, Lateness how far behind the highest time of its partition an event may come.
-	Window, Lateness time.Duration
+	// Window is the size of the windows of the rule burst, which is in force until there are revisions of the rules. Lateness and MaxAhead are then those that
+	// were applied with them.
+	Window time.Duration
+	// Lateness is how far behind the highest time of its partition an event may come.
+	Lateness time.Duration
 	// IdleTimeout is how long a partition may be silent before it stops holding windows open; 0 is for ever.
 	IdleTimeout time.Duration
 	// MaxAhead is how far an event's time may lie past the broker's clock; 0 is any.
@@ -46,16 +50,22 @@ type Config struct {
 
 // Validate reports every problem at once; it does no I/O.
 func (c Config) Validate() error {
-	_, rerr := window.NewRule(c.Window, c.Lateness)
+	_, rerr := c.initial()
 	errs := []error{c.Kafka.Validate(), c.Events.Validate(), rerr}
 	if c.IdleTimeout < 0 || c.IdleTimeout > 0 && c.IdleTimeout < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("idle-timeout: %v is neither 0 (never) nor at least 100ms", c.IdleTimeout))
 	}
 	if c.OpenTransactionTimeout < 0 {
-		errs = append(errs, fmt.Errorf("open-transaction-timeout: %v is negative; 0 waits for ever", c.OpenTransactionTimeout))
+		errs = append(errs, fmt.Errorf("open-transaction-timeout: %v is negative; use 0 to wait forever", c.OpenTransactionTimeout))
 	}
 	if c.MaxAhead < 0 {
-		errs = append(errs, fmt.Errorf("max-ahead: %v is negative; 0 accepts any time", c.MaxAhead))
+		errs = append(errs, fmt.Errorf("max-ahead: %v is negative; use 0 to accept any time", c.MaxAhead))
 	}
 	return errors.Join(errs...)
+}
+
+// initial are the rules until the first revision; thresholds are the detector's business.
+func (c Config) initial() (*rule.Set, error) {
+	rules, err := rule.Burst(c.Window, 1, 1)
+	return rules, errors.Join(err, window.CheckLateness(c.Lateness))
 }

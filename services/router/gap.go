@@ -41,7 +41,7 @@ func (s *session) found(g kafka.Gap) {
 	if src.gap != nil || g.To <= src.position {
 		return
 	}
-	s.cfg.Log.Error("a batch cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+	s.cfg.Log.Error("skipping an unreadable batch", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
 	src.gap = &gap{Gap: g}
 }
 
@@ -76,7 +76,7 @@ func (s *session) leaveOut(ctx context.Context, first bool) {
 func (s *session) passOver(ctx context.Context) {
 	for _, g := range s.passed {
 		if src := s.sources.get(g.Partition); src != nil && g.To > src.next() {
-			s.cfg.Log.Error("records cannot be read, they are left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+			s.cfg.Log.Error("skipping unreadable records", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
 			s.unreadable(ctx, g)
 		}
 	}
@@ -104,7 +104,7 @@ func (s *session) probe(ctx context.Context) {
 		if owned[p].why = err; ok {
 			s.found(g)
 		} else if err != nil {
-			s.cfg.Log.Warn("a partition stands still", "topic", s.cfg.Layout.Names.Activity, "partition", p, "offset", owned[p].position, "error", err)
+			s.cfg.Log.Warn("a partition has stalled", "topic", s.cfg.Layout.Names.Activity, "partition", p, "offset", owned[p].position, "error", err)
 		}
 	}
 }

@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// tellHeldAfter is how long a transaction may hold a partition back before it is told of. Most are over sooner.
+	// tellHeldAfter is how long a transaction may hold a partition back before it is reported. Most end sooner.
 	tellHeldAfter = 5 * time.Second
 	// describeEvery is how often the broker is asked whose transactions they are.
 	describeEvery = 5 * time.Second
 )
 
-// tellHeld tells of partitions that an open transaction holds back: as a note, and as a reason for not being ready when they do not hold
-// windows open any more, for what is in them will be late.
-func (s *session) tellHeld(ctx context.Context) {
+// reportHeld reports partitions that an open transaction holds back: as a note, or as a reason for not being ready once they no longer hold
+// windows open, because their events will then be late.
+func (s *session) reportHeld(ctx context.Context) {
 	parts, owned := s.sources.snapshot()
 	var held []int32
 	var longest time.Duration
@@ -49,9 +49,9 @@ func (s *session) tellHeld(ctx context.Context) {
 		over = over || s.cfg.OpenTransactionTimeout > 0 && since >= s.cfg.OpenTransactionTimeout
 		who := s.holders[p]
 		if who == "" {
-			who = "a producer that the broker does not name"
+			who = "an unknown producer"
 		}
-		text = append(text, fmt.Sprintf("partition %d of %s is held back at offset %d, %d before its end, for %v by an open transaction of %s",
+		text = append(text, fmt.Sprintf("partition %d of %s has been held back at offset %d, %d before its end, for %v by an open transaction of %s",
 			p, s.cfg.Layout.Names.Activity, src.held, src.lag(), since.Round(time.Second), who))
 	}
 	all := strings.Join(text, "; ")
@@ -59,29 +59,30 @@ func (s *session) tellHeld(ctx context.Context) {
 		s.cfg.Status.Note("transaction", all)
 		return
 	}
-	s.cfg.Status.Hold("transaction", all+"; it no longer holds windows open (SPATE_OPEN_TRANSACTION_TIMEOUT), and events in it can be late; end it with kafka-transactions.sh abort")
+	s.cfg.Status.Hold("transaction", all+"; it no longer holds windows open (SPATE_OPEN_TRANSACTION_TIMEOUT), and its events can be late; abort it with kafka-transactions.sh abort")
 	if time.Since(s.warned) >= time.Minute {
 		s.warned = time.Now()
-		s.cfg.Log.Error("an open transaction has held partitions back for longer than SPATE_OPEN_TRANSACTION_TIMEOUT, events in it can be late; end it with kafka-transactions.sh abort", "topic", s.cfg.Layout.Names.Activity, "partitions", held, "held_by", all)
+		s.cfg.Log.Error("an open transaction has held partitions back for longer than SPATE_OPEN_TRANSACTION_TIMEOUT, so its events can be late; abort it with kafka-transactions.sh abort", "topic", s.cfg.Layout.Names.Activity, "partitions", held, "held_by", all)
 	}
 }
 
-// whoHolds asks the broker whose transactions are open in partitions. Without the right to ask, there is no answer.
+// whoHolds asks the broker which producers have open transactions in the partitions. Producers are missing from the answer if the principal may not describe them.
 func (s *session) whoHolds(ctx context.Context, parts []int32) map[int32]string {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	who, err := kafka.Holders(ctx, s.adm, s.cfg.Layout.Names.Activity, parts)
 	if err != nil {
-		s.cfg.Log.Debug("producers are not described", "error", err)
+		s.cfg.Log.Debug("cannot describe producers", "error", err)
 	}
 	return who
 }
 
-// tellStanding tells of partitions that are not read on although there is something to read.
-func (s *session) tellStanding(parts []int32, owned map[int32]*source) {
+// reportStalled reports partitions in which reading does not advance although there is something to read.
+func (s *session) reportStalled(parts []int32, owned map[int32]*source) {
 	var text []string
 	for _, p := range parts {
-		if src := owned[p]; src.stands >= kafka.StalledAfter {
+		// While transactions are aborted, no partition advances, and why they are says more.
+		if src := owned[p]; s.trouble == nil && src.stands >= kafka.StalledAfter {
 			text = append(text, kafka.Stalled(s.cfg.Layout.Names.Activity, p, src.position, src.bounds, src.stands, src.why))
 		}
 	}

@@ -18,11 +18,11 @@ import (
 const (
 	// tellInputEvery is how often the log says what is wrong with the input.
 	tellInputEvery = 5 * time.Second
-	// toldShare is the share of events, one in so many, from which on they are told of.
+	// toldShare is the share of events, one in so many, from which on they are reported.
 	toldShare = 100
 	// maxKept bounds a value that is explained.
 	maxKept = 64 << 10
-	// implausible is how far an event's time may be from when the log took it before it is told of.
+	// implausible is how far an event's time may be from when the log took it before it is reported.
 	implausible = 365 * 24 * time.Hour
 )
 
@@ -109,27 +109,27 @@ func (n *input) describe(id string) (text, examples []string) {
 		u := n.fates[r]
 		switch r {
 		case window.LateWatermark.String():
-			say(u.example, "%d of %d events are late: others of their partition are further in time by more than SPATE_LATENESS, and their windows are closed; "+
-				"raise it if they are honest", u.events, n.in)
+			say(u.example, "%d of %d events are late: they are more than SPATE_LATENESS behind other events of their partition, and their windows are closed; "+
+				"if these are real events, raise SPATE_LATENESS", u.events, n.in)
 		case window.LateIdle.String():
-			say(u.example, "%d of %d events are late: their partition was silent for longer than SPATE_IDLE_TIMEOUT, and did not hold windows open any more; "+
-				"raise it if that is usual", u.events, n.in)
+			say(u.example, "%d of %d events are late: their partition was silent for longer than SPATE_IDLE_TIMEOUT and no longer held windows open; "+
+				"if such pauses are normal, raise SPATE_IDLE_TIMEOUT", u.events, n.in)
 		default:
-			say(u.example, "%d of %d events are invalid: %s%s", u.events, n.in, r, u.why)
+			say(u.example, "%d of %d events are invalid: %s%s; after a setting is corrected, send them again, because invalid events are not counted later; to start over, run spate up --reset, or on your own Kafka, see docs/operations.md", u.events, n.in, r, u.why)
 		}
 	}
 	if n.far > 0 && n.far*toldShare >= n.in {
-		say("", "%d of %d events have times that are more than a year from when they were written, %s for example: is SPATE_TIME_FORMAT right? A replay of old events looks the same",
+		say("", "%d of %d events have times more than a year away from when they were written, for example %s: is SPATE_TIME_FORMAT correct? A replay of old events looks the same",
 			n.far, n.in, time.UnixMilli(n.farAt).UTC().Format(time.RFC3339))
 	}
 	if id != "" && n.in > 0 && n.ids == 0 {
-		say("", "none of %d events has %q: events that are sent twice count twice; is SPATE_DEDUPE_FIELD right?", n.in, id)
+		say("", "none of %d events has %q, so events that are sent twice count twice: is SPATE_DEDUPE_FIELD correct?", n.in, id)
 	}
 	if snapshots := n.skipped[activity.ReasonSnapshot]; snapshots > 0 {
-		say("", "%d rows of a snapshot are skipped: they have no time of their own, and that of the snapshot would make all of them one burst; set SPATE_TIME_FIELD to a column of the row", snapshots)
+		say("", "%d snapshot rows were skipped: they have no time of their own, and with the time of the snapshot they would all form one burst; set SPATE_TIME_FIELD to a column of the row", snapshots)
 	}
 	if n.in == 0 && n.skipped[activity.ReasonNoChange] > 0 {
-		say("", "all of %d records are skipped: none is a change of a row, as SPATE_FORMAT=debezium expects", n.skipped[activity.ReasonNoChange])
+		say("", "all %d records were skipped: none of them is a row change, as SPATE_FORMAT=debezium expects", n.skipped[activity.ReasonNoChange])
 	}
 	return text, examples
 }

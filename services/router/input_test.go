@@ -48,7 +48,7 @@ func TestInputIsTold(t *testing.T) {
 		t.Errorf("too early: %s", got)
 	}
 	got := tell(tellInputEvery)
-	for _, want := range []string{`300 of 400 events are invalid: no_user - no member \"user.id\"`, "it has at, card, user_id", "SPATE_USER_FIELD", "For example: {", "50 of 400 events are late", "SPATE_LATENESS"} {
+	for _, want := range []string{`300 of 400 events are invalid: no_user - no field \"user.id\"`, "the event has at, card, user_id", "SPATE_USER_FIELD", "For example: {", "50 of 400 events are late", "SPATE_LATENESS"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it does not say %q: %s", want, got)
 		}
@@ -67,7 +67,7 @@ func TestInputIsTold(t *testing.T) {
 		t.Errorf("the note stays: %s", note)
 	}
 	n.in, n.far, n.farAt = 10, 10, 1572566400000
-	if got := tell(tellInputEvery); !strings.Contains(got, "10 of 10 events have times that are more than a year") || !strings.Contains(got, "2019-11-01T00:00:00Z") {
+	if got := tell(tellInputEvery); !strings.Contains(got, "10 of 10 events have times more than a year") || !strings.Contains(got, "2019-11-01T00:00:00Z") {
 		t.Errorf("%s", got)
 	}
 	n.in = 1
@@ -75,7 +75,7 @@ func TestInputIsTold(t *testing.T) {
 		return s.describe(&kgo.Record{Value: make([]byte, maxKept+1)}, activity.ReasonNotJSON)
 	})
 	n.skip(activity.ReasonSnapshot)
-	if got := tell(tellInputEvery); !strings.Contains(got, "not_json") || !strings.Contains(got, "1 rows of a snapshot are skipped") || len(got) > 800 {
+	if got := tell(tellInputEvery); !strings.Contains(got, "not_json") || !strings.Contains(got, "1 snapshot rows were skipped") || len(got) > 800 {
 		t.Errorf("%d bytes: %s", len(got), got[:min(len(got), 200)])
 	}
 }

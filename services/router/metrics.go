@@ -28,34 +28,40 @@ type metrics struct {
 	held         prometheus.Gauge
 	heldFor      prometheus.Gauge
 	lost         prometheus.Counter
+	rules        prometheus.Gauge
+	rulesLate    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_events_total",
-			Help: "Events of committed transactions by fate (counted, late, invalid) and reason; skipped are records that are sent on purpose and are not events."}, []string{"fate", "reason"}),
+			Help: "Events of committed transactions by fate (counted, late, invalid) and reason; skipped records are valid records that are not events."}, []string{"fate", "reason"}),
 		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_transactions_total",
 			Help: "Transactions by outcome (committed, aborted, failed)."}, []string{"outcome"}),
 		panes: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_panes_total",
 			Help: "Sums per user and window written to the keyed log."}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_lag_events",
-			Help: "Records between where the owned source partitions are read and their ends, transactions that are open included."}),
+			Help: "Records not yet read from the owned source partitions, including records of open transactions."}),
 		watermark: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_watermark_seconds",
 			Help: "Lowest watermark of the owned source partitions, as a Unix time; 0 before the first event."}),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_partitions",
-			Help: "Source partitions owned."}),
+			Help: "Owned source partitions."}),
 		idle: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_idle_partitions",
-			Help: "Source partitions owned that are silent and do not hold windows open."}),
+			Help: "Owned source partitions that are silent and do not hold windows open."}),
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_waiting_partitions",
-			Help: "Source partitions owned that are far ahead in event time and wait for others with a backlog."}),
+			Help: "Owned source partitions that are far ahead in event time and wait for others with a backlog."}),
 		held: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_partitions",
-			Help: "Source partitions owned that are read up to a transaction that is open."}),
+			Help: "Owned source partitions that are read up to an open transaction."}),
 		heldFor: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_seconds",
-			Help: "How long the one of them that is held longest has been so."}),
+			Help: "Longest time that an open transaction has held back an owned source partition."}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_lost_events_total",
-			Help: "Records of the topic of events that were deleted before they were read. Anything but 0 means that counts can be too low."}),
+			Help: "Records of the events topic that were deleted before they were read. Any value except 0 means that counts can be too low."}),
+		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_rules_revision",
+			Help: "Newest revision of the rules that this process knows; 0 if rules were never applied."}),
+		rulesLate: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_late_revisions_total",
+			Help: "Revisions of the rules that became readable too late for their boundary. Any value except 0 means that counts right after it can be too low."}),
 	}
-	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting, m.held, m.heldFor, m.lost)
+	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting, m.held, m.heldFor, m.lost, m.rules, m.rulesLate)
 	return m
 }
 

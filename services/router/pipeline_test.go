@@ -24,6 +24,7 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
+	"spate/shared/window/windowtest"
 )
 
 // bed is a broker with the topics of a pipeline, and what the keyed log came to.
@@ -161,7 +162,7 @@ func (b *bed) keyed() (counts map[userWindow]int64, watermark int64) {
 	tables := map[int32]*window.Table{}
 	counts = map[userWindow]int64{}
 	for p := range b.layout.Partitions {
-		tables[p] = window.NewTable(0)
+		tables[p] = window.NewTable(windowtest.Stream(10*time.Second, 0, 0))
 	}
 	for _, r := range b.read(b.layout.Names.Keyed) {
 		vs, err := tables[r.Partition].Apply(r.Offset, r.Value, nil)
@@ -169,8 +170,8 @@ func (b *bed) keyed() (counts map[userWindow]int64, watermark int64) {
 			b.t.Fatal(err)
 		}
 		for _, v := range vs {
-			if v.Final {
-				counts[userWindow{v.User, (v.Pane.StartMS - base) / 1000}] = v.Pane.Count
+			if v.State == window.Closed {
+				counts[userWindow{v.Key, (v.Pane.StartMS - base) / 1000}] = v.Pane.Count
 			}
 		}
 	}

@@ -28,50 +28,56 @@ const recallTime = 3 * kafka.TransactionTimeout
 // recallPoll is how long a poll waits before a look at what there is.
 const recallPoll = time.Second
 
-var errStands = errors.New("it stands still")
+// lastBatches is how many offsets at the end of the keyed log are read in any case: some batches, and the markers of their transactions.
+const lastBatches = 32
+
+var errStands = errors.New("reading has stalled")
 
 // recollection is what the keyed log says of source partitions.
 type recollection struct {
-	places map[int32]window.Place
-	marks  map[int32]int64 // watermarks, whatever incarnation of the topic they are of
-	total  int32           // source partitions as the last batch has them
-	remade bool            // the last batch is of another incarnation of the topic
-	next   int64           // the end of what was read
+	progress   map[int32]window.Progress
+	watermarks map[int32]int64 // watermarks, whatever incarnation of the topic they are of
+	total      int32           // source partitions as the last batch has them
+	remade     bool            // the last batch is of another incarnation of the topic
+	next       int64           // the end of what was read
+	revision   int64           // the newest one of the rules that batches were judged by
 }
 
 // recall reads the keyed log's first partition from an offset to its end.
 func (s *session) recall(ctx context.Context, from int64) (recollection, error) {
-	r := recollection{places: make(map[int32]window.Place), marks: make(map[int32]int64)}
+	r := recollection{progress: make(map[int32]window.Progress), watermarks: make(map[int32]int64)}
 	keyed := s.cfg.Layout.Names.Keyed
 	bctx, cancel := context.WithTimeout(ctx, recallTime)
 	defer cancel()
 	bounds, err := kafka.ListBounds(bctx, s.adm, keyed)
 	if err != nil {
-		return r, fmt.Errorf("recall what was routed: %w", err)
+		return r, fmt.Errorf("find what was already routed: %w", err)
 	}
 	from, end := max(from, bounds[0].Start), bounds[0].End
-	r.next = from
-	if from >= end {
+	// The end of what was known already still says which revision of the rules it was judged by: the log of the rules must have it, even if nothing came since.
+	r.next = max(bounds[0].Start, min(from, end-lastBatches))
+	if r.next >= end {
+		r.next = max(r.next, from)
 		return r, nil
 	}
 	if end-from > 100_000 {
-		s.cfg.Log.Info("reading the keyed log to find what was routed", "from", from, "end", end)
+		s.cfg.Log.Info("reading the keyed log to find what was already routed", "from", from, "end", end)
 	}
 	reader, err := s.cfg.Kafka.NewReader(keyed, s.cfg.Log, func(int32) int64 { return r.next }, kgo.NewClient,
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{keyed: {0: kgo.NewOffset().At(from)}}),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{keyed: {0: kgo.NewOffset().At(r.next)}}),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(fetchMaxWait))
 	if err != nil {
-		return r, fmt.Errorf("recall what was routed: %w", err)
+		return r, fmt.Errorf("find what was already routed: %w", err)
 	}
 	defer reader.Client().Close()
 	sources, err := kafka.ListBounds(bctx, s.adm, s.cfg.Layout.Names.Activity)
 	if err != nil {
-		return r, fmt.Errorf("recall what was routed: %w", err)
+		return r, fmt.Errorf("find what was already routed: %w", err)
 	}
 	topic := s.topics.Incarnation(s.cfg.Layout.Names.Activity)
 	var h window.Header
 	failed := func(err error) error {
-		return fmt.Errorf("recall what was routed: keyed log read up to offset %d of %d: %w", r.next, end, err)
+		return fmt.Errorf("find what was already routed: keyed log read up to offset %d of %d: %w", r.next, end, err)
 	}
 	for moved := time.Now(); r.next < end; {
 		pctx, cancel := context.WithTimeout(ctx, recallPoll)
@@ -103,7 +109,11 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 			if !window.SameIncarnation(h.Topic, topic) {
 				g.Sources = kafka.MaxSources
 			}
-			if g.Check(&h) == nil {
+			switch {
+			case g.Check(&h) != nil:
+			case rec.Offset < from:
+				r.revision = max(r.revision, h.Revision)
+			default:
 				r.take(&h, topic, sources)
 			}
 		})
@@ -114,27 +124,31 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 			r.next = max(r.next, g.To)
 		}
 	}
+	if have := s.rules.Revision(); r.revision > have {
+		return r, fmt.Errorf("events were judged by revision %d of the rules, but topic %s has only %d: it was deleted, or its broker lost records; restore it, or start over", r.revision, s.cfg.Layout.Names.Rules, have)
+	}
 	return r, nil
 }
 
 func (r *recollection) take(h *window.Header, topic uint64, sources map[int32]kafka.Bounds) {
+	r.revision = max(r.revision, h.Revision)
 	r.total, r.remade = h.Sources, !window.SameIncarnation(h.Topic, topic)
-	for _, m := range h.Marks {
+	for _, m := range h.Watermarks {
 		r.mark(m.Partition, m.WatermarkMS)
 	}
 	if r.remade {
 		return // of a topic that is gone; its watermarks hold, since windows were closed by them
 	}
-	for _, p := range h.Places {
-		if old := r.places[p.Partition]; p.Next >= old.Next && p.Next <= sources[p.Partition].End {
-			r.places[p.Partition] = p
+	for _, p := range h.Progress {
+		if old := r.progress[p.Partition]; p.Next >= old.Next && p.Next <= sources[p.Partition].End {
+			r.progress[p.Partition] = p
 		}
 	}
 }
 
 func (r *recollection) mark(p int32, watermark int64) {
-	if old, known := r.marks[p]; !known || watermark > old {
-		r.marks[p] = watermark
+	if old, known := r.watermarks[p]; !known || watermark > old {
+		r.watermarks[p] = watermark
 	}
 }
 
@@ -142,7 +156,7 @@ func (r *recollection) mark(p int32, watermark int64) {
 func (r recollection) floor() int64 {
 	low := int64(window.EndOfTime)
 	for p := range r.total {
-		m, known := r.marks[p]
+		m, known := r.watermarks[p]
 		if !known {
 			return window.NoTime
 		}
@@ -213,7 +227,7 @@ func (s *session) takeOver(ctx context.Context, found map[int32]commitment) (map
 		return nil, err
 	}
 	if n := int32(len(bounds)); n != s.sources.total {
-		return nil, fmt.Errorf("%w: %s has %d partitions, it had %d", kafka.ErrTopicChanged, names.Activity, n, s.sources.total)
+		return nil, fmt.Errorf("%w: %s has %d partitions; it had %d before", kafka.ErrTopicChanged, names.Activity, n, s.sources.total)
 	}
 	peers, err := s.fetchPeers(ctx)
 	if err != nil {
@@ -225,7 +239,7 @@ func (s *session) takeOver(ctx context.Context, found map[int32]commitment) (map
 	}
 	for p, c := range peers {
 		if c.known {
-			r.mark(p, c.Watermark(s.rule.LatenessMS))
+			r.mark(p, c.Watermark(s.stream.LatenessMS))
 			r.total = max(r.total, c.Sources)
 		}
 	}
@@ -259,8 +273,8 @@ func (s *session) lookFrom(found, peers map[int32]commitment) int64 {
 	return from
 }
 
-// remade is told of a partition whose topic is another one than that which was read.
-const remade = "the topic was deleted and made anew: it is read from its start; events of windows that were closed before are late"
+// remade is called for a partition whose topic was recreated since it was read.
+const remade = "the topic was deleted and recreated: reading it from the beginning; events of windows that were closed before are late"
 
 // source puts together what is known of a partition.
 func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) *source {
@@ -269,27 +283,27 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 	now := s.cfg.Now()
 	topic := s.topics.Incarnation(names.Activity)
 	src := &source{committed: c.Source, now: c.Source, position: max(c.offset, 0), settled: c.offset, heard: now.UnixMilli(), bounds: b, seen: b.End, seenAt: now.UnixMilli(), held: -1}
-	place, routed := r.places[p]
+	place, routed := r.progress[p]
 	routed = routed && !fault.WatermarkLost
 	switch {
 	case c.known && !window.SameIncarnation(c.Topic, topic):
 		log.Error(remade)
 		src.position = 0
-		src.now = window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: c.Watermark(s.rule.LatenessMS)}
+		src.now = window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: c.Watermark(s.stream.LatenessMS)}
 	case !c.known && c.offset < 0 && r.remade: // Kafka deletes the offsets of a topic with it
 		log.Error(remade)
 	case c.known && !window.SameIncarnation(c.Log, s.topics.Incarnation(names.Keyed)):
-		log.Error("the keyed log was deleted and made anew: counts of windows that were open then are too low, and alerts of them may never close", "keyed", names.Keyed)
+		log.Error("the keyed log was deleted and recreated: counts of windows that were open at the time are too low, and their alerts may never close", "keyed", names.Keyed)
 	case !c.known && (c.offset >= 0 || routed) && !fault.WatermarkLost:
-		log.Error("the group has no offset that a router has committed, the keyed log tells what was counted", "group", names.RouterGroup, "offset", c.offset)
+		log.Error("the consumer group has no offset committed by a router; using the keyed log to find what was already counted", "group", names.RouterGroup, "offset", c.offset)
 	}
 	switch {
 	case routed && (!c.known || place.Next > src.position):
 		if c.offset >= 0 && place.Next != c.offset {
-			log.Warn("the group's offset is not what the keyed log has, which counts", "offset", c.offset, "routed", place.Next)
+			log.Warn("the consumer group's offset differs from the keyed log; using the keyed log", "offset", c.offset, "routed", place.Next)
 		}
 		src.position = place.Next
-		src.now = window.Source{MaxTS: window.NoTime, Newest: place.NewestMS, Floor: r.marks[p]}
+		src.now = window.Source{MaxTS: window.NoTime, Newest: place.NewestMS, Floor: r.watermarks[p]}
 	case !c.known && !routed && !fault.WatermarkLost:
 		src.now = window.NewSource()
 		src.now.Floor = r.floor() // a partition that was added to a topic in use
@@ -300,7 +314,7 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 		if topic == 0 {
 			to = b.Start // without ids of topics, it may have been made anew as well
 		}
-		log.Error("the topic ends before what was read of it: records were lost, or it was made anew", "position", src.position, "end", b.End, "read_from", to)
+		log.Error("the topic ends before the position already read: records were lost, or it was recreated", "position", src.position, "end", b.End, "read_from", to)
 		src.position = to
 	}
 	if src.position < b.Start {
@@ -334,17 +348,17 @@ func (s *session) verify(ctx context.Context) error {
 	parts, owned := s.sources.snapshot()
 	for _, p := range parts {
 		src := owned[p]
-		if place, ok := r.places[p]; ok && place.Next > src.position {
-			s.cfg.Log.Warn("a transaction that the broker did not confirm was committed", "partition", p, "routed", place.Next)
+		if place, ok := r.progress[p]; ok && place.Next > src.position {
+			s.cfg.Log.Warn("a transaction whose commit the broker did not confirm was committed after all", "partition", p, "routed", place.Next)
 			src.routed = place.Next
-			src.now = window.Source{MaxTS: window.NoTime, Newest: place.NewestMS, Floor: r.marks[p]}
+			src.now = window.Source{MaxTS: window.NoTime, Newest: place.NewestMS, Floor: r.watermarks[p]}
 			src.base = src.now // the next look begins behind this place
 		}
 	}
 	return nil
 }
 
-// learned tells how far the keyed log is known.
+// learned records how far the keyed log is known.
 func (s *session) learned(next int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -401,7 +415,7 @@ func (s *session) fetchPeers(ctx context.Context) (map[int32]commitment, error) 
 	return out, nil
 }
 
-// lostWithTopic tells of the records that a topic had when it was deleted, and that nobody had read. They are those of the last look.
+// lostWithTopic reports the records that were unread when their topic was deleted. They are those of the last look.
 func (s *session) lostWithTopic() {
 	parts, owned := s.sources.snapshot()
 	for _, p := range parts {
@@ -418,6 +432,6 @@ func (s *session) lost(p int32, records int64) {
 }
 
 func (s *session) deleted(p int32, records int64) {
-	s.cfg.Log.Error("events were deleted before they were read: counts of their windows are too low; keep the topic for longer (retention.ms)",
+	s.cfg.Log.Error("events were deleted before they were read: counts of their windows are too low; increase the topic's retention.ms",
 		"topic", s.cfg.Layout.Names.Activity, "partition", p, "records", records)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +14,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/kafka"
+	"spate/shared/revision/topic"
+	"spate/shared/rule"
 	"spate/shared/window"
+	"spate/shared/window/windowtest"
 )
 
 // TestUnconfirmedTransaction: the broker did not say that a transaction was committed, and it was. What it counted is not counted again, also by
@@ -42,8 +46,8 @@ func TestUnconfirmedTransaction(t *testing.T) {
 		}
 	}
 	write := func(next int64) (offset int64) {
-		h := window.Header{Sources: 2, Topic: topics.Incarnation(names.Activity), Marks: []window.Mark{{Partition: 0, WatermarkMS: 100 * next}}, Places: []window.Place{{Partition: 0, Next: next, NewestMS: 7}}}
-		window.NewCombiner(10).Flush(1, func([]byte) int32 { return 0 }, h, func(_ int32, b []byte) {
+		h := window.Header{Sources: 2, Topic: topics.Incarnation(names.Activity), Watermarks: []window.Watermark{{Partition: 0, WatermarkMS: 100 * next}}, Progress: []window.Progress{{Partition: 0, Next: next, NewestMS: 7}}}
+		window.NewCombiner(windowtest.Stream(10*time.Millisecond, 0, 5)).Flush(1, func([]byte) int32 { return 0 }, h, func(_ int32, b []byte) {
 			r := &kgo.Record{Topic: names.Keyed, Value: bytes.Clone(b)}
 			if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
 				t.Fatal(err)
@@ -52,8 +56,8 @@ func TestUnconfirmedTransaction(t *testing.T) {
 		})
 		return offset
 	}
-	rule := window.Rule{SizeMS: 10, LatenessMS: 10}
-	s := &session{cfg: cfg, rule: rule, adm: adm, topics: topics, sources: newSources(2), metrics: newMetrics(prometheus.NewRegistry())}
+	s := &session{cfg: cfg, stream: windowtest.Stream(10*time.Millisecond, 10*time.Millisecond, 5), adm: adm, topics: topics, sources: newSources(2), metrics: newMetrics(prometheus.NewRegistry())}
+	s.follow(rulesOf(t, s))
 	was := window.Source{MaxTS: 410, Newest: 410, Floor: window.NoTime}
 	src := &source{committed: was, now: was, position: 4, settled: 4}
 	s.sources.own(map[int32]*source{0: src})
@@ -72,7 +76,7 @@ func TestUnconfirmedTransaction(t *testing.T) {
 	if err != nil || r.Keyed != 2 {
 		t.Errorf("%+v %v", r, err)
 	}
-	// A lie about places beyond the log's end, or a batch from the future, is none of it.
+	// A lie about progress beyond the log's end, or a batch from the future, is none of it.
 	write(1000)
 	if err := s.verify(t.Context()); err != nil || src.next() != 9 {
 		t.Errorf("%+v, %v", src, err)
@@ -123,7 +127,59 @@ func TestRecallBehindAnAbortWithoutAMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &session{cfg: cfg, adm: adm, topics: topics, sources: newSources(1)}
+	s.follow(rulesOf(t, s))
 	if r, err := s.recall(t.Context(), 0); err != nil || r.next != 1 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// rulesOf is a reader of the rules that has read nothing.
+func rulesOf(t *testing.T, s *session) *topic.Reader {
+	t.Helper()
+	initial, err := rule.Burst(10*time.Second, 5, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topic.NewReader(s.cfg.Kafka, s.adm, s.cfg.Layout.Names, initial)
+}
+
+// TestRulesAreLostWhileNothingHappens: everything that was routed was known when the router ended, so it had nothing to read of the keyed log, and began to
+// judge by the rule of the settings.
+func TestRulesAreLostWhileNothingHappens(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cfg := Config{Kafka: kafka.Config{Brokers: c.ListenAddrs()}, Layout: kafka.Layout{Names: kafka.NamesFor(kafka.DefaultTopic), Partitions: 1}, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	s := &session{cfg: cfg, adm: kadm.NewClient(cl), sources: newSources(1)}
+	s.follow(rulesOf(t, s))
+	if s.topics, err = cfg.Layout.Ensure(t.Context(), s.adm); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := window.NewStream(s.rules.Plan(), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revised := *stream.Plan
+	revised.Revision = 3
+	stream.Plan = &revised
+	h := window.Header{Sources: 1, Watermarks: []window.Watermark{{WatermarkMS: 5000}}, Progress: []window.Progress{{Next: 7, NewestMS: 6000}}}
+	window.NewCombiner(stream).Flush(1, func([]byte) int32 { return 0 }, h, func(_ int32, value []byte) {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: cfg.Layout.Names.Keyed, Value: bytes.Clone(value)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r, err := s.recall(t.Context(), 1)
+	if err == nil || !strings.Contains(err.Error(), "events were judged by revision 3 of the rules, but topic activity.rules has only 0") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if len(r.progress) > 0 || len(r.watermarks) > 0 { // that was known before
+		t.Errorf("%+v", r)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"spate/shared/kafka"
 	"spate/shared/window"
+	"spate/shared/window/windowtest"
 	"spate/tests/harness"
 )
 
@@ -26,7 +27,7 @@ func TestWhereReadingBegins(t *testing.T) {
 	anew := committed(17)
 	anew.Topic = 9
 	routed := func(next int64) recollection {
-		return recollection{places: map[int32]window.Place{3: {Partition: 3, Next: next, NewestMS: 1300}}, marks: map[int32]int64{0: 70, 1: 60, 2: 80, 3: 6000}, total: 4}
+		return recollection{progress: map[int32]window.Progress{3: {Partition: 3, Next: next, NewestMS: 1300}}, watermarks: map[int32]int64{0: 70, 1: 60, 2: 80, 3: 6000}, total: 4}
 	}
 	nothing := recollection{}
 	log := kafka.Bounds{Stable: 100, End: 100}
@@ -47,7 +48,7 @@ func TestWhereReadingBegins(t *testing.T) {
 		{"offsets that were deleted", unknown(-1), routed(25), log, 25, window.Source{MaxTS: window.NoTime, Newest: 1300, Floor: 6000}, 0, false},
 		{"a new pipeline", unknown(-1), nothing, kafka.Bounds{Start: 5, Stable: 100, End: 100}, 5, window.NewSource(), 0, false},
 		{"offsets set by hand, before a keyed log", unknown(7), nothing, log, 7, window.NewSource(), 0, false},
-		{"a partition that was added", unknown(-1), recollection{marks: map[int32]int64{0: 70, 1: 60, 2: 80}, total: 3}, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 60}, 0, false},
+		{"a partition that was added", unknown(-1), recollection{watermarks: map[int32]int64{0: 70, 1: 60, 2: 80}, total: 3}, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 60}, 0, false},
 		{"a topic that was made anew", anew, nothing, log, 0, window.Source{MaxTS: window.NoTime, Newest: window.NoTime, Floor: 5000}, 0, true},
 		{"deleted before it was read", committed(17), nothing, kafka.Bounds{Start: 30, Stable: 100, End: 100}, 30, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 13, false},
 		{"a log that lost its end", committed(17), nothing, kafka.Bounds{Stable: 9, End: 9}, 0, window.Source{MaxTS: 1000, Newest: 1200, Floor: 5000}, 0, false},
@@ -55,7 +56,7 @@ func TestWhereReadingBegins(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			reg := prometheus.NewRegistry()
 			names := kafka.NamesFor(kafka.DefaultTopic)
-			s := &session{cfg: Config{Layout: kafka.Layout{Names: names}, Now: func() time.Time { return time.UnixMilli(now) }, Log: slog.New(slog.DiscardHandler)}, rule: window.Rule{SizeMS: 10, LatenessMS: 10}, metrics: newMetrics(reg)}
+			s := &session{cfg: Config{Layout: kafka.Layout{Names: names}, Now: func() time.Time { return time.UnixMilli(now) }, Log: slog.New(slog.DiscardHandler)}, stream: windowtest.Stream(10*time.Millisecond, 10*time.Millisecond, 5), metrics: newMetrics(reg)}
 			if c.anew {
 				s.topics.IDs = map[string]kadm.TopicID{names.Activity: {15: 1}}
 			}

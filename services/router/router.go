@@ -17,36 +17,39 @@ import (
 	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
+	"spate/shared/revision"
+	"spate/shared/revision/topic"
+	"spate/shared/rule"
 	"spate/shared/window"
 )
 
 const (
-	// gatherCaughtUp is how long a transaction gathers events when there is no backlog: it is most of an alert's delay.
+	// gatherCaughtUp is how long a transaction gathers events without a backlog. It accounts for most of an alert's delay.
 	gatherCaughtUp = 50 * time.Millisecond
-	// gatherBacklog is the same under a backlog.
+	// gatherBacklog is how long it gathers them with a backlog.
 	gatherBacklog = time.Second
-	// backlog is the lag from which on gatherBacklog applies, in events.
+	// backlog is the lag above which gatherBacklog applies, in events.
 	backlog = 20_000
-	// maxPanes ends a transaction early: it bounds memory.
+	// maxPanes ends a transaction early, to bound memory.
 	maxPanes = 200_000
-	// maxAsideBytes does as well: late and dead events are kept until they are written.
+	// maxAsideBytes does so, too: late events and dead letters stay in memory until they are written.
 	maxAsideBytes = 32 << 20
-	// tick is how often silence is looked at, while any partition may be silent, and lookEvery while none is.
+	// tick is how often the router looks for silent partitions while one may be silent, lookEvery otherwise.
 	tick      = 250 * time.Millisecond
 	lookEvery = time.Second
 
-	// fetchMaxWait bounds how long a partition that was taken over waits for its first fetch: the client lets a long poll for the
-	// others finish first.
+	// fetchMaxWait bounds how long a partition that was taken over waits for its first fetch: the client first finishes a long poll for
+	// the other partitions.
 	fetchMaxWait = 500 * time.Millisecond
 
-	// After an aborted transaction the next one waits, from abortPause up to a hundred times as long, and after abortsInRow the session begins
-	// anew, which looks at the topics again.
+	// After an aborted transaction, the next one waits for abortPause, and twice as long after each further one. After abortsInRow of them,
+	// the session is rebuilt, which checks the topics again.
 	abortPause  = 50 * time.Millisecond
 	abortsInRow = 8
 )
 
-// Run routes until ctx ends, or until everything is drained. A broken session is rebuilt for ever; only a setting that cannot work
-// is an error.
+// Run routes until ctx ends or everything is drained. It rebuilds a broken session as often as needed; only a setting that cannot work is
+// an error.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("router: %w", err)
@@ -54,18 +57,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	rule, err := window.NewRule(cfg.Window, cfg.Lateness)
-	if err != nil {
-		return fmt.Errorf("router: %w", err)
-	}
-	events, err := format.New(cfg.Events)
+	initial, err := cfg.initial()
 	if err != nil {
 		return fmt.Errorf("router: %w", err)
 	}
 	if cfg.Instance == "" {
 		name, release, err := kafka.Instance("spate-router")
 		if err != nil {
-			return fmt.Errorf("router: %w; give one with SPATE_INSTANCE (--instance)", err)
+			return fmt.Errorf("router: %w; set one with SPATE_INSTANCE (--instance)", err)
 		}
 		defer release()
 		cfg.Instance = name
@@ -74,7 +73,7 @@ func Run(ctx context.Context, cfg Config) error {
 	m := newMetrics(cfg.Registry)
 	fatal := func(err error) bool { return errors.Is(err, kafka.ErrLayout) }
 	err = ops.Keep(ctx, cfg.Log, cfg.Status, fatal, func(ctx context.Context) error {
-		s := &session{cfg: cfg, rule: rule, events: events, metrics: m, tally: tally{invalid: make(map[activity.Reason]int64), skipped: make(map[activity.Reason]int64)}, input: newInput()}
+		s := &session{cfg: cfg, initial: initial, metrics: m, tally: tally{invalid: make(map[activity.Reason]int64), skipped: make(map[activity.Reason]int64)}, input: newInput()}
 		return s.run(ctx)
 	})
 	if err != nil {
@@ -86,7 +85,9 @@ func Run(ctx context.Context, cfg Config) error {
 // session is one life of the transactional client.
 type session struct {
 	cfg     Config
-	rule    window.Rule
+	initial *rule.Set // in force until the first revision is
+	rules   *revision.Follower
+	stream  window.Stream
 	events  *format.Reader
 	metrics *metrics
 
@@ -127,16 +128,17 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer plain.Close()
 	s.adm = kadm.NewClient(plain)
+	s.follow(topic.NewReader(s.cfg.Kafka, s.adm, names, s.initial))
 	if s.topics, err = s.cfg.Layout.EnsureWhenReady(ctx, plain, s.cfg.Kafka.Brokers, s.cfg.Log, s.hold); err != nil {
 		return err
 	}
 	s.keyed = s.topics.Keyed
 	s.sources = newSources(s.topics.Sources)
-	s.combiner = window.NewCombiner(s.rule.SizeMS)
-	s.maxLeadMS = s.rule.SizeMS + s.rule.LatenessMS + maxLead.Milliseconds()
-	s.idleness = window.Idleness{Rule: s.rule, TimeoutMS: s.cfg.IdleTimeout.Milliseconds()}
+	if err := s.rules.Learn(ctx); err != nil {
+		return err
+	}
 	if s.topics.ClaimedTime {
-		s.cfg.Log.Warn("the records of the topic have the times that their producers claim: one clock that is ahead can make the events of others late; "+
+		s.cfg.Log.Warn("the records of the topic have producer timestamps: one producer whose clock is ahead can make the events of others late; "+
 			"set message.timestamp.type=LogAppendTime", "topic", names.Activity)
 	}
 
@@ -159,7 +161,7 @@ func (s *session) run(ctx context.Context) error {
 		kgo.ConsumeTopics(names.Activity),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // they move the position, which tells whether a partition is read to its end
+		kgo.KeepControlRecords(), // they advance the position, which shows whether a partition has been read to its end
 		kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxBytes(16<<20),
 		kgo.OnOffsetsFetched(func(ctx context.Context, _ *kgo.Client, r *kmsg.OffsetFetchResponse) error { return s.fetched(ctx, r) }),
 		kgo.AdjustFetchOffsetsFn(s.adjust),
@@ -195,13 +197,13 @@ func (s *session) run(ctx context.Context) error {
 		s.lostWithTopic()
 	}
 	if err != nil {
-		s.cfg.Status.NotReady(err.Error()) // to leave the group of a broker that is away takes its time
+		s.cfg.Status.NotReady(err.Error()) // leaving the group takes a while if the broker is away
 	}
 	return err
 }
 
-// endFormerLife aborts the transaction that a killed router of this name left open. Until it is ended, readers of the outputs wait, and
-// so does whoever takes the source partitions over; the session's own client would do it only with its first write, which comes after
+// endFormerLife aborts the transaction that a killed router of this name left open. Until then, readers of the outputs wait, and so does
+// the router that takes over the source partitions. The session's own client would abort it only with its first write, which comes after
 // the offsets that it waits for.
 func (s *session) endFormerLife(ctx context.Context) error {
 	cl, err := kgo.NewClient(s.cfg.Kafka.Options(kgo.WithLogger(kafka.Logger(s.cfg.Log)), kgo.TransactionalID(s.cfg.Instance), kgo.TransactionTimeout(kafka.TransactionTimeout))...)
@@ -212,7 +214,7 @@ func (s *session) endFormerLife(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*kafka.TransactionTimeout)
 	defer cancel()
 	if _, _, err := cl.ProducerID(ctx); err != nil {
-		return fmt.Errorf("end what a router of this name left open: %w", kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "transactional-id", Name: s.cfg.Instance}))
+		return fmt.Errorf("abort the transaction that a previous router of this name left open: %w", kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "transactional-id", Name: s.cfg.Instance}))
 	}
 	return nil
 }
@@ -231,10 +233,10 @@ func (s *session) loop(ctx context.Context) error {
 				if err := s.look(ctx); errors.Is(err, kafka.ErrTopicChanged) {
 					return err
 				} else if err != nil && ctx.Err() == nil {
-					s.cfg.Log.Warn("cannot see where partitions end, and which are silent", "error", err)
+					s.cfg.Log.Warn("cannot list the ends of partitions, so silent partitions are not detected", "error", err)
 				}
 				s.probe(ctx)
-				s.tellHeld(ctx)
+				s.reportHeld(ctx)
 			}
 			s.gauges()
 			s.input.tell(ticked, s.cfg.Events.ID, s.cfg.Layout.Names.Activity, s.cfg.Status, s.cfg.Log)
@@ -283,7 +285,7 @@ func (s *session) poll(ctx context.Context, d time.Duration) (kgo.Fetches, error
 	for _, g := range gaps {
 		s.found(g)
 	}
-	return f, nil
+	return f, s.consult(ctx, f)
 }
 
 // transact runs one transaction that begins with the given fetches, and reports whether it was committed.
@@ -320,20 +322,20 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 	f.EachPartition(func(p kgo.FetchTopicPartition) {
 		src := s.sources.get(p.Partition)
 		if src == nil {
-			if len(p.Records) > 0 { // revoked meanwhile: the session aborts what is open
-				s.abort(fmt.Errorf("records of partition %d, which is not owned any more", p.Partition))
+			if len(p.Records) > 0 { // revoked meanwhile: the open transaction is aborted
+				s.abort(fmt.Errorf("received records of partition %d after it was revoked", p.Partition))
 			}
 			return
 		}
 		if len(p.Records) > 0 && p.Records[0].Offset < src.position {
-			s.abort(fmt.Errorf("partition %d was read up to offset %d, and again from %d", p.Partition, src.position, p.Records[0].Offset))
+			s.abort(fmt.Errorf("partition %d was read up to offset %d, then again from %d", p.Partition, src.position, p.Records[0].Offset))
 		}
 		for _, r := range p.Records {
 			if r.Attrs.IsControl() || r.Offset < src.routed {
 				continue
 			}
 			mark, reason, err := s.events.Mark(ctx, r.Value, r.Headers)
-			if err != nil { // it is read again
+			if err != nil { // the record is read again
 				s.abort(err)
 				return
 			}
@@ -343,9 +345,9 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 				continue
 			}
 			s.input.in++
-			limit := r.Timestamp.UnixMilli() // when the log took it
+			limit := r.Timestamp.UnixMilli() // when the record was appended
 			if r.Attrs.TimestampType() == claimedTime {
-				limit = min(limit, read) // what was written before it is read was not written later
+				limit = min(limit, read) // a record is written before it is read, whatever its producer claims
 			}
 			if reason == activity.ReasonNone && ahead > 0 && mark.TimeMS > limit+ahead {
 				reason = activity.ReasonTimeAhead
@@ -357,14 +359,15 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 				continue
 			}
 			src.heard = now
-			fate, start, lateBy := src.now.Judge(s.rule, mark.TimeMS, limit)
+			e := window.Event{MS: mark.TimeMS, Partition: p.Partition, Offset: r.Offset, Identity: window.Identity(mark.ID), Values: s.events.Columns(mark, r.Headers)}
+			fate, missed := s.combiner.Add(&e, src.now.Judge(s.stream.LatenessMS, mark.TimeMS, limit))
 			if fate.Late() {
 				s.tally.late[fate]++
 				s.input.add(fate.String(), func() (why, example string) { return s.describe(r, activity.ReasonNone) })
-				s.late(ctx, r, fate, start, lateBy)
+				s.late(ctx, r, fate, missed)
 				continue
 			}
-			if ahead > 0 && limit-mark.TimeMS > implausible.Milliseconds() { // what is as far ahead is invalid
+			if ahead > 0 && limit-mark.TimeMS > implausible.Milliseconds() { // events that are this far ahead are invalid
 				s.input.far++
 				s.input.farAt = mark.TimeMS
 			}
@@ -373,7 +376,6 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 				s.tally.ids++
 				s.input.ids++
 			}
-			s.combiner.AddOnce(mark.User, start, mark.TimeMS, p.Partition, r.Offset, window.Identity(mark.ID))
 		}
 		src.advance(p.FetchPartition)
 		lag += src.waiting()
@@ -396,10 +398,10 @@ func (s *session) commit(outer context.Context) (bool, error) {
 	h := window.Header{Sources: s.sources.total, Topic: s.topics.Incarnation(names.Activity)}
 	for _, p := range parts {
 		src := owned[p]
-		if w := src.now.Watermark(s.rule.LatenessMS); w != window.NoTime {
-			h.Marks = append(h.Marks, window.Mark{Partition: p, WatermarkMS: w})
+		if w := src.now.Watermark(s.stream.LatenessMS); w != window.NoTime {
+			h.Watermarks = append(h.Watermarks, window.Watermark{Partition: p, WatermarkMS: w})
 		}
-		h.Places = append(h.Places, window.Place{Partition: p, Next: src.next(), NewestMS: src.now.Newest})
+		h.Progress = append(h.Progress, window.Progress{Partition: p, Next: src.next(), NewestMS: src.now.Newest})
 	}
 	s.tally.panes = int64(s.combiner.Panes())
 	home := func(user []byte) int32 { return kafka.PartitionFor(user, s.keyed) }
@@ -411,7 +413,7 @@ func (s *session) commit(outer context.Context) (bool, error) {
 		return false, fmt.Errorf("flush: %w", err)
 	}
 	if err := s.abortCause(); err != nil {
-		s.cfg.Log.Warn("transaction aborted, its events are read again", "error", err)
+		s.cfg.Log.Warn("transaction aborted, reading its events again", "error", err)
 		try = kgo.TryAbort
 		s.trouble = err
 	}
@@ -469,7 +471,7 @@ func (s *session) produce(ctx context.Context, r *kgo.Record) {
 	})
 }
 
-// hold tells what is wrong with the broker, "" if nothing.
+// hold reports what is wrong with the broker; "" means nothing.
 func (s *session) hold(reason string) { s.cfg.Status.Hold("broker", reason) }
 
 // abort makes the open transaction end without effect; nil takes that back.
@@ -496,7 +498,7 @@ func (s *session) gauges() {
 		if owned[p].now.Idle {
 			idle++
 		}
-		low = min(low, owned[p].now.Watermark(s.rule.LatenessMS))
+		low = min(low, owned[p].now.Watermark(s.stream.LatenessMS))
 	}
 	s.metrics.lag.Set(float64(lag))
 	s.metrics.idle.Set(float64(idle))
@@ -504,11 +506,11 @@ func (s *session) gauges() {
 	if low != window.NoTime && low != window.EndOfTime {
 		s.metrics.watermark.Set(float64(low) / 1000)
 	}
-	s.tellStanding(parts, owned)
+	s.reportStalled(parts, owned)
 	switch {
 	case len(parts) == 0: // it has said why, or waits for the group
 	case s.trouble != nil && lag > 0:
-		s.cfg.Status.NotReady("transactions are aborted, their events wait: " + s.trouble.Error())
+		s.cfg.Status.NotReady("transactions are being aborted, so their events are waiting: " + s.trouble.Error())
 	default:
 		s.cfg.Status.Ready()
 	}

@@ -51,11 +51,11 @@ func own(headers []kgo.RecordHeader) (out []kgo.RecordHeader) {
 }
 
 // late sets aside an event that missed its window.
-func (s *session) late(ctx context.Context, r *kgo.Record, f window.Fate, start, lateBy int64) {
+func (s *session) late(ctx context.Context, r *kgo.Record, f window.Fate, missed window.Missed) {
 	out := s.aside(r, s.cfg.Layout.Names.Late, f.String())
 	out.Headers = append(out.Headers,
-		kgo.RecordHeader{Key: HeaderWindow, Value: strconv.AppendInt(nil, start, 10)},
-		kgo.RecordHeader{Key: HeaderLateBy, Value: strconv.AppendInt(nil, lateBy, 10)})
+		kgo.RecordHeader{Key: HeaderWindow, Value: strconv.AppendInt(nil, missed.StartMS, 10)},
+		kgo.RecordHeader{Key: HeaderLateBy, Value: strconv.AppendInt(nil, missed.ByMS, 10)})
 	s.produce(ctx, out)
 }
 

@@ -27,7 +27,7 @@ func (s *session) look(ctx context.Context) error {
 		return err
 	}
 	if n := int32(len(bounds)); n != s.sources.total {
-		return fmt.Errorf("%w: %s has %d partitions, it had %d", kafka.ErrTopicChanged, s.cfg.Layout.Names.Activity, n, s.sources.total)
+		return fmt.Errorf("%w: %s has %d partitions; it had %d before", kafka.ErrTopicChanged, s.cfg.Layout.Names.Activity, n, s.sources.total)
 	}
 	idle := false
 	for _, p := range parts {
@@ -155,7 +155,7 @@ func (s *session) promised() bool {
 	parts, owned := s.sources.snapshot()
 	for _, p := range parts {
 		was, now := owned[p].committed, owned[p].now
-		if was.Idle != now.Idle || s.rule.Crosses(was.Watermark(s.rule.LatenessMS), now.Watermark(s.rule.LatenessMS)) {
+		if was.Idle != now.Idle || s.stream.Crosses(was.Watermark(s.stream.LatenessMS), now.Watermark(s.stream.LatenessMS)) {
 			return true
 		}
 	}
@@ -176,7 +176,7 @@ func (s *session) drained(ctx context.Context) bool {
 	bounds, err := kafka.ListBounds(ctx, s.adm, s.cfg.Layout.Names.Activity)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.cfg.Log.Warn("cannot tell whether the input is read to its end", "error", err)
+			s.cfg.Log.Warn("cannot determine whether the input has been read to the end", "error", err)
 		}
 		return false
 	}

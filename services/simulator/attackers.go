@@ -2,16 +2,18 @@ package simulator
 
 import (
 	"container/heap"
-	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// Kind is what an attacker does. The numbers hold for the default rule, more than 5 events in 10 s; other rules scale them.
+// Kind is what an attacker or an innocent does. The numbers of this group hold for the default rule, more than 5 events in 10 s; other rules
+// scale them.
 type Kind string
 
 const (
@@ -31,36 +33,69 @@ const (
 	KindGiant Kind = "giant"
 )
 
-// Kinds returns all kinds of attackers.
+// Kinds returns the attackers of the default rule. [LibraryKinds] and [Innocents] are the others.
 func Kinds() []Kind {
 	return []Kind{KindBurst, KindSlow, KindStraddler, KindBulkOrder, KindFlood, KindGiant}
 }
 
-// AttackerBase is the smallest user id of an attacker. The kinds follow at distances of 100000, in the order of Kinds.
-const AttackerBase = 900_000_000
+// AttackerBase is the smallest user id of an attacker. The kinds follow at distances of 100000, in the order of Kinds and LibraryKinds.
+// InnocentBase is that of the innocents, in the order of Innocents.
+const (
+	AttackerBase = 900_000_000
+	InnocentBase = 800_000_000
+)
 
 const floodAccounts = 40
 
-// parseKinds reads a list of kinds; "all" and "none" stand for themselves.
-func parseKinds(names []string) (map[Kind]bool, error) {
+// kindGroup is a word that stands for several kinds.
+type kindGroup struct {
+	name  string
+	kinds []Kind
+}
+
+func parseAttackers(names []string) (map[Kind]bool, error) {
+	return parseKinds("attackers", names, kindGroup{"all", Kinds()}, kindGroup{"library", LibraryKinds()})
+}
+
+func parseInnocents(names []string) (map[Kind]bool, error) {
+	return parseKinds("innocents", names, kindGroup{"all", Innocents()})
+}
+
+// parseKinds reads a list of kinds and groups; "none" stands for itself.
+func parseKinds(what string, names []string, groups ...kindGroup) (map[Kind]bool, error) {
+	for _, g := range groups {
+		for _, k := range g.kinds {
+			groups = append(groups, kindGroup{string(k), []Kind{k}})
+		}
+	}
 	on := make(map[Kind]bool)
 	for _, name := range names {
-		switch {
-		case name == "all":
-			for _, k := range Kinds() {
-				on[k] = true
-			}
-		case name == "none":
+		if name == "none" {
 			if len(names) > 1 {
-				return nil, errors.New("none cannot stand beside others")
+				return nil, fmt.Errorf("none cannot be combined with other %s", what)
 			}
-		case slices.Contains(Kinds(), Kind(name)):
-			on[Kind(name)] = true
-		default:
-			return nil, fmt.Errorf("%q is not one of all, none, burst, slow, straddler, bulk_order, flood, giant", name)
+			continue
+		}
+		i := slices.IndexFunc(groups, func(g kindGroup) bool { return g.name == name })
+		if i < 0 {
+			words := []string{"none"}
+			for _, g := range groups {
+				words = append(words, g.name)
+			}
+			return nil, fmt.Errorf("%q is not one of %s", name, strings.Join(words, ", "))
+		}
+		for _, k := range groups[i].kinds {
+			on[k] = true
 		}
 	}
 	return on, nil
+}
+
+// Attack is what an attacker does from its first event to its last; for an innocent, what only looks like an attack.
+type Attack struct {
+	Kind Kind
+	// Key is what the events have in common, as text: the columns that a rule against the kind groups by.
+	Key map[string]string
 }
 
 // attackPlan holds the attack events of the cycle that is under way. Time is cut in cycles of a minute or 6 windows, whichever
@@ -84,18 +119,21 @@ type attackPlan struct {
 	scraped int // products that the giant has seen
 
 	giantFrom, giantTo int64
-	giantSession       string
-	gap, giantGap      int64 // between the slots of the shoppers; and while the giant is active
+	giant              attackEvent // what its events have in common
+	gap, giantGap      int64       // between the slots of the shoppers; and while the giant is active
 }
 
 // attackEvent is one planned event.
 type attackEvent struct {
 	at            int64
 	seq           uint64
-	kind          Kind
+	attack        *Attack
 	user, session string
 	eventType     string
 	product       *product
+
+	ip, agent, coupon string
+	together          bool
 }
 
 // span is a stretch of time, [from, to).
@@ -104,7 +142,9 @@ type span struct{ from, to int64 }
 func (s span) length() int64 { return s.to - s.from }
 
 func newAttackPlan(cfg *Config, startMS int64, shop *catalogue) *attackPlan {
-	on, _ := parseKinds(cfg.Attackers) // Validate has seen the error
+	on, _ := parseAttackers(cfg.Attackers) // Validate has seen the errors
+	innocents, _ := parseInnocents(cfg.Innocents)
+	maps.Copy(on, innocents)
 	p := &attackPlan{
 		rng:    rand.New(rand.NewPCG(cfg.Seed, 0x61747461636b)),
 		shop:   shop,
@@ -168,7 +208,8 @@ func (p *attackPlan) peek() (at int64, ok bool) {
 func (p *attackPlan) pop(r *Row, g *Generator) {
 	e := heap.Pop(&p.pending).(attackEvent)
 	g.fill(r, e.at, e.eventType, e.product, e.user, e.session)
-	r.Kind = e.kind
+	r.IP, r.UserAgent, r.Coupon = e.ip, e.agent, e.coupon
+	r.Kind, r.Attack, r.Together = e.attack.Kind, e.attack, e.together
 }
 
 // follow lets the giant answer each event of anyone else with one of its own, which makes its share one half.
@@ -177,9 +218,10 @@ func (p *attackPlan) follow(r *Row, at int64) {
 		return
 	}
 	p.scraped++
-	then := min(at+p.rng.Int64N(int64(5*time.Millisecond)), p.giantTo-1)
-	p.add(attackEvent{at: then, kind: KindGiant, user: account(KindGiant, 0), session: p.giantSession,
-		eventType: "view", product: p.shop.at(p.scraped)})
+	e := p.giant
+	e.at = min(at+p.rng.Int64N(int64(5*time.Millisecond)), p.giantTo-1)
+	e.product = p.shop.at(p.scraped)
+	p.add(e)
 }
 
 func (p *attackPlan) add(e attackEvent) {
@@ -188,9 +230,21 @@ func (p *attackPlan) add(e attackEvent) {
 	heap.Push(&p.pending, e)
 }
 
-// account returns the user id of an attacker.
+// account returns the user id of an attacker or an innocent.
 func account(k Kind, n int) string {
-	return strconv.Itoa(AttackerBase + (slices.Index(Kinds(), k)+1)*100_000 + n%100_000)
+	base, i := AttackerBase, slices.Index(attackers, k)
+	if i < 0 {
+		base, i = InnocentBase, slices.Index(Innocents(), k)
+	}
+	return strconv.Itoa(base + (i+1)*100_000 + n%100_000)
+}
+
+var attackers = slices.Concat(Kinds(), LibraryKinds())
+
+// byAccount returns the attack of one account, and an event of it in a new session.
+func (p *attackPlan) byAccount(k Kind, n int, eventType string) attackEvent {
+	user := account(k, n)
+	return attackEvent{attack: &Attack{Kind: k, Key: map[string]string{"user_id": user}}, user: user, session: newUUID(p.rng), eventType: eventType}
 }
 
 // planUntil plans every cycle that begins at or before a time.
@@ -210,7 +264,7 @@ func (p *attackPlan) planUntil(at int64) {
 // plan puts the attacks of one cycle within a span; length is that of the cycle.
 func (p *attackPlan) plan(in span, length int64) {
 	before := len(p.pending)
-	for _, k := range Kinds() {
+	for _, k := range slices.Concat(attackers, Innocents()) {
 		if !p.on[k] {
 			continue
 		}
@@ -226,7 +280,9 @@ func (p *attackPlan) plan(in span, length int64) {
 		case KindFlood:
 			p.flood(in)
 		case KindGiant:
-			p.giant(in)
+			p.planGiant(in)
+		default:
+			p.library(k, in)
 		}
 	}
 	attacks := float64(len(p.pending)-before) * 1e9 / float64(max(length, 1)) // per second
@@ -242,17 +298,17 @@ func (p *attackPlan) burst(in span) {
 			break
 		}
 		i := p.rng.IntN(len(rooms))
-		room := rooms[i]
+		part := p.within(rooms[i], time.Duration(p.burstLength()))
 		rooms = slices.Delete(rooms, i, i+1)
-		length := min(p.burstLength(), room.length())
-		from := room.from + p.rng.Int64N(room.length()-length+1)
-		p.series(KindBurst, 0, "view", p.burstEvents(), span{from, from + length})
+		events := p.burstEvents()
+		p.series(p.byAccount(KindBurst, 0, "view"), events, part)
 	}
 	// And once across the end of a window.
 	length := p.burstLength()
 	if edge, ok := p.edge(in, length/4); ok {
 		from := max(in.from, edge-length/4-p.rng.Int64N(length/2+1))
-		p.series(KindBurst, 1, "view", p.burstEvents(), span{from, min(from+length, in.to)})
+		events := p.burstEvents()
+		p.series(p.byAccount(KindBurst, 1, "view"), events, span{from, min(from+length, in.to)})
 	}
 }
 
@@ -261,13 +317,14 @@ func (p *attackPlan) burstEvents() int   { return 2*p.limit + 2 + p.rng.IntN(29)
 
 func (p *attackPlan) slow(in span) {
 	for n := range 2 {
-		session := newUUID(p.rng)
+		e := p.byAccount(KindSlow, n, "view")
 		for _, room := range p.rooms(in) {
 			step := room.length() / int64(p.limit)
 			for i := range p.limit {
 				// Off the edges by a tenth of a step, so that the jitter of a real clock moves none into the next window.
-				at := room.from + int64(i)*step + step/10 + p.rng.Int64N(step*8/10)
-				p.add(attackEvent{at: at, kind: KindSlow, user: account(KindSlow, n), session: session, eventType: "view", product: p.product()})
+				e.at = room.from + int64(i)*step + step/10 + p.rng.Int64N(step*8/10)
+				e.product = p.product()
+				p.add(e)
 			}
 		}
 	}
@@ -280,35 +337,35 @@ func (p *attackPlan) straddler(in span) {
 		return
 	}
 	// Two accounts take turns: the same one in two cycles in a row could meet itself in a window.
-	n := p.cycle % 2
-	p.series(KindStraddler, n, "view", p.limit, span{edge - reach, edge})
-	p.series(KindStraddler, n, "view", p.limit, span{edge, edge + reach})
+	e := p.byAccount(KindStraddler, p.cycle%2, "view")
+	p.series(e, p.limit, span{edge - reach, edge})
+	e.session = newUUID(p.rng)
+	p.series(e, p.limit, span{edge, edge + reach})
 }
 
 func (p *attackPlan) bulkOrder(in span) {
-	rooms := p.rooms(in)
-	if len(rooms) == 0 {
+	room, ok := p.room(in)
+	if !ok {
 		return
 	}
-	room := rooms[p.rng.IntN(len(rooms))]
-	length := min(int64(time.Second), p.window/10, room.length())
-	from := room.from + p.rng.Int64N(room.length()-length+1)
-	p.series(KindBulkOrder, p.cycle, "purchase", p.limit+3+p.rng.IntN(13), span{from, from + length})
+	part := p.within(room, min(time.Second, time.Duration(p.window/10)))
+	lines := p.limit + 3 + p.rng.IntN(13)
+	p.series(p.byAccount(KindBulkOrder, p.cycle, "purchase"), lines, part)
 }
 
 func (p *attackPlan) flood(in span) {
-	rooms := p.rooms(in)
-	if len(rooms) == 0 {
+	room, ok := p.room(in)
+	if !ok {
 		return
 	}
-	room := rooms[p.rng.IntN(len(rooms))]
 	for n := range floodAccounts {
 		margin := room.length() / 20
-		p.series(KindFlood, n, "view", p.limit+1+p.rng.IntN(4), span{room.from + margin, room.to - margin})
+		events := p.limit + 1 + p.rng.IntN(4)
+		p.series(p.byAccount(KindFlood, n, "view"), events, span{room.from + margin, room.to - margin})
 	}
 }
 
-func (p *attackPlan) giant(in span) {
+func (p *attackPlan) planGiant(in span) {
 	third := in.length() / 3
 	if third <= 0 {
 		return
@@ -317,15 +374,22 @@ func (p *attackPlan) giant(in span) {
 	if from, to := p.ceil(p.giantFrom), p.ceil(p.giantTo); to <= in.to && to-from >= p.window {
 		p.giantFrom, p.giantTo = from, to // whole windows
 	}
-	p.giantSession = newUUID(p.rng)
+	p.giant = p.byAccount(KindGiant, 0, "view")
 }
 
-// series plans n events of one account, at random times of a span, which is not empty.
-func (p *attackPlan) series(k Kind, n int, eventType string, events int, in span) {
-	user, session := account(k, n), newUUID(p.rng)
-	for range events {
-		p.add(attackEvent{at: in.from + p.rng.Int64N(max(in.length(), 1)), kind: k, user: user, session: session,
-			eventType: eventType, product: p.product()})
+// within returns a part of a span, of a length or shorter.
+func (p *attackPlan) within(in span, length time.Duration) span {
+	n := min(int64(length), in.length())
+	from := in.from + p.rng.Int64N(in.length()-n+1)
+	return span{from, from + n}
+}
+
+// series plans n events like e, at random times of a span, which is not empty.
+func (p *attackPlan) series(e attackEvent, n int, in span) {
+	for range n {
+		e.at = in.from + p.rng.Int64N(max(in.length(), 1))
+		e.product = p.product()
+		p.add(e)
 	}
 }
 
@@ -352,6 +416,15 @@ func (p *attackPlan) rooms(in span) []span {
 		return []span{part}
 	}
 	return whole
+}
+
+// room returns one of the rooms of a span.
+func (p *attackPlan) room(in span) (span, bool) {
+	rooms := p.rooms(in)
+	if len(rooms) == 0 {
+		return span{}, false
+	}
+	return rooms[p.rng.IntN(len(rooms))], true
 }
 
 // edge returns one of the ends of windows that lie at least a margin within a span.

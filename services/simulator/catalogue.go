@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"math"
 	"math/bits"
 	"math/rand/v2"
 	"strconv"
@@ -16,6 +17,7 @@ type product struct {
 // catalogue is the shop: products by category, both in the order of their popularity.
 type catalogue struct {
 	categories [][]product
+	cheapest   *product
 }
 
 var (
@@ -35,7 +37,7 @@ func newCatalogue(seed uint64) *catalogue {
 		}
 	}
 	c := &catalogue{categories: make([][]product, categoryCount)}
-	nextProduct := 1_000_000 + rng.IntN(1_000_000)
+	nextProduct, least := 1_000_000+rng.IntN(1_000_000), math.MaxInt
 	for i := range c.categories {
 		categoryID := strconv.FormatInt(2_053_013_551_000_000_000+int64(i)*8_388_608+rng.Int64N(8_388_608), 10)
 		code := ""
@@ -58,6 +60,9 @@ func newCatalogue(seed uint64) *catalogue {
 				categoryCode: code,
 				brand:        brand,
 				price:        strconv.Itoa(cents/100) + "." + string([]byte{byte('0' + cents%100/10), byte('0' + cents%10)}),
+			}
+			if cents < least {
+				least, c.cheapest = cents, &products[j]
 			}
 		}
 		c.categories[i] = products

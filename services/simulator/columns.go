@@ -81,10 +81,10 @@ func (c *CSV) readHeader(parts []string) (m mapping, ok bool, err error) {
 		return mapping{}, false, nil
 	}
 	if m.user < 0 {
-		return mapping{}, false, fmt.Errorf("its header has no column %s for the user; it has %s: name one with --user-field", either(c.fields.User), listed(parts))
+		return mapping{}, false, fmt.Errorf("the header has no column %s for the user, only %s: set the column with --user-field", either(c.fields.User), listed(parts))
 	}
 	if len(m.times) == 0 {
-		return mapping{}, false, fmt.Errorf("its header has no column %s for the time; it has %s: name one with --time-field", either(c.fields.Time), listed(parts))
+		return mapping{}, false, fmt.Errorf("the header has no column %s for the time, only %s: set the column with --time-field", either(c.fields.Time), listed(parts))
 	}
 	m.last = max(m.user, slices.Max(m.times))
 	return m, true, nil
@@ -133,11 +133,12 @@ func (c *CSV) column(path string, at func(string) int, m *mapping) int {
 func (c *CSV) noHeader(parts []string) error {
 	if len(parts) < 2 || slices.ContainsFunc(parts, func(p string) bool { return !named.MatchString(p) }) {
 		if c.custom {
-			return fmt.Errorf("its first line names no columns, and --user-field, --time-field or --dedupe-field name some: %s", activity.Example([]byte(strings.Join(parts, ","))))
+			return fmt.Errorf("the first line is not a header, but --user-field, --time-field or --dedupe-field name columns; add a line with the names of the columns. The first line is: %s",
+				activity.Example([]byte(strings.Join(parts, string(c.comma)))))
 		}
 		return nil
 	}
-	return fmt.Errorf("its columns are %s: say with --user-field and --time-field which are the user's and the time's", listed(parts))
+	return fmt.Errorf("the columns are %s: set the columns of the user and the time with --user-field and --time-field", listed(parts))
 }
 
 func either(names []string) string { return strings.Join(names, " or ") }
@@ -155,16 +156,26 @@ func listed(parts []string) string {
 	return strings.Join(shown, ", ")
 }
 
+// jsonArray matches the beginning of an array of objects. A column of a CSV file may be called [id].
+var jsonArray = regexp.MustCompile(`^\[\s*(\{|$)`)
+
 // sniff looks at the beginning of a file: what divides its columns, or that it has JSON objects, or why it cannot be read.
 func (c *CSV) sniff(head []byte) error {
 	switch {
 	case bytes.HasPrefix(head, []byte{0xff, 0xfe}), bytes.HasPrefix(head, []byte{0xfe, 0xff}), len(head) > 3 && head[1] == 0 && head[3] == 0:
-		return errors.New("is text in UTF-16; convert it: iconv -f UTF-16 -t UTF-8 FILE")
+		return errors.New("is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 FILE")
 	case bytes.IndexByte(head, '\r') >= 0 && bytes.IndexByte(head, '\n') < 0 && len(head) > 1 && bytes.IndexByte(head, '\r') < len(head)-1:
-		return errors.New("ends its lines with CR alone, as old Macs did; convert it: tr '\\r' '\\n' <FILE")
+		return errors.New("ends its lines with CR only, as old Macs did; convert it: tr '\\r' '\\n' <FILE")
 	}
 	text := bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))
-	c.jsonl = bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte("{"))
+	switch begin := bytes.TrimLeft(text, " \t\r\n"); {
+	case jsonArray.Match(begin):
+		return errors.New("is a JSON array, not one JSON object per line; convert it: jq -c '.[]' FILE")
+	case bytes.HasPrefix(begin, []byte("<")):
+		return errors.New("is XML or HTML; convert it to CSV or JSON lines")
+	default:
+		c.jsonl = bytes.HasPrefix(begin, []byte("{"))
+	}
 	c.comma = ','
 	for line := range bytes.Lines(text) {
 		line = trimEnd(line)
@@ -194,7 +205,7 @@ func (c *CSV) sniff(head []byte) error {
 	return nil
 }
 
-// object puts the record at hand into r as an object whose members are the file's columns.
+// object writes the current record to r as an object whose members are the file's columns.
 func (c *CSV) object(r *Row) {
 	b := make([]byte, 0, 64+2*len(c.parts)*16)
 	b = append(b, '{')
@@ -215,6 +226,9 @@ func (c *CSV) object(r *Row) {
 		b = append(activity.AppendString(b, path[len(path)-1]), ':')
 		text := c.parts[i]
 		isTime := slices.Contains(c.is.times, i)
+		if isTime || i == c.is.user {
+			text = strings.Trim(text, blanks)
+		}
 		switch {
 		case i == c.is.user && c.null(text), text == "":
 			b = append(b, "null"...)

@@ -48,34 +48,35 @@ const defaultStart int64 = 1572566400000
 // Config is the settings of the simulator: flags, environment and help. Start from [Default]; the zero value asks for unpaced,
 // endless traffic, which Validate refuses.
 type Config struct {
-	File string `arg:"" optional:"" name:"file" help:"File of events: CSV or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - is standard input; also s3://bucket/key. Its times stay as they are unless --time says otherwise. Without it, traffic is generated."`
-	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write to this file (.jsonl or .csv, also .gz; - is standard output, as JSON lines) instead of a broker."`
-	To   string `name:"to" env:"SPATE_TO" default:"" enum:",kafka,kinesis" placeholder:"BROKER" help:"Send to kafka or kinesis. Default: kinesis in mode aws, else kafka."`
+	File string `arg:"" optional:"" name:"file" help:"File of events: CSV or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - for standard input, or s3://bucket/key. Event times are kept unless --time is set. If omitted, traffic is generated."`
+	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write events to this file instead of a broker: .jsonl or .csv, optionally with .gz; - writes JSON lines to standard output."`
+	To   string `name:"to" env:"SPATE_TO" default:"" enum:",kafka,kinesis" placeholder:"BROKER" help:"Destination: kafka or kinesis. Default: kinesis in mode aws, otherwise kafka."`
 
-	Topic         string `name:"topic" env:"SPATE_TOPIC" default:"activity" help:"Topic of Kafka to send to."`
-	Stream        string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Stream of Kinesis to send to. Every event gets an event_id there, as a record may be written twice."`
-	Key           string `name:"key" env:"SPATE_KEY" default:"category_id" enum:"category_id,user_id,none" help:"Field that keys the records: ${enum}."`
-	SpreadByUser  bool   `name:"spread-by-user" env:"SPATE_SPREAD_BY_USER" help:"Kinesis: choose the shard by user_id (ExplicitHashKey), whatever the partition key is."`
-	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Kafka: largest record batch, bytes; not above the topic's max.message.bytes, or the broker refuses it."`
+	Topic         string `name:"topic" env:"SPATE_TOPIC" default:"activity" help:"Kafka topic to send to."`
+	Stream        string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Kinesis stream to send to. Every event gets an event_id, because Kinesis may store a record twice."`
+	Key           string `name:"key" env:"SPATE_KEY" default:"category_id" enum:"category_id,user_id,none" help:"Field to use as the record key: ${enum}."`
+	SpreadByUser  bool   `name:"spread-by-user" env:"SPATE_SPREAD_BY_USER" help:"Kinesis: choose the shard by user_id (ExplicitHashKey), regardless of the partition key."`
+	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Kafka: maximum size of a record batch in bytes; must not exceed the topic's max.message.bytes, or the broker rejects it."`
 
-	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event time: ${enum}."`
-	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"How the file's times are written: auto, rfc3339, s, ms, us or ns since 1970, or a layout of Go."`
-	UserField  []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Columns of the file, or members of its JSON, that may hold the user."`
-	TimeField  []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Columns of the file, or members of its JSON, that may hold the time."`
-	NullValues []string      `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Words in the column of the user that stand for no user."`
-	Speed      float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed by event time: 1 is real time, 0 as fast as possible."`
-	Rate       float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send at this many events per second of wall clock, whatever their times; 0 is off."`
+	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event times: those of the file or the generator (original), the time of sending (now), or shifted so that the first event happens when sending starts (shift)."`
+	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format of the file: auto, rfc3339, s, ms, us or ns since 1970, or a Go layout."`
+	UserField  []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Columns or JSON fields of the file that may hold the user."`
+	TimeField  []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Columns or JSON fields of the file that may hold the event time."`
+	NullValues []string      `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Values in the user column that mean no user."`
+	Speed      float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed relative to event time: 1 is real time, and 0 is as fast as possible."`
+	Rate       float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send this many events per second of wall-clock time, regardless of event times; 0 disables this."`
 	Disorder   time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time below this, in event time."`
 
-	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 means no bound."`
-	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 means no bound."`
+	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 means no limit."`
+	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 means no limit."`
 
 	Seed      uint64        `name:"seed" env:"SPATE_SEED" default:"1" help:"Seed of generated traffic and of the disorder."`
-	EventRate float64       `name:"event-rate" env:"SPATE_EVENT_RATE" default:"500" help:"Generated events per second of event time, attackers included; averaged over the day."`
+	EventRate float64       `name:"event-rate" env:"SPATE_EVENT_RATE" default:"500" help:"Generated events per second of event time, including attackers, averaged over the day."`
 	Users     int           `name:"users" env:"SPATE_USERS" default:"20000" help:"Number of shoppers."`
-	Start     time.Time     `name:"start" env:"SPATE_START" placeholder:"TIME" help:"Event time of the start, RFC 3339. Default: 2019-11-01T00:00:00Z; now, if the time mode is not original."`
-	Attackers []string      `name:"attackers" env:"SPATE_ATTACKERS" default:"all" help:"Attackers to generate: all, none, or some of burst, slow, straddler, bulk_order, flood, giant."`
-	Window    time.Duration `name:"window" env:"SPATE_WINDOW" default:"10s" help:"Window of the rule that the attackers play with."`
+	Start     time.Time     `name:"start" env:"SPATE_START" placeholder:"TIME" help:"Event time of the first event (RFC 3339). Default: 2019-11-01T00:00:00Z, or the current time if --time is not original."`
+	Attackers []string      `name:"attackers" env:"SPATE_ATTACKERS" default:"all" help:"Attackers to generate: all (those of the default rule: burst, slow, straddler, bulk_order, flood, giant), library (those that the rules in rules/ find: scraper, card_tester, credential_stuffer, password_guesser, coupon_abuser, cart_hoarder), some of these, or none."`
+	Innocents []string      `name:"innocents" env:"SPATE_INNOCENTS" default:"none" help:"Shoppers to generate who look like attackers, as in the logs of real shops; a good rule flags none of them: order (an order whose lines share one time), mass_removal (a cart that is emptied), double_sent (events that are sent twice), office (colleagues who sign in from one address), all, or none."`
+	Window    time.Duration `name:"window" env:"SPATE_WINDOW" default:"10s" help:"Window size of the rule that attackers target."`
 	Threshold int           `name:"threshold" env:"SPATE_THRESHOLD" default:"5" help:"Threshold of the rule: more events than this in one window break it."`
 	TruthPath string        `name:"truth" env:"SPATE_TRUTH" placeholder:"PATH" help:"Write the ground truth about the attackers to this file, as JSON lines."`
 
@@ -92,10 +93,11 @@ type Config struct {
 	Log *slog.Logger `kong:"-"`
 	// Now is the wall clock of the time modes and the pace; nil is time.Now.
 	Now func() time.Time `kong:"-"`
-	// Whole has all columns of a file sent, by their names.
+	// Whole has all columns of a file sent, by their names; Exact has them sent with the blanks around them.
 	Whole bool `kong:"-"`
+	Exact bool `kong:"-"`
 
-	// OnSent is told of every row that the broker acknowledged, with its place; a file's rows are in partition -1. Kinesis has names for
+	// OnSent is called for every row that the broker acknowledged, with its place; a file's rows are in partition -1. Kinesis has names for
 	// shards and no offsets: there, a partition is the number of the shard in the order in which this run met them, and an offset the
 	// number of the row among this run's rows in it. Calls do not overlap, and come in offset order within a partition. It holds up
 	// sending, so it must be quick. May be nil.
@@ -119,6 +121,7 @@ func Default() Config {
 		EventRate:     500,
 		Users:         20_000,
 		Attackers:     []string{"all"},
+		Innocents:     []string{"none"},
 		Window:        10 * time.Second,
 		Threshold:     5,
 	}
@@ -144,7 +147,7 @@ func (c *Config) Validate() error {
 		}
 	case c.To == ToKinesis:
 		if !isStream(c.Stream) {
-			problem("stream: %q is not a valid name of a stream: 1 to 128 letters, digits, dots, hyphens and underscores", c.Stream)
+			problem("stream: %q is not a valid stream name: use 1 to 128 letters, digits, dots, hyphens and underscores", c.Stream)
 		}
 	default:
 		if err := c.Kafka.Validate(); err != nil {
@@ -155,7 +158,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	if c.SpreadByUser && (c.Out != "" || c.To != ToKinesis) {
-		problem("spread-by-user: has a meaning with kinesis alone; give --to kinesis, or --key user_id for kafka")
+		problem("spread-by-user: applies only to kinesis; use --to kinesis, or --key user_id for kafka")
 	}
 	if object.IsURL(c.File) {
 		if _, _, err := object.ParseURL(c.File); err != nil {
@@ -166,72 +169,87 @@ func (c *Config) Validate() error {
 		problem("key: %q is not one of category_id, user_id, none", c.Key)
 	}
 	if c.BatchMaxBytes < 16<<10 || c.BatchMaxBytes > 64<<20 {
-		problem("batch-max-bytes: %d is not within 16384 to 67108864", c.BatchMaxBytes)
+		problem("batch-max-bytes: %d is not between 16384 and 67108864", c.BatchMaxBytes)
 	}
 	if !slices.Contains([]string{TimeOriginal, TimeNow, TimeShift}, c.TimeMode) {
 		problem("time: %q is not one of original, now, shift", c.TimeMode)
 	}
 	errs = append(errs, c.fields().Validate())
 	if !(c.Speed == 0 || c.Speed >= 0.001 && c.Speed <= 1e6) {
-		problem("speed: %v is not 0 and not within 0.001 to 1000000", c.Speed)
+		problem("speed: %v is neither 0 nor between 0.001 and 1000000", c.Speed)
 	}
 	if !(c.Rate == 0 || c.Rate >= 0.001 && c.Rate <= 1e7) {
-		problem("rate: %v is not 0 and not within 0.001 to 10000000 events per second", c.Rate)
+		problem("rate: %v is neither 0 nor between 0.001 and 10000000 events per second", c.Rate)
 	}
 	if c.Rate > 0 && c.Speed != 0 && c.Speed != 1 {
 		problem("rate, speed: only one of them can be given")
 	}
 	if c.Disorder < 0 || c.Disorder > maxDisorder {
-		problem("disorder: %v is not within 0s to %v", c.Disorder, maxDisorder)
+		problem("disorder: %v is not between 0s and %v", c.Disorder, maxDisorder)
 	}
 	if c.Disorder > 0 && c.TimeMode == TimeNow {
-		problem("disorder: has no meaning with time mode now, where an event happens when it is sent")
+		problem("disorder: cannot be combined with --time now, where the event time is the time of sending")
 	}
 	if c.Events < 0 {
-		problem("events: %d is below 0", c.Events)
+		problem("events: %d is negative", c.Events)
 	}
 	if c.Duration < 0 {
-		problem("duration: %v is below 0s", c.Duration)
+		problem("duration: %v is negative", c.Duration)
 	}
 	if c.Window < time.Second || c.Window > 24*time.Hour || c.Window%time.Millisecond != 0 {
-		problem("window: %v is not whole milliseconds within 1s to 24h", c.Window)
+		problem("window: %v is not a whole number of milliseconds between 1s and 24h", c.Window)
 	}
 	if c.Threshold < 1 || c.Threshold > 1000 {
-		problem("threshold: %d is not within 1 to 1000", c.Threshold)
+		problem("threshold: %d is not between 1 and 1000", c.Threshold)
 	}
 	if c.generates() {
 		c.validateGenerator(problem)
 	} else if c.Duration > 0 {
-		problem("duration: only generated traffic has one; use events to send the head of a file")
+		problem("duration: applies only to generated traffic; to send the beginning of a file, use --events")
 	}
 	return errors.Join(errs...)
 }
 
 func (c *Config) validateGenerator(problem func(format string, args ...any)) {
 	if c.Events == 0 && c.Duration == 0 && c.Speed == 0 && c.Rate == 0 {
-		problem("events, duration: one of them is needed when speed is 0")
+		problem("events, duration: one of them is required when speed is 0")
 	}
 	if c.Duration > 0 && c.Duration < time.Millisecond {
 		problem("duration: %v is below 1ms", c.Duration)
 	}
-	kinds, err := parseKinds(c.Attackers)
+	kinds, err := parseAttackers(c.Attackers)
 	if err != nil {
 		problem("attackers: %w", err)
 	}
+	innocents, err := parseInnocents(c.Innocents)
+	if err != nil {
+		problem("innocents: %w", err)
+	}
+	if f, _ := formatOf(c.Out); f.csv {
+		var named []string
+		for _, k := range withAddress {
+			if kinds[k] || innocents[k] {
+				named = append(named, string(k))
+			}
+		}
+		if named != nil {
+			problem("out: events of %s have addresses or coupons, for which a CSV file has no columns; write JSON lines with --out FILE.jsonl", strings.Join(named, ", "))
+		}
+	}
 	if !(c.EventRate >= 0.001 && c.EventRate <= maxEventRate) {
-		problem("event-rate: %v is not within 0.001 to %d events per second", c.EventRate, maxEventRate)
+		problem("event-rate: %v is not between 0.001 and %d events per second", c.EventRate, maxEventRate)
 	} else if kinds[KindGiant] && c.EventRate < 10 {
-		problem("event-rate: %v is below 10, too few for the attacker giant to be one", c.EventRate)
+		problem("event-rate: %v is below 10, which is too low for the attacker giant", c.EventRate)
 	}
 	// Each event of a shopper keeps it busy for the think time; twice as many shoppers leave room for the peak of the day.
 	busy := 2 * c.EventRate * float64(meanThinkNS(c.Window, max(c.Threshold, 1))) / 1e9
 	if c.Users < 1 || c.Users > maxUsers {
-		problem("users: %d is not within 1 to %d", c.Users, maxUsers)
+		problem("users: %d is not between 1 and %d", c.Users, maxUsers)
 	} else if float64(c.Users) < busy {
-		problem("users: %d is below %.0f, the number that an event-rate of %v needs so that no shopper breaks the rule", c.Users, math.Floor(busy), c.EventRate)
+		problem("users: %d is below %.0f, the minimum at which no shopper breaks the rule with an event-rate of %v", c.Users, math.Floor(busy), c.EventRate)
 	}
 	if !c.Start.IsZero() && (c.Start.Year() < 1970 || c.Start.Year() > 2200) {
-		problem("start: year %d is not within 1970 to 2200", c.Start.Year())
+		problem("start: year %d is not between 1970 and 2200", c.Start.Year())
 	}
 }
 

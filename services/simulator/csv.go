@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,6 +43,8 @@ type CSVStats struct {
 	Skipped int64 // malformed
 	Cut     int64 // malformed, and the last of its file
 	CutLine int64 // line of the last cut record
+	// Nulls are the rows whose user is a word that stands for no user, by the word.
+	Nulls map[string]int64
 	// BadLines are the first 5 records that were skipped or cut.
 	BadLines []BadLine
 }
@@ -66,11 +69,12 @@ type CSV struct {
 	scanner *activity.Scanner // of JSON lines
 	keys    *activity.Scanner // of their category_id
 	comma   byte
+	cut     string // what does not belong to a field, around it
 	jsonl   bool
 	is      mapping
 	header  []byte // text of the header line
 	first   bool   // the next record is the first of its member
-	// complete: the record at hand has its line end.
+	// complete: the current record has its line end.
 	complete bool
 	parts    []string
 	quoted   []byte
@@ -91,7 +95,7 @@ type CSV struct {
 }
 
 func newCSV(name string, file io.Closer) *CSV {
-	c := &CSV{name: name, file: file, read: new(atomic.Int64), comma: ','}
+	c := &CSV{name: name, file: file, read: new(atomic.Int64), comma: ',', cut: blanks}
 	_ = c.Fields(activity.DefaultFields(), NullWords) // they are valid
 	c.keys, _ = activity.NewScanner(activity.Fields{User: []string{columns[3]}, Time: []string{columns[0]}})
 	return c
@@ -112,7 +116,7 @@ func (c *CSV) Close() error {
 // Stats returns the counts so far.
 func (c *CSV) Stats() CSVStats {
 	s := c.stats
-	s.BadLines = slices.Clone(s.BadLines)
+	s.BadLines, s.Nulls = slices.Clone(s.BadLines), maps.Clone(s.Nulls)
 	return s
 }
 
@@ -135,6 +139,9 @@ func (c *CSV) Fields(f activity.Fields, nulls []string) error {
 
 // Whole has all columns of a file sent, by their names, and not those of the data set alone. Call it after Fields.
 func (c *CSV) Whole() { c.custom = true }
+
+// Exact is Whole, with the blanks around fields that are not quoted: rules see values as Flink does. The user and the time go without them.
+func (c *CSV) Exact() { c.custom, c.cut = true, "" }
 
 // Line returns the number of the line, from 1, in which the last record begins.
 func (c *CSV) Line() int64 { return c.at }
@@ -204,7 +211,7 @@ func (c *CSV) record(r *Row) (ok bool, err error) {
 	var reason string
 	length := len(line)
 	if bytes.IndexByte(text, '"') < 0 {
-		c.parts = splitPlain(c.parts[:0], string(text), c.comma)
+		c.parts = splitPlain(c.parts[:0], string(text), c.comma, c.cut)
 		c.complete = len(line) > len(text)
 	} else {
 		length, reason, err = c.splitQuoted()
@@ -252,7 +259,7 @@ func (c *CSV) checkFields() (reason string, short bool) {
 	n := len(c.parts)
 	if c.is.count == 0 {
 		if n != len(columns)-1 && n != len(columns) {
-			return fmt.Sprintf("has %d fields, not 9 or 10", n), n < len(columns)-1
+			return fmt.Sprintf("has %s, but a file without a header must have 9 or 10", fieldsOf(n)), n < len(columns)-1
 		}
 		c.is = byPosition(n)
 	}
@@ -263,12 +270,19 @@ func (c *CSV) checkFields() (reason string, short bool) {
 		}
 	}
 	if n != c.is.count {
-		return fmt.Sprintf("has %d fields, not %d", n, c.is.count), n < c.is.count
+		return fmt.Sprintf("has %s, expected %d", fieldsOf(n), c.is.count), n < c.is.count
 	}
 	return "", false
 }
 
-// headerAgain reports whether the record at hand may be another header: where the time is, there is no digit.
+func fieldsOf(n int) string {
+	if n == 1 {
+		return "1 field"
+	}
+	return fmt.Sprintf("%d fields", n)
+}
+
+// headerAgain reports whether the current record may be another header: no time in it begins with a digit.
 func (c *CSV) headerAgain() bool {
 	if c.is.count == 0 || len(c.parts) < 2 {
 		return false
@@ -283,11 +297,11 @@ func (c *CSV) headerAgain() bool {
 	return true
 }
 
-// takeHeader maps the columns if the record at hand names them.
+// takeHeader maps the columns if the current record names them.
 func (c *CSV) takeHeader() (bool, error) {
 	m, ok, err := c.readHeader(c.parts)
 	if !c.first && (!ok || err != nil) {
-		return false, nil // a record that has no time, and some odd words
+		return false, nil // a record whose time is missing or a word
 	}
 	if err == nil && !ok {
 		err = c.noHeader(c.parts)
@@ -304,7 +318,7 @@ func (c *CSV) takeHeader() (bool, error) {
 	return true, nil
 }
 
-// fill puts the record at hand in r.
+// fill copies the current record to r.
 func (c *CSV) fill(r *Row) {
 	column := func(i int) string {
 		if at := c.is.index[i]; at >= 0 {
@@ -319,15 +333,21 @@ func (c *CSV) fill(r *Row) {
 	e.Price, e.UserID, e.UserSession = column(6), column(7), column(8)
 	e.TxnTimestamp = column(9)
 	if c.custom {
-		e.UserID, e.TxnTimestamp = c.parts[c.is.user], ""
+		e.UserID, e.TxnTimestamp = strings.Trim(c.parts[c.is.user], blanks), ""
 		for _, i := range c.is.times {
-			if e.EventTime = c.parts[i]; e.EventTime != "" {
+			if e.EventTime = strings.Trim(c.parts[i], blanks); e.EventTime != "" {
 				break
 			}
 		}
 		c.object(r)
 	}
 	if c.null(e.UserID) {
+		if e.UserID != "" {
+			if c.stats.Nulls == nil {
+				c.stats.Nulls = make(map[string]int64)
+			}
+			c.stats.Nulls[e.UserID]++
+		}
 		e.UserID = ""
 	}
 	c.timeBuf = r.rowTime(c.timeBuf, c.fields.TimeFormat)
@@ -336,7 +356,7 @@ func (c *CSV) fill(r *Row) {
 // bad counts a record that is not sent.
 func (c *CSV) bad(line int64, reason string, last bool) error {
 	if last {
-		reason += "; it is the last line, and cut"
+		reason += "; it is the last line, and truncated"
 		c.stats.Cut++
 		c.stats.CutLine = line
 	} else {
@@ -349,7 +369,7 @@ func (c *CSV) bad(line int64, reason string, last bool) error {
 		c.stats.BadLines = append(c.stats.BadLines, BadLine{File: c.name, Line: line, Reason: reason})
 	}
 	if c.stats.Rows == 0 && c.stats.Skipped >= hopeless {
-		return fmt.Errorf("is not a CSV of the data set: the first %d lines are malformed (line %d %s)",
+		return fmt.Errorf("is not a CSV file of the data set: the first %d lines are malformed (line %d %s)",
 			hopeless, c.stats.BadLines[0].Line, c.stats.BadLines[0].Reason)
 	}
 	return nil

@@ -102,15 +102,15 @@ func TestCSV(t *testing.T) {
 		},
 		{
 			name: "cut last line", text: header9 + lineA + lineB + lineA[:60],
-			want: both, stats: CSVStats{Cut: 1, CutLine: 4, BadLines: []BadLine{{"test", 4, "has 6 fields, not 9; it is the last line, and cut"}}},
+			want: both, stats: CSVStats{Cut: 1, CutLine: 4, BadLines: []BadLine{{"test", 4, "has 6 fields, expected 9; it is the last line, and truncated"}}},
 		},
 		{
 			name: "cut within quotes", text: header9 + lineA + "2019-10-01 00:00:00 UTC,\"vi",
-			want: both[:1], stats: CSVStats{Cut: 1, CutLine: 3, BadLines: []BadLine{{"test", 3, "has a quote that never closes; it is the last line, and cut"}}},
+			want: both[:1], stats: CSVStats{Cut: 1, CutLine: 3, BadLines: []BadLine{{"test", 3, "has a quote that never closes; it is the last line, and truncated"}}},
 		},
 		{
 			name: "malformed in the middle", text: header9 + lineA + "a,b\n" + lineB[:len(lineB)-1] + ",more\n" + lineB,
-			want: both, stats: CSVStats{Skipped: 2, BadLines: []BadLine{{"test", 3, "has 2 fields, not 9"}, {"test", 4, "has 10 fields, not 9"}}},
+			want: both, stats: CSVStats{Skipped: 2, BadLines: []BadLine{{"test", 3, "has 2 fields, expected 9"}, {"test", 4, "has 10 fields, expected 9"}}},
 		},
 		{
 			name: "a stray quote costs one line", text: header9 + "x,\"y\n" + lineA + "\"x\"y,z\n" + lineB,
@@ -123,8 +123,8 @@ func TestCSV(t *testing.T) {
 		{
 			name: "a quote that does not close in time", text: header9 + lineA + "\"" + strings.Repeat("x\n", 50_000) + lineB,
 			want: both, stats: CSVStats{Skipped: 50_000, BadLines: []BadLine{
-				{"test", 3, "has a quote that never closes"}, {"test", 4, "has 1 fields, not 9"}, {"test", 5, "has 1 fields, not 9"},
-				{"test", 6, "has 1 fields, not 9"}, {"test", 7, "has 1 fields, not 9"},
+				{"test", 3, "has a quote that never closes"}, {"test", 4, "has 1 field, expected 9"}, {"test", 5, "has 1 field, expected 9"},
+				{"test", 6, "has 1 field, expected 9"}, {"test", 7, "has 1 field, expected 9"},
 			}},
 		},
 		{
@@ -207,9 +207,13 @@ func TestCSVFiles(t *testing.T) {
 		{name: "zip of several", file: "a.zip", text: zipped("__MACOSX/a.csv", "?", "d/a.CSV", header9+lineA, "readme", "?", "b.csv", "\xef\xbb\xbf"+lineB), want: both},
 		{name: "zip of a gzip", file: "a.zip", text: zipped("a.csv.gz", gz(header9+lineA+lineB)), want: both},
 		{name: "zip of one file of any name", file: "a.zip", text: zipped("data", lineA), want: both[:1]},
-		{name: "zip without csv", file: "a.zip", text: zipped("x", "", "y", ""), err: "none of its 2 files ends in .csv, .tsv, .jsonl"},
-		{name: "empty zip", file: "a.zip", text: zipped(), err: "it has no files"},
-		{name: "not the data set", file: "a.csv", text: strings.Repeat("x y z\n", 2000), err: "is not a CSV of the data set: the first 1000 lines are malformed (line 1 has 1 fields, not 9 or 10)"},
+		{name: "zip without csv", file: "a.zip", text: zipped("x", "", "y", ""), err: "none of the 2 files ends in .csv, .tsv, .jsonl"},
+		{name: "empty zip", file: "a.zip", text: zipped(), err: "the archive contains no files"},
+		{name: "not the data set", file: "a.csv", text: strings.Repeat("x y z\n", 2000), err: "is not a CSV file of the data set: the first 1000 lines are malformed (line 1 has 1 field, but a file without a header must have 9 or 10)"},
+		{name: "array", file: "a.json", text: `[{"user_id":1}]`, err: "is a JSON array, not one JSON object per line; convert it: jq"},
+		{name: "array of lines", file: "a.json", text: "[\n  {\n", err: "is a JSON array"},
+		{name: "XML", file: "a.xml", text: "<?xml version=\"1.0\"?>\n<events/>\n", err: "is XML or HTML"},
+		{name: "workbook", file: "a.xlsx", text: zipped("[Content_Types].xml", "", "xl/workbook.xml", ""), err: "is an Excel workbook; save it as CSV"},
 		{name: "no user", file: "a.csv", text: "event_time,brand\n", err: "no column user_id"},
 		{name: "no time", file: "a.csv", text: "user_id,brand\n", err: "no column txn_timestamp or event_time"},
 	} {

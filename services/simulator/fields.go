@@ -10,14 +10,14 @@ import (
 // blanks around a field that is not quoted are not part of it.
 const blanks = " \t"
 
-// splitPlain appends the fields of a record without quotes; they share its memory.
-func splitPlain(parts []string, s string, comma byte) []string {
+// splitPlain appends the fields of a record without quotes, less the cut around them; they share its memory.
+func splitPlain(parts []string, s string, comma byte, cut string) []string {
 	for {
 		i := strings.IndexByte(s, comma)
 		if i < 0 {
-			return append(parts, strings.Trim(s, blanks))
+			return append(parts, strings.Trim(s, cut))
 		}
-		parts = append(parts, strings.Trim(s[:i], blanks))
+		parts = append(parts, strings.Trim(s[:i], cut))
 		s = s[i+1:]
 	}
 }
@@ -35,7 +35,7 @@ func (c *CSV) splitQuoted() (length int, reason string, err error) {
 	for {
 		if len(text) == 0 || text[0] != '"' {
 			field, rest, more := bytes.Cut(text, []byte{c.comma})
-			c.parts = append(c.parts, string(bytes.Trim(field, blanks)))
+			c.parts = append(c.parts, string(bytes.Trim(field, c.cut)))
 			if !more {
 				return len(rec), "", nil
 			}
@@ -105,7 +105,7 @@ const (
 	breaks               // there is text after a quoted field
 )
 
-// scan tells what a line does to a record, at whose beginning it is, or in one of whose quoted fields.
+// scan returns how a line changes the state of a record: the line is at its beginning, or within one of its quoted fields.
 func (c *CSV) scan(line []byte, quoted bool) effect {
 	c.scanned += int64(len(line))
 	for rest := trimEnd(line); ; rest = rest[1:] {

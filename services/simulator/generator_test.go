@@ -342,6 +342,8 @@ func TestAttackersOnAndOff(t *testing.T) {
 		{nil, nil},
 		{[]string{"none"}, nil},
 		{[]string{"slow", "giant"}, []Kind{KindGiant, KindSlow}},
+		{[]string{"scraper"}, []Kind{KindScraper}},
+		{[]string{"library", "slow"}, []Kind{KindCardTester, KindCartHoarder, KindCouponAbuser, KindCredentialStuffer, KindPasswordGuesser, KindScraper, KindSlow}},
 		{[]string{"all"}, []Kind{KindBulkOrder, KindBurst, KindFlood, KindGiant, KindSlow, KindStraddler}},
 	} {
 		var got []Kind

@@ -37,7 +37,7 @@ func (c *CSV) line(r *Row, line []byte, atLine int64) (ok bool, err error) {
 // retime puts another time into the JSON of a row, written as the others of the file are.
 func (r *Row) retime(format activity.TimeFormat) error {
 	if r.TimeAt.End <= r.TimeAt.Start {
-		return fmt.Errorf("the row has no time to put another in place of: %s", activity.Example(r.JSON))
+		return fmt.Errorf("the row has no time to replace: %s", activity.Example(r.JSON))
 	}
 	b := make([]byte, 0, len(r.JSON)+32)
 	b = append(b, r.JSON[:r.TimeAt.Start]...)

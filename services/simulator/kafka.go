@@ -22,6 +22,9 @@ const (
 	maxBufferedBytes   = 128 << 20
 	slabSize           = 64 << 10
 	stallEvery         = 3 * time.Second // between log lines about a broker that does not answer
+	// brokerWait is how long a run waits at the start for its broker, or Kinesis. A broker and its topics take a few seconds to come up in a process, half a
+	// minute in containers that a cold machine starts; who waits longer has most likely given the wrong address.
+	brokerWait = time.Minute
 )
 
 // ErrNoTopic says that the topic to send to does not exist.
@@ -83,7 +86,7 @@ func newKafkaSink(ctx context.Context, cfg *Config, count *counters) (*kafkaSink
 	return s, nil
 }
 
-// findTopic returns the number of partitions of the topic. It waits for a broker as long as ctx lets it.
+// findTopic returns the number of partitions of the topic. It waits for a broker for brokerWait, so that the stack may still be starting.
 func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
 	client, err := kgo.NewClient(cfg.Kafka.Options()...)
 	if err != nil {
@@ -91,7 +94,7 @@ func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
 	}
 	defer client.Close()
 	brokers := strings.Join(cfg.Kafka.Brokers, ",")
-	for {
+	for until := time.Now().Add(brokerWait); ; {
 		n, err := countPartitions(ctx, client, cfg.Topic)
 		switch {
 		case err == nil:
@@ -103,7 +106,12 @@ func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
 		case permanent(err):
 			return 0, fmt.Errorf("look up topic %s on %s: %w", cfg.Topic, brokers, kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "topic", Name: cfg.Topic}))
 		}
-		s.log.Warn("waiting for the broker", "brokers", brokers, "error", kafka.Explain(err, kafka.Right{}))
+		err = kafka.Explain(err, kafka.Right{})
+		left := time.Until(until).Round(time.Second)
+		if left <= 0 {
+			return 0, fmt.Errorf("brokers (SPATE_BROKERS, --brokers): waited %.0f s for a broker at %s: %w", brokerWait.Seconds(), brokers, err)
+		}
+		s.log.Warn("waiting for the broker", "brokers", brokers, "gives_up_in", left.String(), "error", err)
 	}
 }
 
@@ -122,7 +130,7 @@ func countPartitions(ctx context.Context, client *kgo.Client, topic string) (int
 		}
 	}
 	if err == nil {
-		err = errors.New("the broker does not know the partitions yet")
+		err = errors.New("the broker does not list the partitions yet")
 	}
 	if !permanent(err) {
 		<-attempt.Done() // it may fail at once, as when the connection is refused
@@ -195,7 +203,7 @@ func (s *kafkaSink) close(ctx context.Context) error {
 	s.client.Close()
 	s.release()
 	if err != nil && ctx.Err() != nil {
-		s.log.Warn("records not acknowledged in time; some may be written all the same", "records", lost, "timeout", flushTimeout)
+		s.log.Warn("records were not acknowledged in time; some may have been written", "records", lost, "timeout", flushTimeout)
 		return nil
 	}
 	if failed := s.failed.Load(); failed != nil {
@@ -204,11 +212,12 @@ func (s *kafkaSink) close(ctx context.Context) error {
 	return err
 }
 
-// watch says so when the broker does not acknowledge what it was sent.
+// watch says so when the broker acknowledged nothing between two ticks although records were waiting at both. One record that waits at
+// a tick says nothing: rows of a file in real time may come at the very second of the ticks.
 func (s *kafkaSink) watch() {
 	ticker := time.NewTicker(stallEvery)
 	defer ticker.Stop()
-	last := int64(-1)
+	last, before := int64(-1), int64(0)
 	for {
 		select {
 		case <-s.quit:
@@ -216,9 +225,9 @@ func (s *kafkaSink) watch() {
 		case <-ticker.C:
 		}
 		sent, waiting := s.count.sent.Load(), s.client.BufferedProduceRecords()
-		if sent == last && waiting > 0 {
+		if sent == last && before > 0 && waiting > 0 {
 			s.log.Warn("waiting for the broker to acknowledge", "records", waiting)
 		}
-		last = sent
+		last, before = sent, waiting
 	}
 }

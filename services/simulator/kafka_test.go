@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -154,9 +155,30 @@ func TestKafkaBrokerAway(t *testing.T) {
 	}
 }
 
-// TestKafkaInterrupted: what was accepted is written.
-// TestKafkaBehindAProxy: between the simulator and a broker that restarts is something that takes connections all the same and drops
-// them, as load balancers and Docker's proxy do. What is sent meanwhile waits.
+// TestKafkaBrokerNeverComes: a run whose broker does not come within a minute fails, with the setting and the address.
+func TestKafkaBrokerNeverComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log syncBuffer
+		cfg := Default()
+		cfg.Events = 10
+		cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
+		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		begin := time.Now()
+		_, err := Run(t.Context(), cfg)
+		if err == nil || !strings.HasPrefix(err.Error(), "brokers (SPATE_BROKERS, --brokers): waited 60 s for a broker at 127.0.0.1:1: ") || !strings.Contains(err.Error(), "is the broker running, and is this its port?") {
+			t.Errorf("error %v", err)
+		}
+		if took := time.Since(begin); took != brokerWait {
+			t.Errorf("it took %v", took)
+		}
+		if !strings.Contains(log.b.String(), "brokers=127.0.0.1:1 gives_up_in=57s") {
+			t.Error(log.b.String())
+		}
+	})
+}
+
+// TestKafkaBehindAProxy puts a proxy in front of a broker that restarts. The proxy accepts connections and drops them, as load balancers
+// and Docker's proxy do. Events that are sent in the meantime wait.
 func TestKafkaBehindAProxy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes ten seconds; -short is set")

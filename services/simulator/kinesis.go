@@ -78,7 +78,7 @@ type waitingRow struct {
 	since time.Time
 }
 
-// shardCount is what OnSent is told of a shard.
+// shardCount is what OnSent gets about a shard.
 type shardCount struct {
 	number int32 // among the shards of this run
 	next   int64
@@ -113,9 +113,9 @@ func (s *kinesisSink) start(ctx context.Context) {
 	s.sender.Go(s.sendAll)
 }
 
-// findStream returns when the stream can be written to. It waits for one that is being made, and for Kinesis, as long as ctx lets it.
+// findStream returns when the stream can be written to. It waits for one that is being made as long as ctx lets it, and for Kinesis to answer for brokerWait.
 func findStream(ctx context.Context, api describeAPI, name, region string, poll time.Duration, log *slog.Logger) error {
-	for {
+	for until := time.Now().Add(brokerWait); ; {
 		attempt, cancel := context.WithTimeout(ctx, 5*stallEvery)
 		out, err := api.DescribeStreamSummary(attempt, &kinesis.DescribeStreamSummaryInput{StreamName: &name})
 		cancel()
@@ -126,12 +126,15 @@ func findStream(ctx context.Context, api describeAPI, name, region string, poll 
 			return noStream(name, region)
 		case err != nil && !stream.Transient(err) && !errors.Is(err, context.DeadlineExceeded):
 			return fmt.Errorf("look up stream %s in %s: %w", name, region, err)
+		case err != nil && time.Now().After(until):
+			return fmt.Errorf("waited %.0f s for kinesis in %s, to look up stream %s: %w; check the region, and the endpoint if one is set (AWS_ENDPOINT_URL)", brokerWait.Seconds(), region, name, err)
 		case err != nil:
-			log.Warn("waiting for kinesis", "stream", name, "error", err)
+			log.Warn("waiting for kinesis", "stream", name, "gives_up_in", time.Until(until).Round(time.Second).String(), "error", err)
 		default:
 			switch status := out.StreamDescriptionSummary.StreamStatus; status {
 			case types.StreamStatusCreating:
-				log.Info("waiting for the stream to be made", "stream", name)
+				until = time.Now().Add(brokerWait) // it has answered
+				log.Info("waiting for the stream to be created", "stream", name)
 			case types.StreamStatusDeleting:
 				return fmt.Errorf("%w: stream %s in %s is being deleted", ErrNoStream, name, region)
 			default: // one that is being updated takes records
@@ -149,7 +152,7 @@ func findStream(ctx context.Context, api describeAPI, name, region string, poll 
 }
 
 func noStream(name, region string) error {
-	return fmt.Errorf("%w: stream %s does not exist in %s; create it (docs/aws.md) or `spate aws setup`", ErrNoStream, name, region)
+	return fmt.Errorf("%w: stream %s does not exist in %s; create it with `spate aws setup`, or see docs/aws.md", ErrNoStream, name, region)
 }
 
 // withID puts the id of an event into its JSON, as the last member, which is the one that counts. What is not an object stays as it is, for the pipeline
@@ -175,7 +178,7 @@ func (s *kinesisSink) send(r *Row, index int64) error {
 	if s.byUser && e.UserID != "" {
 		w.entry.HashKey = hashKey(e.UserID)
 	}
-	if w.entry.Data = e.AppendJSON(make([]byte, 0, 512)); r.JSON != nil {
+	if w.entry.Data = w.row.AppendJSON(make([]byte, 0, 512)); r.JSON != nil {
 		w.entry.Data = withID(r.JSON, e.EventID)
 	}
 	size := len(w.entry.Data) + len(w.entry.Key)
@@ -311,7 +314,7 @@ func (s *kinesisSink) take() (batch []waitingRow, wait time.Duration, done bool)
 	return batch, 0, false
 }
 
-// acked tells of the rows that were written.
+// acked reports the rows that were written.
 func (s *kinesisSink) acked(batch []waitingRow, places []stream.Place) {
 	for i, p := range places {
 		if p.ShardID == "" {
@@ -339,7 +342,7 @@ func (s *kinesisSink) close(ctx context.Context) error {
 	s.sender.Wait()
 	s.release()
 	if s.err != nil && ctx.Err() != nil && errors.Is(s.err, context.Canceled) {
-		s.log.Warn("records not acknowledged in time; some may be written all the same", "timeout", flushTimeout)
+		s.log.Warn("records were not acknowledged in time; some may have been written", "timeout", flushTimeout)
 		return nil
 	}
 	return s.err

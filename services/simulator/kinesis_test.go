@@ -215,7 +215,7 @@ func TestKinesisWithoutTheStream(t *testing.T) {
 	cfg := toStream("missing")
 	cfg.Events = 10
 	_, err := Run(t.Context(), cfg)
-	if !errors.Is(err, ErrNoStream) || !strings.Contains(err.Error(), "stream missing does not exist in us-east-1; create it (docs/aws.md) or `spate aws setup`") {
+	if !errors.Is(err, ErrNoStream) || !strings.Contains(err.Error(), "stream missing does not exist in us-east-1; create it with `spate aws setup`") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -272,6 +272,13 @@ func TestFindStream(t *testing.T) {
 			t.Errorf("%s: error %v, asked %d times", c.name, err, d.asked)
 		}
 	}
+	synctest.Test(t, func(t *testing.T) {
+		d := &describer{answers: []any{io.ErrUnexpectedEOF}}
+		err := findStream(t.Context(), d, "s", "here", time.Second, slog.New(slog.DiscardHandler))
+		if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "waited 60 s for kinesis in here, to look up stream s") || d.asked != 62 {
+			t.Errorf("never an answer: error %v, asked %d times", err, d.asked)
+		}
+	})
 	d := &describer{answers: []any{types.StreamStatusCreating}}
 	if err := findStream(canceled(t), d, "s", "here", time.Hour, slog.New(slog.DiscardHandler)); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
@@ -416,7 +423,7 @@ func TestKinesisBounded(t *testing.T) {
 		if d := time.Since(begin); d != flushTimeout {
 			t.Errorf("waited %v", d)
 		}
-		if count.sent.Load() != 0 || !strings.Contains(log.String(), "records not acknowledged in time") {
+		if count.sent.Load() != 0 || !strings.Contains(log.String(), "records were not acknowledged in time") {
 			t.Errorf("sent %d, log %s", count.sent.Load(), log.String())
 		}
 	})
@@ -445,7 +452,7 @@ func TestKinesisLargeRows(t *testing.T) {
 	if err := s.send(&row, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.close(t.Context()); err == nil || !strings.Contains(err.Error(), "send to kinesis: put records: entry 0: no record of Kinesis: it has 209") {
+	if err := s.close(t.Context()); err == nil || !strings.Contains(err.Error(), "send to kinesis: put records: entry 0: not a valid Kinesis record: it has 209") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 // errTooLong says that a record does not end within maxRecord bytes.
 var errTooLong = errors.New("record too long")
 
-// lineReader shows the lines of a stream before they are consumed, so that a reader can look further, and step back.
+// lineReader shows the lines of a stream before they are consumed, so that its user can look ahead and step back.
 type lineReader struct {
 	r          io.Reader
 	buf        []byte
@@ -24,9 +24,9 @@ func newLineReader(r io.Reader) *lineReader {
 	return &lineReader{r: r, buf: make([]byte, 4*maxRecord), line: 1}
 }
 
-// peek returns the unread bytes up to and including the first line end at or after index from; from is 0 or the end of a line that a
-// peek returned. Without a line end before the end of the stream, it returns the rest; if there is no byte after from,
-// the error that ended the stream: io.EOF, or one of the reader. The bytes are valid until the next call.
+// peek returns the unread bytes up to and including the first line end at or after index from, which is 0 or the end of a line that an
+// earlier peek returned. If the stream ends first, peek returns the rest, or io.EOF if there is nothing after from. If the reader fails
+// first, peek returns its error. The bytes are valid until the next call.
 func (l *lineReader) peek(from int) ([]byte, error) {
 	searched := from
 	for {
@@ -56,7 +56,7 @@ func (l *lineReader) fill() {
 		l.end = copy(l.buf, l.buf[l.start:l.end])
 		l.start = 0
 	}
-	for range 100 { // as bufio: a reader that returns nothing so often is broken
+	for range 100 { // like bufio: a reader that returns nothing this often is broken
 		n, err := l.r.Read(l.buf[l.end:])
 		l.end += n
 		l.err = err
@@ -91,7 +91,7 @@ func (l *lineReader) skip() {
 	}
 }
 
-// atEnd reports whether nothing is left, after line ends.
+// atEnd reports whether nothing but line ends is left.
 func (l *lineReader) atEnd() (bool, error) {
 	for {
 		if rest := bytes.TrimLeft(l.buf[l.start:l.end], "\r\n"); len(rest) > 0 {
@@ -102,15 +102,15 @@ func (l *lineReader) atEnd() (bool, error) {
 		} else if l.err != nil {
 			return false, l.err
 		}
-		if l.end-l.start >= maxRecord { // a page of blank lines: whatever follows, call it not the end
+		if l.end-l.start >= maxRecord { // a page of blank lines; assume that more follows
 			return false, nil
 		}
 		l.fill()
 	}
 }
 
-// interruptible is a reader whose Read returns when its context ends, even if that of the reader beneath does not: a terminal or
-// a pipe on standard input can block for ever.
+// interruptible is a reader whose Read returns when its context ends, even if the underlying reader still blocks: a terminal or a pipe on
+// standard input can block for ever.
 type interruptible struct {
 	ctx    context.Context
 	chunks chan chunk
@@ -125,8 +125,8 @@ type chunk struct {
 	err error
 }
 
-// newInterruptible starts a goroutine that reads r until it ends or ctx does. One Read of r that is under way then outlives ctx:
-// there is no way to call it back.
+// newInterruptible starts a goroutine that reads r until r or ctx ends. A Read of r that is in progress when ctx ends outlives ctx, because
+// nothing can interrupt it.
 func newInterruptible(ctx context.Context, r io.Reader) *interruptible {
 	i := &interruptible{ctx: ctx, chunks: make(chan chunk), free: make(chan []byte, 2)}
 	for range cap(i.free) {

@@ -195,8 +195,8 @@ func TestObjectErrors(t *testing.T) {
 		says string
 	}{
 		{"s3://object-errors/none", object.ErrNoKey, "open events file: get object s3://object-errors/none: no such object in bucket object-errors"},
-		{"s3://nobody-made-it/none", object.ErrNoBucket, "nobody-made-it does not exist; make it with"},
-		{url, nil, "open events file " + url + ": read zip: it has no files"},
+		{"s3://nobody-made-it/none", object.ErrNoBucket, "nobody-made-it does not exist; create it with"},
+		{url, nil, "open events file " + url + ": read zip: the archive contains no files"},
 	} {
 		_, err := openObjectCSV(t.Context(), c.url)
 		if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {

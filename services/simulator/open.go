@@ -121,10 +121,12 @@ func newZipCSV(name string, r io.ReaderAt, file io.Closer, size int64) (*CSV, er
 		csvs, others = others, nil // a single file under any name can only be meant
 	}
 	switch {
+	case slices.ContainsFunc(others, func(m *zip.File) bool { return m.Name == "xl/workbook.xml" }):
+		return nil, errors.New("is an Excel workbook; save it as CSV")
 	case len(csvs) == 0 && len(others) == 0:
-		return nil, errors.New("read zip: it has no files")
+		return nil, errors.New("read zip: the archive contains no files")
 	case len(csvs) == 0:
-		return nil, fmt.Errorf("read zip: none of its %d files ends in .csv, .tsv, .jsonl, .ndjson or .json, or one of these and .gz, .bz2, .zst or .xz", len(others))
+		return nil, fmt.Errorf("read zip: none of the %d files ends in .csv, .tsv, .jsonl, .ndjson or .json, optionally followed by .gz, .bz2, .zst or .xz", len(others))
 	}
 	c := newCSV(name, file)
 	c.archive = csvs
@@ -184,7 +186,7 @@ func (c *CSV) openMember() error {
 	var plain io.Reader = in
 	switch {
 	case isZip(magic):
-		return fmt.Errorf("read %s: a zip cannot be read as a stream; unpack it, as with unzip -p", c.name)
+		return fmt.Errorf("read %s: a zip archive cannot be read as a stream; extract it, for example with unzip -p", c.name)
 	case len(magic) >= 2 && magic[0] == 0x1f && magic[1] == 0x8b:
 		if plain, err = gzip.NewReader(in); err != nil {
 			return fmt.Errorf("read %s: %w", c.name, err)

@@ -2,13 +2,11 @@ package simulator
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
-	"golang.org/x/term"
+	"spate/shared/terminal"
 )
 
 const (
@@ -50,9 +48,9 @@ func (m *measure) add() {
 	}
 }
 
-// progress tells the user how far a run is.
+// progress shows the user how far a run is.
 type progress struct {
-	w     io.Writer // of the bar; nil means log lines
+	live  *terminal.Live // of the bar; nil means log lines
 	log   *slog.Logger
 	now   func() time.Time
 	count *counters
@@ -60,7 +58,6 @@ type progress struct {
 	begin, last time.Time
 	lastSent    int64
 	rate        float64 // smoothed
-	width       int     // of the bar as drawn
 
 	quit, done chan struct{}
 }
@@ -70,10 +67,10 @@ func startProgress(cfg *Config, count *counters) *progress {
 	if cfg.Progress == nil {
 		return nil
 	}
-	p := newProgress(cfg, count, isTerminal(cfg.Progress) && (cfg.Out != "-" || !isTerminal(os.Stdout)))
+	p := newProgress(cfg, count)
 	every := logEvery
-	if p.w != nil {
-		every = barEvery
+	if screen, ok := cfg.Progress.(*terminal.Screen); ok && (cfg.Out != "-" || !terminal.Is(cfg.Stdout)) {
+		p.live, every = screen.Live(), barEvery
 	}
 	go func() {
 		defer close(p.done)
@@ -84,9 +81,8 @@ func startProgress(cfg *Config, count *counters) *progress {
 			case <-ticker.C:
 				p.report()
 			case <-p.quit:
-				if p.w != nil {
-					p.report()
-					fmt.Fprintln(p.w)
+				if p.live != nil {
+					_ = p.live.Close() // who sees no terminal needs no progress
 				}
 				return
 			}
@@ -95,11 +91,8 @@ func startProgress(cfg *Config, count *counters) *progress {
 	return p
 }
 
-func newProgress(cfg *Config, count *counters, bar bool) *progress {
+func newProgress(cfg *Config, count *counters) *progress {
 	p := &progress{log: cfg.Log, now: cfg.Now, count: count, quit: make(chan struct{}), done: make(chan struct{})}
-	if bar {
-		p.w = cfg.Progress
-	}
 	p.begin = p.now()
 	p.last = p.begin
 	return p
@@ -113,56 +106,55 @@ func (p *progress) stop() {
 	<-p.done
 }
 
+// report shows how far the run is.
 func (p *progress) report() {
-	now, sent := p.now(), p.count.sent.Load()
+	if p.live != nil {
+		_ = p.live.Set([]terminal.Safe{p.line()}) // likewise
+		return
+	}
+	sent, rate := p.measure()
+	attrs := []any{"sent", sent, "rate", rate}
+	if percent, left, known := p.estimate(); known {
+		attrs = append(attrs, "percent", int64(percent), "left", left.String())
+	}
+	p.log.Info("sending events", attrs...)
+}
+
+// measure returns how many events were sent, and how many in a second of late.
+func (p *progress) measure() (sent, rate int64) {
+	now := p.now()
+	sent = p.count.sent.Load()
 	if d := now.Sub(p.last).Seconds(); d > 0 {
 		current := float64(sent-p.lastSent) / d
-		if p.rate == 0 || p.w == nil {
+		if p.rate == 0 || p.live == nil {
 			p.rate = current
 		}
 		p.rate += (current - p.rate) / 5
 		p.last, p.lastSent = now, sent
 	}
-	percent, left, known := p.estimate(now)
-	if p.w == nil {
-		attrs := []any{"sent", sent, "rate", int64(p.rate)}
-		if known {
-			attrs = append(attrs, "percent", int64(percent), "left", left.String())
-		}
-		p.log.Info("sending events", attrs...)
-		return
-	}
-	line := fmt.Sprintf("%s events  %s/s", group(sent), group(int64(p.rate)))
-	if known {
+	return sent, int64(p.rate)
+}
+
+// line is the bar.
+func (p *progress) line() terminal.Safe {
+	sent, rate := p.measure()
+	line := fmt.Sprintf("%s events  %s/s", terminal.Grouped(sent), terminal.Grouped(rate))
+	if percent, left, known := p.estimate(); known {
 		const cells = 24
 		full := int(percent / 100 * cells)
 		line = fmt.Sprintf("[%s%s] %3d%%  %s  %s left", strings.Repeat("=", full), strings.Repeat(" ", cells-full), int(percent), line, left)
 	}
-	fmt.Fprintf(p.w, "\r%-*s", p.width, line)
-	p.width = len(line)
+	return terminal.Sprintf("%s", line)
 }
 
-// estimate returns how much is done, and how long the rest takes if it goes on as it went so far.
-func (p *progress) estimate(now time.Time) (percent float64, left time.Duration, ok bool) {
+// estimate returns how much was done at the last measurement, and how long the rest takes if it goes on as it went so far. It returns false while events remain of
+// a source that is read to its end: a small file is read at once, and its events may take half an hour.
+func (p *progress) estimate() (percent float64, left time.Duration, ok bool) {
 	done, total := p.count.done.Load(), p.count.total.Load()
-	if total <= 0 || done <= 0 {
+	if total <= 0 || done <= 0 || done >= total {
 		return 0, 0, false
 	}
-	part := min(float64(done)/float64(total), 1)
-	left = time.Duration(float64(now.Sub(p.begin)) * (1 - part) / part)
+	part := float64(done) / float64(total)
+	left = time.Duration(float64(p.last.Sub(p.begin)) * (1 - part) / part)
 	return part * 100, left.Round(time.Second), true
-}
-
-// group writes n with commas between the thousands.
-func group(n int64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -277,7 +277,7 @@ func TestBadLinesAreLogged(t *testing.T) {
 	if d := cmp.Diff(want, res); d != "" || len(res.BadLines) != 5 {
 		t.Errorf("%s\n%+v", d, res.BadLines)
 	}
-	if s := log.String(); !strings.Contains(s, `line=3 reason="has 1 fields, not 9"`) || !strings.Contains(s, "lines=3") {
+	if s := log.String(); !strings.Contains(s, `line=3 reason="has 1 field, expected 9"`) || !strings.Contains(s, "lines=3") {
 		t.Error(s)
 	}
 }
@@ -285,24 +285,31 @@ func TestBadLinesAreLogged(t *testing.T) {
 func TestProgress(t *testing.T) {
 	at := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
 	var count counters
-	var bar, log strings.Builder
+	var log strings.Builder
 	cfg := Default()
-	cfg.Progress, cfg.Now = &bar, (&clock{at: at, step: time.Second}).now
+	cfg.Now = (&clock{at: at, step: time.Second}).now
 	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
-	p := newProgress(&cfg, &count, true)
+	p := newProgress(&cfg, &count)
 	count.sent.Store(1234)
-	p.report()
+	if got := p.line(); got != "1,234 events  1,234/s" {
+		t.Errorf("bar %q", got)
+	}
 	count.sent.Store(2468)
 	count.done.Store(25)
 	count.total.Store(100)
-	p.report()
-	if want := "\r1,234 events  1,234/s\r[======                  ]  25%  2,468 events  1,234/s  6s left"; bar.String() != want {
-		t.Errorf("bar %q, want %q", bar.String(), want)
+	if got, want := p.line(), "[======                  ]  25%  2,468 events  1,234/s  6s left"; string(got) != want {
+		t.Errorf("bar %q, want %q", got, want)
 	}
-	p = newProgress(&cfg, &count, false)
+	p = newProgress(&cfg, &count)
 	p.report()
 	if s := log.String(); !strings.Contains(s, `msg="sending events" sent=2468 rate=2468 percent=25 left=3s`) {
 		t.Error(s)
+	}
+	count.done.Store(100)
+	log.Reset()
+	p.report()
+	if s := log.String(); strings.Contains(s, "percent") {
+		t.Errorf("a file that is read, and not sent: %s", s)
 	}
 }
 
@@ -325,7 +332,7 @@ func TestRowsThatAreNoEvents(t *testing.T) {
 		text, why string
 		invalid   int64
 	}{
-		{`{"a":1}` + "\n" + `{"user_id":5,"event_time":"2019-11-01 00:00:00"}` + "\n" + `{"b":1}` + "\n", `no_user - no member "user_id"; it has a`, 2},
+		{`{"a":1}` + "\n" + `{"user_id":5,"event_time":"2019-11-01 00:00:00"}` + "\n" + `{"b":1}` + "\n", `no_user - no field "user_id"; the event has a`, 2},
 		{"event_time,user_id\n2019-11-01 00:00:00,\n2019-11-01 00:00:00,5\n", `no_user - the user in "user_id" is null or empty`, 1},
 		{"event_time,user_id\n1572566400,7\n", `bad_time - the time "1572566400" looks like seconds`, 1},
 		{header9 + lineA, "", 0},
@@ -337,6 +344,31 @@ func TestRowsThatAreNoEvents(t *testing.T) {
 		_, res := output(t, func(cfg *Config) { cfg.File = path })
 		if res.Invalid != c.invalid || !strings.HasPrefix(res.Why, c.why) || c.why == "" && res.Why != "" {
 			t.Errorf("%q: %d invalid, %s", c.text, res.Invalid, res.Why)
+		}
+	}
+}
+
+// TestWordsThatMeanNoUser: which words were taken for no user is said, with their rows, as it is a guess.
+func TestWordsThatMeanNoUser(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.csv")
+	text := "user_id,event_time\nNULL,2019-11-01 00:00:00\n,2019-11-01 00:00:01\nnan,2019-11-01 00:00:02\nNULL,2019-11-01 00:00:03\nnull7,2019-11-01 00:00:04\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		nulls   []string
+		invalid int64
+		says    string
+	}{
+		{NullWords, 4, `rows="2 NULL, 1 nan"`},
+		{[]string{"-"}, 1, ""},
+	} {
+		var log bytes.Buffer
+		_, res := output(t, func(cfg *Config) {
+			cfg.File, cfg.Speed, cfg.NullValues, cfg.Log = file, 0, c.nulls, slog.New(slog.NewTextHandler(&log, nil))
+		})
+		if said := strings.Contains(log.String(), "words in the user column are taken to mean no user"); res.Invalid != c.invalid || said != (c.says != "") || !strings.Contains(log.String(), c.says) {
+			t.Errorf("%s: %d invalid\n%s", c.nulls, res.Invalid, &log)
 		}
 	}
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -50,7 +53,7 @@ type counters struct {
 
 // Run sends the events and returns when the source is at its end and everything sent is acknowledged, or when ctx ends: then it
 // waits up to 10 s for what was sent already, and returns a Result that says Interrupted, and no error. With an error, the
-// Result still tells what was done before it.
+// Result still says what was done before it.
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -138,7 +141,9 @@ func (r *run) open(ctx context.Context) (Source, error) {
 	if err := csv.Fields(r.cfg.fields(), r.cfg.NullValues); err != nil {
 		return csv, err
 	}
-	if r.cfg.Whole {
+	if r.cfg.Exact {
+		csv.Exact()
+	} else if r.cfg.Whole {
 		csv.Whole()
 	}
 	return csv, nil
@@ -260,13 +265,20 @@ func (r *run) reportLines(src Source) {
 	s := c.Stats()
 	r.res.Skipped, r.res.Cut, r.res.CutLine, r.res.BadLines = s.Skipped, s.Cut, s.CutLine, s.BadLines
 	if left := c.LeftOut(); len(left) > 0 {
-		r.log.Warn("members of the archive are left out: by their names they are not events", "members", len(left), "first", left[0])
+		r.log.Warn("skipping files in the archive whose names do not look like event files", "members", len(left), "first", left[0])
+	}
+	if len(s.Nulls) > 0 {
+		var rows []string
+		for _, word := range slices.Sorted(maps.Keys(s.Nulls)) {
+			rows = append(rows, fmt.Sprintf("%d %s", s.Nulls[word], word))
+		}
+		r.log.Warn("words in the user column are taken to mean no user; if one of them is a user, leave it out of SPATE_NULL_VALUES (--null-values)", "rows", strings.Join(rows, ", "))
 	}
 	for _, b := range s.BadLines {
-		r.log.Warn("line not sent", "file", b.File, "line", b.Line, "reason", b.Reason)
+		r.log.Warn("skipped line", "file", b.File, "line", b.Line, "reason", b.Reason)
 	}
 	if n := s.Skipped + s.Cut; n > int64(len(s.BadLines)) {
-		r.log.Warn("more lines not sent", "lines", n-int64(len(s.BadLines)))
+		r.log.Warn("skipped more lines", "lines", n-int64(len(s.BadLines)))
 	}
 }
 
@@ -285,6 +297,7 @@ type retimer struct {
 	baseMS   int64 // event time that becomes toMS
 	toMS     int64
 	dividend float64
+	lastMS   int64 // time of the last row, in time mode now
 	format   activity.TimeFormat
 	buf      []byte
 	failed   error
@@ -304,11 +317,11 @@ func newRetimer(cfg *Config, src Source) *retimer {
 			t.toMS = t.baseMS + floorTo(t.toMS-t.baseMS, size)
 		}
 		if t.dividend != 1 {
-			cfg.Log.Warn("speed changes the spacing of generated events, so shoppers may break the rule too; event-rate makes more traffic", "speed", cfg.Speed)
+			cfg.Log.Warn("speed changes the spacing of generated events, so shoppers may break the rule too; for more traffic, use event-rate", "speed", cfg.Speed)
 		}
 	}
 	if t.mode == TimeShift && cfg.Rate == 0 && cfg.Speed == 0 {
-		cfg.Log.Warn("event times will run ahead of the wall clock; the router refuses events from the future", "speed", cfg.Speed)
+		cfg.Log.Warn("event times will run ahead of the wall clock; the router rejects events from the future; to send a file at once, use --time original", "speed", cfg.Speed)
 	}
 	return t
 }
@@ -316,7 +329,10 @@ func newRetimer(cfg *Config, src Source) *retimer {
 func (t *retimer) apply(r *Row) {
 	switch t.mode {
 	case TimeNow:
-		r.TimeMS, r.HasTime = t.now().UnixMilli(), true
+		if !r.Together {
+			t.lastMS = t.now().UnixMilli()
+		}
+		r.TimeMS, r.HasTime = t.lastMS, true
 	case TimeShift:
 		if !r.HasTime {
 			return

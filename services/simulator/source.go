@@ -14,8 +14,13 @@ type Row struct {
 	// JSON is what is sent, if the file has other columns than the data set or has JSON itself; else it is made of Event.
 	JSON   []byte
 	TimeAt activity.Place // where JSON's time is
-	// Kind says which attacker sent the event; empty is a shopper, or a row of a file.
-	Kind Kind
+	// Kind says which attacker or innocent sent the event, and Attack what the event is part of; empty is a shopper, or a row of a file.
+	Kind   Kind
+	Attack *Attack
+	// Together: the event has the time of the row before it, whatever the time mode. It is a line of the same order, or the same event again.
+	Together bool
+	// What the events of some kinds have besides the columns of the data set; empty is absent. Only JSON has it.
+	IP, UserAgent, Coupon string
 }
 
 // AppendJSON appends what is sent.
@@ -23,7 +28,17 @@ func (r *Row) AppendJSON(b []byte) []byte {
 	if r.JSON != nil {
 		return append(b, r.JSON...)
 	}
-	return r.Event.AppendJSON(b)
+	b = r.Event.AppendJSON(b)
+	if r.IP == "" && r.UserAgent == "" && r.Coupon == "" {
+		return b
+	}
+	b = b[:len(b)-1]
+	for _, m := range [...]struct{ name, value string }{{`,"ip":`, r.IP}, {`,"user_agent":`, r.UserAgent}, {`,"coupon":`, r.Coupon}} {
+		if m.value != "" {
+			b = activity.AppendString(append(b, m.name...), m.value)
+		}
+	}
+	return append(b, '}')
 }
 
 // Source is where rows come from, in the order they happen.

@@ -15,7 +15,7 @@ const xzMagic = "\xfd7zX"
 // newXZ unpacks a file packed with xz. One whose first block asks for more memory than maxWindow is refused; the library would take it.
 func newXZ(in *bufio.Reader) (io.Reader, error) {
 	if size := xzWindow(in); size > maxWindow {
-		return nil, fmt.Errorf("xz: it needs %d MiB of memory to be unpacked, %d at most; pack it with xz -9 or less", size>>20, maxWindow>>20)
+		return nil, fmt.Errorf("xz: decompression needs %d MiB of memory, but the limit is %d; compress the file with xz -9 or lower", size>>20, maxWindow>>20)
 	}
 	return xz.NewReader(in)
 }

@@ -12,20 +12,20 @@ import (
 
 const maxExamples = 10
 
-// Diff is how alerts differ from the reference.
+// Diff says how alerts differ from the reference.
 type Diff struct {
 	Rows    int `json:"rows"`    // of the reference
 	Missing int `json:"missing"` // rows of the reference without an alert
-	Wrong   int `json:"wrong"`   // rows whose alert has another count, or alerts with different ones
-	Extra   int `json:"extra"`   // users and windows with an alert that the reference has not
+	Wrong   int `json:"wrong"`   // rows whose alert has another count, or whose alerts disagree
+	Extra   int `json:"extra"`   // users and windows with an alert, but without a row of the reference
 	// Examples are differences in words, at most 10, the earliest windows first.
 	Examples []string `json:"examples,omitempty"`
 }
 
-// Exact reports that there is no difference.
+// Exact reports whether the alerts are those of the reference.
 func (d Diff) Exact() bool { return d.Missing == 0 && d.Wrong == 0 && d.Extra == 0 }
 
-// Compare holds the closed alerts among got, in any order and as often as they may occur, against the rows of a reference.
+// Compare compares the closed alerts in got with the rows of a reference. Alerts may come in any order, and repeatedly.
 func Compare(want []Row, got []alert.Record) Diff {
 	d := Diff{Rows: len(want)}
 	counts := make(map[pane][]int64, len(got))
@@ -71,11 +71,11 @@ func place(r Row) string {
 	return fmt.Sprintf("user %s, window %s", r.User, time.UnixMilli(r.WindowStart).UTC().Format(time.RFC3339Nano))
 }
 
-// FromRecords returns the closed ones of records as rows, in their order.
+// FromRecords returns the closed ones of records as rows, in their order. Those of rules of a rules file are left out.
 func FromRecords(records []alert.Record) []Row {
 	var rows []Row
 	for _, r := range records {
-		if r.State == alert.Closed {
+		if r.State == alert.Closed && r.Key == nil {
 			rows = append(rows, Row{canonical(r.UserID), r.WindowStart.UnixMilli(), r.Count})
 		}
 	}

@@ -54,35 +54,34 @@ func (r Rule) idOfJSON(value []byte) string {
 }
 
 func (r Rule) parseJSON(value []byte) (user string, ms int64, ok bool) {
-	users, times := r.User, r.Time
+	users := r.User
 	if len(users) == 0 {
 		users = []string{"user_id"}
-	}
-	if len(times) == 0 {
-		times = []string{"txn_timestamp", "event_time"}
-	}
-	var members map[string]json.RawMessage
-	if json.Unmarshal(value, &members) != nil {
-		return "", 0, false
 	}
 	for _, path := range users {
 		if token := find(value, path); len(token) > 0 && string(token) != "null" && string(token) != `""` {
 			if user, ok = userOfJSON(token); !ok {
 				return "", 0, false
 			}
-			break
-		}
-	}
-	if !ok {
-		return "", 0, false
-	}
-	for _, path := range times {
-		if token := find(value, path); len(token) > 0 && string(token) != "null" {
-			ms, ok = r.timeOfJSON(token)
+			ms, ok = r.timeIn(value)
 			return user, ms, ok
 		}
 	}
 	return "", 0, false
+}
+
+// timeIn returns the time of an event.
+func (r Rule) timeIn(value []byte) (ms int64, ok bool) {
+	times := r.Time
+	if len(times) == 0 {
+		times = []string{"txn_timestamp", "event_time"}
+	}
+	for _, path := range times {
+		if token := find(value, path); len(token) > 0 && string(token) != "null" {
+			return r.timeOfJSON(token)
+		}
+	}
+	return 0, false
 }
 
 var (
@@ -231,7 +230,7 @@ func timeOfJSON(token json.RawMessage) (int64, bool) {
 	return parseMillis(text)
 }
 
-// parseMillis reads a number of milliseconds since 1970, cut off behind the point. Small ones may be seconds, so they are none.
+// parseMillis reads a number of milliseconds since 1970, without its fraction. It refuses small numbers, which may be seconds.
 func parseMillis(text string) (int64, bool) {
 	if !isNumber(text) {
 		return 0, false

@@ -37,22 +37,36 @@ func File(path string, key string, partitions int32, rule Rule) (*Reference, err
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	defer f.Close()
-	in := &file{key: key, partitions: partitions, ref: NewReference(rule), appended: time.Now().UnixMilli()}
+	ref, appended := NewReference(rule), time.Now().UnixMilli()
+	in := newFile(key, partitions)
+	in.row = func(partition int32, column func(string) string) bool {
+		ref.addText(partition, column("user_id"), column("txn_timestamp"), column("event_time"), appended)
+		return true
+	}
 	if err := in.open(f); err != nil {
 		return nil, fmt.Errorf("verify %s: %w", path, err)
 	}
-	return in.ref, nil
+	return ref, nil
 }
 
-// file feeds a reference.
+// file reads the rows that the simulator sends.
 type file struct {
-	key        string
-	partitions int32
-	ref        *Reference
-	rows       int64 // sent so far
-	appended   int64 // when the log takes them, epoch milliseconds: all of them about now
-	steps      int64 // bytes that were looked at for quotes
+	key          string
+	partitions   int32
+	users, times []string // the columns of which a header must have one each; there may be no users
+	row          func(partition int32, column func(string) string) bool
+	verbatim     bool  // blanks around a field are part of it
+	rows         int64 // sent so far
+	steps        int64 // bytes that were looked at for quotes
 }
+
+// newFile is a file of the data set.
+func newFile(key string, partitions int32) *file {
+	return &file{key: key, partitions: partitions, users: []string{"user_id"}, times: []string{"txn_timestamp", "event_time"}}
+}
+
+// errStop ends the reading of a file whose rows nobody wants anymore.
+var errStop = errors.New("no more rows are wanted")
 
 func (f *file) open(r *os.File) error {
 	info, err := r.Stat()
@@ -112,14 +126,14 @@ func (f *file) member(r io.Reader) error {
 		}
 		in = bufio.NewReaderSize(z, maxRecord)
 	}
-	lines := &recordReader{r: in, steps: &f.steps}
+	lines := &recordReader{r: in, steps: &f.steps, verbatim: f.verbatim}
 	if bom, _ := in.Peek(3); string(bom) == "\xef\xbb\xbf" {
 		_, _ = in.Discard(3) // they are in the buffer
 	}
 
 	var header string
-	index := make([]int, len(columns)) // where each column is; -1 is nowhere
-	width := 0                         // fields of a row; 0 is not known yet
+	var index map[string]int // where each column is
+	width := 0               // fields of a row; 0 is not known yet
 	for first := true; ; {
 		line, err := lines.take()
 		if errors.Is(err, io.EOF) {
@@ -140,53 +154,83 @@ func (f *file) member(r io.Reader) error {
 		if !ok {
 			continue
 		}
-		if atFirst && isHeader(fields, index) {
-			if index[7] < 0 || index[0] < 0 && index[9] < 0 {
-				return errors.New("its header lacks user_id, or both event_time and txn_timestamp")
+		if atFirst {
+			if index = indexOf(fields); f.isHeader(index) {
+				if err := f.lacks(index); err != nil {
+					return err
+				}
+				header, width = text, len(fields)
+				continue
 			}
-			header, width = text, len(fields)
-			continue
 		}
 		if width == 0 && (len(fields) == len(columns)-1 || len(fields) == len(columns)) {
 			width = len(fields)
-			for i := range index {
-				index[i] = i
-				if i >= width {
-					index[i] = -1
-				}
-			}
+			index = indexOf(columns[:width])
 		}
 		// What a complete line lacks at its end, behind user and time, is empty.
-		for lines.complete && len(fields) < width && len(fields) > max(index[0], index[7], index[9]) {
+		for lines.complete && len(fields) < width && len(fields) > f.last(index) {
 			fields = append(fields, "")
 		}
-		if len(fields) == width {
-			f.row(fields, index)
+		if len(fields) == width && !f.send(fields, index) {
+			return errStop
 		}
 	}
 }
 
-// isHeader finds the columns in a first line that names one of those that matter.
-func isHeader(fields []string, index []int) bool {
-	for i, name := range columns {
-		index[i] = slices.IndexFunc(fields, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), name) })
+// indexOf returns where each column is, by its name in small letters. Of those of one name it is the first.
+func indexOf(names []string) map[string]int {
+	index := make(map[string]int, len(names))
+	for i, n := range names {
+		n = strings.ToLower(strings.TrimSpace(n))
+		if _, twice := index[n]; !twice {
+			index[n] = i
+		}
 	}
-	return index[0] >= 0 || index[7] >= 0 || index[9] >= 0
+	return index
 }
 
-func (f *file) row(fields []string, index []int) {
+// isHeader reports whether a first line names one of the columns that matter.
+func (f *file) isHeader(index map[string]int) bool {
+	return slices.ContainsFunc(slices.Concat(f.users, f.times), func(name string) bool { _, ok := index[name]; return ok })
+}
+
+// lacks returns what a header does not have.
+func (f *file) lacks(index map[string]int) error {
+	has := func(name string) bool { _, ok := index[name]; return ok }
+	switch timed := slices.ContainsFunc(f.times, has); {
+	case len(f.users) > 0 && (!timed || !slices.ContainsFunc(f.users, has)):
+		return errors.New("its header lacks user_id, or both event_time and txn_timestamp")
+	case !timed:
+		return fmt.Errorf("its header lacks %s", strings.Join(f.times, " and "))
+	}
+	return nil
+}
+
+// last is where the last column is that a row cannot do without.
+func (f *file) last(index map[string]int) int {
+	last := -1
+	for _, name := range slices.Concat(f.users, f.times) {
+		if i, ok := index[name]; ok {
+			last = max(last, i)
+		}
+	}
+	return last
+}
+
+// send passes a row on.
+func (f *file) send(fields []string, index map[string]int) bool {
 	column := func(name string) string {
-		if i := slices.Index(columns, name); i >= 0 && index[i] >= 0 {
-			return fields[index[i]]
+		if i, ok := index[strings.ToLower(name)]; ok {
+			return fields[i]
 		}
 		return ""
 	}
 	partition := int32(f.rows % int64(f.partitions))
-	if key := column(f.key); key != "" { // there is no column "none"
+	if key := column(f.key); key != "" { // "none" is not a column
 		partition = kafka.PartitionFor([]byte(key), f.partitions)
 	}
 	f.rows++
-	f.ref.addText(partition, column("user_id"), column("txn_timestamp"), column("event_time"), f.appended)
+	return f.row(partition, column)
 }
 
 // recordReader reads the records of a file, which are lines, or several where a quoted field has line ends.
@@ -199,10 +243,11 @@ type recordReader struct {
 	// open is how many lines at the beginning of ahead leave an open quote open, size how many bytes they have.
 	open, size int
 	steps      *int64
+	verbatim   bool
 	complete   bool // the record that was split last has its line end
 }
 
-// fileLine is a line with its end. Of one that is longer than any record there is no text.
+// fileLine is a line with its end. A line that is longer than any record has no text.
 type fileLine struct {
 	text    string
 	tooLong bool
@@ -255,7 +300,7 @@ func (l *recordReader) split(line fileLine) (fields []string, ok bool, err error
 	switch l.scan(line.text, false) {
 	case ends:
 		l.complete = strings.HasSuffix(line.text, "\n")
-		return splitRecord(line.text), true, nil
+		return splitRecord(line.text, l.verbatim), true, nil
 	case breaks:
 		return nil, false, nil
 	}
@@ -292,12 +337,12 @@ func (l *recordReader) split(line fileLine) (fields []string, ok bool, err error
 			record.WriteString(next.text)
 		}
 		l.complete = strings.HasSuffix(record.String(), "\n")
-		return splitRecord(record.String()), true, nil
+		return splitRecord(record.String(), l.verbatim), true, nil
 	}
 	return nil, false, nil
 }
 
-// scan tells what a line does to a record, at whose beginning it is, or in one of whose quoted fields.
+// scan returns how a line changes the state of a record: the line is at its beginning, or within one of its quoted fields.
 func (l *recordReader) scan(line string, quoted bool) effect {
 	*l.steps += int64(len(line))
 	rest := trimEnd(line)
@@ -335,13 +380,16 @@ func (l *recordReader) scan(line string, quoted bool) effect {
 }
 
 // splitRecord splits a well-formed record. A field that begins with a quote ends with one and may have commas, line ends and doubled quotes
-// within; quotes in other fields are text.
-func splitRecord(rec string) (fields []string) {
+// within; quotes in other fields are text, and blanks around them are not, unless they are wanted verbatim.
+func splitRecord(rec string, verbatim bool) (fields []string) {
 	rec = trimEnd(rec)
 	for {
 		if !strings.HasPrefix(rec, `"`) {
 			field, rest, more := strings.Cut(rec, ",")
-			fields = append(fields, strings.Trim(field, " \t"))
+			if !verbatim {
+				field = strings.Trim(field, " \t")
+			}
+			fields = append(fields, field)
 			if !more {
 				return fields
 			}

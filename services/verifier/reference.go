@@ -130,6 +130,9 @@ func (r *Reference) AddInvalid() {
 	r.Invalid++
 }
 
+// Window is the size of the windows.
+func (r *Reference) Window() time.Duration { return r.rule.Window }
+
 // Result returns the rows above the threshold, by window start, then user.
 func (r *Reference) Result() []Row { return r.Above(r.rule.Threshold) }
 

@@ -19,20 +19,19 @@ import (
 func BenchmarkRecord(b *testing.B) {
 	for _, dedupe := range []bool{false, true} {
 		b.Run(fmt.Sprintf("dedupe=%t", dedupe), func(b *testing.B) {
-			rule, err := window.NewRule(10*time.Second, 10*time.Second)
-			if err != nil {
-				b.Fatal(err)
-			}
-			cfg := Config{Events: format.Config{Fields: activity.DefaultFields()}, Threshold: 5, Critical: 10, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+			cfg := Config{Events: format.Config{Fields: activity.DefaultFields()}, Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5, Critical: 10, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 			if dedupe {
 				cfg.Events.ID = "event_id"
 			}
 			s := &session{
-				cfg: cfg, rule: rule, metrics: newMetrics(prometheus.NewRegistry()), shards: map[string]*shard{},
-				combiner: window.NewCombiner(rule.SizeMS), table: window.NewTable(cfg.Threshold),
-				st: state{Closed: window.NoTime},
+				cfg: cfg, metrics: newMetrics(prometheus.NewRegistry()), shards: map[string]*shard{}, st: state{Closed: window.NoTime},
 			}
-			if s.events, err = format.New(cfg.Events); err != nil {
+			initial, err := cfg.initial()
+			if err != nil {
+				b.Fatal(err)
+			}
+			s.follow(initial)
+			if err := s.adopt(s.rules.Own); err != nil {
 				b.Fatal(err)
 			}
 			sh := s.add("shardId-000000000000", place{MaxTS: window.NoTime})
@@ -64,8 +63,8 @@ func BenchmarkRecord(b *testing.B) {
 					if _, err := s.apply(nil); err != nil {
 						b.Fatal(err)
 					}
-					if to := s.watermark(); s.rule.Crosses(s.st.Closed, to) {
-						if _, err := s.apply([]window.Mark{{WatermarkMS: to}}); err != nil {
+					if to := s.watermark(); s.stream.Crosses(s.st.Closed, to) {
+						if _, err := s.apply([]window.Watermark{{WatermarkMS: to}}); err != nil {
 							b.Fatal(err)
 						}
 						s.st.Closed = to

@@ -2,12 +2,14 @@ package worker
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
-	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/aws/stream"
 	"spate/shared/window"
@@ -38,12 +40,12 @@ func (s *session) again() int64 {
 	return s.repeated - was
 }
 
-// apply hands the sums, or, with marks, the watermark to the table, as one batch of a log that is never written.
-func (s *session) apply(marks []window.Mark) (out []window.Verdict, err error) {
+// apply hands the sums, or, with watermarks, the watermark to the table, as one batch of a log that is never written.
+func (s *session) apply(watermarks []window.Watermark) (out []window.Verdict, err error) {
 	s.gathers = time.Time{}
-	if s.combiner.Panes() > 0 || marks != nil {
+	if s.combiner.Panes() > 0 || watermarks != nil {
 		same := func([]byte) int32 { return 0 }
-		s.combiner.Flush(1, same, window.Header{Sources: s.sources(), Marks: marks}, func(_ int32, value []byte) {
+		s.combiner.Flush(1, same, window.Header{Sources: s.sources(), Watermarks: watermarks}, func(_ int32, value []byte) {
 			if err == nil {
 				out, err = s.table.Apply(s.batch, value, out)
 			}
@@ -87,7 +89,7 @@ func (sh *shard) mark() mark { return mark{sh.at, sh.src.MaxTS, sh.seqs.Next()} 
 // queue encodes the alerts of verdicts.
 func (s *session) queue(verdicts []window.Verdict) error {
 	for _, v := range verdicts {
-		r := s.terms().Record(v)
+		r := s.teller.Record(v)
 		if !slices.Contains(s.cfg.Transitions, r.State) {
 			continue
 		}
@@ -100,11 +102,26 @@ func (s *session) queue(verdicts []window.Verdict) error {
 		if err != nil {
 			return err
 		}
-		s.outbox = append(s.outbox, stream.Entry{Key: activity.UserText([]byte(v.User)), Data: value})
-		s.metrics.alerts.WithLabelValues(string(r.State)).Inc()
+		entry := stream.Entry{Key: partitionKey(r.KeyText()), Data: value}
+		if n := len(entry.Key) + len(value); n > stream.MaxEntryBytes {
+			s.metrics.tooLarge.Inc()
+			s.cfg.Log.Error("an alert is not written because it is larger than a record of Kinesis can be", "rule", r.Rule, "id", r.ID, "state", string(r.State), "bytes", n, "max_bytes", stream.MaxEntryBytes)
+			continue
+		}
+		s.outbox = append(s.outbox, entry)
+		s.metrics.alerts.WithLabelValues(r.Rule, string(r.State)).Inc()
 		s.reports.alert(r.State)
 	}
 	return nil
+}
+
+// partitionKey is a key of a stream that stands for the key of an alert: itself, or a digest if a stream does not take it, as it is empty or too long.
+func partitionKey(text string) string {
+	if n := utf8.RuneCountInString(text); n >= 1 && n <= stream.MaxKeyLength && utf8.ValidString(text) {
+		return text
+	}
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }
 
 // emit writes the alerts that wait.
@@ -130,11 +147,11 @@ func (s *session) decide(ctx context.Context, watermark int64) error {
 
 // close writes the alerts of the windows up to the pending watermark. It can be done again, with the same result.
 func (s *session) close(ctx context.Context) error {
-	marks := make([]window.Mark, s.sources())
-	for i := range marks {
-		marks[i] = window.Mark{Partition: int32(i), WatermarkMS: s.st.Pending} // it is that of all shards together
+	watermarks := make([]window.Watermark, s.sources())
+	for i := range watermarks {
+		watermarks[i] = window.Watermark{Partition: int32(i), WatermarkMS: s.st.Pending} // it is that of all shards together
 	}
-	verdicts, err := s.apply(marks)
+	verdicts, err := s.apply(watermarks)
 	if err != nil {
 		return err
 	}
@@ -193,7 +210,7 @@ func (s *session) save(ctx context.Context) error {
 		}
 		s.st.Shards[id] = p
 	}
-	s.st.Tally = s.tally
+	s.st.Tally, s.st.Revision = s.tally, s.rules.Revision()
 	if err := s.store(ctx); err != nil {
 		return err
 	}
@@ -248,6 +265,19 @@ func (s *session) told() {
 	s.counted = counts{}
 }
 
+// faults counts what rules could not compute since it was called last.
+func (s *session) faults() {
+	for i, n := range s.table.Faults() {
+		if i == len(s.faulty) {
+			s.faulty = append(s.faulty, 0)
+		}
+		if n > s.faulty[i] {
+			s.metrics.faults.WithLabelValues(s.stream.Plan.Rules[i].Name).Add(float64(n - s.faulty[i]))
+			s.faulty[i] = n
+		}
+	}
+}
+
 func (s *session) gauges() {
 	var idle, live, behind int64
 	for _, sh := range s.shards {
@@ -260,21 +290,22 @@ func (s *session) gauges() {
 		}
 		behind = max(behind, sh.behind)
 	}
+	s.faults()
 	stats := s.table.Stats()
 	s.metrics.shards.Set(float64(live))
 	s.metrics.idle.Set(float64(idle))
 	s.metrics.behind.Set(float64(behind) / 1000)
-	s.metrics.open.Set(float64(stats.Windows))
+	s.metrics.open.Set(float64(stats.Panes))
 	s.metrics.openLimit.Set(float64(s.cfg.MaxOpenWindows))
 	if s.st.Closed != window.NoTime {
 		s.metrics.watermark.Set(float64(s.st.Closed) / 1000)
 	}
-	if int64(stats.Windows) >= s.cfg.MaxOpenWindows {
-		s.cfg.Status.NotReady(strconv.Itoa(stats.Windows) + " windows are open: only the slowest shard is read; set SPATE_MAX_OPEN_WINDOWS (--max-open-windows) higher")
+	if int64(stats.Panes) >= s.cfg.MaxOpenWindows {
+		s.cfg.Status.NotReady(strconv.Itoa(stats.Panes) + " windows are open, so only the slowest shard is read: raise SPATE_MAX_OPEN_WINDOWS (--max-open-windows)")
 	} else {
 		s.cfg.Status.Ready()
 	}
 	if err := s.reports.flush(behind); err != nil {
-		s.cfg.Log.Warn("write metrics to the log", "error", err)
+		s.cfg.Log.Warn("cannot write metrics to the log", "error", err)
 	}
 }

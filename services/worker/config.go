@@ -16,7 +16,6 @@ import (
 	"spate/shared/aws/stream"
 	"spate/shared/format"
 	"spate/shared/ops"
-	"spate/shared/window"
 )
 
 // StreamAPI is what a worker needs of *kinesis.Client.
@@ -38,14 +37,16 @@ type Config struct {
 	// Events says how events are written. Its ID names what is the same for an event that was written twice, as a retried call does; without it all are
 	// counted.
 	Events format.Config
-	// Window is the size of the tumbling windows, Lateness how far behind the highest time of its shard an event may come.
-	Window, Lateness time.Duration
+	// Until there are revisions of the rules, in the table of the lease, the rule burst is in force: Window is the size of its windows, Threshold the count
+	// that a window must exceed, Critical the count above which the severity is critical. Lateness and MaxAhead are then those that were applied with them.
+	Window              time.Duration
+	Threshold, Critical int64
+	// Lateness is how far behind the highest time of its shard an event may come.
+	Lateness time.Duration
 	// IdleTimeout is how long a shard may be silent before it stops holding windows open; 0 is for ever.
 	IdleTimeout time.Duration
 	// MaxAhead is how far an event's time may lie past its arrival in the stream; 0 is any.
 	MaxAhead time.Duration
-	// Threshold is the count that a window must exceed, Critical the count above which the severity is critical.
-	Threshold, Critical int64
 	// Transitions are the states that are written: opened and closed, or closed alone.
 	Transitions []alert.State
 	// MaxOpenWindows is how many open windows of users are held before only the slowest shard is read; 0 is DefaultMaxOpenWindows.
@@ -77,25 +78,25 @@ func (c Config) Validate() error {
 	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, s := range []struct{ field, name string }{{"stream", c.Stream}, {"alerts-stream", c.AlertsStream}} {
 		if !streamName.MatchString(s.name) {
-			problem("%s: %q is not a valid name: letters, digits, _, . and -, up to 128", s.field, s.name)
+			problem("%s: %q is not a valid name: use up to 128 letters, digits, _, . and -", s.field, s.name)
 		}
 	}
 	if c.AsideStream != "" && !streamName.MatchString(c.AsideStream) {
-		problem("aside-stream: %q is not a valid name: letters, digits, _, . and -, up to 128", c.AsideStream)
+		problem("aside-stream: %q is not a valid name: use up to 128 letters, digits, _, . and -", c.AsideStream)
 	}
 	if c.Stream == c.AlertsStream || c.Stream == c.AsideStream {
-		problem("alerts-stream, aside-stream: alerts would go back into the stream of events %s", c.Stream)
+		problem("alerts-stream, aside-stream: must differ from the stream of events %s", c.Stream)
 	}
 	if c.AlertsStream == c.AsideStream {
-		problem("alerts-stream, aside-stream: both are %s; who reads alerts would get what is none", c.AlertsStream)
+		problem("alerts-stream, aside-stream: both are %s; use different streams, so that readers of alerts do not receive other records", c.AlertsStream)
 	}
-	_, err := window.NewRule(c.Window, c.Lateness)
+	_, err := c.initial()
 	errs = append(errs, err, c.Events.Validate())
 	if c.IdleTimeout < 0 || c.IdleTimeout > 0 && c.IdleTimeout < 100*time.Millisecond {
 		problem("idle-timeout: %v is neither 0 (never) nor at least 100ms", c.IdleTimeout)
 	}
 	if c.MaxAhead < 0 {
-		problem("max-ahead: %v is negative; 0 accepts any time", c.MaxAhead)
+		problem("max-ahead: %v is negative; use 0 to accept any time", c.MaxAhead)
 	}
 	if c.Threshold < 1 {
 		problem("threshold: %d is below 1", c.Threshold)
@@ -105,7 +106,7 @@ func (c Config) Validate() error {
 	}
 	errs = append(errs, alert.CheckTransitions(c.Transitions))
 	if c.MaxOpenWindows < 0 {
-		problem("max-open-windows: %d is below 0", c.MaxOpenWindows)
+		problem("max-open-windows: %d is negative", c.MaxOpenWindows)
 	}
 	return errors.Join(errs...)
 }

@@ -190,7 +190,7 @@ func TestSettingsChange(t *testing.T) {
 	changed.Drain, changed.Threshold = true, 1
 	r.expire()
 	err := r.run(t.Context(), changed)
-	if !errors.Is(err, errState) || !strings.Contains(err.Error(), "other settings") || !strings.Contains(err.Error(), "SIGTERM") {
+	if !errors.Is(err, errState) || !strings.Contains(err.Error(), "different settings") || !strings.Contains(err.Error(), "SIGTERM") {
 		t.Errorf("changed while a close is under way: %v", err)
 	}
 
@@ -203,8 +203,8 @@ func TestSettingsChange(t *testing.T) {
 	r.put(burst(2, 2, 11_000, 0)...)
 	r.drain(changed)
 	compare(t, r.closed(), counted{"1@0": 3, "1@8000": 3, "2@8000": 2})
-	if st, _ := r.state(); st.Rule != changed.rule() {
-		t.Errorf("rule %+v, want %+v", st.Rule, changed.rule())
+	if st, _ := r.state(); st.Rule != changed.settings(0) {
+		t.Errorf("rule %+v, want %+v", st.Rule, changed.settings(0))
 	}
 }
 

@@ -57,11 +57,8 @@ func (s *session) event(ctx context.Context, sh *shard, seq string, number int64
 	if err != nil {
 		return err // the session begins anew, and reads it again
 	}
-	if reason == activity.ReasonNotJSON { // it may be several events, as Firehose and others put them together
-		if texts, rest := activity.Split(data); len(texts) > 1 && len(texts) < activity.MaxTexts || len(texts) == 1 && len(rest) > 0 {
-			if len(rest) > 0 {
-				texts = append(texts, rest)
-			}
+	if reason == activity.ReasonNotJSON {
+		if texts := activity.Texts(data); len(texts) > 1 {
 			for _, text := range texts {
 				if err := s.event(ctx, sh, seq, number, text, arrived); err != nil {
 					return err
@@ -84,9 +81,10 @@ func (s *session) event(ctx context.Context, sh *shard, seq string, number int64
 		return nil
 	}
 	sh.heard = s.cfg.Now().UnixMilli()
-	fate, start, lateBy := sh.src.Judge(s.rule, mark.TimeMS, arrived.UnixMilli())
+	e := window.Event{MS: mark.TimeMS, Partition: sh.number, Offset: number, Identity: window.Identity(mark.ID), Values: s.events.Columns(mark, nil)}
+	fate, missed := s.combiner.Add(&e, sh.src.Judge(s.stream.LatenessMS, mark.TimeMS, arrived.UnixMilli()))
 	if fate.Late() {
-		s.late(sh, seq, data, fate, start, lateBy)
+		s.late(sh, seq, data, fate, missed)
 		return nil
 	}
 	if s.replay == 0 {
@@ -94,14 +92,13 @@ func (s *session) event(ctx context.Context, sh *shard, seq string, number int64
 		s.tally.Counted++
 		s.counted.counted++
 	}
-	s.combiner.AddOnce(mark.User, start, mark.TimeMS, sh.number, number, window.Identity(mark.ID))
 	if s.gathers.IsZero() {
 		s.gathers = time.Now()
 	}
 	return nil
 }
 
-func (s *session) late(sh *shard, seq string, data []byte, fate window.Fate, start, lateBy int64) {
+func (s *session) late(sh *shard, seq string, data []byte, fate window.Fate, missed window.Missed) {
 	if s.replay > 0 {
 		return // it was told before
 	}
@@ -112,7 +109,7 @@ func (s *session) late(sh *shard, seq string, data []byte, fate window.Fate, sta
 		s.tally.Late++
 	}
 	s.counted.late[fate]++
-	s.setAside(sh, seq, data, aside{Reason: fate.String(), WindowStartMS: &start, LateByMS: &lateBy})
+	s.setAside(sh, seq, data, aside{Reason: fate.String(), WindowStartMS: &missed.StartMS, LateByMS: &missed.ByMS})
 }
 
 func (s *session) invalid(sh *shard, seq string, data []byte, reason activity.Reason) {
@@ -164,7 +161,7 @@ func (s *session) setAside(sh *shard, seq string, data []byte, a aside) {
 		b, err = json.Marshal(a)
 	}
 	if err != nil {
-		s.cfg.Log.Error("encode event to set aside", "error", err, "shard", sh.id, "sequence_number", seq)
+		s.cfg.Log.Error("cannot encode event to set aside", "error", err, "shard", sh.id, "sequence_number", seq)
 		return
 	}
 	s.asides = append(s.asides, stream.Entry{Key: seq, Data: b}) // over all shards: a flood of bad input is not one shard's

@@ -18,8 +18,12 @@ type Counts struct {
 type metrics struct {
 	events    *prometheus.CounterVec
 	alerts    *prometheus.CounterVec
+	faults    *prometheus.CounterVec
+	rules     prometheus.Gauge
 	saves     prometheus.Counter
 	lost      prometheus.Counter
+	rulesLate prometheus.Counter
+	tooLarge  prometheus.Counter
 	active    prometheus.Gauge
 	shards    prometheus.Gauge
 	idle      prometheus.Gauge
@@ -32,29 +36,37 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_worker_events_total",
-			Help: "Events by fate (counted, late, invalid, repeated) and reason; skipped are records that are sent on purpose and are not events."}, []string{"fate", "reason"}),
+			Help: "Events by fate (counted, late, invalid, repeated) and reason; skipped records are valid records that are not events."}, []string{"fate", "reason"}),
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_worker_alerts_total",
-			Help: "Alert records written, again after a crash included, by state."}, []string{"state"}),
+			Help: "Alert records written, by rule and state, including repetitions after a crash."}, []string{"rule", "state"}),
+		faults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_worker_rule_faults_total",
+			Help: "Results that are NULL because they are impossible (a division by zero, an overflow, a cast), by rule."}, []string{"rule"}),
+		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_rules_revision",
+			Help: "Newest revision of the rules that this process knows; 0 if rules were never applied."}),
 		saves: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_worker_saves_total",
-			Help: "Times that the state was written to the table."}),
+			Help: "Writes of the state to the table."}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_worker_lost_total",
-			Help: "Places where records were deleted before they were read: alerts can be missing."}),
+			Help: "Gaps where records were deleted before they were read: alerts can be missing."}),
+		rulesLate: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_worker_late_revisions_total",
+			Help: "Revisions of the rules that became readable too late for their boundary. Any value except 0 means that counts right after it can be too low."}),
+		tooLarge: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_worker_large_alerts_total",
+			Help: "Alert records that are not written because they are larger than a record of Kinesis can be (1 MiB); the log has their rules and ids."}),
 		active: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_active",
-			Help: "1 if this worker holds the lease, 0 if it stands by."}),
+			Help: "1 if this worker holds the lease, 0 if it is a standby."}),
 		shards: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_shards",
-			Help: "Shards that are read."}),
+			Help: "Shards being read."}),
 		idle: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_idle_shards",
 			Help: "Shards that are silent and do not hold windows open."}),
 		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_behind_seconds",
-			Help: "How far the slowest shard is behind, as Kinesis has it."}),
+			Help: "How far the slowest shard is behind, as reported by Kinesis."}),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_open_windows",
 			Help: "Open windows, one for each user with events in it."}),
 		openLimit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_open_windows_limit",
-			Help: "Open windows at which only the slowest shard is read."}),
+			Help: "Limit of open windows, above which only the slowest shard is read."}),
 		watermark: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_watermark_seconds",
-			Help: "Windows are closed up to here, as a Unix time; 0 before the first close."}),
+			Help: "Time up to which windows are closed, as a Unix time; 0 before the first close."}),
 	}
-	reg.MustRegister(m.events, m.alerts, m.saves, m.lost, m.active, m.shards, m.idle, m.behind, m.open, m.openLimit, m.watermark)
+	reg.MustRegister(m.events, m.alerts, m.faults, m.rules, m.saves, m.lost, m.rulesLate, m.tooLarge, m.active, m.shards, m.idle, m.behind, m.open, m.openLimit, m.watermark)
 	return m
 }
 

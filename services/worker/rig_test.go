@@ -45,6 +45,7 @@ type rig struct {
 
 	events, alerts, aside, table string
 	log                          *logs
+	arrive                       func(shard string, out *kinesis.GetRecordsOutput) // what faults do after a read, if nothing else is said
 }
 
 func newRig(t *testing.T, shards int) *rig {
@@ -369,7 +370,7 @@ type faults struct {
 }
 
 func (r *rig) faults(cfg *Config) *faults {
-	f := &faults{Client: r.kinesis, dynamo: r.dynamo}
+	f := &faults{Client: r.kinesis, dynamo: r.dynamo, afterRead: r.arrive}
 	cfg.Kinesis, cfg.Lease.API = f, f
 	return f
 }

@@ -10,6 +10,7 @@ import (
 	"spate/shared/aws/lease"
 	"spate/shared/aws/stream"
 	"spate/shared/format"
+	"spate/shared/revision"
 	"spate/shared/verdict"
 	"spate/shared/window"
 )
@@ -35,7 +36,8 @@ type session struct {
 	metrics *metrics
 	held    *lease.Held
 	st      state
-	rule    window.Rule
+	rules   *revision.Follower
+	stream  window.Stream
 	events  *format.Reader
 	reader  *stream.Reader
 	alerts  *stream.Producer
@@ -50,6 +52,7 @@ type session struct {
 	ctx      context.Context // of the readers
 
 	combiner *window.Combiner
+	teller   verdict.Teller
 	table    *window.Table
 	idleness window.Idleness
 	repeated int64          // events that the table has left out, as it was asked last
@@ -64,6 +67,7 @@ type session struct {
 	saved   time.Time
 	listed  time.Time
 	dirty   bool
+	faulty  []int64 // what each rule could not compute, as it was counted last
 }
 
 // snapshot is how far each shard had come before a batch.
@@ -94,26 +98,22 @@ func runSession(ctx context.Context, cfg Config, m *metrics, r *reports) error {
 	}
 	m.active.Set(1)
 	defer m.active.Set(0)
-	rule, err := window.NewRule(cfg.Window, cfg.Lateness)
+	initial, err := cfg.initial()
 	if err != nil {
 		return err
 	}
 	s := &session{
-		cfg: cfg, metrics: m, held: held, rule: rule,
+		cfg: cfg, metrics: m, held: held,
 		reader: &stream.Reader{API: cfg.Kinesis, Stream: cfg.Stream, Log: cfg.Log, Interval: cfg.Poll, Now: cfg.Now},
 		alerts: &stream.Producer{API: cfg.Kinesis, Stream: cfg.AlertsStream, Log: cfg.Log, Before: held.Valid},
 
 		shards: make(map[string]*shard), fetches: make(chan stream.Fetch),
-		combiner: window.NewCombiner(rule.SizeMS), table: window.NewTable(cfg.Threshold),
-		idleness: window.Idleness{Rule: rule, TimeoutMS: cfg.IdleTimeout.Milliseconds()},
-		reports:  r,
+		reports: r,
 	}
 	if cfg.AsideStream != "" {
 		s.aside = &stream.Producer{API: cfg.Kinesis, Stream: cfg.AsideStream, Log: cfg.Log, Before: held.Valid}
 	}
-	if s.events, err = format.New(cfg.Events); err != nil {
-		return err
-	}
+	s.follow(initial)
 	return s.run(ctx)
 }
 
@@ -144,11 +144,14 @@ func (s *session) run(ctx context.Context) error {
 
 // work reads until ctx ends or everything is drained.
 func (s *session) work(ctx context.Context) error {
+	if err := s.rules.Learn(s.ctx); err != nil {
+		return err
+	}
 	if err := s.load(s.ctx); err != nil {
 		return err
 	}
 	s.cfg.Log.Info("worker started", "stream", s.cfg.Stream, "alerts_stream", s.cfg.AlertsStream, "shards", len(s.shards), "epoch", s.held.Epoch(),
-		"replay", s.replay, "window", s.cfg.Window.String(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
+		"replay", s.replay, "rules", s.rules.Names(), "revision", s.rules.Revision(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
 	s.cfg.Status.Ready()
 	if s.replay == 0 {
 		if err := s.replayed(s.ctx); err != nil {
@@ -194,15 +197,18 @@ func (s *session) work(ctx context.Context) error {
 func (s *session) load(ctx context.Context) error {
 	var err error
 	if b := s.held.State(); b != nil {
-		s.st, err = s.cfg.parseState(b)
+		s.st, err = s.cfg.parseState(b, s.stream.Plan.Origin)
 	} else {
 		var shards []stream.Shard
 		if shards, err = s.reader.Shards(ctx); err == nil {
-			s.st = s.cfg.firstState(stream.Kept(shards))
+			s.st = s.cfg.firstState(stream.Kept(shards), s.stream.Plan.Origin)
 			err = s.store(ctx)
 		}
 	}
 	if err != nil {
+		return err
+	}
+	if err := s.knows(); err != nil {
 		return err
 	}
 	s.tally = s.st.Tally
@@ -258,7 +264,7 @@ func (s *session) look(ctx context.Context) error {
 		}
 	}
 	s.silence()
-	if to := s.watermark(); s.rule.Crosses(s.st.Closed, to) {
+	if to := s.watermark(); s.stream.Crosses(s.st.Closed, to) {
 		if err := s.flush(ctx); err != nil {
 			return err
 		}
@@ -291,13 +297,8 @@ func (s *session) finish(ctx context.Context) error {
 	if last == window.NoTime {
 		return nil
 	}
-	if to := window.Start(last, s.rule.SizeMS) + s.rule.SizeMS - 1; to > s.st.Closed {
+	if to := s.stream.LastEnd(last) - 1; to > s.st.Closed {
 		return s.decide(ctx, to)
 	}
 	return nil
-}
-
-// terms of the alerts.
-func (s *session) terms() verdict.Terms {
-	return verdict.Terms{Threshold: s.cfg.Threshold, Critical: s.cfg.Critical}
 }

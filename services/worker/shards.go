@@ -93,6 +93,9 @@ func (sh *shard) next() {
 
 // take judges what was read of a shard.
 func (s *session) take(ctx context.Context, f stream.Fetch) error {
+	if err := s.consult(ctx, f); err != nil {
+		return err
+	}
 	sh := s.shards[f.Shard]
 	if f.Lost {
 		s.tally.Lost++
@@ -201,7 +204,7 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 		out = append(out, sh)
 	}
 	if len(out) == 0 {
-		s.cfg.Log.Warn("shard is closed, its children are not listed yet", "stream", s.cfg.Stream, "shard", parent.id)
+		s.cfg.Log.Warn("shard is closed, but its children are not listed yet", "stream", s.cfg.Stream, "shard", parent.id)
 	}
 	return out, nil
 }
@@ -235,7 +238,7 @@ func (s *session) succeed(sh *shard) {
 	sh.heard = s.cfg.Now().UnixMilli()
 	s.dirty = true
 	s.snapShard(sh)
-	s.cfg.Log.Info("shard begins", "stream", s.cfg.Stream, "shard", sh.id, "parents", sh.parents)
+	s.cfg.Log.Info("starting to read shard", "stream", s.cfg.Stream, "shard", sh.id, "parents", sh.parents)
 	s.start(sh)
 }
 
@@ -296,7 +299,7 @@ func (s *session) align() {
 			slowest = min(slowest, sh.src.MaxTS)
 		}
 	}
-	lead := s.rule.SizeMS + s.rule.LatenessMS + maxLead.Milliseconds()
+	lead := s.stream.Span() + s.stream.LatenessMS + maxLead.Milliseconds()
 	if full {
 		lead = 0
 	}

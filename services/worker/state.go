@@ -20,14 +20,17 @@ type state struct {
 	// Closed: the alerts of all windows up to this watermark are written.
 	Closed int64 `json:"closed"`
 	// Pending: all windows up to this watermark are closed by the cut. It is Closed, unless a close is under way.
-	Pending int64            `json:"pending"`
-	Rule    rule             `json:"rule"`
-	Shards  map[string]place `json:"shards"`
-	Tally   tally            `json:"tally"` // of all events up to the cut
+	Pending int64    `json:"pending"`
+	Rule    settings `json:"rule"`
+	// Revision is the newest one of the rules that was known.
+	Revision int64            `json:"revision,omitempty"`
+	Shards   map[string]place `json:"shards"`
+	Tally    tally            `json:"tally"` // of all events up to the cut
 }
 
-// rule is what Pending was decided with.
-type rule struct {
+// settings are what Pending was decided with. If rules are in force from the beginning, the window and the thresholds of the settings are not.
+type settings struct {
+	Origin     int64  `json:"origin,omitempty"` // the revision that the rules begin with; 0 is the rule of the settings
 	WindowMS   int64  `json:"window_ms"`
 	LatenessMS int64  `json:"lateness_ms"`
 	MaxAheadMS int64  `json:"max_ahead_ms"`
@@ -62,16 +65,20 @@ type tally struct {
 	Lost     int64 `json:"lost"`     // places where records were deleted before they were read
 }
 
-func (c Config) rule() rule {
-	return rule{
-		WindowMS: c.Window.Milliseconds(), LatenessMS: c.Lateness.Milliseconds(), MaxAheadMS: c.MaxAhead.Milliseconds(),
+func (c Config) settings(origin int64) settings {
+	out := settings{
+		Origin: origin, WindowMS: c.Window.Milliseconds(), LatenessMS: c.Lateness.Milliseconds(), MaxAheadMS: c.MaxAhead.Milliseconds(),
 		Threshold: c.Threshold, Critical: c.Critical, Fields: fmt.Sprint(c.Events.Fields.User, c.Events.Fields.Time, c.Events.Fields.TimeFormat, c.Events.Format), Dedupe: c.Events.ID,
 	}
+	if origin > 0 {
+		out.WindowMS, out.Threshold, out.Critical = 0, 0, 0
+	}
+	return out
 }
 
 // firstState is that of a stream of which nothing was read.
-func (c Config) firstState(shards []stream.Shard) state {
-	st := state{Version: stateVersion, Closed: window.NoTime, Pending: window.NoTime, Rule: c.rule(), Shards: make(map[string]place)}
+func (c Config) firstState(shards []stream.Shard, origin int64) state {
+	st := state{Version: stateVersion, Closed: window.NoTime, Pending: window.NoTime, Rule: c.settings(origin), Shards: make(map[string]place)}
 	var begin stream.Position // the oldest that there is; never the latest, which would be somewhere else after a crash
 	if !c.From.IsZero() {
 		begin.AtMS = c.From.UnixMilli()
@@ -90,20 +97,20 @@ func (s state) encode() ([]byte, error) {
 	return b, nil
 }
 
-// parseState decodes a state and holds it against the settings.
-func (c Config) parseState(b []byte) (state, error) {
+// parseState decodes a state and holds it against the settings. Rules that are in force from the beginning replace those that it was decided with.
+func (c Config) parseState(b []byte, origin int64) (state, error) {
 	var s state
 	if err := json.Unmarshal(b, &s); err != nil {
 		return state{}, fmt.Errorf("decode %w: %w", errState, err)
 	}
 	if s.Version != stateVersion {
-		return state{}, fmt.Errorf("%w: it has version %d, this program reads %d", errState, s.Version, stateVersion)
+		return state{}, fmt.Errorf("%w: it has version %d, but this program reads version %d", errState, s.Version, stateVersion)
 	}
-	if now := c.rule(); s.Rule != now && s.Pending > s.Closed {
+	if now := c.settings(origin); s.Rule != now && s.Rule.Origin == origin && s.Pending > s.Closed {
 		// What is written again has to be what was written before.
-		return state{}, fmt.Errorf("%w: a close of windows is under way that was decided with other settings: %+v, now %+v; "+
-			"start one worker with those, stop it in good order (SIGTERM), then change them", errState, s.Rule, now)
+		return state{}, fmt.Errorf("%w: a close of windows that is in progress was started with different settings: %+v, now %+v; "+
+			"start one worker with the old settings, stop it gracefully (SIGTERM), then change them", errState, s.Rule, now)
 	}
-	s.Rule = c.rule()
+	s.Rule = c.settings(origin)
 	return s, nil
 }

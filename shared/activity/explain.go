@@ -22,23 +22,23 @@ func (s *Scanner) Explain(value []byte, reason Reason) string {
 	case ReasonNotJSON:
 		return "it is not valid JSON: " + why(value)
 	case ReasonNotObject:
-		return "it is JSON, but no object"
+		return "it is JSON, but not an object"
 	case ReasonNoUser:
 		if s.has(value, 0, s.users) {
 			return fmt.Sprintf("the user in %s is null or empty", or(s.paths[:s.users]))
 		}
-		return fmt.Sprintf("no member %s; it has %s: set SPATE_USER_FIELD (--user-field)", or(s.paths[:s.users]), members(value))
+		return fmt.Sprintf("no field %s; the event has %s: set SPATE_USER_FIELD (--user-field)", or(s.paths[:s.users]), members(value))
 	case ReasonBadUser:
-		return fmt.Sprintf("the user in %s is neither a number nor a text of up to %d bytes, quotes and escapes included", or(s.paths[:s.users]), maxUser)
+		return fmt.Sprintf("the user in %s is neither a number nor a string of up to %d bytes (including quotes and escapes)", or(s.paths[:s.users]), maxUser)
 	case ReasonNoTime:
 		if s.has(value, s.users, s.fields) {
 			return fmt.Sprintf("the time in %s is null", or(s.paths[s.users:]))
 		}
-		return fmt.Sprintf("no member %s; it has %s: set SPATE_TIME_FIELD (--time-field)", or(s.paths[s.users:]), members(value))
+		return fmt.Sprintf("no field %s; the event has %s: set SPATE_TIME_FIELD (--time-field)", or(s.paths[s.users:]), members(value))
 	case ReasonBadTime, ReasonTimeRange:
 		return s.explainTime(value)
 	case ReasonTimeAhead:
-		return "its time is further in the future than SPATE_MAX_AHEAD allows"
+		return "the event time is further in the future than SPATE_MAX_AHEAD allows"
 	}
 	return string(reason)
 }
@@ -59,7 +59,7 @@ func (s *Scanner) explainTime(value []byte) string {
 			return fmt.Sprintf("the time %s looks like nanoseconds since 1970: %sns", shown, set)
 		}
 		if n < minAutoMS {
-			return fmt.Sprintf("the time %s is a number that can mean anything: %ss, ms, us or ns", shown, set)
+			return fmt.Sprintf("the time %s is a number in an unknown unit: %ss, ms, us or ns", shown, set)
 		}
 	}
 	if len(text) == 19 && skipNumber(text, 0) == len(text) && (s.format == "" || s.format == TimeAuto) {
@@ -67,11 +67,11 @@ func (s *Scanner) explainTime(value []byte) string {
 	}
 	switch {
 	case s.format.numeric():
-		return fmt.Sprintf("the time %s is not a number of %s since 1970, or is not within 1970 to 9999, as SPATE_TIME_FORMAT has it", shown, s.format)
+		return fmt.Sprintf("the time %s is not a number of %s since 1970, as set by SPATE_TIME_FORMAT, or is not between 1970 and 9999", shown, s.format)
 	case s.format == "" || s.format == TimeAuto || s.format == TimeRFC3339:
-		return fmt.Sprintf("the time %s is not within 1970 to 9999, or not written in a form that means one time only: %sa layout of Go, as 02.01.2006 15:04:05", shown, set)
+		return fmt.Sprintf("the time %s is not between 1970 and 9999, or its format is ambiguous: %sa Go layout, such as 02.01.2006 15:04:05", shown, set)
 	}
-	return fmt.Sprintf("the time %s is not written as %q (SPATE_TIME_FORMAT), or is not within 1970 to 9999", shown, string(s.format))
+	return fmt.Sprintf("the time %s does not match %q (SPATE_TIME_FORMAT), or is not between 1970 and 9999", shown, string(s.format))
 }
 
 // timeToken returns the first time that is there.
@@ -109,18 +109,18 @@ func members(value []byte) string {
 		return "none"
 	}
 	var paths []string
-	var walk func(prefix string, m map[string]any)
-	walk = func(prefix string, m map[string]any) {
+	var walk func(above []string, m map[string]any)
+	walk = func(above []string, m map[string]any) {
 		for name, v := range m {
-			path := prefix + strings.NewReplacer(`\`, `\\`, ".", `\.`).Replace(name)
-			if below, ok := v.(map[string]any); ok && strings.Count(prefix, ".") < maxSegments-1 {
-				walk(path+".", below)
+			path := append(slices.Clip(above), name)
+			if below, ok := v.(map[string]any); ok && len(path) < maxSegments {
+				walk(path, below)
 			} else {
-				paths = append(paths, Example([]byte(path)))
+				paths = append(paths, Example([]byte(PathText(path))))
 			}
 		}
 	}
-	walk("", object)
+	walk(nil, object)
 	slices.Sort(paths)
 	if n := len(paths); n > maxNames {
 		paths = append(paths[:maxNames], fmt.Sprintf("and %d more", n-maxNames))
@@ -137,7 +137,7 @@ func why(value []byte) string {
 	if err := json.Unmarshal(value, &whole); err != nil {
 		return err.Error()
 	}
-	return "more follows it"
+	return "unexpected data after the JSON value"
 }
 
 // Example returns value cut to what people can take in, in a valid encoding.

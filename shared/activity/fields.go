@@ -59,7 +59,7 @@ func (f TimeFormat) Validate() error {
 	// What it writes of a time it must read as that time, to the second.
 	at := time.Date(2019, 12, 31, 21, 43, 57, 0, time.UTC)
 	if got, err := time.Parse(layout, at.Format(layout)); err != nil || !got.Equal(at) {
-		return fmt.Errorf("time format: %q is none of auto, rfc3339, s, ms, us, ns, and no layout of Go that has a whole time, as 02.01.2006 15:04:05 (SPATE_TIME_FORMAT)", f)
+		return fmt.Errorf("time format: %q is not one of auto, rfc3339, s, ms, us, ns, nor a Go layout with a full date and time, such as 02.01.2006 15:04:05 (SPATE_TIME_FORMAT)", f)
 	}
 	return nil
 }
@@ -78,13 +78,13 @@ func (f Fields) Validate() error {
 	}
 	check := func(setting string, paths []string) {
 		if n := len(paths); n < 1 || n > maxAlternatives {
-			problem("%s field: %d names given, want 1 to %d", setting, n, maxAlternatives)
+			problem("%s field: %d names given, expected 1 to %d", setting, n, maxAlternatives)
 		}
 		for i, p := range paths {
 			if _, err := Path(p); err != nil {
 				problem("%s field %d %w", setting, i+1, err)
 			} else if slices.Contains(paths[:i], p) {
-				problem("%s field %d %q is given twice", setting, i+1, p)
+				problem("%s field %d %q is a duplicate", setting, i+1, p)
 			}
 		}
 	}
@@ -92,7 +92,7 @@ func (f Fields) Validate() error {
 	check("time", f.Time)
 	for i, t := range f.Time {
 		if t != "" && slices.Contains(f.User, t) {
-			problem("time field %d %q is the user field too", i+1, t)
+			problem("time field %d %q is also a user field", i+1, t)
 		}
 	}
 	return errors.Join(append(problems, f.TimeFormat.Validate())...)
@@ -123,7 +123,7 @@ func Path(path string) ([]string, error) {
 			i++
 			name.WriteByte(path[i])
 		case c == '\\':
-			return nil, fmt.Errorf(`%q: a backslash stands before a dot or a backslash only`, path)
+			return nil, fmt.Errorf(`%q: a backslash must be followed by a dot or a backslash`, path)
 		case c == '.':
 			names = append(names, name.String())
 			name.Reset()
@@ -133,10 +133,21 @@ func Path(path string) ([]string, error) {
 	}
 	names = append(names, name.String())
 	if slices.Contains(names, "") {
-		return nil, fmt.Errorf(`%q: a name is empty; write \. for a dot that belongs to a name`, path)
+		return nil, fmt.Errorf(`%q: a name is empty; write \. for a dot in a name`, path)
 	}
 	if len(names) > maxSegments {
-		return nil, fmt.Errorf("%q leads through %d names, %d at most", path, len(names), maxSegments)
+		return nil, fmt.Errorf("%q has %d levels, but the maximum is %d", path, len(names), maxSegments)
 	}
 	return names, nil
+}
+
+var escapeName = strings.NewReplacer(`\`, `\\`, `.`, `\.`)
+
+// PathText writes a path along names as the settings have it, as [Path] reads it.
+func PathText(names []string) string {
+	escaped := make([]string, len(names))
+	for i, name := range names {
+		escaped[i] = escapeName.Replace(name)
+	}
+	return strings.Join(escaped, ".")
 }

@@ -42,23 +42,28 @@ func (f *Finder) Find(value []byte, found []Place) Reason {
 	return ReasonNone
 }
 
-// MaxTexts is how many texts Split looks for: what comes in must not decide how much work one record is.
+// MaxTexts is more texts than a value may consist of: what comes in must not decide how much work one record is.
 const MaxTexts = 10_000
 
-// Split returns the JSON texts that value consists of, one after the other with white space between them or nothing, up to MaxTexts, and the rest.
-func Split(value []byte) (texts [][]byte, rest []byte) {
-	for len(texts) < MaxTexts {
-		i := skipSpace(value, 0)
-		if value = value[i:]; len(value) == 0 {
-			return texts, nil
+// Texts returns what may be the events of a record, as Firehose and others put several into one: the JSON texts that value consists of, one after
+// the other with white space between them or nothing, and then what follows them and is none. A value that does not begin with JSON, or has
+// MaxTexts of them, is returned as it is.
+func Texts(value []byte) [][]byte {
+	var texts [][]byte
+	for rest := value; len(texts) < MaxTexts; {
+		rest = rest[skipSpace(rest, 0):]
+		end := skipValue(rest, 0, 0)
+		switch {
+		case end < 0 && len(texts) == 0:
+			return [][]byte{value}
+		case end < 0 && len(rest) > 0:
+			return append(texts, rest)
+		case end < 0:
+			return texts
 		}
-		end := skipValue(value, 0, 0)
-		if end < 0 {
-			return texts, value
-		}
-		texts, value = append(texts, value[:end]), value[end:]
+		texts, rest = append(texts, rest[:end]), rest[end:]
 	}
-	return texts, value
+	return [][]byte{value}
 }
 
 // level is what is looked for among the members of an object.

@@ -78,22 +78,23 @@ func TestExplain(t *testing.T) {
 		value  string
 		want   []string
 	}{
-		{DefaultFields(), `{"user":{"id":7},"a.b":1,"event_time":1572566400123}`, []string{`no member "user_id"`, `a\.b, event_time, user.id`, "SPATE_USER_FIELD"}},
-		{nested, `{"actor":7,"at":1572566400123}`, []string{`no member "actor.id"`, "it has actor, at"}},
-		{DefaultFields(), `{"user_id":7,"ts":1572566400123}`, []string{`no member "txn_timestamp" or "event_time"`, "SPATE_TIME_FIELD"}},
+		{DefaultFields(), `{"user":{"id":7},"a.b":1,"event_time":1572566400123}`, []string{`no field "user_id"`, `a\.b, event_time, user.id`, "SPATE_USER_FIELD"}},
+		{DefaultFields(), `{"a.":{"b..":{"c.....":{"d":{"e":1}}}}}`, []string{`a\..b\.\..c\.\.\.\.\..d.e: set`}}, // dots in names are no levels
+		{nested, `{"actor":7,"at":1572566400123}`, []string{`no field "actor.id"`, "the event has actor, at"}},
+		{DefaultFields(), `{"user_id":7,"ts":1572566400123}`, []string{`no field "txn_timestamp" or "event_time"`, "SPATE_TIME_FIELD"}},
 		{DefaultFields(), `{"user_id":7,"event_time":1572566400}`, []string{"1572566400 looks like seconds", "to s"}},
 		{DefaultFields(), `{"user_id":7,"event_time":1572566400123456}`, []string{"looks like microseconds", "to us"}},
 		{DefaultFields(), `{"user_id":7,"event_time":1572566400123456789}`, []string{"looks like nanoseconds", "to ns"}},
-		{DefaultFields(), `{"user_id":7,"event_time":1572}`, []string{"can mean anything"}},
-		{DefaultFields(), `{"user_id":7,"event_time":"01.11.2019 00:00:00"}`, []string{`"01.11.2019 00:00:00"`, "a layout of Go, as 02.01.2006 15:04:05"}},
+		{DefaultFields(), `{"user_id":7,"event_time":1572}`, []string{"a number in an unknown unit"}},
+		{DefaultFields(), `{"user_id":7,"event_time":"01.11.2019 00:00:00"}`, []string{`"01.11.2019 00:00:00"`, "a Go layout, such as 02.01.2006 15:04:05"}},
 		{Fields{User: []string{"u"}, Time: []string{"t"}, TimeFormat: TimeS}, `{"u":7,"t":"2019-11-01"}`, []string{"not a number of s since 1970"}},
-		{Fields{User: []string{"u"}, Time: []string{"t"}, TimeFormat: "02.01.2006 15:04:05"}, `{"u":7,"t":"2019-11-01"}`, []string{`not written as "02.01.2006 15:04:05"`}},
-		{DefaultFields(), `{"user_id":[7],"event_time":1572566400123}`, []string{"neither a number nor a text"}},
+		{Fields{User: []string{"u"}, Time: []string{"t"}, TimeFormat: "02.01.2006 15:04:05"}, `{"u":7,"t":"2019-11-01"}`, []string{`does not match "02.01.2006 15:04:05"`}},
+		{DefaultFields(), `{"user_id":[7],"event_time":1572566400123}`, []string{"neither a number nor a string"}},
 		{DefaultFields(), `{"user_id":7,`, []string{"not valid JSON: unexpected end"}},
-		{DefaultFields(), `[]`, []string{"no object"}},
+		{DefaultFields(), `[]`, []string{"not an object"}},
 		{DefaultFields(), ``, []string{"no value"}},
 		{DefaultFields(), `{"user_id":7,"event_time":"` + strings.Repeat("x", 5000) + "\xff" + `"}`, []string{"xxx...", "SPATE_TIME_FORMAT"}},
-		{DefaultFields(), `{` + strings.Repeat(`"a":1,`, 5000) + strings.Repeat(`"b\n":1,`, 10) + `"c":2}`, []string{"it has a, b\n, c"}},
+		{DefaultFields(), `{` + strings.Repeat(`"a":1,`, 5000) + strings.Repeat(`"b\n":1,`, 10) + `"c":2}`, []string{"the event has a, b\n, c"}},
 	} {
 		s := newScanner(t, c.fields)
 		_, reason := s.Scan([]byte(c.value))

@@ -372,3 +372,9 @@ func appendQuoted[T []byte | string](b []byte, text T) []byte {
 func decodeRune[T []byte | string](text T, i int) (rune, int) {
 	return utf8.DecodeRuneInString(string(text[i:min(i+utf8.UTFMax, len(text))]))
 }
+
+// AppendUnquoted appends what the inside of a well-formed JSON string stands for. Invalid UTF-8 and lone surrogates become U+FFFD.
+func AppendUnquoted(b, inside []byte) []byte {
+	b, _ = appendUnquoted(b, inside)
+	return b
+}

@@ -18,7 +18,7 @@ const (
 	ReasonNoUser    Reason = "no_user"           // every user field absent, null or ""
 	ReasonBadUser   Reason = "bad_user"          // user is not a number or string, is longer than 256 bytes, or its string is not valid Unicode
 	ReasonNoTime    Reason = "no_time"           // every time field absent or null
-	ReasonBadTime   Reason = "bad_time"          // time is not written as TimeFormat says, or auto cannot tell what it means
+	ReasonBadTime   Reason = "bad_time"          // time is not written as TimeFormat says, or auto cannot determine its unit or format
 	ReasonTimeRange Reason = "time_out_of_range" // time before 1970 or after year 9999
 	ReasonTimeAhead Reason = "time_ahead"        // time too far ahead of the broker's; set by the router, never by Scan
 
@@ -51,7 +51,7 @@ type Mark struct {
 	User []byte
 	// TimeMS is the event time in epoch milliseconds, 0 to the end of year 9999.
 	TimeMS int64
-	// ID is what makes the event another one than all others, in the form of a user's token; nil if it has none, or none is looked for. Scan sets none.
+	// ID tells the event from all others, in the form of a user's token; nil if it has none, or none is looked for. Scan sets none.
 	ID []byte
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -676,22 +677,22 @@ func TestFieldsValidate(t *testing.T) {
 	}{
 		{"default", DefaultFields(), ""},
 		{"eight", Fields{User: []string{"u"}, Time: strings.Split("abcdefgh", "")}, ""},
-		{"zero", Fields{}, "user field: 0 names given, want 1 to 8\ntime field: 0 names given, want 1 to 8"},
-		{"nine", Fields{User: []string{"u"}, Time: strings.Split("abcdefghi", "")}, "time field: 9 names given, want 1 to 8"},
+		{"zero", Fields{}, "user field: 0 names given, expected 1 to 8\ntime field: 0 names given, expected 1 to 8"},
+		{"nine", Fields{User: []string{"u"}, Time: strings.Split("abcdefghi", "")}, "time field: 9 names given, expected 1 to 8"},
 		{"paths", Fields{User: []string{"a.b", `c\.d`, `e\\`}, Time: []string{"a"}}, ""},
 		{"bad paths", Fields{User: []string{".a", "a..b", "a.", `a\b`}, Time: []string{strings.Repeat("a.", 8) + "a"}},
-			`user field 1 ".a": a name is empty; write \. for a dot that belongs to a name` + "\n" +
-				`user field 2 "a..b": a name is empty; write \. for a dot that belongs to a name` + "\n" +
-				`user field 3 "a.": a name is empty; write \. for a dot that belongs to a name` + "\n" +
-				`user field 4 "a\\b": a backslash stands before a dot or a backslash only` + "\n" +
-				`time field 1 "a.a.a.a.a.a.a.a.a" leads through 9 names, 8 at most`},
+			`user field 1 ".a": a name is empty; write \. for a dot in a name` + "\n" +
+				`user field 2 "a..b": a name is empty; write \. for a dot in a name` + "\n" +
+				`user field 3 "a.": a name is empty; write \. for a dot in a name` + "\n" +
+				`user field 4 "a\\b": a backslash must be followed by a dot or a backslash` + "\n" +
+				`time field 1 "a.a.a.a.a.a.a.a.a" has 9 levels, but the maximum is 8`},
 		{"all wrong", Fields{User: []string{"u\xff"}, Time: []string{"", "a", "a", "u\xff", "\ufffd"}},
 			`user field 1 "u\xff" is not valid UTF-8 or contains U+FFFD` + "\n" +
 				`time field 1 is empty` + "\n" +
-				`time field 3 "a" is given twice` + "\n" +
+				`time field 3 "a" is a duplicate` + "\n" +
 				`time field 4 "u\xff" is not valid UTF-8 or contains U+FFFD` + "\n" +
 				`time field 5 "` + "\ufffd" + `" is not valid UTF-8 or contains U+FFFD` + "\n" +
-				`time field 4 "u\xff" is the user field too`},
+				`time field 4 "u\xff" is also a user field`},
 	} {
 		got := ""
 		if err := test.fields.Validate(); err != nil {
@@ -757,6 +758,47 @@ func BenchmarkEncodingJSON(b *testing.B) {
 		}
 		if err := json.Unmarshal(value, &event); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestTexts: a record is what it consists of, unless that is too much.
+func TestTexts(t *testing.T) {
+	most := strings.Repeat("1 ", MaxTexts-1)
+	for value, want := range map[string][]string{
+		``:                   {``},
+		" \n":                {" \n"},
+		`{"a":1}`:            {`{"a":1}`},
+		` {"a":1}` + "\n":    {`{"a":1}`},
+		`{"a":1}{"b":2}`:     {`{"a":1}`, `{"b":2}`},
+		"{}\n[1]\r\n\"x\"\n": {`{}`, `[1]`, `"x"`},
+		`{} {"cut`:           {`{}`, `{"cut`},
+		`{} x {}`:            {`{}`, `x {}`},
+		`x {}`:               {`x {}`},
+		"\x00\x00":           {"\x00\x00"},
+		most + "1":           {most + "1"},
+	} {
+		var got []string
+		for _, text := range Texts([]byte(value)) {
+			got = append(got, string(text))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%.20q: %s", value, diff)
+		}
+	}
+	if n := len(Texts([]byte(most))); n != MaxTexts-1 {
+		t.Errorf("%d texts", n)
+	}
+}
+
+// TestPathText: it is the path that Path reads.
+func TestPathText(t *testing.T) {
+	for text, names := range map[string][]string{"a": {"a"}, "a.b": {"a", "b"}, `a\.b.c`: {"a.b", "c"}, `\\\..\\`: {`\.`, `\`}} {
+		if got := PathText(names); got != text {
+			t.Errorf("%q: %s, want %s", names, got, text)
+		}
+		if got, err := Path(text); err != nil || !slices.Equal(got, names) {
+			t.Errorf("%s: %q, %v", text, got, err)
 		}
 	}
 }

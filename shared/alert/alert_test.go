@@ -2,6 +2,7 @@ package alert
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,5 +55,13 @@ func TestSeverity(t *testing.T) {
 	}
 	if Opened.Rank() >= Closed.Rank() || State("x").Rank() != 0 {
 		t.Error("states out of order")
+	}
+}
+
+func TestByNumber(t *testing.T) {
+	got := []string{"10", "9", "0", "100", "2147483647"}
+	slices.SortFunc(got, ByNumber)
+	if diff := cmp.Diff([]string{"0", "9", "10", "100", "2147483647"}, got); diff != "" {
+		t.Error(diff)
 	}
 }

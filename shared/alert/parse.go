@@ -23,8 +23,9 @@ const (
 )
 
 // Parse decodes a record and refuses whatever spate cannot have written, so that a record which others wrote takes the place of no alert:
-// its id is that of its own rule, user and window. Members that it does not know are ignored, for later versions may add some; of members
-// with the same name the last one counts, and what is checked is what is returned. The error names the member that is wrong.
+// its id is that of its own rule, key and window. Without a key, members that it does not know are ignored, for later versions may add some; of
+// members with the same name the last one counts, and what is checked is what is returned. With a key, they are columns, and no name may come
+// twice. The error names the member that is wrong.
 //
 // Parse cannot tell an invented count from a true one. Who may write the topic can lie about it.
 func Parse(value []byte) (Record, error) {
@@ -32,16 +33,24 @@ func Parse(value []byte) (Record, error) {
 		return Record{}, fmt.Errorf("decode alert: record has %d bytes, more than %d", len(value), maxRecord)
 	}
 	var r Record
-	if err := json.Unmarshal(value, &r); err != nil {
+	err := errNoKey
+	if bytes.Contains(value, []byte(`"key"`)) { // which is rare enough elsewhere
+		r, err = parseRow(value)
+	}
+	if errors.Is(err, errNoKey) {
+		r = Record{}
+		err = json.Unmarshal(value, &r)
+	}
+	if err != nil {
 		return Record{}, fmt.Errorf("decode alert: %.200s", err.Error()) // it may quote all of the value
 	}
 	for _, t := range r.times() {
 		*t.at = t.at.UTC()
 	}
-	if err := r.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return Record{}, fmt.Errorf("check alert %.40q: %w", r.ID, err)
 	}
-	if r.User != "" && r.User != userText(r.UserID) { // what earlier versions wrote has none
+	if r.User != "" && (!r.IsUser() || r.User != userText(r.UserID)) { // what earlier versions wrote has none
 		return Record{}, fmt.Errorf("check alert %.40q: user: %.100q is not user_id as text", r.ID, r.User)
 	}
 	r.User = ""
@@ -59,43 +68,62 @@ func (r *Record) times() [4]namedTime {
 	}
 }
 
-// check returns what is wrong with the record.
-func (r *Record) check() error {
+// Check returns what is wrong with the record: why Parse would refuse what Encode writes of it, if its times are UTC and its user is JSON.
+func (r *Record) Check() error {
 	switch {
-	case r.Rule != Burst:
-		return fmt.Errorf("rule: %.40q is not a rule; there is %q", r.Rule, Burst)
 	case r.State.Rank() == 0:
-		return fmt.Errorf("state: %.40q is neither opened nor closed", r.State)
+		return fmt.Errorf("state: %.40q is not one of opened, raised, closed", r.State)
 	case r.Severity != Warning && r.Severity != Critical:
 		return fmt.Errorf("severity: %.40q is neither warning nor critical", r.Severity)
-	case !canonical(r.UserID):
-		return fmt.Errorf("user_id: %.100q is neither a number nor a string in canonical form, of up to %d bytes", r.UserID, maxUser)
-	case r.Threshold < 1:
-		return fmt.Errorf("threshold: %d is below 1", r.Threshold)
-	case r.Count <= r.Threshold:
-		return fmt.Errorf("num_actions_per_watermark: %d does not exceed the threshold %d", r.Count, r.Threshold)
+	case r.RuleRevision < 0:
+		return fmt.Errorf("rule_revision: %d is negative", r.RuleRevision)
+	case r.Mode != "" && r.Mode != Shadow:
+		return fmt.Errorf("mode: %.40q is not %s", r.Mode, Shadow)
+	}
+	if err := r.checkContent(); err != nil {
+		return err
 	}
 	for _, t := range r.times() {
 		if y := t.at.Year(); t.at.Nanosecond()%int(time.Millisecond) != 0 || y < 0 || y > 9999 {
-			return fmt.Errorf("%s: %v is not a whole millisecond of the years 0 to 9999", t.name, *t.at)
+			return fmt.Errorf("%s: %v is not a time in whole milliseconds between the years 0 and 9999", t.name, *t.at)
 		}
 	}
 	start, size := r.WindowStart.UnixMilli(), r.WindowEnd.UnixMilli()-r.WindowStart.UnixMilli()
 	switch {
 	case size < 1 || size > maxWindow:
 		return fmt.Errorf("window_end: the window from %v to %v is not between 1 ms and 7 days long", r.WindowStart, r.WindowEnd)
-	case start%size != 0: // before 1970 too: what is aligned has no remainder, of either sign
+	case r.Key == nil && start%size != 0: // before 1970 too: what is aligned has no remainder, of either sign
 		return fmt.Errorf("window_start: %v is not a multiple of the window's size, %d ms", r.WindowStart, size)
 	case r.FirstEventAt.Before(r.WindowStart) || !r.FirstEventAt.Before(r.WindowEnd):
-		return fmt.Errorf("first_event_at: %v is outside of the window", r.FirstEventAt)
+		return fmt.Errorf("first_event_at: %v is outside the window", r.FirstEventAt)
 	case r.LastEventAt.Before(r.FirstEventAt) || !r.LastEventAt.Before(r.WindowEnd):
-		return fmt.Errorf("last_event_at: %v is before the first event or outside of the window", r.LastEventAt)
+		return fmt.Errorf("last_event_at: %v is before the first event or outside the window", r.LastEventAt)
 	}
 	if r.ID != ID(r.Rule, string(r.UserID), start, size) {
-		return errors.New("id: it is not the id of this rule, user and window")
+		return errors.New("id: does not match the rule, the user or key, and the window")
 	}
 	if err := r.Evidence.check(); err != nil {
 		return fmt.Errorf("evidence: %w", err)
+	}
+	return nil
+}
+
+// checkContent returns what is wrong with what the record says of its rule, key and count.
+func (r *Record) checkContent() error {
+	if r.Key != nil {
+		return r.CheckRow()
+	}
+	switch {
+	case r.Rule != Burst:
+		return fmt.Errorf("rule: %.40q is not %q, and there is no key", r.Rule, Burst)
+	case !canonical(r.UserID):
+		return fmt.Errorf("user_id: %.100q is neither a number nor a string in canonical form, of up to %d bytes", r.UserID, maxUser)
+	case r.Threshold < 1:
+		return fmt.Errorf("threshold: %d is below 1", r.Threshold)
+	case r.Count <= r.Threshold:
+		return fmt.Errorf("num_actions_per_watermark: %d does not exceed the threshold %d", r.Count, r.Threshold)
+	case r.Columns != nil || r.AtLeast:
+		return errors.New("key: is missing, but there are columns")
 	}
 	return nil
 }
@@ -124,9 +152,9 @@ func canonical(token json.RawMessage) bool {
 func (e Evidence) check() error {
 	switch {
 	case e.Topic == "" && e.Stream == "" || e.Topic != "" && e.Stream != "":
-		return errors.New("it names neither a topic nor a stream, or both")
+		return errors.New("must name either a topic or a stream")
 	case !isName(e.Topic + e.Stream):
-		return fmt.Errorf("%.40q is not a valid name of a topic or a stream", e.Topic+e.Stream)
+		return fmt.Errorf("%.40q is not a valid topic or stream name", e.Topic+e.Stream)
 	case e.Topic != "" && (len(e.Partitions) == 0 || len(e.Shards) > 0), e.Stream != "" && (len(e.Shards) == 0 || len(e.Partitions) > 0):
 		return errors.New("a topic has partitions, and a stream has shards")
 	}
@@ -134,17 +162,17 @@ func (e Evidence) check() error {
 		n, err := strconv.ParseInt(p, 10, 32)
 		switch {
 		case err != nil || n < 0 || strconv.FormatInt(n, 10) != p:
-			return fmt.Errorf("partitions: %.40q is not a number of a partition", p)
+			return fmt.Errorf("partitions: %.40q is not a partition number", p)
 		case o.First < 0 || o.Last < o.First:
-			return fmt.Errorf("partitions: %s: offsets %d to %d are not a range", p, o.First, o.Last)
+			return fmt.Errorf("partitions: %s: offsets %d to %d are not a valid range", p, o.First, o.Last)
 		}
 	}
 	for shard, s := range e.Shards {
 		switch {
 		case !isName(shard):
-			return fmt.Errorf("shards: %.40q is not a valid name of a shard", shard)
+			return fmt.Errorf("shards: %.40q is not a valid shard name", shard)
 		case !isSequence(s.First) || !isSequence(s.Last) || len(s.Last) < len(s.First) || len(s.Last) == len(s.First) && s.Last < s.First:
-			return fmt.Errorf("shards: %s: sequence numbers %.140q to %.140q are not a range", shard, s.First, s.Last)
+			return fmt.Errorf("shards: %s: sequence numbers %.140q to %.140q are not a valid range", shard, s.First, s.Last)
 		}
 	}
 	return nil

@@ -6,18 +6,18 @@ import (
 	"slices"
 )
 
-// CheckTransitions tells what is wrong with a choice of states to write.
+// CheckTransitions returns an error if a choice of states to write is not valid.
 func CheckTransitions(states []State) error {
 	if len(states) == 0 {
-		return errors.New("transitions: none given; use opened,closed or closed")
+		return errors.New("transitions: missing; use opened,closed or opened,raised,closed or closed")
 	}
 	var errs []error
 	if !slices.Contains(states, Closed) {
-		errs = append(errs, errors.New("transitions: closed is missing, without which no alert has its exact count; use opened,closed or closed"))
+		errs = append(errs, errors.New("transitions: closed is missing, but only closed records have the exact count; use opened,closed or opened,raised,closed or closed"))
 	}
 	for _, s := range states {
 		if s.Rank() == 0 {
-			errs = append(errs, fmt.Errorf("transitions: %q is neither opened nor closed", s))
+			errs = append(errs, fmt.Errorf("transitions: %q is not one of opened, raised, closed", s))
 		}
 	}
 	return errors.Join(errs...)

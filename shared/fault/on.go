@@ -30,5 +30,5 @@ func mustName(name string) string {
 	case "", "commit-max", "hasty-promise", "no-clamp", "no-dedupe", "read-uncommitted", "watermark-lost":
 		return name
 	}
-	panic(fmt.Sprintf("SPATE_FAULT: there is no fault %q", name))
+	panic(fmt.Sprintf("SPATE_FAULT: unknown fault %q", name))
 }

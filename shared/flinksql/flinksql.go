@@ -1,6 +1,6 @@
-// Package flinksql writes spate's rule as Flink SQL: a source table, a sink table, and the INSERT that counts users in tumbling windows.
-// It is for traffic that outgrows one worker, and for those who have Flink already. For Kafka and the default rule the statements are those
-// of the original that spate was measured against. The package only writes text; it knows neither Flink nor AWS.
+// Package flinksql exports spate's rule as Flink SQL: a source table, a sink table, and the INSERT that counts users in tumbling windows.
+// It is for traffic that outgrows one worker, and for users who already run Flink. For Kafka and the default rule, the statements are those of
+// the AWS walkthrough that spate was measured against. The package only writes text; it depends on neither Flink nor AWS.
 package flinksql
 
 import (
@@ -59,9 +59,21 @@ const (
 	TimestampLTZ TimeType = "TIMESTAMP_LTZ"
 )
 
+// Connection says what Flink is connected to.
+type Connection struct {
+	Connector Connector
+
+	// Source and Sink are topics for Kafka, names of streams for Kinesis4, names or ARNs of streams for Kinesis.
+	Source, Sink string
+	// Brokers of Kafka, host:port.
+	Brokers []string
+	// Region and Account of the streams. Account is for streams of Kinesis that are given by name.
+	Region, Account string
+}
+
 // Config says what to look for, and where.
 type Config struct {
-	Connector Connector
+	Connection
 
 	// Window is the size of the tumbling windows, Lateness how far the watermark stays behind the newest event. Whole milliseconds up to a week.
 	Window, Lateness time.Duration
@@ -73,80 +85,91 @@ type Config struct {
 	// TimeFields are the members that may hold the time. A table of Flink has one, the first, of TimeType.
 	TimeFields []string
 	TimeType   TimeType
+}
 
-	// Source and Sink are topics for Kafka, names of streams for Kinesis4, names or ARNs of streams for Kinesis.
-	Source, Sink string
-	// Brokers of Kafka, host:port.
-	Brokers []string
-	// Region and Account of the streams. Account is for streams of Kinesis that are given by name.
-	Region, Account string
+// problems are what is wrong with a configuration, each with the name of the flag that sets the field in front.
+type problems []error
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Errorf(format, args...)) }
+
+// text adds a problem if a value is not a single line of text.
+func (p *problems) text(flag, value string) {
+	switch {
+	case value == "":
+		p.add("%s: must not be empty", flag)
+	case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
+		p.add("%s: %q is not a single line of text", flag, value)
+	}
+}
+
+func (p *problems) lateness(d time.Duration) {
+	if d < 0 || d > maxDuration || d%time.Millisecond != 0 {
+		p.add("lateness: %v cannot be expressed in Flink SQL; use whole milliseconds between 0s and %v", d, maxDuration)
+	}
+}
+
+func (p *problems) timeType(t TimeType) {
+	if t != Timestamp && t != TimestampLTZ {
+		p.add("time-type: %q is not one of %s, %s", t, Timestamp, TimestampLTZ)
+	}
 }
 
 // Validate reports every problem at once, by the name of the flag that sets the field.
 func (c Config) Validate() error {
-	var errs []error
-	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	var p problems
 	if c.Window < time.Millisecond || c.Window > maxDuration || c.Window%time.Millisecond != 0 {
-		problem("window: %v cannot be said in Flink SQL; use whole milliseconds between 1ms and %v", c.Window, maxDuration)
+		p.add("window: %v cannot be expressed in Flink SQL; use whole milliseconds between 1ms and %v", c.Window, maxDuration)
 	}
-	if c.Lateness < 0 || c.Lateness > maxDuration || c.Lateness%time.Millisecond != 0 {
-		problem("lateness: %v cannot be said in Flink SQL; use whole milliseconds between 0s and %v", c.Lateness, maxDuration)
-	}
+	p.lateness(c.Lateness)
 	if c.Threshold < 1 {
-		problem("threshold: %d is below 1", c.Threshold)
+		p.add("threshold: %d is below 1", c.Threshold)
 	}
-	text := func(flag, value string) {
-		switch {
-		case value == "":
-			problem("%s: it is empty", flag)
-		case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
-			problem("%s: %q is not a line of text", flag, value)
-		}
-	}
-	text("user-field", c.UserField)
+	p.text("user-field", c.UserField)
 	if c.UserType != BigInt && c.UserType != String {
-		problem("user-type: %q is none of %s, %s", c.UserType, BigInt, String)
+		p.add("user-type: %q is not one of %s, %s", c.UserType, BigInt, String)
 	}
-	if c.TimeType != Timestamp && c.TimeType != TimestampLTZ {
-		problem("time-type: %q is none of %s, %s", c.TimeType, Timestamp, TimestampLTZ)
-	}
+	p.timeType(c.TimeType)
 	if len(c.TimeFields) == 0 {
-		problem("time-field: none is given")
+		p.add("time-field: missing")
 	}
 	for _, f := range c.TimeFields {
-		text("time-field", f)
+		p.text("time-field", f)
 	}
 	if len(c.TimeFields) > 0 && c.TimeFields[0] == c.UserField {
-		problem("time-field: %q is the user field, too", c.UserField)
+		p.add("time-field: %q is also the user field", c.UserField)
 	}
+	c.validate(&p)
+	return errors.Join(p...)
+}
+
+func (c Connection) validate(p *problems) {
 	source, sink := "stream", "alerts-stream"
 	switch c.Connector {
 	case Kafka:
 		source, sink = "topic", "alerts-topic"
 		if len(c.Brokers) == 0 {
-			problem("brokers: none is given")
+			p.add("brokers: missing")
 		}
 		for _, b := range c.Brokers {
-			text("brokers", b)
+			p.text("brokers", b)
 		}
 	case Kinesis, Kinesis4:
-		text("region", c.Region)
+		p.text("region", c.Region)
 		byName := !isARN(c.Source) || !isARN(c.Sink)
 		if c.Connector == Kinesis && byName {
-			text("account", c.Account)
+			p.text("account", c.Account)
 		}
 		if c.Connector == Kinesis4 && (isARN(c.Source) || isARN(c.Sink)) {
-			problem("stream, alerts-stream: %s wants the names of streams, not their ARNs", Kinesis4)
+			p.add("stream, alerts-stream: %s requires stream names, not ARNs", Kinesis4)
 		}
 	default:
-		problem("connector: %q is none of %s, %s, %s", c.Connector, Kafka, Kinesis, Kinesis4)
+		p.add("connector: %q is not one of %s, %s, %s", c.Connector, Kafka, Kinesis, Kinesis4)
 	}
-	text(source, c.Source)
-	text(sink, c.Sink)
+	p.text(source, c.Source)
+	p.text(sink, c.Sink)
 	if c.Source != "" && c.Source == c.Sink {
-		problem("%s: results would go where the events come from, %q", sink, c.Sink)
+		p.add("%s: %q is also the source of the events; choose a different destination for the results", sink, c.Sink)
 	}
-	return errors.Join(errs...)
 }
 
 // column of a table.
@@ -180,9 +203,7 @@ func (c Config) columns() []column {
 // SQL returns the statements, each ended by a semicolon at the end of a line, with comments above them. c must be valid.
 func (c Config) SQL() string {
 	var b strings.Builder
-	for _, line := range c.remarks() {
-		b.WriteString(strings.TrimRight("-- "+line, " ") + "\n")
-	}
+	writeRemarks(&b, c.remarks())
 	user, at, size := bare(c.UserField), bare(c.TimeFields[0]), interval(c.Window)
 
 	fmt.Fprintf(&b, "CREATE TABLE %s (\n", sourceTable)
@@ -215,7 +236,7 @@ func (c Config) SQL() string {
 // option of a table.
 type option struct{ key, value string }
 
-func (c Config) source() []option {
+func (c Connection) source() []option {
 	switch c.Connector {
 	case Kafka:
 		return append(c.topic(c.Source), option{"properties.group.id", "flink"}, option{"scan.startup.mode", "earliest-offset"})
@@ -225,18 +246,18 @@ func (c Config) source() []option {
 	return append(c.stream(c.Source), option{"scan.stream.initpos", "TRIM_HORIZON"})
 }
 
-func (c Config) sink() []option {
+func (c Connection) sink() []option {
 	if c.Connector == Kafka {
 		return c.topic(c.Sink)
 	}
 	return c.stream(c.Sink)
 }
 
-func (c Config) topic(name string) []option {
+func (c Connection) topic(name string) []option {
 	return []option{{"connector", "kafka"}, {"topic", name}, {"properties.bootstrap.servers", strings.Join(c.Brokers, ",")}}
 }
 
-func (c Config) stream(name string) []option {
+func (c Connection) stream(name string) []option {
 	key := "stream"
 	if c.Connector == Kinesis {
 		key, name = "stream.arn", c.arn(name)
@@ -245,7 +266,7 @@ func (c Config) stream(name string) []option {
 }
 
 // arn of a stream that is given by name.
-func (c Config) arn(name string) string {
+func (c Connection) arn(name string) string {
 	if isARN(name) {
 		return name
 	}

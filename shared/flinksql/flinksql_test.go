@@ -12,9 +12,9 @@ import (
 // standard is the default rule on Kafka, with the names left open as the measured file has them.
 func standard() Config {
 	return Config{
-		Connector: Kafka, Window: 10 * time.Second, Lateness: 10 * time.Second, Threshold: 5,
+		Connection: Connection{Connector: Kafka, Source: "${in}", Sink: "${out}", Brokers: []string{"${brokers}"}},
+		Window:     10 * time.Second, Lateness: 10 * time.Second, Threshold: 5,
 		UserField: "user_id", UserType: BigInt, TimeFields: []string{"txn_timestamp", "event_time"}, TimeType: Timestamp,
-		Source: "${in}", Sink: "${out}", Brokers: []string{"${brokers}"},
 	}
 }
 
@@ -168,15 +168,15 @@ func TestValidate(t *testing.T) {
 	}{
 		"fine":           {func(*Config) {}, nil},
 		"all at once":    {func(c *Config) { c.Window, c.Lateness, c.Threshold = 0, -1, 0 }, []string{"window: 0s", "lateness: -1ns", "threshold: 0"}},
-		"too fine":       {func(c *Config) { c.Window = 1500 * time.Microsecond }, []string{"window: 1.5ms cannot be said in Flink SQL"}},
+		"too fine":       {func(c *Config) { c.Window = 1500 * time.Microsecond }, []string{"window: 1.5ms cannot be expressed in Flink SQL"}},
 		"no names":       {func(c *Config) { c.UserField, c.TimeFields, c.Source = "", nil, "" }, []string{"user-field: ", "time-field: ", "topic: "}},
 		"two lines":      {func(c *Config) { c.Sink = "a\nDROP" }, []string{`alerts-topic: "a\nDROP"`}},
-		"one field":      {func(c *Config) { c.UserField = "txn_timestamp" }, []string{`time-field: "txn_timestamp" is the user field`}},
+		"one field":      {func(c *Config) { c.UserField = "txn_timestamp" }, []string{`time-field: "txn_timestamp" is also the user field`}},
 		"a type":         {func(c *Config) { c.UserType = "INT" }, []string{"user-type: "}},
 		"a type of time": {func(c *Config) { c.TimeType = "DATE" }, []string{"time-type: "}},
-		"a circle":       {func(c *Config) { c.Sink = c.Source }, []string{"alerts-topic: results would go"}},
+		"a circle":       {func(c *Config) { c.Sink = c.Source }, []string{`alerts-topic: "${in}" is also the source`}},
 		"no connector":   {func(c *Config) { c.Connector = "jdbc" }, []string{`connector: "jdbc"`}},
-		"no brokers":     {func(c *Config) { c.Brokers = nil }, []string{"brokers: none"}},
+		"no brokers":     {func(c *Config) { c.Brokers = nil }, []string{"brokers: missing"}},
 		"no region":      {func(c *Config) { *c = onKinesis(Kinesis); c.Region, c.Account = "", "" }, []string{"region: ", "account: "}},
 		"account or ARN": {func(c *Config) { *c = onKinesis(Kinesis); c.Account, c.Source, c.Sink = "", "arn:a", "arn:b" }, nil},
 		"4 has no ARN":   {func(c *Config) { *c = onKinesis(Kinesis4); c.Sink = "arn:b" }, []string{"stream, alerts-stream: kinesis-4"}},

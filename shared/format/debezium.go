@@ -77,6 +77,7 @@ func (c *change) judge(r *Reader) (activity.Mark, activity.Reason) {
 	if activity.Absent(r.values[c.row].token) {
 		l = c.before
 	}
+	r.columns.from = l
 	mark, reason := l.choose(r.values, nil, &r.buf)
 	switch {
 	case activity.Absent(op) && c.is(r.values), string(op) == `"t"`, string(op) == `"m"`:

@@ -1,5 +1,5 @@
 // Package format reads events in the formats that producers write: JSON, Avro, Protobuf and JSON Schema with Confluent's wire format,
-// CloudEvents, and Debezium's changes of a database.
+// CloudEvents, and Debezium change events.
 //
 //	record ──► envelope ──────────────► encoding ──────────────────► user and time
 //	           none, CloudEvents,       JSON, or what the schema
@@ -8,9 +8,9 @@
 //
 // An envelope is a [layout]: the paths that lead to the user and the time in it. An encoding looks for paths in a value: [activity.Finder] in JSON,
 // and a program that is compiled from a schema once (skip n bytes, read this field) in Avro and Protobuf. So no event becomes a map, and every
-// envelope goes with every encoding.
+// envelope can be combined with every encoding.
 //
 // A schema never changes once it has an id, so the verdict on a record stays a function of the log. A registry that does not answer is an
-// error, and the record is read again. An id that the registry does not know makes the record invalid (no_schema): nothing else would keep
-// a stray record from stopping its partition.
+// error, and the record is read again. An id that the registry does not know makes the record invalid (no_schema): otherwise, a stray
+// record would stop its partition.
 package format

@@ -3,6 +3,7 @@ package format
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -22,6 +23,9 @@ func (r *Reader) Text(data []byte) []byte {
 	s := r.registry.known(id)
 	switch {
 	case s == nil:
+		if r.registry == nil && (r.format == JSON || r.format == CloudEvents) { // as decode: its schema is not needed
+			return body
+		}
 	case s.json:
 		return body
 	case s.avro != nil:
@@ -64,32 +68,49 @@ func (r *Reader) Explain(data []byte, headers []kgo.RecordHeader, reason activit
 	case activity.ReasonNoSchema:
 		switch {
 		case r.registry == nil:
-			return fmt.Sprintf("it is written with schema %d of a registry: set SPATE_SCHEMA_REGISTRY_URL (--schema-registry-url)", id)
+			return fmt.Sprintf("it is encoded with schema %d of a schema registry: set SPATE_SCHEMA_REGISTRY_URL (--schema-registry-url)", id)
 		case s != nil && s.err != nil:
 			return s.err.Error()
 		}
-		return fmt.Sprintf("schema %d cannot be used", id)
+		return fmt.Sprintf("schema %d is unusable", id)
 	case activity.ReasonBadEncoding:
 		switch {
 		case !encoded && len(data) > 0 && data[0] == magic:
-			return "it ends within the five bytes that name its schema"
+			return "it ends within its five-byte schema ID prefix"
 		case !encoded:
-			return fmt.Sprintf("it does not begin with a schema's id (a byte 0, and four more), and SPATE_FORMAT is %s; auto takes JSON, too", r.format)
+			return fmt.Sprintf("it does not begin with a schema ID (a zero byte and four more), but SPATE_FORMAT is %s; auto also accepts JSON", r.format)
 		case s != nil && (r.format == Avro && s.avro == nil || r.format == Protobuf && s.proto == nil || r.format == JSON && !s.json):
-			return fmt.Sprintf("schema %d is of another kind than SPATE_FORMAT says, %s; auto takes all", id, r.format)
+			return fmt.Sprintf("schema %d is not of the type that SPATE_FORMAT specifies, %s; auto accepts all types", id, r.format)
 		}
-		return fmt.Sprintf("it is not what schema %d describes", id)
+		return fmt.Sprintf("it does not match schema %d", id)
 	}
 	text := r.Text(data)
+	absent := reason == activity.ReasonNoUser || reason == activity.ReasonNoTime
 	switch {
 	case r.format == Debezium:
-		text = inside(text, "after", "before", "payload.after", "payload.before")
-	case r.format == CloudEvents || r.format == Auto && len(headers) > 0:
-		if r.mode(headers) == modeStructured {
-			text = inside(text, "data")
+		if absent && !has(text, "op", "before", "after", "payload.op", "payload.before", "payload.after") {
+			return "it is not a change as Debezium writes it, with op, before and after: if it is a plain event, or a row whose envelope the connector removes, set SPATE_FORMAT (--format) to auto"
 		}
+		text = inside(text, "after", "before", "payload.after", "payload.before")
+	case (r.format == CloudEvents || r.format == Auto && len(headers) > 0) && r.mode(headers) == modeStructured:
+		if absent && !has(text, "specversion", "data") {
+			if r.format == Auto {
+				return "it is not a CloudEvent, with specversion and data, although its content-type header says so: correct the header, or set SPATE_FORMAT (--format) to json"
+			}
+			return "it is not a CloudEvent, with specversion and data, or with a header ce_specversion: if it is a plain event, set SPATE_FORMAT (--format) to auto"
+		}
+		text = inside(text, "data")
 	}
 	return r.scanner.Explain(text, reason)
+}
+
+// has reports whether a JSON text has a member at one of the paths, null or not.
+func has(text []byte, paths ...string) bool {
+	found := make([]activity.Place, len(paths))
+	if activity.NewFinder(parsed(paths)).Find(text, found) != activity.ReasonNone {
+		return false
+	}
+	return slices.ContainsFunc(found, func(p activity.Place) bool { return p.End > 0 })
 }
 
 // inside returns the first object at one of the paths of a JSON text, or else the text.

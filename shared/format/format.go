@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/activity"
+	"spate/shared/rule"
 )
 
 // Name is a format.
@@ -36,10 +37,12 @@ var names = []Name{Auto, JSON, Avro, Protobuf, CloudEvents, Debezium}
 type Config struct {
 	Format Name // empty is Auto
 	Fields activity.Fields
-	// ID is the path of what makes an event another one than all others (see [activity.Mark]); empty is none.
+	// ID is the path of what tells an event from all others (see [activity.Mark]); empty is none.
 	ID string
 	// Registry has the schemas; nil is none.
 	Registry *Registry
+	// Columns are what rules read of events, beyond the user and the time.
+	Columns []rule.Input
 }
 
 // Validate reports every problem at once; it does no I/O.
@@ -47,13 +50,16 @@ func (c Config) Validate() error {
 	var errs []error
 	switch {
 	case c.Format != "" && !slices.Contains(names, c.Format):
-		errs = append(errs, fmt.Errorf("format: %.40q is none of %s (SPATE_FORMAT)", string(c.Format), list(names)))
+		errs = append(errs, fmt.Errorf("format: %.40q is not one of %s (SPATE_FORMAT)", string(c.Format), list(names)))
 	case (c.Format == Avro || c.Format == Protobuf) && c.Registry == nil:
-		errs = append(errs, fmt.Errorf("schema-registry-url: missing; %s is read by the schemas of a registry (SPATE_SCHEMA_REGISTRY_URL)", c.Format))
+		errs = append(errs, fmt.Errorf("schema-registry-url: missing; format %s requires a schema registry (SPATE_SCHEMA_REGISTRY_URL)", c.Format))
 	}
 	if c.ID != "" {
 		if _, err := activity.Path(c.ID); err != nil {
 			errs = append(errs, fmt.Errorf("dedupe-field: %w (SPATE_DEDUPE_FIELD)", err))
+		}
+		if slices.Contains(c.Fields.User, c.ID) || slices.Contains(c.Fields.Time, c.ID) {
+			errs = append(errs, fmt.Errorf("dedupe-field: %q is also a user or time field, so different events would count as one (SPATE_DEDUPE_FIELD)", c.ID))
 		}
 	}
 	return errors.Join(append(errs, c.Fields.Validate())...)
@@ -82,6 +88,8 @@ type Reader struct {
 	values []value // scratch: those of the paths of a layout
 	places []activity.Place
 	buf    []byte // scratch: what values are written in
+
+	columns columns
 }
 
 // New returns a reader, or the error of c's Validate.
@@ -101,6 +109,7 @@ func New(c Config) (*Reader, error) {
 	if c.ID != "" {
 		f.ids = parsed([]string{c.ID})
 	}
+	f.columns = r.columns.read(c.Columns)
 	r.plain, r.binary, r.structured = newPlain(f), newBinary(f), newStructured(f)
 	r.changes, r.plainChange, r.wrappedChange = newChanges(f)
 	most := 0
@@ -139,7 +148,7 @@ func (r *Reader) Mark(ctx context.Context, value []byte, headers []kgo.RecordHea
 		return r.encoded(ctx, l, value, headers)
 	case (r.format == Avro || r.format == Protobuf) && len(value) > 0:
 		return activity.Mark{}, activity.ReasonBadEncoding, nil
-	case l == r.plain && len(l.ids) == 0:
+	case l == r.plain && len(l.ids) == 0 && len(l.columns) == 0:
 		mark, reason := r.scanner.Scan(value)
 		return mark, reason, nil
 	}
@@ -153,6 +162,7 @@ func (r *Reader) json(l *layout, text []byte, headers []kgo.RecordHeader) (activ
 		return activity.Mark{}, reason
 	}
 	r.buf = r.buf[:0]
+	r.columns.from = l
 	return l.choose(r.values, headers, &r.buf)
 }
 
@@ -174,12 +184,14 @@ func (r *Reader) encoded(ctx context.Context, l *layout, data []byte, headers []
 	if reason, err := r.decode(ctx, l, data); reason != activity.ReasonNone || err != nil {
 		return activity.Mark{}, reason, err
 	}
+	r.columns.from = l
 	mark, reason := l.choose(r.values, headers, &r.buf)
 	return mark, reason, nil
 }
 
 // decode puts what lies at the paths of a layout in r.values, of a value of Confluent's wire format.
 func (r *Reader) decode(ctx context.Context, l *layout, data []byte) (activity.Reason, error) {
+	r.buf = r.buf[:0]
 	id, body, ok := header(data)
 	if !ok {
 		return activity.ReasonBadEncoding, nil
@@ -210,7 +222,6 @@ func (r *Reader) decode(ctx context.Context, l *layout, data []byte) (activity.R
 	}
 	values := r.values[:len(l.paths)]
 	clear(values)
-	r.buf = r.buf[:0]
 	if r.buf, ok = p.read(body, values, r.buf); !ok {
 		return activity.ReasonBadEncoding, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -105,23 +106,27 @@ func TestNotEvents(t *testing.T) {
 		reason   activity.Reason
 		explain  string
 	}{
-		{"no registry", format.Auto, nil, string(written["avro"]), nil, activity.ReasonNoSchema, "schema 1 of a registry: set SPATE_SCHEMA_REGISTRY_URL"},
+		{"no registry", format.Auto, nil, string(written["avro"]), nil, activity.ReasonNoSchema, "schema 1 of a schema registry: set SPATE_SCHEMA_REGISTRY_URL"},
 		{"unknown id", format.Auto, registry, "\x00\x00\x00\x00\x63abc", nil, activity.ReasonNoSchema, "has no schema 99"},
-		{"broken schema", format.Auto, registry, "\x00\x00\x00\x00\x14abc", nil, activity.ReasonNoSchema, "schema 20 cannot be used"},
-		{"cut header", format.Auto, registry, "\x00\x00\x00", nil, activity.ReasonBadEncoding, "ends within the five bytes"},
-		{"cut value", format.Auto, registry, string(written["avro"][:12]), nil, activity.ReasonBadEncoding, "is not what schema 1 describes"},
-		{"a byte too many", format.Auto, registry, string(written["avro"]) + "x", nil, activity.ReasonBadEncoding, "is not what schema 1 describes"},
-		{"no such message", format.Auto, registry, "\x00\x00\x00\x00\x02\x04\x00\x0ea", nil, activity.ReasonBadEncoding, "is not what schema 2 describes"},
+		{"broken schema", format.Auto, registry, "\x00\x00\x00\x00\x14abc", nil, activity.ReasonNoSchema, "schema 20 is unusable"},
+		{"cut header", format.Auto, registry, "\x00\x00\x00", nil, activity.ReasonBadEncoding, "ends within its five-byte"},
+		{"cut value", format.Auto, registry, string(written["avro"][:12]), nil, activity.ReasonBadEncoding, "does not match schema 1"},
+		{"a byte too many", format.Auto, registry, string(written["avro"]) + "x", nil, activity.ReasonBadEncoding, "does not match schema 1"},
+		{"no such message", format.Auto, registry, "\x00\x00\x00\x00\x02\x04\x00\x0ea", nil, activity.ReasonBadEncoding, "does not match schema 2"},
 		{"JSON, not Avro", format.Avro, registry, string(written["json"]), nil, activity.ReasonBadEncoding, "SPATE_FORMAT is avro"},
-		{"Protobuf, not Avro", format.Avro, registry, string(written["protobuf"]), nil, activity.ReasonBadEncoding, "of another kind than SPATE_FORMAT says"},
+		{"Protobuf, not Avro", format.Avro, registry, string(written["protobuf"]), nil, activity.ReasonBadEncoding, "not of the type that SPATE_FORMAT specifies"},
 		{"empty", format.Auto, registry, "", nil, activity.ReasonEmpty, "no value"},
 		{"no user in Avro", format.Auto, registry, string(formattest.Avro(avro.MustParse(formattest.AvroSchema), formattest.AvroID, map[string]any{"event_type": "view", "product_id": nil, "brand": nil,
 			"price": 1.0, "tags": []any{}, "user_id": nil, "event_time": time.UnixMilli(1), "user_session": ""})), nil, activity.ReasonNoUser, `the user in "user_id" is null or empty`},
-		{"no data in a CloudEvent", format.CloudEvents, nil, `{"specversion":"1.0","type":"x","time":"2019-11-01T00:00:00Z"}`, nil, activity.ReasonNoUser, "no member"},
-		{"no time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, cloud, activity.ReasonNoTime, "no member"},
+		{"no data in a CloudEvent", format.CloudEvents, nil, `{"specversion":"1.0","type":"x","time":"2019-11-01T00:00:00Z"}`, nil, activity.ReasonNoUser, "no field"},
+		{"no time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, cloud, activity.ReasonNoTime, "no field"},
 		{"bad time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, append(cloud, kgo.RecordHeader{Key: "ce_time", Value: []byte("today")}), activity.ReasonBadTime, ""},
-		{"another row", format.Debezium, nil, `{"before":null,"after":{"uid":1,"at":5},"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, `it has at, uid`},
-		{"a plain event among changes", format.Debezium, nil, `{"user":1,"event_time":5}`, nil, activity.ReasonNoUser, `it has event_time, user`},
+		{"another row", format.Debezium, nil, `{"before":null,"after":{"uid":1,"at":5},"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, `the event has at, uid`},
+		{"a plain event among changes", format.Debezium, nil, `{"user":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a change as Debezium writes it, with op, before and after: if it is a plain event, or a row whose envelope the connector removes, set SPATE_FORMAT (--format) to auto"},
+		{"a plain event that is one by its fields", format.Debezium, nil, `{"user_id":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a change as Debezium writes it"},
+		{"a change without its row", format.Debezium, nil, `{"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, "no field"},
+		{"a plain event among CloudEvents", format.CloudEvents, nil, `{"user_id":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a CloudEvent, with specversion and data, or with a header ce_specversion: if it is a plain event, set SPATE_FORMAT (--format) to auto"},
+		{"a plain event that claims to be a CloudEvent", format.Auto, nil, `{"user_id":1,"event_time":5}`, []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/cloudevents+json")}}, activity.ReasonNoUser, "although its content-type header says so"},
 		{"changes that are JSON of another kind", format.Debezium, nil, `[1]`, nil, activity.ReasonNotObject, ""},
 	} {
 		r := newReader(t, format.Config{Format: test.format, Registry: test.registry})
@@ -249,8 +254,8 @@ func TestRegistryAway(t *testing.T) {
 		status int
 		want   string
 	}{
-		{http.StatusServiceUnavailable, "answers with 503"}, {http.StatusUnauthorized, "SPATE_SCHEMA_REGISTRY_USERNAME"},
-		{http.StatusForbidden, "403"}, {http.StatusNotFound, "is not a schema registry at that path"},
+		{http.StatusServiceUnavailable, "returned status 503"}, {http.StatusUnauthorized, "SPATE_SCHEMA_REGISTRY_USERNAME"},
+		{http.StatusForbidden, "403"}, {http.StatusNotFound, "has no schema registry at that path"},
 	} {
 		status = test.status
 		if _, _, err := r.Mark(t.Context(), value, nil); err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "schema 1") {
@@ -364,7 +369,7 @@ func TestReferences(t *testing.T) {
 		t.Errorf("namespaces: %s %q %v: %s", mark.User, reason, err, named.Explain(b, nil, reason))
 	}
 	dangling := formattest.Header(34)
-	if _, reason, err := r.Mark(t.Context(), dangling, nil); err != nil || reason != activity.ReasonNoSchema || !strings.Contains(r.Explain(dangling, nil, reason), "refers to") {
+	if _, reason, err := r.Mark(t.Context(), dangling, nil); err != nil || reason != activity.ReasonNoSchema || !strings.Contains(r.Explain(dangling, nil, reason), "references a schema") {
 		t.Errorf("dangling: %q %v: %s", reason, err, r.Explain(dangling, nil, reason))
 	}
 }
@@ -661,7 +666,7 @@ func TestRegistryIsSecured(t *testing.T) {
 	}{
 		{security.Registry{}, "--schema-registry-tls-ca-file (SPATE_SCHEMA_REGISTRY_TLS_CA_FILE)"},
 		{security.Registry{TLS: security.TLS{CAFile: ca}}, "SPATE_SCHEMA_REGISTRY_USERNAME"},
-		{security.Registry{TLS: security.TLS{CAFile: ca}, Username: "key", Password: "wrong"}, "does not accept the login"},
+		{security.Registry{TLS: security.TLS{CAFile: ca}, Username: "key", Password: "wrong"}, "rejected the login"},
 		{security.Registry{TLS: security.TLS{CAFile: file}}, "schema-registry-tls-ca-file: "},
 		{security.Registry{TLS: security.TLS{CertFile: ca}}, "schema-registry-tls-key-file: missing"},
 		{security.Registry{TLS: security.TLS{CAFile: ca}, Username: "key", PasswordFile: filepath.Join(dir, "none")}, "schema-registry-password-file: "},
@@ -764,4 +769,35 @@ func TestProtobufKinds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestReaderKeepsNothing: what is written of one record's headers is not kept for the next.
+func TestReaderKeepsNothing(t *testing.T) {
+	r, err := format.New(format.Config{Format: format.CloudEvents, ID: "ce_id", Fields: activity.DefaultFields()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers := []kgo.RecordHeader{{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_id", Value: []byte(strings.Repeat("x", 200))}, {Key: "ce_time", Value: []byte("2019-11-01T00:00:00Z")}}
+	value := append([]byte{0, 0, 0, 0, 1}, `{"user_id":7}`...)
+	read := func() {
+		if _, reason, err := r.Mark(t.Context(), value, headers); reason != activity.ReasonNone || err != nil {
+			t.Fatal(reason, err)
+		}
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	read()
+	before := heap()
+	const events = 100_000
+	for range events {
+		read()
+	}
+	if grown := heap() - before; grown > events*20 {
+		t.Errorf("%d events leave %d bytes", events, grown)
+	}
+	runtime.KeepAlive(r)
 }

@@ -14,6 +14,7 @@ import (
 type layout struct {
 	paths             [][]string // in the value
 	users, times, ids []source   // the alternatives, in their order
+	columns           []source   // what rules read
 
 	finder   *activity.Finder
 	programs map[int]*program // by the id of their schema
@@ -35,6 +36,7 @@ type value struct {
 // fields are what is looked for: the names that lead to each alternative.
 type fields struct {
 	users, times, ids [][]string
+	columns           [][]string
 	format            activity.TimeFormat // of the times
 }
 
@@ -48,6 +50,9 @@ func (l *layout) add(f fields, at func(to *[]source, format activity.TimeFormat,
 	}
 	for _, p := range f.ids {
 		at(&l.ids, "", p)
+	}
+	for _, p := range f.columns {
+		at(&l.columns, "", p)
 	}
 }
 

@@ -33,7 +33,7 @@ func parseProtobuf(ctx context.Context, text string, refs []reference) (protoref
 		return nil, err
 	}
 	if compiled[0].Messages().Len() == 0 {
-		return nil, errors.New("it has no message")
+		return nil, errors.New("it defines no message type")
 	}
 	return compiled[0], nil
 }

@@ -36,7 +36,7 @@ const (
 )
 
 // errTooLarge: an answer is longer than maxSchemaBytes.
-var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxSchemaBytes)
+var errTooLarge = fmt.Errorf("schema is larger than %d bytes", maxSchemaBytes)
 
 // header splits a value of Confluent's wire format.
 func header(data []byte) (id int, body []byte, ok bool) {
@@ -59,22 +59,22 @@ func (c RegistryConfig) Validate() error {
 	u, err := url.Parse(c.URL)
 	switch {
 	case c.URL == "":
-		problem("schema-registry-url: missing, and other settings of the registry are there (SPATE_SCHEMA_REGISTRY_URL)")
+		problem("schema-registry-url: missing, but other schema registry settings are set (SPATE_SCHEMA_REGISTRY_URL)")
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		problem("schema-registry-url: is not the address of a registry: https://host[:port], without name and password") // what it is may have a password
+		problem("schema-registry-url: must be https://host[:port], without a user name or password") // what it is may have a password
 	case u.User != nil:
-		problem("schema-registry-url: has a name or a password; set SPATE_SCHEMA_REGISTRY_USERNAME, and SPATE_SCHEMA_REGISTRY_PASSWORD or _PASSWORD_FILE")
+		problem("schema-registry-url: must not contain a user name or password; set SPATE_SCHEMA_REGISTRY_USERNAME, and SPATE_SCHEMA_REGISTRY_PASSWORD or _PASSWORD_FILE")
 	case u.RawQuery != "" || u.Fragment != "":
-		problem("schema-registry-url: has a query or a fragment; give https://host[:port][/path]")
+		problem("schema-registry-url: must not contain a query or fragment; use https://host[:port][/path]")
 	}
 	if c.Password != "" && c.PasswordFile != "" {
-		problem("schema-registry-password-file: SPATE_SCHEMA_REGISTRY_PASSWORD is set, too; only one of them can be")
+		problem("schema-registry-password-file: SPATE_SCHEMA_REGISTRY_PASSWORD is also set; set only one of them")
 	}
 	if c.Username == "" && (c.Password != "" || c.PasswordFile != "") {
-		problem("schema-registry-username: missing, and there is a password")
+		problem("schema-registry-username: missing, but a password is set")
 	}
 	if c.Username != "" && c.Password == "" && c.PasswordFile == "" {
-		problem("schema-registry-password-file: missing; the username needs a password, in a file or in SPATE_SCHEMA_REGISTRY_PASSWORD")
+		problem("schema-registry-password-file: missing; the user name requires a password, in a file or in SPATE_SCHEMA_REGISTRY_PASSWORD")
 	}
 	return errors.Join(errs...)
 }
@@ -171,7 +171,7 @@ func (r *Registry) schema(ctx context.Context, id int) (*schema, error) {
 		maps.DeleteFunc(r.schemas, func(_ int, s *schema) bool { return s.err != nil && now.Sub(s.asked) >= askAgain })
 	}
 	if s == nil && len(r.unknown) >= maxUnknown {
-		return &schema{id: id, err: fmt.Errorf("the schema registry %s was asked for %d ids in %v that it does not have, and is not asked for schema %d", r.host, maxUnknown, askAgain, id)}, nil
+		return &schema{id: id, err: fmt.Errorf("the schema registry %s did not have %d requested schema IDs within %v; not requesting schema %d for now", r.host, maxUnknown, askAgain, id)}, nil
 	}
 	s, err := r.fetch(ctx, id)
 	if err != nil {
@@ -195,7 +195,7 @@ func (r *Registry) fetch(ctx context.Context, id int) (*schema, error) {
 		s.err = fmt.Errorf("the schema registry %s has no schema %d", r.host, id)
 		return s, nil
 	case errors.Is(err, errTooLarge), err != nil && strings.Contains(err.Error(), "unknown schema type"): // which has no name
-		s.err = fmt.Errorf("schema %d of the registry %s cannot be used: %w", id, r.host, err)
+		s.err = fmt.Errorf("schema %d of the registry %s is unusable: %w", id, r.host, err)
 		return s, nil
 	case err != nil:
 		return nil, err
@@ -203,7 +203,7 @@ func (r *Registry) fetch(ctx context.Context, id int) (*schema, error) {
 	refs := &references{registry: r, seen: make(map[sr.SchemaReference]bool)}
 	if text.Type != sr.TypeJSON { // JSON is read as it is
 		if err := refs.add(asking, text.References); unknown(err) {
-			s.err = fmt.Errorf("schema %d refers to a schema that the registry %s does not have: %w", id, r.host, err)
+			s.err = fmt.Errorf("schema %d references a schema that the registry %s does not have: %w", id, r.host, err)
 			return s, nil
 		} else if errors.Is(err, errReferences) {
 			s.err = fmt.Errorf("schema %d %w", id, err)
@@ -222,18 +222,18 @@ func (r *Registry) fetch(ctx context.Context, id int) (*schema, error) {
 	case sr.TypeProtobuf:
 		s.proto, s.err = parseProtobuf(ctx, text.Schema, refs.all)
 	default:
-		s.err = fmt.Errorf("is of a kind that spate does not know: %v", text.Type)
+		s.err = fmt.Errorf("has an unsupported type: %v", text.Type)
 	}
 	if err := ctx.Err(); err != nil { // it may be why it could not be compiled
 		return nil, err
 	}
 	if s.err != nil {
-		s.err = fmt.Errorf("schema %d cannot be used: %w", id, s.err)
+		s.err = fmt.Errorf("schema %d is unusable: %w", id, s.err)
 	}
 	return s, nil
 }
 
-var errReferences = fmt.Errorf("refers to more than %d others", maxReferences)
+var errReferences = fmt.Errorf("references more than %d other schemas", maxReferences)
 
 // references are the schemas that another one refers to, those first that others need.
 type references struct {
@@ -284,15 +284,15 @@ func (r *Registry) explain(err error) error {
 		if u := (*url.Error)(nil); errors.As(err, &u) {
 			err = u.Err // it has the address, and that it is a GET
 		}
-		return fmt.Errorf("the schema registry %s cannot be asked (schema-registry-url): %w", r.host, err)
+		return fmt.Errorf("cannot connect to the schema registry %s (schema-registry-url): %w", r.host, err)
 	}
 	switch answer.StatusCode {
 	case http.StatusUnauthorized:
-		return fmt.Errorf("the schema registry %s does not accept the login: set SPATE_SCHEMA_REGISTRY_USERNAME and SPATE_SCHEMA_REGISTRY_PASSWORD (401)", r.host)
+		return fmt.Errorf("the schema registry %s rejected the login: check SPATE_SCHEMA_REGISTRY_USERNAME and SPATE_SCHEMA_REGISTRY_PASSWORD (401)", r.host)
 	case http.StatusForbidden:
-		return fmt.Errorf("the schema registry %s does not let this user read schemas (403)", r.host)
+		return fmt.Errorf("the schema registry %s does not allow this user to read schemas (403)", r.host)
 	case http.StatusNotFound:
-		return fmt.Errorf("%s answers, and is not a schema registry at that path (schema-registry-url): 404", r.host)
+		return fmt.Errorf("%s has no schema registry at that path (schema-registry-url): 404", r.host)
 	}
-	return fmt.Errorf("the schema registry %s answers with %d", r.host, answer.StatusCode) // what it says may repeat what it was sent, the password too
+	return fmt.Errorf("the schema registry %s returned status %d", r.host, answer.StatusCode) // what it says may repeat what it was sent, the password too
 }

@@ -18,7 +18,7 @@ func Close(cl *kgo.Client, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
 	defer cancel()
 	if err := cl.LeaveGroupContext(ctx); err != nil {
-		log.Warn("could not leave the group; its partitions wait for the session to time out", "error", err)
+		log.Warn("could not leave the consumer group; the partitions of this process are reassigned when its session times out", "error", err)
 	}
 	cl.CloseAllowingRebalance()
 }

@@ -1,5 +1,5 @@
-// Package kafka is how spate talks to a Kafka-compatible broker: the connection settings, the topics and the partitioner that
-// every service agrees on. What a service does with the records is its own; goka's seams are in gokaclient.
+// Package kafka connects spate to a Kafka-compatible broker. It has the connection settings, the topics and the partitioner that all
+// services share. Processing of records is left to the services; the integration with goka is in gokaclient.
 package kafka
 
 import (
@@ -30,7 +30,7 @@ type Config struct {
 // Validate reports every problem of c at once; it does no I/O.
 func (c Config) Validate() error {
 	if len(c.Brokers) == 0 {
-		return errors.New("brokers: none given; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
+		return errors.New("brokers: missing; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
 	}
 	var errs []error
 	if c.MaxBatchBytes < 0 || c.MaxBatchBytes > 0 && (c.MaxBatchBytes < 1<<20 || c.MaxBatchBytes > 1<<30) {
@@ -38,7 +38,7 @@ func (c Config) Validate() error {
 	}
 	for _, b := range c.Brokers {
 		if strings.Contains(b, "@") {
-			errs = append(errs, errors.New("brokers: one has an @ in it, and is not host:port (not shown, as it may hold a password); users and passwords have settings of their own"))
+			errs = append(errs, errors.New("brokers: an address contains @ and is not host:port (not shown, as it may hold a password); set user names and passwords with SPATE_SASL_USERNAME and SPATE_SASL_PASSWORD"))
 			continue
 		}
 		if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" {

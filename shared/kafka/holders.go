@@ -40,7 +40,7 @@ func Holders(ctx context.Context, adm *kadm.Client, topic string, parts []int32)
 		if name := names[d.ProducerID]; name != "" {
 			who += fmt.Sprintf(" (transactional id %q)", name)
 		}
-		out[p] = fmt.Sprintf("%s, which last wrote at %s", who, time.UnixMilli(d.LastTimestamp).UTC().Format(time.RFC3339))
+		out[p] = fmt.Sprintf("%s (last write at %s)", who, time.UnixMilli(d.LastTimestamp).UTC().Format(time.RFC3339))
 	}
 	return out, nil
 }

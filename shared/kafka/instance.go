@@ -25,7 +25,7 @@ func Instance(service string) (name string, release func(), err error) {
 	}
 	dir, err := lockDir()
 	if err != nil {
-		return "", nil, fmt.Errorf("instance name: %w; give one with SPATE_INSTANCE", err)
+		return "", nil, fmt.Errorf("instance name: %w; set one with SPATE_INSTANCE", err)
 	}
 	defer dir.Close()
 	for i := range maxInstances {
@@ -35,14 +35,17 @@ func Instance(service string) (name string, release func(), err error) {
 		}
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
-			return fmt.Sprintf("%s-%s-%d", service, host, i), func() { f.Close() }, nil
+			return fmt.Sprintf("%s-%s-%d", service, host, i), func() {
+				_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // a process that is being started has the file too, until its exec
+				f.Close()
+			}, nil
 		}
 		f.Close()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return "", nil, fmt.Errorf("instance name: lock %s: %w", f.Name(), err)
 		}
 	}
-	return "", nil, fmt.Errorf("instance name: %d processes of %s on this host", maxInstances, service)
+	return "", nil, fmt.Errorf("instance name: all %d names of %s on this host are in use; set one with SPATE_INSTANCE", maxInstances, service)
 }
 
 // lockDir opens the first directory for locks that is safe, and makes it if need be.
@@ -80,9 +83,9 @@ func ownDir(path string) (*os.Root, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("%s is not a directory", path)
 	case !ok || int(stat.Uid) != os.Geteuid():
-		return nil, fmt.Errorf("%s is another user's", path)
+		return nil, fmt.Errorf("%s belongs to another user", path)
 	case info.Mode().Perm()&0o022 != 0:
-		return nil, fmt.Errorf("%s can be written to by others (mode %04o); chmod 700 it", path, info.Mode().Perm())
+		return nil, fmt.Errorf("%s is writable by other users (mode %04o); run chmod 700 on it", path, info.Mode().Perm())
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -90,7 +93,7 @@ func ownDir(path string) (*os.Root, error) {
 	}
 	opened, err := root.Stat(".")
 	if err == nil && !os.SameFile(info, opened) {
-		err = fmt.Errorf("%s was replaced while it was opened", path)
+		err = fmt.Errorf("%s was replaced while it was being opened", path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, root.Close())

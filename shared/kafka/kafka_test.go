@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/testport"
+	"spate/shared/testskip"
 )
 
 func TestMurmur2IsKafkas(t *testing.T) {
@@ -139,13 +140,13 @@ func TestEnsureRefuses(t *testing.T) {
 		config     map[string]string
 		says       string // empty: it fits
 	}{
-		{"another count than asked for", 4, names.Activity, 8, nil, "activity has 8 partitions, 4 are needed"},
-		{"a keyed topic of its own count", 4, names.Keyed, 2, nil, "activity.keyed has 2 partitions, 4 are needed"},
-		{"a table that does not match", 0, names.Table(), 7, nil, "spate-detector-table has 7 partitions, 4 are needed"},
-		{"a log that is compacted", 4, names.Keyed, 4, map[string]string{"cleanup.policy": "compact", "max.message.bytes": "9000000"}, "cleanup.policy=compact, it must be delete"},
-		{"a log that takes no batch", 4, names.Keyed, 4, map[string]string{"max.message.bytes": "1000"}, "max.message.bytes=1000, it must be at least"},
-		{"a topic of events with too many partitions", 0, names.Activity, 901, nil, "at most 900 are possible"},
-		{"too many partitions", 901, names.Activity, 8, nil, "at most 900 are possible"},
+		{"another count than asked for", 4, names.Activity, 8, nil, "activity has 8 partitions, but 4 are required"},
+		{"a keyed topic of its own count", 4, names.Keyed, 2, nil, "activity.keyed has 2 partitions, but 4 are required"},
+		{"a table that does not match", 0, names.Table(), 7, nil, "spate-detector-table has 7 partitions, but 4 are required"},
+		{"a log that is compacted", 4, names.Keyed, 4, map[string]string{"cleanup.policy": "compact", "max.message.bytes": "9000000"}, "cleanup.policy=compact, but it must be delete"},
+		{"a log that takes no batch", 4, names.Keyed, 4, map[string]string{"max.message.bytes": "1000"}, "max.message.bytes=1000, but it must be at least"},
+		{"a topic of events with too many partitions", 0, names.Activity, 901, nil, "the maximum is 900"},
+		{"too many partitions", 901, names.Activity, 8, nil, "the maximum is 900"},
 		{"a topic of events as its producers made it", 0, names.Activity, 8, map[string]string{"max.message.bytes": "1000"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -197,7 +198,7 @@ func TestEnsureWaitsForTheBroker(t *testing.T) {
 		_, err := l.EnsureWhenReady(t.Context(), cl, []string{addr}, slog.New(slog.NewTextHandler(&log, nil)), func(string) {})
 		done <- err
 	}()
-	log.wait(t, "broker does not answer")
+	log.wait(t, "broker is not responding")
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port))
 	if err != nil {
 		t.Fatal(err)
@@ -265,17 +266,16 @@ func TestInstance(t *testing.T) {
 
 // A directory that another user could have prepared is not used; the name comes from the next one.
 func TestInstanceInASquattedFolder(t *testing.T) {
-	for name, squat := range map[string]func(path string) error{
-		"symbolic link":    func(path string) error { return os.Symlink(t.TempDir(), path) },
-		"dangling link":    func(path string) error { return os.Symlink("/nowhere/spate", path) },
-		"file":             func(path string) error { return os.WriteFile(path, nil, 0o600) },
-		"others can write": func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o777)) },
-		"another user's": func(path string) error {
+	for name, squat := range map[string]func(t *testing.T, path string) error{
+		"symbolic link": func(t *testing.T, path string) error { return os.Symlink(t.TempDir(), path) },
+		"dangling link": func(t *testing.T, path string) error { return os.Symlink("/nowhere/spate", path) },
+		"file":          func(t *testing.T, path string) error { return os.WriteFile(path, nil, 0o600) },
+		"others can write": func(t *testing.T, path string) error {
+			return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o777))
+		},
+		"another user's": func(t *testing.T, path string) error {
 			if os.Getuid() != 0 {
-				if os.Getenv("REQUIRE_INTEGRATION") == "1" {
-					t.Fatal("REQUIRE_INTEGRATION=1, and only root can give a directory away")
-				}
-				t.Skip("only root can give a directory away")
+				testskip.Missing(t, "only root can give a directory away")
 			}
 			return errors.Join(os.Mkdir(path, 0o700), os.Chown(path, 65534, 65534))
 		},
@@ -285,7 +285,7 @@ func TestInstanceInASquattedFolder(t *testing.T) {
 			t.Setenv("TMPDIR", tmp)
 			t.Setenv("XDG_CACHE_HOME", cache)
 			squatted := filepath.Join(tmp, fmt.Sprintf("spate-%d", os.Getuid()))
-			if err := squat(squatted); err != nil {
+			if err := squat(t, squatted); err != nil {
 				t.Fatal(err)
 			}
 			one, release, err := Instance("test")

@@ -83,9 +83,9 @@ func (p *Progress) Stands(now time.Time, position map[int32]int64, bounds map[in
 // Stalled says what an operator has to know of a partition that stands still. why is what came of a look at its next batch; nil is that the
 // batch is sound.
 func Stalled(topic string, partition int32, position int64, b Bounds, since time.Duration, why error) string {
-	reason := "its next batch is sound, and this process does not come to it"
+	reason := "its next batch is readable, but this process has not reached it"
 	if why != nil {
 		reason = why.Error()
 	}
-	return fmt.Sprintf("partition %d of %s is not read on: it has stood at offset %d of %d for %v: %s", partition, topic, position, b.Stable, since.Round(time.Second), reason)
+	return fmt.Sprintf("partition %d of %s has stalled at offset %d of %d for %v: %s", partition, topic, position, b.Stable, since.Round(time.Second), reason)
 }

@@ -120,7 +120,7 @@ func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, err
 			gaps = append(gaps, Gap{Topic: e.Topic, Partition: e.Partition, From: large.Offset, To: large.NextOffset, Cause: e.Err})
 		case errors.As(e.Err, &broker):
 			faulty = true
-			r.log.Warn("broker cannot read a partition, trying again", "topic", e.Topic, "partition", e.Partition, "offset", r.position(e.Partition), "error", e.Err)
+			r.log.Warn("broker cannot read a partition, retrying", "topic", e.Topic, "partition", e.Partition, "offset", r.position(e.Partition), "error", e.Err)
 		default:
 			if g, ok, err := r.Probe(ctx, e.Partition); ok {
 				gaps = append(gaps, g)
@@ -194,7 +194,7 @@ func (r *Reader) passed(ctx context.Context, f kgo.Fetches) (gaps []Gap) {
 			if from := max(at, p.LogStartOffset); rec.Offset > from {
 				found, err := r.examine(ctx, p.Partition, from, rec.Offset, &looked)
 				if gaps = append(gaps, found...); err != nil {
-					r.log.Warn("records were left out, and it is not known why", "topic", p.Topic, "partition", p.Partition, "from", from, "to", rec.Offset, "error", err)
+					r.log.Warn("records were skipped for an unknown reason", "topic", p.Topic, "partition", p.Partition, "from", from, "to", rec.Offset, "error", err)
 				}
 			}
 			at = rec.Offset + 1
@@ -266,7 +266,7 @@ func (r *Reader) Probe(ctx context.Context, partition int32) (Gap, bool, error) 
 	defer cancel()
 	data, err := r.fetch(ctx, partition, at, 1) // a broker returns one batch at least
 	if err != nil {
-		return Gap{}, false, fmt.Errorf("look at the batch at offset %d: %w", at, err)
+		return Gap{}, false, fmt.Errorf("examine the batch at offset %d: %w", at, err)
 	}
 	for len(data) >= batchHeader {
 		size := 12 + int64(binary.BigEndian.Uint32(data[8:]))
@@ -309,7 +309,7 @@ func (r *Reader) decode(partition int32, batch []byte) (next int64, err error) {
 	case f.Err != nil:
 		return next, f.Err
 	case reached < next:
-		return next, fmt.Errorf("%d of %d records can be decoded", len(f.Records), claimed)
+		return next, fmt.Errorf("only %d of %d records can be decoded", len(f.Records), claimed)
 	}
 	return max(next, reached), nil
 }

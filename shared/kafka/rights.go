@@ -36,10 +36,11 @@ const (
 	Simulator = "simulate"
 	Asker     = "user"
 	Teller    = "alerts show"
+	Ruler     = "rules apply"
 )
 
 // Services are all of them.
-var Services = []string{Router, Detector, Alerter, Simulator, Asker, Teller}
+var Services = []string{Router, Detector, Alerter, Simulator, Asker, Teller, Ruler}
 
 // InstancePrefix begins the names of routers whose name is not set, which are those of their transactions.
 const InstancePrefix = "spate-router"
@@ -52,7 +53,7 @@ func (n Names) Rights(service, instance string) []Right {
 	// Read and Write include Describe. Every service looks whether all topics are as the pipeline needs them.
 	look := func(others ...string) (out []Right) {
 		for _, name := range others {
-			out = append(out, topic("Describe", name, "see that it fits"))
+			out = append(out, topic("Describe", name, "check the topic"))
 		}
 		return out
 	}
@@ -64,32 +65,41 @@ func (n Names) Rights(service, instance string) []Right {
 		}
 		return append([]Right{
 			topic("Read", n.Activity, "events"),
-			topic("Read", n.Keyed, "what was counted already"),
+			topic("Read", n.Rules, "the rules"),
+			topic("Read", n.Keyed, "find what was already counted"),
 			topic("Write", n.Keyed, "counts"),
-			topic("Write", n.Late, "events that came too late"),
-			topic("Write", n.DLQ, "what is not an event"),
-			group(n.RouterGroup, "divide partitions, keep offsets"),
+			topic("Write", n.Late, "late events"),
+			topic("Write", n.DLQ, "invalid events"),
+			group(n.RouterGroup, "share partitions, store offsets"),
 			txn,
 		}, look(n.Alerts, n.Table())...)
 	case Detector:
 		return append([]Right{
 			topic("Read", n.Keyed, "counts"),
+			topic("Read", n.Rules, "the rules"),
 			topic("Write", n.Alerts, "alerts"),
 			topic("Write", n.Table(), "the group table"),
-			group(n.DetectorGroup, "divide partitions, keep offsets"),
+			group(n.DetectorGroup, "share partitions, store offsets"),
 		}, look(n.Activity, n.Late, n.DLQ)...)
 	case Alerter:
 		return append([]Right{
 			topic("Read", n.Alerts, "alerts"),
-			group(n.AlerterGroup, "divide partitions, keep offsets"),
-		}, look(n.Activity, n.Keyed, n.Late, n.DLQ, n.Table())...)
+			group(n.AlerterGroup, "share partitions, store offsets"),
+		}, look(n.Activity, n.Keyed, n.Late, n.DLQ, n.Table(), n.Rules)...)
 	case Simulator:
 		return []Right{topic("Write", n.Activity, "events")}
 	case Asker:
 		return []Right{
 			topic("Describe", n.Keyed, "find the user's partition"),
-			{"Describe", "group", n.DetectorGroup, false, "find the detector that has it"},
+			{"Describe", "group", n.DetectorGroup, false, "find the detector that owns it"},
 		}
+	case Ruler:
+		return append([]Right{
+			topic("Read", n.Rules, "the rules in force"),
+			topic("Write", n.Rules, "a revision of the rules"),
+			topic("Describe", n.Keyed, "find out whether anything was counted"),
+			{"Describe", "group", n.RouterGroup, false, "find out whether a router is running"},
+		}, look(n.Activity, n.Late, n.DLQ, n.Alerts, n.Table())...)
 	case Teller:
 		return []Right{topic("Read", n.Activity, "the events of an alert")}
 	}
@@ -101,14 +111,14 @@ func (n Names) Rights(service, instance string) []Right {
 func (n Names) MakeRights() []Right {
 	var out []Right
 	for _, name := range n.All() {
-		out = append(out, Right{"Create", "topic", name, false, "make it if it is missing"}, Right{"DescribeConfigs", "topic", name, false, "see that its settings lose nothing"})
+		out = append(out, Right{"Create", "topic", name, false, "create it if it is missing"}, Right{"DescribeConfigs", "topic", name, false, "check that its settings lose no data"})
 	}
 	return out
 }
 
 // All are the topics of a pipeline.
 func (n Names) All() []string {
-	return []string{n.Activity, n.Keyed, n.Late, n.DLQ, n.Alerts, n.Table()}
+	return []string{n.Activity, n.Keyed, n.Late, n.DLQ, n.Alerts, n.Table(), n.Rules}
 }
 
 // denials are the errors of brokers that do not allow something, by the resource that it is about.
@@ -117,7 +127,7 @@ var denials = map[string]error{
 }
 
 // ErrDenied means that brokers do not let this principal in, or do not allow something that spate needs.
-var ErrDenied = errors.New("not allowed")
+var ErrDenied = errors.New("access denied")
 
 // Explain adds to an error of a broker, or of the connection to one, what a person can do about it. right is what was asked for, if that is
 // known.
@@ -128,27 +138,27 @@ func Explain(err error, right Right) error {
 	var first *kgo.ErrFirstReadEOF
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return fmt.Errorf("%w; %w: check SPATE_SASL_USERNAME and the password, or what else the mechanism logs in with", err, ErrDenied)
+		return fmt.Errorf("%w; %w: check SPATE_SASL_USERNAME and the password, or the other credentials of the mechanism", err, ErrDenied)
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
-		return fmt.Errorf("%w; %w: set SPATE_SASL_MECHANISM to one that the brokers have", err, ErrDenied)
+		return fmt.Errorf("%w; %w: set SPATE_SASL_MECHANISM to a mechanism that the brokers support", err, ErrDenied)
 	case errors.Is(err, kerr.IllegalSaslState):
-		return fmt.Errorf("%w; %w: the brokers ask for another login at this port, or for none, or the login has expired and was not renewed in time; check SPATE_SASL_MECHANISM", err, ErrDenied)
+		return fmt.Errorf("%w; %w: the brokers require a different login on this port, or none, or the login expired before it was renewed; check SPATE_SASL_MECHANISM", err, ErrDenied)
 	case errors.As(err, &first):
-		return fmt.Errorf("%w; does the port speak TLS (SPATE_TLS), or ask for a login (SPATE_SASL_MECHANISM)?", err)
+		return fmt.Errorf("%w; does this port require TLS (SPATE_TLS) or a login (SPATE_SASL_MECHANISM)?", err)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w; nothing listens there: is the broker running? spate up has one", err)
+		return fmt.Errorf("%w; nothing is listening at this address: is the broker running, and is this its port? spate up includes one", err)
 	case tlsAnswer(err):
-		return fmt.Errorf("%w; the port seems to speak TLS: set SPATE_TLS (--tls)", err)
+		return fmt.Errorf("%w; the port seems to require TLS: set SPATE_TLS (--tls)", err)
 	}
 	for resource, denial := range denials {
 		if !errors.Is(err, denial) {
 			continue
 		}
-		what := fmt.Sprintf("a right on a %s", resource)
+		what := fmt.Sprintf("a permission on a %s", resource)
 		if right.Resource == resource || right.Operation == "Create" {
 			what = right.String()
 		}
-		return fmt.Errorf("%w; %w: the principal lacks %s; spate doctor --acls prints what it needs", err, ErrDenied, what)
+		return fmt.Errorf("%w; %w: the principal lacks %s; for the permissions that it needs, run spate doctor --acls", err, ErrDenied, what)
 	}
 	return err
 }

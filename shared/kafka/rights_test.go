@@ -34,7 +34,7 @@ func TestRightsAreDocumented(t *testing.T) {
 			if r.Prefix {
 				name += "*"
 			}
-			all := r.Operation == "Describe" && strings.Contains(row, "Describe the five others")
+			all := r.Operation == "Describe" && strings.Contains(row, "Describe the six others")
 			if !strings.Contains(row, r.Operation) || !all && !strings.Contains(row, "`"+name+"`") {
 				t.Errorf("the row of spate %s lacks %v: %s", s, r, row)
 			}
@@ -52,13 +52,13 @@ func TestExplain(t *testing.T) {
 	}{
 		{kerr.TopicAuthorizationFailed, write, true, "lacks Write on topic alerts"},
 		{fmt.Errorf("write: %w", kerr.TopicAuthorizationFailed), write, true, "lacks Write on topic alerts"},
-		{kerr.TopicAuthorizationFailed, Right{}, true, "lacks a right on a topic"},
+		{kerr.TopicAuthorizationFailed, Right{}, true, "lacks a permission on a topic"},
 		{kerr.GroupAuthorizationFailed, Right{Operation: "Read", Resource: "group", Name: "g"}, true, "lacks Read on group g"},
 		{kerr.TransactionalIDAuthorizationFailed, Right{Operation: "Write", Resource: "transactional-id", Name: "r-", Prefix: true}, true, "lacks Write on transactional-id r-*"},
 		{kerr.ClusterAuthorizationFailed, Right{Operation: "Create", Resource: "topic", Name: "alerts"}, true, "lacks Create on topic alerts"},
 		{kerr.SaslAuthenticationFailed, Right{}, true, "SPATE_SASL_USERNAME"},
 		{kerr.UnsupportedSaslMechanism, Right{}, true, "SPATE_SASL_MECHANISM"},
-		{syscall.ECONNREFUSED, Right{}, false, "spate up has one"},
+		{syscall.ECONNREFUSED, Right{}, false, "spate up includes one"},
 		{errors.New("other"), write, false, "other"},
 	} {
 		err := Explain(c.err, c.right)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ type Names struct {
 	Late     string // events that missed their window
 	DLQ      string // what is not an event
 	Alerts   string // alert records
+	Rules    string // revisions of the rules
 
 	RouterGroup   string
 	DetectorGroup string
@@ -33,7 +35,7 @@ type Names struct {
 // NamesFor returns the names of the pipeline that reads topic.
 func NamesFor(topic string) Names {
 	n := Names{
-		Activity: topic, Keyed: topic + ".keyed", Late: topic + ".late", DLQ: topic + ".dlq", Alerts: "alerts",
+		Activity: topic, Keyed: topic + ".keyed", Late: topic + ".late", DLQ: topic + ".dlq", Alerts: "alerts", Rules: topic + ".rules",
 		RouterGroup: "spate-router", DetectorGroup: "spate-detector", AlerterGroup: "spate-alerter",
 	}
 	if topic != DefaultTopic {
@@ -104,10 +106,19 @@ func (t Topics) Incarnation(topic string) uint64 {
 }
 
 type topicSpec struct {
-	name   string
-	same   bool // must have as many partitions as the keyed topic
-	config map[string]string
+	name       string
+	partitions partitions
+	config     map[string]string
 }
+
+// partitions says how many a topic must have.
+type partitions uint8
+
+const (
+	anyNumber partitions = iota
+	asKeyed              // as many as the keyed topic
+	one                  // its records have one order
+)
 
 func (l Layout) specs() []topicSpec {
 	n := l.Names
@@ -115,13 +126,15 @@ func (l Layout) specs() []topicSpec {
 	size, twice := strconv.Itoa(maxMessageBytes), strconv.Itoa(maxBatchBytes)
 	return []topicSpec{
 		// LogAppendTime: "too far in the future" is judged by the broker's clock, not by what a producer claims.
-		{n.Activity, false, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(7 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": size}},
-		{n.Keyed, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(max(2*day, 2*l.keyedFor())), "message.timestamp.type": "LogAppendTime", "max.message.bytes": twice}},
-		{n.Late, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
-		{n.DLQ, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
-		{n.Alerts, true, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(30 * day), "message.timestamp.type": "LogAppendTime"}},
+		{n.Activity, anyNumber, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(7 * day), "message.timestamp.type": "LogAppendTime", "max.message.bytes": size}},
+		{n.Keyed, asKeyed, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(max(2*day, 2*l.keyedFor())), "message.timestamp.type": "LogAppendTime", "max.message.bytes": twice}},
+		{n.Late, asKeyed, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
+		{n.DLQ, asKeyed, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(14 * day), "max.message.bytes": twice}},
+		{n.Alerts, asKeyed, map[string]string{"cleanup.policy": "delete", "retention.ms": retain(30 * day), "message.timestamp.type": "LogAppendTime"}},
 		// For others to read: one record a user, gone soon after the user's last window, or after a day if a crash left it behind.
-		{n.Table(), true, map[string]string{"cleanup.policy": "compact,delete", "retention.ms": retain(day), "min.cleanable.dirty.ratio": "0.1", "segment.ms": retain(10 * time.Minute), "delete.retention.ms": retain(time.Minute)}},
+		{n.Table(), asKeyed, map[string]string{"cleanup.policy": "compact,delete", "retention.ms": retain(day), "min.cleanable.dirty.ratio": "0.1", "segment.ms": retain(10 * time.Minute), "delete.retention.ms": retain(time.Minute)}},
+		// Nothing of it may ever go: what is in force is the sum of all.
+		{n.Rules, one, map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime", "max.message.bytes": twice}},
 	}
 }
 
@@ -142,7 +155,7 @@ const MaxClockSkew = time.Minute
 const MaxSources = 900
 
 // ErrLayout means that a topic exists in a way that the pipeline cannot work with.
-var ErrLayout = errors.New("topic does not fit")
+var ErrLayout = errors.New("topic is not usable")
 
 // Ensure makes the topics that are missing, checks those that exist, and returns them. Several processes may do it at once.
 func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
@@ -166,31 +179,46 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
 		}
 	}
 	if want > MaxSources {
-		return Topics{}, fmt.Errorf("%w: %d partitions are asked for, at most %d are possible", ErrLayout, want, MaxSources)
+		return Topics{}, fmt.Errorf("%w: %d partitions are requested, but the maximum is %d", ErrLayout, want, MaxSources)
 	}
-	count, ids := make(map[string]int32, len(specs)), make(map[string]kadm.TopicID, len(specs))
+	var made []string
 	for _, s := range specs {
 		d, ok := found[s.name]
 		switch {
 		case ok && d.Err == nil:
-			count[s.name], ids[s.name] = int32(len(d.Partitions)), d.ID
 		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
-			if count[s.name], ids[s.name], err = l.create(ctx, adm, s, want); err != nil {
+			n := want
+			if s.partitions == one {
+				n = 1
+			}
+			if err := l.create(ctx, adm, s, n); err != nil {
 				return Topics{}, err
 			}
+			made = append(made, s.name)
 		default:
 			return Topics{}, fmt.Errorf("describe topic %s: %w", s.name, Explain(d.Err, l.right(s.name)))
 		}
 	}
+	if err := appear(ctx, adm, made, found); err != nil {
+		return Topics{}, err
+	}
+	count, ids := make(map[string]int32, len(specs)), make(map[string]kadm.TopicID, len(specs))
+	for _, s := range specs {
+		count[s.name], ids[s.name] = int32(len(found[s.name].Partitions)), found[s.name].ID
+	}
 	if n := count[l.Names.Activity]; n > MaxSources {
-		return Topics{}, fmt.Errorf("%w: %s has %d partitions, at most %d are possible", ErrLayout, l.Names.Activity, n, MaxSources)
+		return Topics{}, fmt.Errorf("%w: %s has %d partitions, but the maximum is %d", ErrLayout, l.Names.Activity, n, MaxSources)
 	}
 	for _, s := range specs {
-		if !s.same && l.Partitions == 0 {
+		got := count[s.name]
+		if s.partitions == one && got != 1 {
+			return Topics{}, fmt.Errorf("%w: %s has %d partitions, but exactly 1 is required, because revisions of the rules have one order; stop all services and delete the topic", ErrLayout, s.name, got)
+		}
+		if s.partitions == one || s.partitions == anyNumber && l.Partitions == 0 {
 			continue
 		}
-		if got := count[s.name]; got != want {
-			return Topics{}, fmt.Errorf("%w: %s has %d partitions, %d are needed: set SPATE_PARTITIONS (--partitions) to %d, or stop everything and delete the topic", ErrLayout, s.name, got, want, got)
+		if got != want {
+			return Topics{}, fmt.Errorf("%w: %s has %d partitions, but %d are required: set SPATE_PARTITIONS (--partitions) to %d, or stop all services and delete the topic", ErrLayout, s.name, got, want, got)
 		}
 	}
 	t := Topics{Sources: count[l.Names.Activity], Keyed: want, IDs: ids, counts: count}
@@ -230,8 +258,8 @@ func (l Layout) Check(ctx context.Context, adm *kadm.Client) (claimed bool, err 
 	return l.checkConfigs(ctx, adm)
 }
 
-// create returns the number of partitions that the topic has, and its id, whoever made it.
-func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, partitions int32) (n int32, id kadm.TopicID, err error) {
+// create makes a topic, unless another process was first.
+func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, partitions int32) error {
 	config := make(map[string]*string, len(s.config))
 	for k, v := range s.config {
 		config[k] = kadm.StringPtr(v)
@@ -242,26 +270,41 @@ func (l Layout) create(ctx context.Context, adm *kadm.Client, s topicSpec, parti
 	} else if replication >= 3 {
 		config["min.insync.replicas"] = kadm.StringPtr("2")
 	}
-	made, err := adm.CreateTopic(ctx, partitions, replication, config, s.name)
-	if err == nil {
-		return partitions, made.ID, nil
+	if _, err := adm.CreateTopic(ctx, partitions, replication, config, s.name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		return fmt.Errorf("create topic %s: %w", s.name, Explain(err, Right{Operation: "Create", Resource: "topic", Name: s.name}))
 	}
-	if !errors.Is(err, kerr.TopicAlreadyExists) {
-		return 0, id, fmt.Errorf("create topic %s: %w", s.name, Explain(err, Right{Operation: "Create", Resource: "topic", Name: s.name}))
-	}
-	// Another process was first; its metadata may take a moment to arrive.
-	for {
-		found, err := adm.ListTopics(ctx, s.name)
+	return nil
+}
+
+// Fresh lists topics as they are now. A client remembers for five seconds what it was told of a topic, also that there was none; that it does not for a
+// request with authorized operations, and remembers the answer.
+func Fresh(ctx context.Context, adm *kadm.Client, topics ...string) (kadm.TopicDetails, error) {
+	return adm.ListTopics(kadm.WithAuthorizedOps(ctx), topics...)
+}
+
+// appear waits until the brokers know topics that were made, which may take them a moment, and adds what they say to found.
+func appear(ctx context.Context, adm *kadm.Client, made []string, found kadm.TopicDetails) error {
+	for len(made) > 0 {
+		now, err := Fresh(ctx, adm, made...)
 		if err != nil {
-			return 0, id, fmt.Errorf("list topic %s: %w", s.name, err)
+			return fmt.Errorf("list topics %s: %w", strings.Join(made, ", "), err)
 		}
-		if d := found[s.name]; d.Err == nil && len(d.Partitions) > 0 {
-			return int32(len(d.Partitions)), d.ID, nil
+		made = slices.DeleteFunc(made, func(name string) bool {
+			d := now[name]
+			if d.Err != nil || len(d.Partitions) == 0 {
+				return false
+			}
+			found[name] = d
+			return true
+		})
+		if len(made) == 0 {
+			break
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return 0, id, fmt.Errorf("wait for topic %s: %w", s.name, err)
+			return fmt.Errorf("wait for topics %s: %w", strings.Join(made, ", "), err)
 		}
 	}
+	return nil
 }
 
 // checkConfigs refuses topics whose settings lose data, compaction of a log or a keyed log that is kept for less than a window takes, or that
@@ -282,7 +325,7 @@ func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client) (claimed boo
 	}
 	var errs []error
 	refuse := func(topic, key, got, must string) {
-		errs = append(errs, fmt.Errorf("%w: %s has %s=%s, it must be %s: change it with kafka-configs --alter --entity-type topics --entity-name %s", ErrLayout, topic, key, got, must, topic))
+		errs = append(errs, fmt.Errorf("%w: %s has %s=%s, but it must be %s: change it with kafka-configs --alter --entity-type topics --entity-name %s", ErrLayout, topic, key, got, must, topic))
 	}
 	for _, c := range configs {
 		if c.Err != nil {
@@ -304,12 +347,22 @@ func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client) (claimed boo
 				if got, err := strconv.Atoi(*kv.Value); err == nil && got < least && c.Name != l.Names.Activity {
 					refuse(c.Name, kv.Key, *kv.Value, "at least "+need)
 				}
+			case "retention.bytes":
+				if c.Name == l.Names.Rules && *kv.Value != need {
+					refuse(c.Name, kv.Key, *kv.Value, need)
+				}
 			case "retention.ms":
+				if c.Name == l.Names.Rules && *kv.Value != need {
+					refuse(c.Name, kv.Key, *kv.Value, need+" (revisions of the rules are kept for ever)")
+				}
 				got, err := strconv.ParseInt(*kv.Value, 10, 64)
 				if least := l.keyedFor().Milliseconds(); err == nil && c.Name == l.Names.Keyed && got >= 0 && got < least {
-					refuse(c.Name, kv.Key, *kv.Value, fmt.Sprintf("at least %d for a window and lateness of %v together, which a detector counts again from this topic", least, l.Replays))
+					refuse(c.Name, kv.Key, *kv.Value, fmt.Sprintf("at least %d for a window and lateness of %v in total, because a detector recounts open windows from this topic", least, l.Replays))
 				}
 			case "message.timestamp.type":
+				if c.Name == l.Names.Rules && *kv.Value != need {
+					refuse(c.Name, kv.Key, *kv.Value, need)
+				}
 				claimed = claimed || c.Name == l.Names.Activity && *kv.Value == "CreateTime"
 			}
 		}
@@ -330,7 +383,7 @@ func (l Layout) EnsureWhenReady(ctx context.Context, cl *kgo.Client, brokers []s
 			return t, err
 		}
 		hold(trouble(err) + ": " + err.Error())
-		log.Warn(trouble(err)+", trying again", "brokers", strings.Join(brokers, ","), "error", err)
+		log.Warn(trouble(err)+", retrying", "brokers", strings.Join(brokers, ","), "error", err)
 		if err := pause(ctx, 3*time.Second); err != nil {
 			return Topics{}, err
 		}
@@ -343,9 +396,9 @@ func trouble(err error) string {
 	case errors.Is(err, security.ErrCredentials):
 		return "cannot log in to the broker"
 	case errors.Is(err, ErrDenied):
-		return "broker refuses"
+		return "broker denies access"
 	}
-	return "broker does not answer"
+	return "broker is not responding"
 }
 
 // pause waits for d, or for the end of ctx and then returns its error.

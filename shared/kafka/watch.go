@@ -40,11 +40,11 @@ func (l Layout) Watch(ctx context.Context, cl *kgo.Client, topics Topics, log *s
 		case err != nil:
 			away = true
 			hold(trouble(err) + ": " + err.Error())
-			log.Warn(trouble(err)+", trying again", "error", err)
+			log.Warn(trouble(err)+", retrying", "error", err)
 		case away:
 			away = false
 			hold("")
-			log.Info("broker answers again")
+			log.Info("broker is responding again")
 		}
 	}
 	return nil
@@ -70,7 +70,7 @@ func (l Layout) look(ctx context.Context, cl *kgo.Client, was Topics, gone map[s
 		case t.id != was.IDs[name] && was.IDs[name] != (kadm.TopicID{}):
 			return &TopicGone{Topic: name}
 		case t.partitions != was.counts[name]:
-			return fmt.Errorf("%w: %s has %d partitions, it had %d", ErrTopicChanged, name, t.partitions, was.counts[name])
+			return fmt.Errorf("%w: %s has %d partitions; it had %d before", ErrTopicChanged, name, t.partitions, was.counts[name])
 		}
 		gone[name] = 0
 	}

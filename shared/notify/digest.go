@@ -15,11 +15,12 @@ type Digest struct {
 	// Since and Until bound the time in which the alerts were heard of.
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
-	// Messages is how many messages this one stands for. Opened and Closed are how many of each kind.
+	// Messages is how many messages this one stands for. Opened, Raised and Closed are how many of each kind.
 	Messages int `json:"messages"`
 	Opened   int `json:"opened"`
+	Raised   int `json:"raised,omitempty"`
 	Closed   int `json:"closed"`
-	// Users is how many different users they are about, Events the sum of their counts: of each alert the highest one told.
+	// Users is how many different users they are about (rules may have other keys), Events the sum of their counts: of each alert the highest one told.
 	Users  int   `json:"users"`
 	Events int64 `json:"events"`
 	// BySeverity and ByRule are numbers of messages.
@@ -57,12 +58,16 @@ func (b *Digester) Add(r alert.Record) {
 	switch r.State {
 	case alert.Opened:
 		b.d.Opened++
+	case alert.Raised:
+		b.d.Raised++
 	case alert.Closed:
 		b.d.Closed++
 	}
 	b.d.BySeverity[r.Severity]++
 	b.d.ByRule[r.Rule]++
-	b.users[string(r.UserID)] = struct{}{}
+	if r.IsUser() {
+		b.users[string(r.UserID)] = struct{}{}
+	}
 	known, again := b.counts[r.ID]
 	if r.Count > known {
 		b.d.Events += r.Count - known

@@ -10,7 +10,7 @@ import (
 	"spate/shared/alert"
 )
 
-// Endpoint says which alerts somebody is told of, and how many at most. How they are told is a Notifier's.
+// Endpoint says which alerts a receiver is notified of, and how many at most. How it is notified is the Notifier's concern.
 type Endpoint struct {
 	// Name is unique, and stays with the messages: one that is renamed is another endpoint. Lower-case letters, digits, and single
 	// dashes between them, up to 60.
@@ -41,11 +41,11 @@ func (e Endpoint) Validate() error {
 		errs = append(errs, fmt.Errorf("endpoint %q: "+format, append([]any{e.Name}, args...)...))
 	}
 	if !nameForm.MatchString(e.Name) || len(e.Name) > maxName {
-		problem("name: lower-case letters, digits, and single dashes between them, at most %d", maxName)
+		problem("name: must consist of lower-case letters, digits, and single dashes between them, and have at most %d characters", maxName)
 	}
 	for _, r := range e.Filter.Rules {
-		if r != alert.Burst {
-			problem("rules: %q is not a rule; there is %q", r, alert.Burst)
+		if !alert.IsRule(r) {
+			problem("rules: %q is not the name of a rule", r)
 		}
 	}
 	if s := e.Filter.MinSeverity; s != "" && rank(s) == 0 {
@@ -53,14 +53,14 @@ func (e Endpoint) Validate() error {
 	}
 	for _, s := range e.Filter.Transitions {
 		if s.Rank() == 0 {
-			problem("transitions: %q is neither opened nor closed", s)
+			problem("transitions: %q is not one of opened, raised, closed", s)
 		}
 	}
 	if e.DigestAbove < 0 {
-		problem("digest_above: %d messages a minute are below 0 (any number)", e.DigestAbove)
+		problem("digest_above: %d messages per minute is negative (0 means no limit)", e.DigestAbove)
 	}
 	if e.Rate != 0 && !(e.Rate >= MinRate) || math.IsInf(e.Rate, 1) { // NaN is not at least anything
-		problem("rate: %v tries a second are neither 0 (any number) nor at least %v", e.Rate, MinRate)
+		problem("rate: %v tries per second is neither 0 (no limit) nor at least %v", e.Rate, MinRate)
 	}
 	return errors.Join(errs...)
 }
@@ -68,9 +68,9 @@ func (e Endpoint) Validate() error {
 // MinRate is the lowest rate that can be asked for, in tries a second.
 const MinRate = 0.01
 
-// Match reports whether the filter lets a record through.
+// Match reports whether the filter lets a record through. Nobody is notified of an alert of a rule that is in shadow.
 func (f Filter) Match(r alert.Record) bool {
-	return (len(f.Rules) == 0 || slices.Contains(f.Rules, r.Rule)) &&
+	return r.Mode != alert.Shadow && (len(f.Rules) == 0 || slices.Contains(f.Rules, r.Rule)) &&
 		rank(r.Severity) >= rank(f.MinSeverity) &&
 		(len(f.Transitions) == 0 || slices.Contains(f.Transitions, r.State))
 }

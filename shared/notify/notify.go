@@ -1,6 +1,6 @@
-// Package notify is the port to whoever is notified of alerts: what a message is, which endpoint gets it, what a try can come to and when
-// the next one is due. Adapters are in the folders beside it; which tries there have been, and that none is forgotten, is the
-// business of the store and the alerter.
+// Package notify is the port to the endpoints that are notified of alerts. It defines messages, which endpoint gets which message, the
+// possible outcomes of a try, and when the next try is due. The adapters are in subpackages. Recording tries, and making sure that none is
+// lost, is left to the store and the alerter.
 package notify
 
 import (
@@ -15,6 +15,7 @@ import (
 // The types of messages.
 const (
 	TypeOpened = "alert.opened"
+	TypeRaised = "alert.raised"
 	TypeClosed = "alert.closed"
 	TypeDigest = "alert.digest"  // many alerts in one message: flood control
 	TypeTest   = "endpoint.test" // somebody tries out an endpoint; no alert

@@ -95,7 +95,7 @@ func TestEndpointValidate(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	e := Endpoint{Name: "Bad", DigestAbove: -1, Rate: MinRate / 2, Filter: Filter{Rules: []string{"none", alert.Burst}, MinSeverity: "bad", Transitions: []alert.State{"half"}}}
+	e := Endpoint{Name: "Bad", DigestAbove: -1, Rate: MinRate / 2, Filter: Filter{Rules: []string{"No", alert.Burst, "card-testing"}, MinSeverity: "bad", Transitions: []alert.State{"half"}}}
 	err := e.Validate()
 	if err == nil {
 		t.Fatal("no error")

@@ -36,12 +36,12 @@ func (a Access) Validate() error {
 	var errs []error
 	switch {
 	case a.CertFile != "" && a.KeyFile == "":
-		errs = append(errs, errors.New("http-tls-key-file: missing, and http-tls-cert-file is set; set SPATE_HTTP_TLS_KEY_FILE to the key of that certificate"))
+		errs = append(errs, errors.New("http-tls-key-file: missing, but http-tls-cert-file is set; set SPATE_HTTP_TLS_KEY_FILE to the key of that certificate"))
 	case a.KeyFile != "" && a.CertFile == "":
-		errs = append(errs, errors.New("http-tls-cert-file: missing, and http-tls-key-file is set; set SPATE_HTTP_TLS_CERT_FILE to the certificate of that key"))
+		errs = append(errs, errors.New("http-tls-cert-file: missing, but http-tls-key-file is set; set SPATE_HTTP_TLS_CERT_FILE to the certificate of that key"))
 	}
 	if a.Token != "" && a.TokenFile != "" {
-		errs = append(errs, errors.New("http-token-file: SPATE_HTTP_TOKEN is set, too; only one of them can be"))
+		errs = append(errs, errors.New("http-token-file: SPATE_HTTP_TOKEN is also set; set only one of them"))
 	}
 	if a.Token != "" {
 		errs = append(errs, checkToken("SPATE_HTTP_TOKEN", a.Token))
@@ -51,7 +51,7 @@ func (a Access) Validate() error {
 
 func checkToken(setting, token string) error {
 	if len(token) < minToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return fmt.Errorf("%s: a token has %d or more letters, digits and signs, and no space: openssl rand -hex 32", setting, minToken)
+		return fmt.Errorf("%s: a token must have at least %d letters, digits or symbols, and no spaces; to generate one, run openssl rand -hex 32", setting, minToken)
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func readPair(certFile, keyFile string) (tls.Certificate, error) {
 // reload is load while the server runs.
 func (g *gate) reload() {
 	if err := g.load(); err != nil {
-		g.log.Error("a file of the server for operators has changed and cannot be used; what it held before goes on being used", "error", err)
+		g.log.Error("a TLS or token file of the HTTP server has changed but is unusable; continuing with its previous contents", "error", err)
 	}
 }
 
@@ -167,7 +167,7 @@ func (g *gate) guard(next http.Handler) http.Handler {
 		token, ok := bearer(r.Header.Get("Authorization"))
 		if got := sha256.Sum256([]byte(token)); !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="spate"`)
-			http.Error(w, "a token is needed: Authorization: Bearer ..., as SPATE_HTTP_TOKEN has it", http.StatusUnauthorized)
+			http.Error(w, "a token is required: Authorization: Bearer ..., with the value of SPATE_HTTP_TOKEN", http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -208,7 +208,7 @@ func (a Asker) Client() (*http.Client, error) {
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("http-tls-ca-file: %s has no certificate in PEM form", a.CAFile)
+			return nil, fmt.Errorf("http-tls-ca-file: %s contains no PEM certificate", a.CAFile)
 		}
 	}
 	if a.CertFile != "" {
@@ -219,7 +219,7 @@ func (a Asker) Client() (*http.Client, error) {
 		cfg.InsecureSkipVerify = true // it is compared below
 		cfg.VerifyConnection = func(s tls.ConnectionState) error {
 			if !s.PeerCertificates[0].Equal(ours) {
-				return fmt.Errorf("the server has another certificate than %s", a.CertFile)
+				return fmt.Errorf("the server's certificate is not the one in %s", a.CertFile)
 			}
 			return nil
 		}
@@ -233,7 +233,7 @@ func (a Asker) Client() (*http.Client, error) {
 // Sign adds the token to a request. With authorities of its own, the asker asks nobody without TLS. Unencrypted, it goes to this machine only: elsewhere, others could read it.
 func (a Asker) Sign(r *http.Request) error {
 	if a.CAFile != "" && r.URL.Scheme != "https" {
-		return fmt.Errorf("%s does not speak TLS, and http-tls-ca-file is set: whoever is there cannot be known", r.URL.Host)
+		return fmt.Errorf("%s does not use TLS, but http-tls-ca-file is set, so its identity cannot be verified", r.URL.Host)
 	}
 	token, err := a.Access.ReadToken()
 	if err != nil || token == "" {
@@ -241,7 +241,7 @@ func (a Asker) Sign(r *http.Request) error {
 	}
 	if r.URL.Scheme != "https" {
 		if ip := net.ParseIP(r.URL.Hostname()); r.URL.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("the token is not sent to %s unencrypted; let the service speak TLS (SPATE_HTTP_TLS_CERT_FILE, SPATE_HTTP_TLS_KEY_FILE)", r.URL.Host)
+			return fmt.Errorf("refusing to send the token to %s unencrypted; enable TLS for the service (SPATE_HTTP_TLS_CERT_FILE, SPATE_HTTP_TLS_KEY_FILE)", r.URL.Host)
 		}
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
@@ -258,5 +258,5 @@ func readLeaf(file string) (*x509.Certificate, error) {
 			return x509.ParseCertificate(b.Bytes)
 		}
 	}
-	return nil, fmt.Errorf("%s has no certificate in PEM form", file)
+	return nil, fmt.Errorf("%s contains no PEM certificate", file)
 }

@@ -140,7 +140,7 @@ func TestServerTLS(t *testing.T) {
 // A token goes over TLS, or to this machine.
 func TestTokenIsKept(t *testing.T) {
 	for url, want := range map[string]string{
-		"http://10.0.0.1:80/": "not sent to", "http://detector:80/": "not sent to", "http://127.0.0.1:80/": "", "http://[::1]:80/": "", "http://localhost/": "", "https://detector/": "",
+		"http://10.0.0.1:80/": "refusing to send the token to", "http://detector:80/": "refusing to send the token to", "http://127.0.0.1:80/": "", "http://[::1]:80/": "", "http://localhost/": "", "https://detector/": "",
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 		if err != nil {

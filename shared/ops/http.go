@@ -81,7 +81,7 @@ func (s *Server) HandleHere(pattern string, h http.Handler, advertised string) {
 		}
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 		if net.ParseIP(host) == nil && (host == "" || !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, host) })) {
-			http.Error(w, fmt.Sprintf("this page is not served under the name %.100q; ask by address, or set SPATE_ADVERTISE to the name and port", host), http.StatusForbidden)
+			http.Error(w, fmt.Sprintf("this page is not served under the host name %.100q; use the IP address, or set SPATE_ADVERTISE to the name and port", host), http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)

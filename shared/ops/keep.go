@@ -30,7 +30,7 @@ func Keep(ctx context.Context, log *slog.Logger, status *Status, fatal func(erro
 		if time.Since(began) > healthy {
 			wait = waitMin
 		}
-		log.Warn("session ended, starting anew", "error", err, "wait", wait.String())
+		log.Warn("session ended, restarting", "error", err, "wait", wait.String())
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

@@ -1,5 +1,5 @@
-// Package ops is what an operator sees of a process: /metrics, /healthz, /readyz, and how it tells of itself in logs. It knows
-// nothing of what the process does.
+// Package ops provides what operators use to monitor a process: /metrics, /healthz, /readyz and logging. It is independent of what the
+// process does.
 package ops
 
 import (
@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +22,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/term"
 
 	"spate/shared/terminal"
 )
@@ -154,7 +152,7 @@ func (s *Server) Service(name string) *Status {
 	defer s.mu.Unlock()
 	s.names, s.states = append(s.names, name), append(s.states, st)
 	s.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "spate_ready", Help: "1 if the service does its work, as /readyz has it.", ConstLabels: prometheus.Labels{"service": name},
+		Name: "spate_ready", Help: "1 if the service is ready, as reported by /readyz.", ConstLabels: prometheus.Labels{"service": name},
 	}, func() float64 {
 		if ready, _ := st.Get(); ready {
 			return 1
@@ -227,7 +225,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Logger writes text for a terminal and JSON for everything else, in which nothing steers the terminal that shows it. What
 // repeats itself it writes once a second ([Calm]).
 func Logger(w io.Writer, level slog.Leveler) *slog.Logger {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if terminal.Is(w) {
 		return slog.New(Calm(slog.NewTextHandler(terminal.Writer(w), &slog.HandlerOptions{Level: level}), time.Now))
 	}
 	return slog.New(Calm(slog.NewJSONHandler(terminal.JSONWriter(w), &slog.HandlerOptions{Level: level}), time.Now))

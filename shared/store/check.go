@@ -15,7 +15,7 @@ import (
 // the endpoint's name, or no batch that it is in could ever be stored.
 const maxID = 1000
 
-// Prepare returns r as a store keeps it: the user in canonical form, times in UTC and cut to the millisecond. A record that no store
+// Prepare returns r as a store keeps it: the user or key in canonical form, times in UTC and cut to the millisecond. A record that no store
 // can keep is an error that wraps ErrInvalid. Adapters call it for every record before they touch the database, so that what the
 // schema would refuse never fails a whole transaction.
 func Prepare(r alert.Record) (alert.Record, error) {
@@ -34,7 +34,7 @@ func Prepare(r alert.Record) (alert.Record, error) {
 	}
 	r.WindowStart, r.WindowEnd = milli(r.WindowStart), milli(r.WindowEnd)
 	r.FirstEventAt, r.LastEventAt = milli(r.FirstEventAt), milli(r.LastEventAt)
-	user, err := User(r.UserID)
+	user, err := identify(r)
 	switch {
 	case r.ID == "":
 		return refuse("id is missing")
@@ -45,11 +45,15 @@ func Prepare(r alert.Record) (alert.Record, error) {
 	case err != nil:
 		return refuse("%v", err)
 	case r.State.Rank() == 0:
-		return refuse("state %q is neither opened nor closed", r.State)
+		return refuse("state %q is not one of opened, raised, closed", r.State)
 	case r.Severity != alert.Warning && r.Severity != alert.Critical:
 		return refuse("severity %q is neither warning nor critical", r.Severity)
 	case r.Count < 1:
 		return refuse("count %d is below 1", r.Count)
+	case r.RuleRevision < 0:
+		return refuse("rule_revision %d is below 0", r.RuleRevision)
+	case r.Mode != "" && r.Mode != alert.Shadow:
+		return refuse("mode %q is not %s", r.Mode, alert.Shadow)
 	case r.Threshold < 0:
 		return refuse("threshold %d is below 0", r.Threshold)
 	case !r.WindowEnd.After(r.WindowStart):
@@ -57,6 +61,17 @@ func Prepare(r alert.Record) (alert.Record, error) {
 	}
 	r.UserID = json.RawMessage(user)
 	return r, nil
+}
+
+// identify returns the canonical token of the user, or of the key.
+func identify(r alert.Record) (string, error) {
+	if r.Key == nil {
+		return User(r.UserID)
+	}
+	if err := r.CheckRow(); err != nil {
+		return "", err
+	}
+	return string(r.UserID), nil
 }
 
 func milli(t time.Time) time.Time { return time.UnixMilli(t.UnixMilli()).UTC() }
@@ -100,14 +115,16 @@ func User(token json.RawMessage) (string, error) {
 }
 
 // Contradiction returns why the record next cannot be about the stored alert, or nil if it only repeats or comes late. It looks at rule,
-// user, window, state and count, which Prepare has made comparable. Adapters call it for records that changed nothing.
+// user, window, state, count and columns, which Prepare has made comparable. Adapters call it for records that changed nothing.
 func Contradiction(stored, next alert.Record) error {
 	switch {
 	case !sameAlert(stored, next):
-		return fmt.Errorf("%w: %s is stored as %s, user %s, window %s, and comes as %s, user %s, window %s", ErrConflict, next.ID,
+		return fmt.Errorf("%w: %s is stored as %s, user %s, window %s, but the record has %s, user %s, window %s", ErrConflict, next.ID,
 			stored.Rule, stored.UserID, span(stored), next.Rule, next.UserID, span(next))
+	case stored.State == alert.Closed && next.State == alert.Closed && string(stored.Columns) != string(next.Columns):
+		return fmt.Errorf("%w: %s is already closed with columns %.300s, but the record has %.300s", ErrConflict, next.ID, stored.Columns, next.Columns)
 	case stored.State == alert.Closed && next.State == alert.Closed && stored.Count != next.Count:
-		return fmt.Errorf("%w: %s is closed with count %d, and comes again with count %d", ErrConflict, next.ID, stored.Count, next.Count)
+		return fmt.Errorf("%w: %s is already closed with count %d, but the record has count %d", ErrConflict, next.ID, stored.Count, next.Count)
 	}
 	return nil
 }

@@ -23,11 +23,11 @@ import (
 type DeliveryState string
 
 const (
-	// None: there is nothing to tell of it, to nobody.
+	// None: nobody is notified of it.
 	None DeliveryState = "none"
 	// Pending: it is due at a time.
 	Pending DeliveryState = "pending"
-	// Held: it is told of in a digest, with others.
+	// Held: it is part of a digest, with others.
 	Held DeliveryState = "held"
 	// Delivered: the endpoint has it.
 	Delivered DeliveryState = "delivered"
@@ -121,7 +121,10 @@ type Deliveries interface {
 	// forward; the job that waited finds it settled.
 	Resend(ctx context.Context, now time.Time, f DeliveryFilter) (int, error)
 
-	// Endpoints returns what is known of endpoints, by name: of all that have deliveries which did not get there, or were ever disabled.
+	// Configure notes how a process that delivers has its endpoints, by name, for whoever looks. What was noted of others stays.
+	Configure(ctx context.Context, now time.Time, endpoints map[string]EndpointConfig) error
+
+	// Endpoints returns what is known of endpoints, by name: of all that were ever configured or disabled, or have deliveries which did not get there.
 	Endpoints(ctx context.Context) ([]EndpointState, error)
 
 	// SetEnabled enables or disables an endpoint. An endpoint that is disabled already keeps its time and reason.
@@ -131,9 +134,38 @@ type Deliveries interface {
 	DisabledAt(ctx context.Context, endpoint string) (time.Time, error)
 }
 
-// EndpointState is what is known of an endpoint, apart from its configuration.
+// EndpointConfig is how an endpoint is configured, as far as that may be shown.
+type EndpointConfig struct {
+	Host        string         `json:"host,omitempty"` // scheme://host[:port]
+	Rules       []string       `json:"rules,omitempty"`
+	MinSeverity alert.Severity `json:"min_severity,omitempty"`
+	Transitions []alert.State  `json:"transitions,omitempty"`
+	Rate        float64        `json:"rate,omitempty"`
+	DigestAbove int            `json:"digest_above,omitempty"`
+}
+
+// Text is the form in which adapters keep it.
+func (c EndpointConfig) Text() (string, error) {
+	b, err := json.Marshal(c)
+	return string(b), err
+}
+
+// ParseEndpointConfig is the inverse of [EndpointConfig.Text].
+func ParseEndpointConfig(text string) (*EndpointConfig, error) {
+	var c EndpointConfig
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		return nil, fmt.Errorf("decode configuration of an endpoint: %w", err)
+	}
+	return &c, nil
+}
+
+// EndpointState is what is known of an endpoint.
 type EndpointState struct {
-	Name       string    `json:"name"`
+	Name string `json:"name"`
+	// Config is how a process that delivers has it, and ConfiguredAt when it said so; nil: none has.
+	Config       *EndpointConfig `json:"config,omitempty"`
+	ConfiguredAt time.Time       `json:"configured_at,omitzero"`
+
 	DisabledAt time.Time `json:"disabled_at,omitzero"` // zero: enabled
 	Reason     string    `json:"reason,omitempty"`     // why it is disabled
 	// Pending, Exhausted and Dropped are numbers of deliveries in the states pending, exhausted and disabled.
@@ -188,7 +220,7 @@ type Outgoing struct {
 	Ordinary []int
 }
 
-// Address returns what is to be told of records that changed something, for each endpoint that is told of any of them.
+// Address returns the messages about records that changed something, for each endpoint that is notified of any of them.
 func Address(now time.Time, changed []alert.Record, to []notify.Endpoint) ([]Outgoing, error) {
 	now = milli(now)
 	var out []Outgoing
@@ -249,11 +281,11 @@ func (f DeliveryFilter) Validate() error {
 		switch s {
 		case Pending, Held, Delivered, Exhausted, Disabled:
 		default:
-			errs = append(errs, fmt.Errorf("state: %q is none of pending, held, delivered, exhausted, disabled", s))
+			errs = append(errs, fmt.Errorf("state: %q is not one of pending, held, delivered, exhausted, disabled", s))
 		}
 	}
 	if f.Limit < 0 {
-		errs = append(errs, fmt.Errorf("limit: %d is below 0 (all)", f.Limit))
+		errs = append(errs, fmt.Errorf("limit: %d is negative (use 0 for all)", f.Limit))
 	}
 	return errors.Join(errs...)
 }
@@ -264,10 +296,10 @@ func (f TryFilter) Validate() error {
 	switch f.Outcome {
 	case "", notify.Delivered, notify.Failed, notify.Throttled, notify.Gone, notify.Exhausted:
 	default:
-		errs = append(errs, fmt.Errorf("outcome: %q is none of delivered, failed, throttled, gone, exhausted", f.Outcome))
+		errs = append(errs, fmt.Errorf("outcome: %q is not one of delivered, failed, throttled, gone, exhausted", f.Outcome))
 	}
 	if f.Limit < 0 {
-		errs = append(errs, fmt.Errorf("limit: %d is below 0 (all)", f.Limit))
+		errs = append(errs, fmt.Errorf("limit: %d is negative (use 0 for all)", f.Limit))
 	}
 	return errors.Join(errs...)
 }

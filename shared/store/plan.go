@@ -20,7 +20,7 @@ type Plan struct {
 
 // Move is what some records of one alert, all about the same rule, user and window, come to.
 type Move struct {
-	Next    alert.Record // what the alert becomes, if it is not there yet or is behind: the first closed one, or else the first
+	Next    alert.Record // what the alert becomes, if it is not there yet or is behind: the first of those whose state is the highest
 	Records []int        // where they are in the slice
 }
 
@@ -77,8 +77,8 @@ func forward(before, next alert.Record) bool {
 	return next.State.Rank() > before.State.Rank() && sameAlert(before, next)
 }
 
-// Settle notes what became of the records of m. before is what was stored before the move, of which only rule, user, window, state and
-// count matter; nil is nothing.
+// Settle notes what became of the records of m. before is what was stored before the move, of which only rule, user, window, state,
+// count and columns matter; nil is nothing.
 func (p *Plan) Settle(m Move, before *alert.Record) {
 	for _, i := range m.Records {
 		next := p.records[i]

@@ -1,13 +1,16 @@
-// Package store is the port to the database of alerts: what became of every alert, each under its id, however often and in whatever
-// order its records arrive, and who is notified of it. Adapters are in the folders beside it and prove themselves with package storetest; what reads the topic
-// and when an offset may be committed is the alerter's business.
+// Package store is the port to the alert database. It keeps the state of every alert under its id, however often and in whatever order its
+// records arrive, and its deliveries to endpoints. The adapters are in subpackages and are tested with package storetest. Reading the topic
+// and deciding when an offset may be committed is left to the alerter.
 //
 // # States
 //
-//	(nothing) ──opened──► opened ──closed──► closed
-//	    └──────────────closed──────────────────┘
+//	(nothing) ──opened──► opened ──raised──► raised ──closed──► closed
+//	    ├──────────────raised──────────────────┘               │
+//	    └──────────────closed───────────────────────────────────┘
 //
-// A record of a state that is not ahead of the stored one changes nothing, so records may be applied again and in any order: the
+// An opened alert that is not raised is closed as it is.
+//
+// A record whose state is not ahead of the stored one changes nothing, so records may be applied again and in any order: the
 // same set of records gives the same alerts. A closed alert is final; a record that contradicts it is a [Rejection], never an update.
 package store
 
@@ -16,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"spate/shared/alert"
@@ -77,9 +81,23 @@ type Alert struct {
 	Delivery Summary   `json:"delivery"`           // how far telling of it is
 }
 
+// MarshalJSON implements json.Marshaler: the members of the record, then those of the store.
+func (a Alert) MarshalJSON() ([]byte, error) {
+	record, err := a.Record.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return alert.Join(record, struct {
+		OpenedAt time.Time `json:"opened_at"`
+		ClosedAt time.Time `json:"closed_at,omitzero"`
+		Delivery Summary   `json:"delivery"`
+	}{a.OpenedAt, a.ClosedAt, a.Delivery})
+}
+
 // Filter chooses alerts; the zero value chooses all.
 type Filter struct {
-	User  string      // canonical JSON token, as [User] returns it; empty is any
+	ID    string      // what the id begins with, hexadecimal digits; empty is any
+	User  string      // canonical JSON token, as [User] returns it; alerts whose key is another than the user's are left out; empty is any
 	State alert.State // empty is any
 	Rule  string      // empty is any
 	// MinSeverity is this or worse; empty is any.
@@ -95,16 +113,25 @@ type Filter struct {
 func (f Filter) Validate() error {
 	var errs []error
 	if f.State != "" && f.State.Rank() == 0 {
-		errs = append(errs, fmt.Errorf("state: %q is neither opened nor closed", f.State))
+		errs = append(errs, fmt.Errorf("state: %q is not one of opened, raised, closed", f.State))
 	}
 	if s := f.MinSeverity; s != "" && s != alert.Warning && s != alert.Critical {
 		errs = append(errs, fmt.Errorf("severity: %q is neither warning nor critical", s))
 	}
+	if strings.Trim(f.ID, "0123456789abcdef") != "" {
+		errs = append(errs, fmt.Errorf("id: %.40q does not consist of hexadecimal digits", f.ID))
+	}
 	if f.Limit < 0 {
-		errs = append(errs, fmt.Errorf("limit: %d is below 0 (all)", f.Limit))
+		errs = append(errs, fmt.Errorf("limit: %d is negative (use 0 for all)", f.Limit))
 	}
 	return errors.Join(errs...)
 }
+
+// UserKey is the key of the alerts of a user, who is a canonical JSON token, of rules that have one.
+func UserKey(token string) string { return `{"user_id":` + token + `}` }
+
+// PastID is the upper bound, exclusive, of the ids that begin with f.ID: the lower one is f.ID itself.
+func (f Filter) PastID() string { return f.ID + "g" }
 
 // Counts are numbers of alerts by state.
 type Counts struct {

@@ -1,8 +1,10 @@
-// Package terminal keeps text from outside (users, ids, reasons, answers, file names, arguments) from steering the terminal that shows it:
-// from moving the cursor, renaming the window, forging a line, or turning a line around.
+// Package terminal is for output that people read: text that is safe to show, colors, tables ([Table]), and lines that change below a log
+// ([Screen]). What the text says is left to its callers.
 //
-// It works as html/template does: formats are the program's own, arguments are not. [Fprintf] and its kin escape every argument but numbers
-// and what is [Safe] by its type, which they return, so that a text cannot be forgotten.
+// Untrusted text (users, ids, reasons, responses, file names, arguments) must not control the terminal that displays it: not move the cursor,
+// rename the window, forge a line, or reverse one. This works as in html/template: formats are trusted, arguments are not. [Fprintf] and the other
+// functions escape every argument except numbers and values of type [Safe], and return values of that type, so that no text is left unescaped
+// by mistake.
 package terminal
 
 import (
@@ -11,6 +13,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -25,10 +28,16 @@ func Text(s string) string { return escape(s, "") }
 // Lines is [Text] for text of several lines, such as errors: line ends and tabs stay.
 func Lines(s string) string { return escape(s, "\n\t") }
 
+// visible reports whether a character is shown as itself. Some are printable by their category, and yet show nothing, so that two ids would look the same:
+// fillers, joiners, variation selectors, and the empty pattern of Braille.
+func visible(r rune) bool {
+	return strconv.IsPrint(r) && (r < utf8.RuneSelf || r != '\u2800' && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector))
+}
+
 func escape(s, keep string) string {
 	clean := true
 	for _, r := range s {
-		if r == utf8.RuneError || !strconv.IsPrint(r) && !strings.ContainsRune(keep, r) {
+		if r == utf8.RuneError || !visible(r) && !strings.ContainsRune(keep, r) {
 			clean = false
 			break
 		}
@@ -42,10 +51,10 @@ func escape(s, keep string) string {
 		switch {
 		case r == utf8.RuneError && n == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case strconv.IsPrint(r) || strings.ContainsRune(keep, r):
+		case visible(r) || strings.ContainsRune(keep, r):
 			b.WriteRune(r)
 		default:
-			quoted := strconv.QuoteRune(r)
+			quoted := strconv.QuoteRuneToASCII(r)
 			b.WriteString(quoted[1 : len(quoted)-1])
 		}
 		i += n
@@ -59,7 +68,7 @@ func JSON(b []byte) []byte {
 	var out []byte // nil: as b so far
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
-		if plain := strconv.IsPrint(r) || r == '\n' || r == '\t'; plain && (r != utf8.RuneError || n > 1) {
+		if plain := visible(r) || r == '\n' || r == '\t'; plain && (r != utf8.RuneError || n > 1) {
 			if out != nil {
 				out = append(out, b[i:i+n]...)
 			}

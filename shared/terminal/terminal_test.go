@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,12 @@ func TestText(t *testing.T) {
 		"\xff\xc3(":            `\xff\xc3(`,
 		"\ufffd":               "\ufffd",
 		"\U000e0041":           `\U000e0041`,
+		// Characters that show nothing, although they are printable by their category.
+		"a\u034fb\u200b\u200d":         `a\u034fb\u200b\u200d`,
+		"\u115f\u1160\u3164\uffa0":     `\u115f\u1160\u3164\uffa0`,
+		"\u180b\ufe0f\U000e0100":       `\u180b\ufe0f\U000e0100`,
+		"\u2800\u3000":                 `\u2800\u3000`,
+		"e\u0301 \u05d0 \u0e33 \uac00": "e\u0301 \u05d0 \u0e33 \uac00", // accents and letters of other scripts stay
 	} {
 		if got := Text(in); got != want {
 			t.Errorf("Text(%q) = %s, want %s", in, got, want)
@@ -54,6 +61,24 @@ func TestArgumentsAreEscapedWhateverTheirType(t *testing.T) {
 	}
 }
 
+// TestInvisible goes through all bidirectional and invisible characters that an id may have in it.
+func TestInvisible(t *testing.T) {
+	for _, table := range []*unicode.RangeTable{unicode.Bidi_Control, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Zl, unicode.Zp} {
+		for r := range unicode.MaxRune {
+			if !unicode.Is(table, r) {
+				continue
+			}
+			if got := Text("a" + string(r) + "b"); strings.ContainsRune(got, r) || !strings.Contains(got, fmt.Sprintf("%04x", r)) {
+				t.Errorf("Text keeps %U: %q", r, got)
+			}
+			var back string
+			if got := JSON([]byte(`"a` + string(r) + `b"`)); bytes.ContainsRune(got, r) || json.Unmarshal(got, &back) != nil || back != "a"+string(r)+"b" {
+				t.Errorf("JSON keeps %U: %s", r, got)
+			}
+		}
+	}
+}
+
 func FuzzEscape(f *testing.F) {
 	for _, s := range []string{"a", "\x1b[2J", "\u202e\U000e0041", "\xff", `{"a":"\u0085\ud83d\ude42"}`} {
 		f.Add(s)
@@ -82,6 +107,6 @@ func FuzzEscape(f *testing.F) {
 
 func printable(s, keep string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return !strings.ContainsRune(keep, r) && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Bidi_Control, r))
+		return !strings.ContainsRune(keep, r) && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Bidi_Control, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector))
 	})
 }

@@ -1,9 +1,9 @@
-// Package testport reserves ports of the loopback interface: for programs that have to be told one before they listen, for servers that
-// come and go on one, and for addresses at which nobody listens.
+// Package testport reserves ports on the loopback interface: for programs that need to know their port before they listen, for servers
+// that stop and start on the same port, and for addresses on which nothing listens.
 //
-// A port that was free a moment ago may be taken by the time it is needed. One that is reserved is bound to a socket that never listens. Linux
-// gives such a port to nobody who asks for any port, and to no connection; whoever asks for it by its number and sets SO_REUSEADDR, as
-// servers do, can listen at it, as often as they like.
+// A port that was free a moment ago may be taken by the time it is needed. A reserved one is bound to a socket that never listens. Linux
+// assigns such a port neither to a program that asks for any port nor to a connection; a program that asks for it by number with SO_REUSEADDR,
+// as servers do, can listen on it any number of times.
 package testport
 
 import (

@@ -4,12 +4,14 @@ import (
 	"net"
 	"runtime"
 	"testing"
+
+	"spate/shared/testskip"
 )
 
 // TestReserve: whoever knows the port can listen at it, again and again; nobody gets it by chance.
 func TestReserve(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("ports are reserved on Linux only")
+		testskip.Missing(t, "ports are reserved on Linux only")
 	}
 	t.Parallel()
 	reserved := map[string]bool{}

@@ -1,5 +1,5 @@
-// Package watched reads files that are replaced while a process runs, as those do who rotate certificates: under the same name, at once or one after
-// another, by a link or by another file.
+// Package watched reads files that are replaced while a process runs, as in certificate rotation: under the same name, all at once or one
+// after another, by a link or a new file.
 package watched
 
 import (

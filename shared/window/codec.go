@@ -11,11 +11,15 @@ var ErrCorrupt = errors.New("corrupt record")
 
 // The formats are varints (encoding/binary), each record begins with its version.
 const (
-	batchVersion    = 3
-	onceVersion     = 4 // of a batch that has identities
-	userVersion     = 2
-	positionVersion = 2
-	sourceVersion   = 2
+	batchVersion         = 7
+	onceVersion          = 8 // of a batch that has identities
+	unrevisedVersion     = 5 // of a batch of the time when rules had no revisions
+	unrevisedOnceVersion = 6
+	oneRuleVersion       = 3 // of a batch of the time when there was one rule
+	oneRuleOnceVersion   = 4
+	keyVersion           = 3
+	positionVersion      = 2
+	sourceVersion        = 2
 )
 
 // decoder reads varints off a slice. The first thing that does not fit makes it fail, and everything after it read as zero.
@@ -58,6 +62,9 @@ func (d *decoder) count() int {
 	}
 	return int(v)
 }
+
+// maxSize is the longest slice, in milliseconds. It is longer than any that a rule has today, so that older batches can be read.
+const maxSize = 7 * 24 * 3600 * 1000
 
 // maxNatural bounds counts, offsets and the like, well inside an int64. Sums stop there.
 const maxNatural = 1 << 62
@@ -117,10 +124,10 @@ func (d *decoder) err(what string) error {
 	return nil
 }
 
-// size reads the size of windows.
+// size reads the size of slices.
 func (d *decoder) size() int64 {
 	n := d.natural()
-	if n < 1 || n > MaxSize {
+	if n < 1 || n > maxSize {
 		d.fail = true
 		return 1
 	}

@@ -1,85 +1,194 @@
 package window
 
-import "encoding/binary"
+import (
+	"encoding/binary"
 
-// Combiner adds counted events up, one pane per (user, window), until [Combiner.Flush] turns them into batches. The load on the
-// keyed log is thus bounded by the users, not by the events: an account that sends half of all traffic is one pane a batch.
+	"spate/shared/rule"
+)
+
+// Combiner adds counted events up, one pane per (feed, slice, key), until [Combiner.Flush] turns them into batches. The load on the
+// keyed log is thus bounded by the keys, not by the events: an account that sends half of all traffic is one pane a batch.
 // It is not safe for concurrent use.
 type Combiner struct {
-	size    int64
-	windows []*counts // in the order in which they came
-	byStart map[int64]*counts
-	last    *counts // the window of the last event: the next is likely of it, too
-	panes   int
-	once    bool // some events had an identity
-	room    room
-	out     [][]byte // the sums of a batch in the making per keyed partition
-	batch   []byte
+	feeds    []*localFeed
+	revision int64 // of the rules
+	panes    int
+	once     bool     // some events had an identity
+	out      [][]byte // the sums of a batch in the making per keyed partition
+	batch    []byte
 }
 
-// MaxBatchBytes bounds a batch, well below the 1 MiB that brokers accept by default. A batch can exceed it by one user.
+// localFeed is a feed and its slices.
+type localFeed struct {
+	*rule.FeedProgram
+	ended  int64                // later events are in no window of its rules
+	slices []*counts            // in the order in which they came
+	last   *counts              // the slice of the last event: the next is likely of it, too
+	at     map[[2]int64]*counts // the slices, by start and lateness: events that are scattered over time have many
+	room   room
+}
+
+// Event is one that is judged.
+type Event struct {
+	MS        int64
+	Partition int32 // of its source, and where it is there
+	Offset    int64
+	// Identity stands for the event itself, 0 for none: the table counts it only if it knows none with the same one of the key in the slice.
+	Identity uint64
+	// Values are what the plan's inputs have.
+	Values []rule.Value
+}
+
+// Missed is the window that a late event missed: the last one of the first rule that it is late for.
+type Missed struct {
+	StartMS, ByMS int64
+}
+
+// MaxBatchBytes bounds a batch, well below the 1 MiB that brokers accept by default. A batch can exceed it by one key.
 const MaxBatchBytes = 512 << 10
 
-// NewCombiner returns an empty combiner for windows of size milliseconds.
-func NewCombiner(size int64) *Combiner {
-	return &Combiner{size: size, byStart: make(map[int64]*counts)}
+// NewCombiner returns an empty combiner.
+func NewCombiner(s Stream) *Combiner {
+	c := &Combiner{}
+	c.Extend(s.Plan)
+	return c
 }
 
-// Add counts one event of user at ts in the window that begins at start, with its place in the source as evidence.
-func (c *Combiner) Add(user []byte, start, ts int64, partition int32, offset int64) {
-	w := c.window(start)
-	was := w.n
-	p := w.at(w.of(user))
-	c.panes += w.n - was
-	p.add(1, ts-start, ts-start)
-	w.witness(p, Range{partition, offset, offset})
+// Extend makes the combiner know a newer plan. What it has of the feeds that it knows already stays.
+func (c *Combiner) Extend(p *rule.Plan) {
+	for i, f := range p.Feeds {
+		if i < len(c.feeds) {
+			c.feeds[i].Feed = f
+		} else {
+			c.feeds = append(c.feeds, &localFeed{FeedProgram: f.Program(), at: map[[2]int64]*counts{}})
+		}
+		c.feeds[i].ended = f.Ended()
+	}
+	c.revision = p.Revision
 }
 
-// AddOnce is Add for an event with an identity, 0 for none: the table counts it only if it knows none with the same one of the user in the window.
-func (c *Combiner) AddOnce(user []byte, start, ts int64, partition int32, offset int64, identity uint64) {
-	c.Add(user, start, ts, partition, offset)
-	if identity != 0 {
+// Add counts an event in every feed that takes it and in which its key is not too long, but for the windows that were closed when it came. An event that is late for a rule may
+// count for others, whose windows are longer.
+func (c *Combiner) Add(e *Event, j Judgement) (fate Fate, missed Missed) {
+	closed := j.watermark()
+	if closed < EndOfTime {
+		closed++ // windows that end by then are closed
+	}
+	for i := range c.feeds {
+		f := c.feeds[i]
+		if e.MS >= f.ended || !f.Takes(e.Values) { // those of rules that were changed or removed become more and more
+			continue
+		}
+		key := f.Key(e.Values)
+		if len(key) >= maxKey { // a table would refuse the whole batch
+			f.Faults++
+			continue
+		}
+		s := f.slice(e.MS, closed)
+		if fate == Counted && (s == nil || s.afterMS > s.startMS) {
+			slice := f.Slice(e.MS)
+			if start, end, ok := f.Missed(slice, max(slice, f.Slice(closed))); ok {
+				missed.StartMS = start
+				fate, missed.ByMS = j.late(end)
+			}
+		}
+		if s != nil {
+			c.add(f, s, key, e)
+		}
+	}
+	return fate, missed
+}
+
+// slice returns the counts of the slice that an instant is in, nil if its last window has ended at closed.
+func (f *localFeed) slice(ms, closed int64) *counts {
+	if s := f.last; s != nil && ms >= s.startMS && ms < s.startMS+s.sizeMS && s.afterMS == s.startMS && closed <= s.startMS {
+		return s // as most are
+	}
+	start := f.Slice(ms)
+	after := start
+	if closed > start { // late for the windows that end by then
+		after = f.Slice(closed)
+	}
+	if s := f.last; s != nil && s.startMS == start && s.afterMS == after {
+		return s
+	}
+	if end := f.LastEnd(start); end <= after {
+		return nil
+	}
+	if s := f.at[[2]int64{start, after}]; s != nil {
+		f.last = s
+		return s
+	}
+	f.last = f.room.open(start, f.SliceMS, after, len(f.Accumulators))
+	f.at[[2]int64{start, after}] = f.last
+	f.slices = append(f.slices, f.last)
+	return f.last
+}
+
+// add counts an event of a key in a slice.
+func (c *Combiner) add(f *localFeed, s *counts, key []byte, e *Event) {
+	was := s.n
+	var i int
+	if e.Identity != 0 && s.width > 0 {
+		i = s.apart(key) // a table that knows the event already must be able to leave it out
+	} else {
+		i = s.of(key)
+	}
+	c.panes += s.n - was
+	p := s.at(i)
+	p.add(1, e.MS-s.startMS, e.MS-s.startMS)
+	s.witness(p, Range{e.Partition, e.Offset, e.Offset})
+	if s.width > 0 {
+		cells := s.cellsOf(i)
+		for k := range f.Accumulators {
+			f.Accumulators[k].Add(&cells[k], e.Values)
+		}
+	}
+	if e.Identity != 0 {
 		c.once = true
-		c.last.ids.add(c.last.of(user), identity)
+		s.ids.add(i, e.Identity)
 	}
 }
 
-func (c *Combiner) window(start int64) *counts {
-	if c.last != nil && c.last.startMS == start {
-		return c.last
-	}
-	w := c.byStart[start]
-	if w == nil {
-		w = c.room.open(start, c.size)
-		c.windows = append(c.windows, w)
-		c.byStart[start] = w
-	}
-	c.last = w
-	return w
-}
-
-// Panes is the number of (user, window) pairs that wait for the next flush.
+// Panes is the number of panes that wait for the next flush.
 func (c *Combiner) Panes() int { return c.panes }
+
+// Faults is the number of results that were NULL because they are impossible (a division by zero, an overflow, a cast of something else), and of events that
+// were not counted in a feed because their key is too long.
+func (c *Combiner) Faults() (n int64) {
+	for i := range c.feeds {
+		n += c.feeds[i].Faults
+	}
+	return n
+}
 
 // Reset forgets everything that was added since the last flush.
 func (c *Combiner) Reset() {
-	for _, w := range c.windows {
-		c.room.close(w)
+	for i := range c.feeds {
+		f := c.feeds[i]
+		for _, s := range f.slices {
+			f.room.close(s)
+		}
+		clear(f.slices)
+		if len(f.slices) < 100 {
+			clear(f.at)
+		} else { // a map keeps its size
+			f.at = map[[2]int64]*counts{}
+		}
+		f.slices, f.last = f.slices[:0], nil
 	}
-	clear(c.windows)
-	clear(c.byStart)
-	c.windows, c.last, c.panes, c.once = c.windows[:0], nil, 0, false
+	c.panes, c.once = 0, false
 }
 
 // Flush hands everything out as batches, and resets. Each of the n partitions of the keyed log gets at least one batch; the last
-// one of each carries the marks of h, so that a watermark never overtakes an event that it covers, and that of partition 0 its places.
-// partition is the keyed partition of a user. emit must not keep value beyond its call.
-func (c *Combiner) Flush(n int32, partition func(user []byte) int32, h Header, emit func(partition int32, value []byte)) {
+// one of each carries the watermarks of h, so that a watermark never overtakes an event that it covers, and that of partition 0 its progress.
+// partition is the keyed partition of a key. emit must not keep value beyond its call.
+func (c *Combiner) Flush(n int32, partition func(key []byte) int32, h Header, emit func(partition int32, value []byte)) {
 	for int(n) > len(c.out) {
 		c.out = append(c.out, nil)
 	}
-	h.SizeMS, h.once = c.size, c.once
-	marks, places := h.Marks, h.Places
+	h.once, h.Revision = c.once, c.revision
+	watermarks, progress := h.Watermarks, h.Progress
 	send := func(to int32) {
 		c.batch = h.append(c.batch[:0])
 		c.batch = seal(append(append(c.batch, c.out[to]...), isEnd))
@@ -89,44 +198,66 @@ func (c *Combiner) Flush(n int32, partition func(user []byte) int32, h Header, e
 	for p := range c.out[:n] {
 		c.out[p] = c.out[p][:0]
 	}
-	h.Marks, h.Places = nil, nil
-	told := make([]*counts, n) // the window that each batch has come to
-	for _, w := range c.windows {
-		for i := range w.n {
-			p := w.at(i)
-			user := w.user(p)
-			to := partition(user)
-			if len(c.out[to]) > MaxBatchBytes {
-				send(to)
-				told[to] = nil
-			}
-			if told[to] != w {
-				c.out[to], told[to] = binary.AppendVarint(append(c.out[to], isWindow), w.startMS), w
-			}
-			c.out[to] = w.appendUser(c.out[to], p, user)
-			if c.once {
-				c.out[to] = w.ids.append(c.out[to], i)
+	h.Watermarks, h.Progress = nil, nil
+	told := make([]*counts, n) // the slice that each batch has come to
+	for fi := range c.feeds {
+		f := c.feeds[fi]
+		inFeed := make([]bool, n) // whether each batch has come to the feed
+		for _, s := range f.slices {
+			for i := range s.n {
+				p := s.at(i)
+				key := s.user(p)
+				to := partition(key)
+				if len(c.out[to]) > MaxBatchBytes {
+					send(to)
+					told[to], inFeed[to] = nil, false
+				}
+				if !inFeed[to] {
+					c.out[to], inFeed[to] = f.appendFeed(c.out[to]), true
+				}
+				if told[to] != s {
+					c.out[to], told[to] = s.appendSlice(c.out[to]), s
+				}
+				c.out[to] = s.appendKey(c.out[to], i, key, c.once)
 			}
 		}
 	}
 	for p := range n {
-		if h.Marks = marks; p == 0 {
-			h.Places = places
+		if h.Watermarks = watermarks; p == 0 {
+			h.Progress = progress
 		} else {
-			h.Places = nil
+			h.Progress = nil
 		}
 		send(p)
 	}
 	c.Reset()
 }
 
-func (c *counts) appendUser(b []byte, p *pane, user []byte) []byte {
-	b = binary.AppendUvarint(b, uint64(isUser+len(user)-1))
-	b = append(b, user...)
-	return c.appendPane(b, p)
+func (f *localFeed) appendFeed(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(append(b, isFeed), f.ID)
+	b = binary.AppendUvarint(b, uint64(f.SliceMS))
+	return binary.AppendUvarint(b, uint64(len(f.Accumulators)))
 }
 
-// appendPane writes what the window's start and the user do not tell.
+func (c *counts) appendSlice(b []byte) []byte {
+	b = binary.AppendVarint(append(b, isSlice), c.startMS)
+	return binary.AppendUvarint(b, uint64((c.afterMS-c.startMS)/c.sizeMS))
+}
+
+func (c *counts) appendKey(b []byte, i int, key []byte, once bool) []byte {
+	b = binary.AppendUvarint(b, uint64(isKey+len(key)-1))
+	b = append(b, key...)
+	b = c.appendPane(b, c.at(i))
+	if once {
+		b = c.ids.append(b, i)
+	}
+	for k := range c.width {
+		b = c.cellsOf(i)[k].Append(b)
+	}
+	return b
+}
+
+// appendPane writes what the slice's start and the key do not tell.
 func (c *counts) appendPane(b []byte, p *pane) []byte {
 	b = binary.AppendUvarint(b, uint64(p.count))
 	b = binary.AppendUvarint(b, uint64(p.firstEvent))

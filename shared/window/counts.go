@@ -1,49 +1,67 @@
 package window
 
 import (
+	"cmp"
 	"hash/maphash"
+	"math"
 	"slices"
+
+	"spate/shared/rule"
 )
 
-// counts are the panes of one window, one for each user. Both halves of the aggregation keep them: the local one for the length of a
-// transaction, the global one until the window's close is committed.
+// counts are the panes of one slice of a feed, one for each key. Both halves of the aggregation keep them: the local one for the length of a
+// transaction, the global one until the close of the last window with the slice is committed.
 //
 // There may be millions, so they are laid out for the memory and for the garbage collector: 48 bytes a pane and 8 to 22 of index, in
-// arrays without pointers, which the collector need not look through. The arrays come from a [room] and return there with the window.
+// arrays without pointers, which the collector need not look through. The arrays come from a [room] and return there with the slice.
+// Aggregates other than the count are cells beside the panes, which only feeds that have some pay for.
 type counts struct {
 	startMS, sizeMS int64
+	// afterMS is what the events came too late for: they count in the windows that end after it. It is startMS for all that are in time.
+	afterMS int64
+	// untilMS is for events of which copies count in the windows that end after it; EndOfTime for all others. Only the Table has such.
+	untilMS int64
 
 	index []uint64 // open addressing: the high half is of the hash, the low half 1 + the pane's number; 0 is free
 	panes [][]pane // in the order in which their users came
 	n     int
-	keys  [][]byte // the users, back to back
-	more  []link   // evidence of the second and further source partitions of a user
+	keys  [][]byte      // the users, back to back
+	more  []link        // evidence of the second and further source partitions of a key
+	cells [][]rule.Cell // beside the panes, width for each
+	width int
 	room  *room
 
-	// What the Table knows of the window.
-	first  int64   // offset of the first batch that has a pane of it
-	closed bool    // its final counts are handed out
-	passed []int32 // the panes above the threshold
-	seen   int     // panes that this pass of the checkpoint has looked at
-	saved  bool    // the checkpoint may hold records of its users
-	known  known   // the identities that were counted
+	// What the Table knows of the slice.
+	lastEnd int64 // the end of its last window; when that is closed for good, it is given up
+	feed    int
+	first   int64 // offset of the first batch that has a pane of it
+	seen    int   // panes that this pass of the checkpoint has looked at
+	saved   bool  // the checkpoint may hold records of its keys
+	known   known // the identities that were counted
 
 	// What the Combiner knows of it.
 	ids identities
 }
 
-// pane is the count of one user.
+// pane is the count of one key.
 type pane struct {
 	count                 int64
 	from, to              int64 // evidence: offsets of the first and the last event in one source partition
 	key                   uint32
-	firstEvent, lastEvent uint32 // times, since the window's start
+	firstEvent, lastEvent uint32 // times, since the slice's start
 	partition             int32  // of from and to; -1 without evidence
 	more                  uint32 // 1 + the number of the first link with further evidence; 0 is none
 	keyLen                uint16
 	dirty                 bool // changed since the checkpoint wrote it
-	saved                 bool // the checkpoint may hold a record of the user
+	marks                 uint8
 }
+
+const (
+	// saved: the checkpoint may hold a record of the key.
+	saved = 1 << iota
+	// settled: nothing will be told of the key before the slice's only window closes.
+	settled
+)
 
 type link struct {
 	Range
@@ -53,7 +71,7 @@ type link struct {
 const (
 	panesPerArray = 1 << 10
 	keysPerArray  = 1 << 16
-	// maxKey bounds a user. Routers refuse longer ones far below; see shared/activity.
+	// maxKey bounds a key. That of a user is far below; see shared/activity.
 	maxKey = 1 << 12
 )
 
@@ -72,9 +90,14 @@ type room struct {
 	size  int // panes of a window, as the last ones had them
 }
 
-// open returns the counts of a window, empty.
-func (r *room) open(start, size int64) *counts {
-	c := &counts{startMS: start, sizeMS: size, room: r}
+// compare is the order of counts in a table: by slice, then by the windows that they are in.
+func (c *counts) compare(o *counts) int {
+	return cmp.Or(cmp.Compare(c.startMS, o.startMS), cmp.Compare(c.afterMS, o.afterMS), cmp.Compare(c.untilMS, o.untilMS))
+}
+
+// open returns the counts of a slice, empty.
+func (r *room) open(start, size, after int64, width int) *counts {
+	c := &counts{startMS: start, sizeMS: size, afterMS: after, width: width, room: r}
 	if n := len(r.index); n > 0 {
 		c.index = r.index[n-1]
 		r.index = r.index[:n-1]
@@ -146,8 +169,6 @@ func grow[T any](a []T, n, size int) []T {
 	return append(make([]T, 0, min(want, size)), a...)
 }
 
-func (c *counts) endMS() int64 { return c.startMS + c.sizeMS }
-
 // at returns a pane by its number. It is valid until the next call of add.
 func (c *counts) at(i int) *pane { return &c.panes[i/panesPerArray][i%panesPerArray] }
 
@@ -187,6 +208,9 @@ func (c *counts) of(user []byte) int {
 	return c.add(user)
 }
 
+// apart makes a pane of its own for one event of a key. It cannot be found by its key.
+func (c *counts) apart(key []byte) int { return c.add(key) }
+
 func (c *counts) grow() {
 	old := c.index
 	c.index = make([]uint64, 2*len(old))
@@ -214,9 +238,30 @@ func (c *counts) add(user []byte) int {
 	}
 	last := len(c.panes) - 1
 	a := grow(c.panes[last], 1, panesPerArray)
-	c.panes[last] = append(a, pane{key: c.keep(user), keyLen: uint16(len(user)), partition: -1})
+	c.panes[last] = append(a, pane{key: c.keep(user), keyLen: uint16(len(user)), partition: -1, firstEvent: math.MaxUint32})
+	if c.width > 0 {
+		c.widen(last)
+	}
 	c.n++
 	return c.n - 1
+}
+
+// widen adds the cells of the last pane.
+func (c *counts) widen(last int) {
+	if len(c.cells) == last {
+		c.cells = append(c.cells, make([]rule.Cell, 0, cap(c.panes[last])*c.width))
+	}
+	a := grow(c.cells[last], c.width, panesPerArray*c.width)
+	c.cells[last] = a[:len(a)+c.width]
+}
+
+// cellsOf are the cells beside a pane.
+func (c *counts) cellsOf(i int) []rule.Cell {
+	if c.width == 0 {
+		return nil
+	}
+	at := i % panesPerArray * c.width
+	return c.cells[i/panesPerArray][at : at+c.width]
 }
 
 // keep stores a user and returns where it is.
@@ -230,13 +275,10 @@ func (c *counts) keep(user []byte) uint32 {
 	return uint32(last*keysPerArray + len(a))
 }
 
-// add counts n events whose times lie between first and last, counted from the window's start.
+// add counts n events whose times lie between first and last, counted from the window's start. Those of events that are known already are taken, too:
+// they may have come in one batch with others, or in one of their own.
 func (p *pane) add(n, first, last int64) {
-	if p.count == 0 {
-		p.firstEvent, p.lastEvent = uint32(first), uint32(last)
-	} else {
-		p.firstEvent, p.lastEvent = min(p.firstEvent, uint32(first)), max(p.lastEvent, uint32(last))
-	}
+	p.firstEvent, p.lastEvent = min(p.firstEvent, uint32(first)), max(p.lastEvent, uint32(last))
 	p.count += min(n, maxNatural-p.count)
 }
 

@@ -21,29 +21,27 @@ import (
 func TestFlink(t *testing.T) {
 	for in, want := range map[string]string{"in-order.csv.gz": "in-order.flink.jsonl", "late.csv.gz": "late.flink.jsonl"} {
 		t.Run(in, func(t *testing.T) {
-			rule := Rule{SizeMS: 10_000, LatenessMS: 10_000}
-			source, combiner, table := NewSource(), NewCombiner(rule.SizeMS), NewTable(5)
+			stream := burst(10_000, 10_000, 5)
+			source, combiner, table := NewSource(), NewCombiner(stream), NewTable(stream)
 			got := map[windowKey]int64{}
 			offset := int64(0)
 			flush := func() {
-				marks := []Mark{{0, source.Watermark(rule.LatenessMS)}}
-				combiner.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1, Marks: marks}, func(_ int32, batch []byte) {
+				watermarks := []Watermark{{0, source.Watermark(stream.LatenessMS)}}
+				combiner.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1, Watermarks: watermarks}, func(_ int32, batch []byte) {
 					vs, err := table.Apply(offset, batch, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
 					offset++
 					for _, v := range vs {
-						if v.Final {
-							got[windowKey{v.User, v.Pane.StartMS}] = v.Pane.Count
+						if v.State == Closed {
+							got[windowKey{key: v.Key, start: v.Pane.StartMS}] = v.Pane.Count
 						}
 					}
 				})
 			}
 			for i, e := range goldenEvents(t, in) {
-				if f, start, _ := source.Judge(rule, e.ts, Unbounded); !f.Late() {
-					combiner.Add([]byte(e.user), start, e.ts, 0, int64(i))
-				}
+				combiner.Add(&Event{MS: e.ts, Offset: int64(i), Values: userValues(e.user)}, source.Judge(stream.LatenessMS, e.ts, Unbounded))
 				if i%97 == 0 {
 					flush()
 				}
@@ -100,7 +98,7 @@ func goldenRows(t *testing.T, name string) map[windowKey]int64 {
 		if err := json.NewDecoder(strings.NewReader(s.Text())).Decode(&r); err != nil {
 			t.Fatal(err)
 		}
-		out[windowKey{strconv.FormatInt(r.User, 10), millis(t, "2006-01-02T15:04:05", r.Start)}] = r.Count
+		out[windowKey{key: strconv.FormatInt(r.User, 10), start: millis(t, "2006-01-02T15:04:05", r.Start)}] = r.Count
 	}
 	if len(out) == 0 {
 		t.Fatal("no rows")

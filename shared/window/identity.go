@@ -5,9 +5,9 @@ import (
 	"hash/fnv"
 )
 
-// Identity stands for what makes an event another one than all others, in 64 bits. Without a token it is 0, which is none. It is the same in every process and version: it is
-// written to the keyed log. Two different events of one user in one window have the same by chance once in some 10^19 pairs; to make up another pair is
-// no more than to send one identity twice.
+// Identity returns a hash of an event's ID token, or 0 if the event has none. The hash is written to the keyed log, so it is the same in every
+// process and version. For two events of one user in one window, the chance of a collision is about 1 in 10^19; whoever provokes one achieves no more
+// than by sending one ID twice.
 func Identity(token []byte) uint64 {
 	if token == nil {
 		return 0
@@ -81,6 +81,15 @@ func (k *known) add(pane int, identity uint64) bool {
 	k.identities[at], k.panes[at] = identity, uint32(pane)+1
 	k.n++
 	return true
+}
+
+// has reports whether an identity of a pane was counted.
+func (k *known) has(pane int, identity uint64) bool {
+	if k.n == 0 {
+		return false
+	}
+	_, there := k.find(uint32(pane)+1, identity)
+	return there
 }
 
 // find returns where an identity of a pane is, or else where it belongs.

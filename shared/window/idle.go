@@ -7,7 +7,7 @@ package window
 // When all are silent, it walks on with the wall clock from the highest watermark of all, but not beyond the end of the last
 // window that has an event: that closes every window, and nothing is gained by going further.
 type Idleness struct {
-	Rule      Rule
+	Stream    Stream
 	TimeoutMS int64
 
 	allSince int64 // wall clock at which all partitions were first seen silent; 0: they are not
@@ -30,7 +30,7 @@ func (i *Idleness) Promise(now int64, all []Peer) int64 {
 			i.allSince = 0
 			return NoTime
 		}
-		w := p.Watermark(i.Rule.LatenessMS)
+		w := p.Watermark(i.Stream.LatenessMS)
 		high, newest = max(high, w), max(newest, p.Newest)
 		if !p.Idle {
 			active = true
@@ -47,17 +47,6 @@ func (i *Idleness) Promise(now int64, all []Peer) int64 {
 	if i.allSince == 0 {
 		i.allSince, i.base = now, high
 	}
-	last := Start(newest, i.Rule.SizeMS) + i.Rule.SizeMS - 1
+	last := max(i.Stream.LastEnd(newest)-1, newest) // it may be in no window, and the end of every one that has another event is before it
 	return min(i.base+i.TimeoutMS+(now-i.allSince), max(last, i.base))
-}
-
-// Crosses reports whether raising a watermark from one value to another closes any window, that is, passes an end of one.
-func (r Rule) Crosses(from, to int64) bool {
-	if to <= from {
-		return false
-	}
-	if from == NoTime || to == EndOfTime {
-		return true
-	}
-	return Start(to+1, r.SizeMS) > Start(from+1, r.SizeMS)
 }

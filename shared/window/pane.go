@@ -1,6 +1,6 @@
 package window
 
-// Range is the evidence of one source partition for a window: the offsets of the first and the last event that were counted.
+// Range is the evidence of one source partition for a window or slice: the offsets of the first and the last event that were counted.
 type Range struct {
 	Partition   int32
 	First, Last int64

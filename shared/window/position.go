@@ -25,11 +25,11 @@ type Position struct {
 // Watermark is the minimum over all source partitions: windows that end at or before it + 1 are closed.
 func (p Position) Watermark() int64 { return lowest(p.Watermarks) }
 
-func lowest(marks []int64) int64 {
-	if len(marks) == 0 {
+func lowest(watermarks []int64) int64 {
+	if len(watermarks) == 0 {
 		return NoTime
 	}
-	return slices.Min(marks)
+	return slices.Min(watermarks)
 }
 
 // maxMetadata is what Kafka accepts as metadata of an offset by default (offset.metadata.max.bytes).
@@ -59,7 +59,7 @@ func (p Position) Metadata() (string, error) {
 	}
 	s := base64.RawStdEncoding.EncodeToString(b)
 	if len(s) > maxMetadata {
-		return "", fmt.Errorf("encode position: %d source partitions need %d bytes of offset metadata, brokers accept %d", len(p.Watermarks), len(s), maxMetadata)
+		return "", fmt.Errorf("encode position: %d source partitions need %d bytes of offset metadata, but brokers accept only %d", len(p.Watermarks), len(s), maxMetadata)
 	}
 	return s, nil
 }

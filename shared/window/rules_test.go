@@ -7,22 +7,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-func TestStart(t *testing.T) {
-	for _, c := range []struct{ ts, size, want int64 }{
-		{0, 10_000, 0}, {9_999, 10_000, 0}, {10_000, 10_000, 10_000}, {29_999, 10_000, 20_000}, {30_000, 10_000, 30_000},
-		{-1, 10_000, -10_000}, {-10_000, 10_000, -10_000}, {-10_001, 10_000, -20_000}, {7, 1, 7}, {-7, 3, -9},
-	} {
-		if got := Start(c.ts, c.size); got != c.want {
-			t.Errorf("Start(%d, %d) = %d, want %d", c.ts, c.size, got, c.want)
-		}
-	}
-}
+	"spate/shared/rule"
+)
 
 // TestJudge has the boundaries as they were measured on Apache Flink: window and lateness of 10 s, one partition.
 func TestJudge(t *testing.T) {
-	rule := Rule{SizeMS: 10_000, LatenessMS: 10_000}
+	stream := burst(10_000, 10_000, 5)
 	for _, c := range []struct {
 		name   string
 		source Source
@@ -47,9 +38,9 @@ func TestJudge(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.source
 			s.Idle = true
-			f, start, lateBy := s.Judge(rule, c.ts, Unbounded)
-			if f != c.want || lateBy != c.lateBy || start != Start(c.ts, 10_000) {
-				t.Errorf("%v, late by %d, window %d", f, lateBy, start)
+			f, missed := NewCombiner(stream).Add(&Event{MS: c.ts, Values: userValues("u")}, s.Judge(10_000, c.ts, Unbounded))
+			if f != c.want || missed.ByMS != c.lateBy || f.Late() && missed.StartMS != start(c.ts, 10_000) {
+				t.Errorf("%v, %+v", f, missed)
 			}
 			if s.Idle || s.MaxTS != max(c.source.MaxTS, c.ts) || s.Floor != c.source.Floor {
 				t.Errorf("afterwards %+v", s)
@@ -60,36 +51,40 @@ func TestJudge(t *testing.T) {
 
 // TestClockAhead: an event whose clock is ahead is counted at its own time, and makes no other event late that would not be late without it.
 func TestClockAhead(t *testing.T) {
-	rule := Rule{SizeMS: 10_000, LatenessMS: 10_000}
+	stream := burst(10_000, 10_000, 5)
+	judge := func(s *Source, ts, appended int64) Fate {
+		f, _ := NewCombiner(stream).Add(&Event{MS: ts, Values: userValues("u")}, s.Judge(10_000, ts, appended))
+		return f
+	}
 	const now = 1_000_000
 	for _, ahead := range []int64{11_000, 35_000, 3_600_000} {
 		s := NewSource()
-		s.Judge(rule, now, now+100)
-		if f, start, _ := s.Judge(rule, now+ahead, now+100); f.Late() || start != Start(now+ahead, 10_000) {
-			t.Errorf("%d ms ahead: %v in window %d", ahead, f, start)
+		judge(&s, now, now+100)
+		if f := judge(&s, now+ahead, now+100); f.Late() {
+			t.Errorf("%d ms ahead: %v", ahead, f)
 		}
-		if s.Newest != now+ahead || s.Watermark(rule.LatenessMS) != now+100-10_000 {
+		if s.Newest != now+ahead || s.Watermark(10_000) != now+100-10_000 {
 			t.Errorf("%d ms ahead: %+v", ahead, s)
 		}
-		if f, _, _ := s.Judge(rule, now-9_000, now+200); f.Late() {
+		if judge(&s, now-9_000, now+200).Late() {
 			t.Errorf("%d ms ahead makes an honest event late", ahead)
 		}
 	}
 	// The log took old events long after they happened: nothing is bounded.
 	s := NewSource()
-	if s.Judge(rule, now, 1<<50); s.Watermark(rule.LatenessMS) != now-10_000 {
+	if judge(&s, now, 1<<50); s.Watermark(10_000) != now-10_000 {
 		t.Errorf("%+v", s)
 	}
 }
 
 // TestTopicChanges: a partition that is added, or a topic that is made anew, reopens no window and holds none open for ever.
 func TestTopicChanges(t *testing.T) {
-	c, table := NewCombiner(10), NewTable(1)
+	c, table := NewCombiner(burst(10, 0, 1)), NewTable(burst(10, 0, 1))
 	var log [][]byte
 	apply := func(h Header, user string, ts ...int64) (out []Verdict) {
 		t.Helper()
 		for _, ts := range ts {
-			c.Add([]byte(user), Start(ts, 10), ts, 0, ts)
+			c.Add(&Event{MS: ts, Offset: ts, Values: userValues(user)}, onTime)
 		}
 		c.Flush(1, func([]byte) int32 { return 0 }, h, func(_ int32, b []byte) {
 			log = append(log, bytes.Clone(b))
@@ -110,7 +105,7 @@ func TestTopicChanges(t *testing.T) {
 		if p, err = ParsePosition(p.Replay, md); err != nil {
 			t.Fatal(err)
 		}
-		table = NewTable(1)
+		table = NewTable(burst(10, 0, 1))
 		table.Resume(p)
 		for i := p.Replay; i < int64(len(log)); i++ {
 			if out, err := table.Apply(i, log[i], nil); err != nil || len(out) > 0 {
@@ -118,10 +113,10 @@ func TestTopicChanges(t *testing.T) {
 			}
 		}
 	}
-	apply(Header{Sources: 2, Topic: 7, Marks: []Mark{{0, 25}, {1, 21}}}, "u", 22, 23)
+	apply(Header{Sources: 2, Topic: 7, Watermarks: []Watermark{{0, 25}, {1, 21}}}, "u", 22, 23)
 	for range 2 {
 		// The third partition holds windows from now on, and begins where the others are.
-		if out := apply(Header{Sources: 3, Topic: 7, Marks: []Mark{{0, 45}, {1, 45}}}, "u"); len(out) > 0 || table.Stats().WatermarkMS != 21 {
+		if out := apply(Header{Sources: 3, Topic: 7, Watermarks: []Watermark{{0, 45}, {1, 45}}}, "u"); len(out) > 0 || table.Stats().WatermarkMS != 21 {
 			t.Fatalf("%v, %+v", out, table.Stats())
 		}
 		if apply(Header{Sources: 3, Topic: 7}, "v", 5, 6); table.Stats().Stray != 2 {
@@ -134,8 +129,8 @@ func TestTopicChanges(t *testing.T) {
 		t.Fatalf("%v, %+v", out, table.Stats())
 	}
 	restart()
-	out := apply(Header{Sources: 1, Topic: 8, Marks: []Mark{{0, 29}}}, "u")
-	if len(out) != 1 || !out[0].Final || out[0].Pane.Count != 2 {
+	out := apply(Header{Sources: 1, Topic: 8, Watermarks: []Watermark{{0, 29}}}, "u")
+	if len(out) != 1 || out[0].State != Closed || out[0].Pane.Count != 2 {
 		t.Fatalf("%+v", out)
 	}
 }
@@ -147,12 +142,12 @@ func TestGuard(t *testing.T) {
 		ok   bool
 		what string
 	}{
-		{Header{SizeMS: 10, Sources: 4, Marks: []Mark{{3, 1000}}}, true, "as it may be"},
-		{Header{SizeMS: 10, Sources: 3}, true, "from before a partition was added"},
-		{Header{SizeMS: 10, Sources: 5}, false, "more partitions than there are"},
-		{Header{SizeMS: 10, Sources: 0}, false, "none"},
-		{Header{SizeMS: 10, Sources: 4, Marks: []Mark{{1, 5}, {0, 1001}}}, false, "a watermark of the future"},
-		{Header{SizeMS: 10, Sources: 4, Marks: []Mark{{0, EndOfTime}}}, false, "the end of time"},
+		{Header{Sources: 4, Watermarks: []Watermark{{3, 1000}}}, true, "as it may be"},
+		{Header{Sources: 3}, true, "from before a partition was added"},
+		{Header{Sources: 5}, false, "more partitions than there are"},
+		{Header{Sources: 0}, false, "none"},
+		{Header{Sources: 4, Watermarks: []Watermark{{1, 5}, {0, 1001}}}, false, "a watermark of the future"},
+		{Header{Sources: 4, Watermarks: []Watermark{{0, EndOfTime}}}, false, "the end of time"},
 	} {
 		var h Header
 		if err := ParseHeader(seal(c.h.append(nil)), &h); c.h.Sources > 0 && err != nil {
@@ -162,16 +157,16 @@ func TestGuard(t *testing.T) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
-	if err := (Guard{Sources: 4, Drains: true}).Check(&Header{Sources: 4, Marks: []Mark{{0, EndOfTime}}}); err != nil {
+	if err := (Guard{Sources: 4, Drains: true}).Check(&Header{Sources: 4, Watermarks: []Watermark{{0, EndOfTime}}}); err != nil {
 		t.Error(err)
 	}
-	if err := ParseHeader(seal(Header{SizeMS: 10, Sources: 4, Marks: []Mark{{4, 1}}}.append(nil)), &Header{}); err == nil {
-		t.Error("a mark of a partition that the topic does not have")
+	if err := ParseHeader(seal(Header{Sources: 4, Watermarks: []Watermark{{4, 1}}}.append(nil)), &Header{}); err == nil {
+		t.Error("a watermark of a partition that the topic does not have is accepted")
 	}
 }
 
 func TestPromise(t *testing.T) {
-	rule := Rule{SizeMS: 10_000, LatenessMS: 10_000}
+	stream := burst(10_000, 10_000, 5)
 	active := func(maxTS int64) Peer { return Peer{Source{MaxTS: maxTS, Newest: maxTS, Floor: NoTime}, true} }
 	idle := func(maxTS int64) Peer {
 		return Peer{Source{MaxTS: maxTS, Newest: maxTS, Floor: NoTime, Idle: true}, true}
@@ -193,7 +188,7 @@ func TestPromise(t *testing.T) {
 		{"all silent, one event ahead of its clock: its window closes as well", []Peer{ahead(12_000, 25_000)}, []int64{7_000, 11_000, 15_000, 19_000, 23_000, 27_000, 29_999}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			i := Idleness{Rule: rule, TimeoutMS: 5_000}
+			i := Idleness{Stream: stream, TimeoutMS: 5_000}
 			var got []int64
 			for k := range c.want {
 				got = append(got, i.Promise(1_000+int64(k)*4_000, c.all))
@@ -204,7 +199,7 @@ func TestPromise(t *testing.T) {
 		})
 	}
 	t.Run("an event in between begins the walk anew", func(t *testing.T) {
-		i := Idleness{Rule: rule, TimeoutMS: 5_000}
+		i := Idleness{Stream: stream, TimeoutMS: 5_000}
 		i.Promise(1_000, []Peer{idle(12_000)})
 		i.Promise(5_000, []Peer{active(13_000)})
 		if got := i.Promise(100_000, []Peer{idle(13_000)}); got != 8_000 {
@@ -214,7 +209,7 @@ func TestPromise(t *testing.T) {
 }
 
 func TestCrosses(t *testing.T) {
-	r := Rule{SizeMS: 10_000}
+	r := burst(10_000, 0, 5)
 	for _, c := range []struct {
 		from, to int64
 		want     bool
@@ -225,13 +220,10 @@ func TestCrosses(t *testing.T) {
 	}
 }
 
-func TestNewRule(t *testing.T) {
-	for _, c := range []struct {
-		size, lateness time.Duration
-		ok             bool
-	}{{10 * time.Second, 0, true}, {time.Millisecond, time.Hour, true}, {0, 0, false}, {time.Microsecond, 0, false}, {1500 * time.Microsecond, 0, false}, {time.Second, -1, false}, {30 * 24 * time.Hour, 0, false}} {
-		if _, err := NewRule(c.size, c.lateness); (err == nil) != c.ok {
-			t.Errorf("%v, %v: %v", c.size, c.lateness, err)
+func TestNewStream(t *testing.T) {
+	for lateness, ok := range map[time.Duration]bool{0: true, time.Hour: true, time.Microsecond: false, -1: false, 30 * 24 * time.Hour: false} {
+		if _, err := NewStream(burst(10, 0, 1).Plan, lateness); (err == nil) != ok {
+			t.Errorf("%v: %v", lateness, err)
 		}
 	}
 }
@@ -272,3 +264,17 @@ func TestMetadata(t *testing.T) {
 		}
 	}
 }
+
+// burst is the stream of the one rule without a rules file.
+func burst(sizeMS, latenessMS, threshold int64) Stream {
+	set, err := rule.Burst(time.Duration(sizeMS)*time.Millisecond, threshold, 2*threshold)
+	if err != nil {
+		panic(err)
+	}
+	return Stream{Plan: set.Plan(), LatenessMS: latenessMS}
+}
+
+func userValues(user string) []rule.Value { return []rule.Value{rule.TokenValue([]byte(user))} }
+
+// start is the start of a tumbling window.
+func start(ts, size int64) int64 { return burst(size, 0, 1).Plan.Feeds[0].Slice(ts) }

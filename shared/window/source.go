@@ -4,15 +4,15 @@ package window
 type Fate uint8
 
 const (
-	// Counted events are in exactly one window's count.
+	// Counted events are in the windows of every rule that takes them.
 	Counted Fate = iota
-	// LateWatermark events came after their own source partition's event time had passed their window's end by the lateness.
+	// LateWatermark events came after their own source partition's event time had passed, by the lateness, the end of their last window of some rule.
 	LateWatermark
-	// LateIdle events came after their silent source partition had been promised past their window's end.
+	// LateIdle events came after their silent source partition had been promised past that end.
 	LateIdle
 )
 
-// Late reports whether the event missed its window.
+// Late reports whether the event missed all its windows of some rule.
 func (f Fate) Late() bool { return f != Counted }
 
 // String is the value of the "reason" header of a late event.
@@ -55,20 +55,31 @@ func (s Source) Watermark(lateness int64) int64 {
 // Unbounded is the append time of an event whose clock is trusted, whatever it says.
 const Unbounded = EndOfTime
 
-// Judge decides the fate of an event at ts, the next of this partition in offset order, and returns the start of its window. appended is
-// when the log took the event's record: the event is counted at its own time, but raises the watermark no further than to appended minus
-// the lateness. For a late event, lateBy is how many milliseconds the watermark that made it late is past the last instant of its window.
-func (s *Source) Judge(r Rule, ts, appended int64) (f Fate, start, lateBy int64) {
-	start = Start(ts, r.SizeMS)
-	last := start + r.SizeMS - 1
-	switch {
-	case s.MaxTS != NoTime && s.MaxTS-r.LatenessMS >= last:
-		f, lateBy = LateWatermark, s.MaxTS-r.LatenessMS-last
-	case s.Floor >= last:
-		f, lateBy = LateIdle, s.Floor-last
+// Judgement is what the fate of an event depends on: the watermarks of its source partition before it.
+type Judgement struct {
+	own, floor int64 // by event time, and by promise
+}
+
+// Judge takes an event at ts, the next of this partition in offset order, and returns what it is judged by. appended is when the log took the
+// event's record: the event is counted at its own time, but raises the watermark no further than to appended minus the lateness.
+func (s *Source) Judge(latenessMS, ts, appended int64) Judgement {
+	j := Judgement{own: NoTime, floor: s.Floor}
+	if s.MaxTS != NoTime {
+		j.own = s.MaxTS - latenessMS
 	}
 	s.MaxTS = max(s.MaxTS, min(ts, appended))
 	s.Newest = max(s.Newest, ts)
 	s.Idle = false
-	return f, start, lateBy
+	return j
+}
+
+// watermark is the time up to which windows are closed for the event.
+func (j Judgement) watermark() int64 { return max(j.own, j.floor) }
+
+// late is the fate of an event whose last window has ended, and by how many milliseconds the watermark has passed the window's last instant.
+func (j Judgement) late(end int64) (f Fate, byMS int64) {
+	if j.own >= end-1 {
+		return LateWatermark, j.own - (end - 1)
+	}
+	return LateIdle, j.floor - (end - 1)
 }

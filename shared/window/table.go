@@ -2,20 +2,15 @@ package window
 
 import (
 	"cmp"
-	"encoding/binary"
+	"fmt"
+	"math"
 	"slices"
 
 	"spate/shared/fault"
+	"spate/shared/rule"
 )
 
-// Verdict is what a [Table] finds: a window of a user that passed the threshold, or the exact count of one that had.
-type Verdict struct {
-	User  string
-	Final bool // the window is closed: Count is exact; otherwise it is what was known when the threshold was passed
-	Pane  Pane
-}
-
-// Table is the global half for one partition of the keyed log: the open windows of its users and the watermarks of all source
+// Table is the global half for one partition of the keyed log: the open windows of its keys and the watermarks of all source
 // partitions. It is not safe for concurrent use.
 //
 // Life: [NewTable], [Table.Resume] with the stored position, then [Table.Apply] for each batch from Position.Replay on,
@@ -23,278 +18,238 @@ type Verdict struct {
 // again, with the position that was stored last. [Table.Checkpoint] hands out what changed, for those who want to look at the table
 // from outside; nothing is restored from it.
 type Table struct {
-	threshold int64
-	windows   []*counts  // open ones, and those whose close is not committed; by end, then by start
-	topic     uint64     // the incarnation of the topic of events that marks are of; 0 if it is not known
-	marks     []int64    // watermarks by source partition
-	watermark int64      // their minimum
-	applied   int64      // offset of the last batch applied
-	told      int64      // verdicts below this offset were handed over by whoever came before
-	history   []Position // watermarks after each batch that moved any, since the last committed position
-	base      Position
-	gone      []*counts // windows that were forgotten, for the checkpoint to take their users back
-	open      int       // panes in windows
-	stray     int64
-	repeated  int64
-	known     int // identities in windows
-	room      room
-	header    Header // of the batch that is applied
+	feeds      []*globalFeed
+	rules      []globalRule
+	revision   int64        // of the rules
+	windows    []openWindow // those that were opened before they ended, until their close is committed; in order
+	topic      uint64       // the incarnation of the topic of events that watermarks are of; 0 if it is not known
+	watermarks []int64      // watermarks by source partition
+	watermark  int64        // their minimum
+	longest    int64        // the longest window
+	applied    int64        // offset of the last batch applied
+	told       int64        // verdicts below this offset were handed over by whoever came before
+	history    []Position   // watermarks after each batch that moved any, since the last committed position
+	base       Position
+	gone       []*counts // slices that were given up, for the checkpoint to take their keys back
+	panes      int       // in slices
+	stray      int64
+	foreign    int64
+	repeated   int64
+	known      int    // identities in slices
+	joins      room   // of the keys of windows that close
+	header     Header // of the batch that is applied
+	cells      []rule.Cell
+	merged     merged
+	around     around
+	near       []mergedPane // a key's panes around
+	nearEvents int64        // in all of them
+	siblings   []*counts    // those of the slice that a batch has come to
+	added      []added      // what it says of a key
+	again      int64
 }
 
-// NewTable returns an empty table. A window opens an alert when its count exceeds threshold.
-func NewTable(threshold int64) *Table {
-	return &Table{threshold: threshold, watermark: NoTime, applied: -1}
+// globalFeed is a feed and its slices, by start and lateness.
+type globalFeed struct {
+	*rule.FeedProgram
+	slices []*counts
+	rules  []int
+	room   room // its own, for slices of other feeds can be larger by far
+	// single: each slice is the only one of its windows. Then a pane with fewer events than least opens none.
+	single bool
+	least  int64
 }
 
-// Resume sets the table to a stored position. Whatever is missing comes back with the batches that are read again from p.Replay on:
-// every window that was open at p is counted from its first event.
-//
-// A table that was in use before keeps what it has, and leaves out what it applied already, unless that includes batches whose verdicts
-// were not handed over for good: those are judged again, from the start.
-func (t *Table) Resume(p Position) {
-	if t.applied >= p.Next || t.applied < p.Replay-1 {
-		t.forget(len(t.windows))
-		t.applied = p.Replay - 1
+// globalRule is a rule and what was decided about it beforehand.
+type globalRule struct {
+	*rule.Program
+	feed                 int
+	early, earlyCritical bool
+	least, leastCritical int64 // events below which its condition, and the critical one, cannot be TRUE
+}
+
+// NewTable returns an empty table.
+func NewTable(s Stream) *Table {
+	t := &Table{watermark: NoTime, applied: -1}
+	t.Extend(s.Plan)
+	return t
+}
+
+// Extend makes the table know a newer plan. What it has of the rules and feeds that it knows already stays.
+func (t *Table) Extend(p *rule.Plan) {
+	for i, f := range p.Feeds {
+		if i < len(t.feeds) {
+			t.feeds[i].Feed = f
+		} else {
+			t.feeds = append(t.feeds, &globalFeed{FeedProgram: f.Program(), single: true, least: math.MaxInt64})
+		}
 	}
-	t.told, t.base, t.history = p.Next, p, nil
-	t.topic, t.marks = p.Topic, slices.Clone(p.Watermarks)
-	t.watermark = lowest(t.marks)
-	t.forgetClosed(t.watermark)
+	for i, r := range p.Rules {
+		if i < len(t.rules) {
+			t.rules[i].Rule = r
+			continue
+		}
+		g := globalRule{Program: p.Program(i), feed: p.FeedOf[i], least: r.LeastEvents(), leastCritical: r.LeastCritical()}
+		g.early, _ = r.Early()
+		g.earlyCritical, _ = r.EarlyCritical()
+		f := t.feeds[g.feed]
+		f.rules = append(f.rules, i)
+		f.single = f.single && r.Window.Kind == rule.Tumble
+		if g.early {
+			f.least = min(f.least, g.least)
+		}
+		t.rules = append(t.rules, g)
+	}
+	t.revision, t.longest, t.around = p.Revision, Stream{Plan: p}.Span(), around{}
 }
 
-// Apply takes the batch at offset and appends its verdicts to out: first the windows that passed the threshold, then the windows that
-// the batch's watermarks close, by end and in the order in which their users came. A batch that was applied before, or is older than
-// one that was, changes nothing; nor does one that is corrupt, which is an error.
+// Revision is the newest one of the rules that the table knows.
+func (t *Table) Revision() int64 { return t.revision }
+
+// Apply takes the batch at offset and appends its verdicts to out: first the windows that were opened or raised, then the windows that
+// the batch's watermarks close, by end, rule, start and key. A batch that was applied before, or is older than
+// one that was, changes nothing; nor does one that is corrupt, which is an error. Sums of feeds that the plan does not have, as those of rules
+// that were changed, are left out and counted ([Stats]).
 func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, error) {
 	if offset <= t.applied && !fault.NoDedupe {
 		return out, nil
 	}
-	t.applied = offset
 	d := unseal(batch)
 	h := &t.header
-	if d.header(h); d.fail || !d.whole(h) {
-		d.fail = true
-		return out, d.err("batch")
+	d.header(h)
+	t.applied = offset
+	if err := d.whole(h, t.check); err != nil {
+		return out, fmt.Errorf("decode batch: %w", err)
 	}
 	silent := offset < t.told
-	var w *counts // nil if it is closed
+	var s section
+	var fi int
+	var c *counts // nil if all its windows are closed
+	if h.oneRuleMS > 0 {
+		fi = t.oneRuleFeed(h.oneRuleMS)
+	}
 	for {
-		switch k := d.uint(); k {
-		case isEnd:
+		switch kind, key := d.next(h, &s); kind {
+		case itemEnd:
+			was := t.watermark
 			t.advance(h, offset)
-			return t.closeDue(out), nil
-		case isWindow:
-			w = t.window(d.int(), h.SizeMS, offset)
+			t.around.c = nil
+			return t.closeDue(was, out), nil
+		case itemFeed:
+			fi = t.feed(s.id)
+		case itemSlice:
+			if fi >= 0 {
+				c = t.slice(fi, s.start, s.after, EndOfTime, offset)
+				t.siblings = t.feeds[fi].between(s.start, s.start+1)
+			}
 		default:
-			user := d.bytes(k - isUser + 1)
-			i, passed, n, repeated := t.add(w, user, &d)
+			if fi < 0 {
+				if n := d.pass(h, &s); !silent {
+					t.foreign += n
+				}
+				continue
+			}
+			stray := t.add(fi, c, key, &d, offset)
 			if !silent {
-				t.repeated += repeated
+				t.stray += stray
+				t.repeated += t.again
 			}
-			switch {
-			case w == nil && !silent:
-				t.stray += n
-			case passed && !silent:
-				out = append(out, Verdict{User: string(user), Pane: w.pane(w.at(i))})
-			}
-			if silent && i >= 0 {
-				w.at(i).saved, w.saved = true, true // whoever came before may have written it
+			for _, a := range t.added {
+				p := a.c.at(a.i)
+				if a.n > 0 && (!t.feeds[fi].single || p.count >= t.feeds[fi].least && p.marks&settled == 0) {
+					out = t.open(a.c, a.i, key, silent, out)
+				}
+				if silent {
+					a.c.at(a.i).marks |= saved // whoever came before may have written it
+					a.c.saved = true
+				}
 			}
 		}
 	}
 }
 
-// window returns the counts of a window, nil if it is closed.
-func (t *Table) window(start, size, offset int64) *counts {
-	end := start + size
-	if end-1 <= t.watermark {
+// check reports a section whose feed has other slices or cells in the plan, and a slice that the feed does not have or that is in no window.
+func (t *Table) check(h *Header, s *section) error {
+	if h.oneRuleMS > 0 {
 		return nil
 	}
-	i, ok := slices.BinarySearchFunc(t.windows, end, func(w *counts, end int64) int {
-		return cmp.Or(cmp.Compare(w.endMS(), end), cmp.Compare(w.startMS, start))
+	i := t.feed(s.id)
+	if i < 0 {
+		return nil // it is left out
+	}
+	f := t.feeds[i]
+	if f.SliceMS != s.sizeMS || len(f.Accumulators) != s.width || s.begun && (f.Slice(s.start) != s.start || h.Revision == t.revision && f.LastEnd(s.start) <= s.after) {
+		return fmt.Errorf("feed %x: %w", s.id, ErrCorrupt)
+	}
+	return nil
+}
+
+func (t *Table) feed(id uint64) int {
+	return slices.IndexFunc(t.feeds, func(f *globalFeed) bool { return f.ID == id })
+}
+
+// oneRuleFeed is the feed that batches of the one rule are of: all events, in slices of this size.
+func (t *Table) oneRuleFeed(size int64) int {
+	return slices.IndexFunc(t.feeds, func(f *globalFeed) bool {
+		return f.SliceMS == size && f.OffsetMS == 0 && f.Unfiltered() && len(f.Accumulators) == 0
 	})
+}
+
+// slice returns the counts of a slice for the windows that end after a time and until another, nil if all of them are closed.
+func (t *Table) slice(fi int, start, after, until, offset int64) *counts {
+	f := t.feeds[fi]
+	i, ok := slices.BinarySearchFunc(f.slices, &counts{startMS: start, afterMS: after, untilMS: until}, (*counts).compare)
 	if ok {
-		return t.windows[i]
+		c := f.slices[i]
+		if c.lastEnd-1 <= t.watermark {
+			return nil
+		}
+		return c
 	}
-	w := t.room.open(start, size)
-	w.first = offset
-	t.windows = slices.Insert(t.windows, i, w)
-	return w
+	last := int64(NoTime)
+	for _, ri := range f.rules {
+		t.rules[ri].Window.Each(start, max(after, ends(t.watermark)), until, func(_, end int64) { last = max(last, end) })
+	}
+	if last == NoTime {
+		return nil
+	}
+	c := f.room.open(start, f.SliceMS, after, len(f.Accumulators))
+	c.untilMS, c.lastEnd, c.first, c.feed = until, last, offset, fi
+	f.slices = slices.Insert(f.slices, i, c)
+	t.around.c = nil
+	return c
 }
 
-// add reads what a batch says of a user in a window and adds it up. It returns the number of the pane, or -1, whether the threshold was
-// passed, the events that were read, and how many of them were counted before.
-func (t *Table) add(w *counts, user []byte, d *decoder) (i int, passed bool, n, repeated int64) {
-	n = d.natural()
-	first := d.natural()
-	span := d.natural()
-	ranges := d.count()
-	if w == nil {
-		for ; ranges > 0; ranges-- {
-			d.evidence()
-		}
-		if t.header.once {
-			d.bytes(uint64(d.count()) * identityBytes)
-		}
-		return -1, false, n, 0
+// between are the slices that begin in a span of time.
+func (f *globalFeed) between(from, to int64) []*counts {
+	begin := func(ms int64) int {
+		i, _ := slices.BinarySearchFunc(f.slices, ms, func(c *counts, ms int64) int { return cmp.Compare(c.startMS, ms) })
+		return i
 	}
-	was := w.n
-	i = w.of(user)
-	t.open += w.n - was
-	p := w.at(i)
-	for ; ranges > 0; ranges-- {
-		w.witness(p, d.evidence())
-	}
-	if t.header.once {
-		for ids := d.count(); ids > 0; ids-- {
-			if w.known.add(i, binary.LittleEndian.Uint64(d.bytes(identityBytes))) {
-				t.known++
-			} else {
-				repeated++
-			}
-		}
-	}
-	n -= repeated
-	passed = p.count <= t.threshold && p.count+n > t.threshold
-	if passed {
-		w.passed = append(w.passed, int32(i))
-	}
-	p.add(n, first, first+span)
-	p.dirty = true
-	return i, passed, n, repeated
+	return f.slices[begin(from):begin(to)]
 }
 
-// advance takes the marks of a batch.
+// advance takes the watermarks of a batch.
 //
 // A source partition that is new begins at the watermark: what is closed stays closed. If the topic of events was deleted and made anew, all
 // its partitions are new; those that it had before will never be heard of again, and hold no window open.
 func (t *Table) advance(h *Header, offset int64) {
 	moved := false
 	if !SameIncarnation(h.Topic, t.topic) {
-		t.marks, moved = nil, true
+		t.watermarks, moved = nil, true
 	}
 	if h.Topic != 0 {
 		t.topic = h.Topic
 	}
-	for len(t.marks) < int(h.Sources) {
-		t.marks = append(t.marks, t.watermark)
+	for len(t.watermarks) < int(h.Sources) {
+		t.watermarks = append(t.watermarks, t.watermark)
 	}
-	for _, m := range h.Marks {
-		if m.WatermarkMS > t.marks[m.Partition] {
-			t.marks[m.Partition], moved = m.WatermarkMS, true
+	for _, m := range h.Watermarks {
+		if m.WatermarkMS > t.watermarks[m.Partition] {
+			t.watermarks[m.Partition], moved = m.WatermarkMS, true
 		}
 	}
 	if moved {
-		t.watermark = max(t.watermark, lowest(t.marks))
-		t.history = append(t.history, Position{Next: offset + 1, Topic: t.topic, Watermarks: slices.Clone(t.marks)})
+		t.watermark = max(t.watermark, lowest(t.watermarks))
+		t.history = append(t.history, Position{Next: offset + 1, Topic: t.topic, Watermarks: slices.Clone(t.watermarks)})
 	}
-}
-
-// closeDue hands out the final counts of the windows that the watermark has passed.
-func (t *Table) closeDue(out []Verdict) []Verdict {
-	for _, w := range t.windows {
-		if w.endMS()-1 > t.watermark {
-			break
-		}
-		if w.closed {
-			continue
-		}
-		w.closed = true
-		slices.Sort(w.passed)
-		for _, i := range w.passed {
-			p := w.at(int(i))
-			out = append(out, Verdict{User: string(w.user(p)), Final: true, Pane: w.pane(p)})
-		}
-	}
-	return out
-}
-
-// Position is what to commit once the verdicts of all batches below next are handed over for good. next must not decrease.
-func (t *Table) Position(next int64) Position {
-	for len(t.history) > 0 && t.history[0].Next <= next {
-		t.base = t.history[0]
-		t.history = t.history[1:]
-	}
-	// While batches are read again, next is still below what was handed over before; that must not be handed over twice.
-	p := Position{Replay: next, Next: max(next, t.told), Log: t.base.Log, Topic: t.base.Topic, Watermarks: t.base.Watermarks}
-	mark := p.Watermark()
-	for _, w := range t.windows {
-		if w.endMS()-1 > mark {
-			p.Replay = min(p.Replay, w.first)
-		}
-	}
-	return p
-}
-
-// Committed tells that p is stored. Windows that were closed at p are forgotten: they cannot be needed again.
-func (t *Table) Committed(p Position) { t.forgetClosed(p.Watermark()) }
-
-func (t *Table) forgetClosed(watermark int64) {
-	n := 0
-	for n < len(t.windows) && t.windows[n].endMS()-1 <= watermark {
-		n++
-	}
-	t.forget(n)
-}
-
-// forget gives the first n windows up.
-func (t *Table) forget(n int) {
-	for _, w := range t.windows[:n] {
-		t.open -= w.n
-		t.known -= w.known.n
-		w.known = known{}
-		if w.seen = 0; w.saved {
-			t.gone = append(t.gone, w)
-		} else {
-			t.room.close(w)
-		}
-	}
-	t.windows = slices.Delete(t.windows, 0, n)
-}
-
-// Lookup returns the windows of a user that are in the table, by start: open ones and those whose close is not yet committed.
-func (t *Table) Lookup(user string) (out []Pane) {
-	key := []byte(user)
-	tag := tag(key)
-	for _, w := range t.windows {
-		if i := w.find(tag, key); i >= 0 {
-			out = append(out, w.pane(w.at(i)))
-		}
-	}
-	slices.SortFunc(out, func(a, b Pane) int { return cmp.Compare(a.StartMS, b.StartMS) })
-	return out
-}
-
-// Each calls f for every window in the table.
-func (t *Table) Each(f func(user string, p Pane)) {
-	for _, w := range t.windows {
-		for i := range w.n {
-			p := w.at(i)
-			f(string(w.user(p)), w.pane(p))
-		}
-	}
-}
-
-// Stats are figures for observability.
-type Stats struct {
-	Windows     int   // open windows of all users: one for each user that has events in it
-	WatermarkMS int64 // minimum over the source partitions; NoTime while one has not spoken
-	Sources     int   // source partitions heard of
-	// Stray counts events that came for a window after its close. There are none, unless the topic of events got more
-	// partitions while it was in use, or something else than a router writes to the keyed log.
-	Stray int64
-	// Repeated counts events whose identity was counted before, Identities those that are remembered.
-	Repeated   int64
-	Identities int
-}
-
-// identitiesPerWindow are how many identities take the room of an open window of a user.
-const identitiesPerWindow = 4
-
-// Open is what a limit of open windows is held against: identities take room, too.
-func (s Stats) Open() int64 { return int64(s.Windows + s.Identities/identitiesPerWindow) }
-
-// Stats returns the present figures.
-func (t *Table) Stats() Stats {
-	return Stats{Windows: t.open, WatermarkMS: t.watermark, Sources: len(t.marks), Stray: t.stray, Repeated: t.repeated, Identities: t.known}
 }

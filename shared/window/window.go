@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"spate/shared/rule"
 )
 
 const (
@@ -12,39 +14,67 @@ const (
 	NoTime = math.MinInt64
 	// EndOfTime is the watermark of a source that will never have another event. It closes every window.
 	EndOfTime = math.MaxInt64
-	// MaxSize is the longest window, in milliseconds (a week).
-	MaxSize = 7 * 24 * 3600 * 1000
+	// MaxLateness is the longest lateness, in milliseconds (a week).
+	MaxLateness = 7 * 24 * 3600 * 1000
 )
 
-// Rule is what the local half needs to judge an event. Milliseconds.
-type Rule struct {
-	SizeMS     int64
+// Stream is what both halves must agree on: the rules, and how far the watermark stays behind.
+type Stream struct {
+	Plan       *rule.Plan
 	LatenessMS int64
 }
 
-// NewRule makes a rule of durations; it reports every problem at once.
-func NewRule(size, lateness time.Duration) (Rule, error) {
-	r := Rule{SizeMS: size.Milliseconds(), LatenessMS: lateness.Milliseconds()}
-	return r, r.Validate(size, lateness)
+// NewStream makes a stream; it reports what is wrong with the lateness.
+func NewStream(plan *rule.Plan, lateness time.Duration) (Stream, error) {
+	s := Stream{Plan: plan, LatenessMS: lateness.Milliseconds()}
+	if err := CheckLateness(lateness); err != nil {
+		return s, err
+	}
+	for _, f := range plan.Feeds {
+		if f.GapMS > 0 {
+			return s, errors.New("SESSION windows are not evaluated yet")
+		}
+	}
+	return s, nil
 }
 
-// Validate reports every problem of the durations a rule is made of.
-func (Rule) Validate(size, lateness time.Duration) error {
-	var errs []error
-	if size < time.Millisecond || size > MaxSize*time.Millisecond || size%time.Millisecond != 0 {
-		errs = append(errs, fmt.Errorf("window: %v is not a whole number of milliseconds between 1ms and %v", size, MaxSize*time.Millisecond))
+// CheckLateness reports what is wrong with a lateness.
+func CheckLateness(d time.Duration) error {
+	if d < 0 || d > MaxLateness*time.Millisecond || d%time.Millisecond != 0 {
+		return fmt.Errorf("lateness: %v is not a whole number of milliseconds between 0s and %v", d, MaxLateness*time.Millisecond)
 	}
-	if lateness < 0 || lateness > MaxSize*time.Millisecond || lateness%time.Millisecond != 0 {
-		errs = append(errs, fmt.Errorf("lateness: %v is not a whole number of milliseconds between 0s and %v", lateness, MaxSize*time.Millisecond))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// Start returns the start of the tumbling window of the given size that ts falls into; it rounds towards minus infinity.
-func Start(ts, size int64) int64 {
-	m := ts % size
-	if m < 0 {
-		m += size
+// Span is the longest time between an event and the end of a window that it is in, in milliseconds.
+func (s Stream) Span() (ms int64) {
+	for _, r := range s.Plan.Rules {
+		ms = max(ms, r.Window.Size)
 	}
-	return ts - m
+	return ms
+}
+
+// LastEnd is the end of the last window of any rule that has the instant in it.
+func (s Stream) LastEnd(ms int64) int64 {
+	last := int64(NoTime)
+	for _, f := range s.Plan.Feeds {
+		last = max(last, f.LastEnd(ms))
+	}
+	return last
+}
+
+// Crosses reports whether raising a watermark from one value to another closes any window, that is, passes an end of one.
+func (s Stream) Crosses(from, to int64) bool {
+	if to <= from {
+		return false
+	}
+	if from == NoTime || to == EndOfTime {
+		return true
+	}
+	for _, f := range s.Plan.Feeds {
+		if f.Slice(to+1) > f.Slice(from+1) {
+			return true
+		}
+	}
+	return false
 }

@@ -56,7 +56,7 @@ func TestDoctor(t *testing.T) {
 	if !failed {
 		t.Error("it does not fail")
 	}
-	for check, want := range map[string]string{"streams": a.AlertsStream + " does not exist", "tables": "not-there does not exist", "topic": "nobody is notified"} {
+	for check, want := range map[string]string{"streams": a.AlertsStream + " does not exist", "tables": "not-there does not exist", "topic": "no topic is notified"} {
 		ok := false
 		for _, f := range found[check] {
 			ok = ok || f.Level != doctor.OK && strings.Contains(f.Text, want) && f.Fix != ""

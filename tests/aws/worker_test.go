@@ -88,14 +88,30 @@ func TestWorkerKilledWhileShardsChange(t *testing.T) {
 	t.Logf("seed %d", seed)
 	// Silence is not looked at: what it makes late depends on the wall clock, and the reference has none.
 	a := harness.OnAWS(t, 4, append(slices.Clone(ruleEnv), "SPATE_IDLE_TIMEOUT=0", "SPATE_THRESHOLD=5")...)
-	workers := []*harness.Process{
-		harness.Spate(t, "worker-1", named(a, "one"), "work").Start(),
-		harness.Spate(t, "worker-2", named(a, "two"), "work").Start(),
-	}
 	const kills = 20
 	load := kills * 5 * time.Second
 	traffic := harness.Spate(t, "traffic", a.Env, "simulate", "--time", "shift", "--disorder", "3s", "--event-rate", "400", "--users", "3000", "--window", "4s",
 		"--duration", load.String(), "--seed", fmt.Sprint(rng.IntN(1000)), "--quiet").Start()
+	killAndReshard(t, a, rng, traffic, kills, func(int) {})
+	if err := traffic.Wait(load + time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	drain(t, a, a.Env)
+	ref := a.Reference(rule)
+	if ref.Late == 0 {
+		t.Error("nothing was late: the test proves less than it should")
+	}
+	check(t, a, ref)
+}
+
+// killAndReshard kills workers with kill -9, while another stands by, and splits and merges shards, under traffic that must last. before is called before
+// each kill. At the end of the traffic, no worker is left.
+func killAndReshard(t *testing.T, a *harness.AWS, rng *rand.Rand, traffic *harness.Process, kills int, before func(kill int)) {
+	t.Helper()
+	workers := []*harness.Process{
+		harness.Spate(t, "worker-1", named(a, "one"), "work").Start(),
+		harness.Spate(t, "worker-2", named(a, "two"), "work").Start(),
+	}
 	epoch := int64(0)
 	for i := range kills {
 		// Only who works is killed: each time it is another life.
@@ -106,6 +122,7 @@ func TestWorkerKilledWhileShardsChange(t *testing.T) {
 			return ok && st.Epoch > epoch
 		})
 		epoch = st.Epoch
+		before(i)
 		if i%4 == 1 {
 			split(t, a, rng)
 		}
@@ -124,18 +141,11 @@ func TestWorkerKilledWhileShardsChange(t *testing.T) {
 		victim.Kill()
 		victim.Start()
 	}
-	if err := traffic.Wait(load + time.Minute); err != nil {
-		t.Fatal(err)
-	}
+	// The traffic goes on with the workers there are, to its end.
+	<-traffic.Done()
 	for _, w := range workers {
 		w.Kill()
 	}
-	drain(t, a, a.Env)
-	ref := a.Reference(rule)
-	if ref.Late == 0 {
-		t.Error("nothing was late: the test proves less than it should")
-	}
-	check(t, a, ref)
 }
 
 // named is the environment of a process with a name.

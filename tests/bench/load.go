@@ -59,7 +59,7 @@ func (b *bench) referenceBacklog(ctx context.Context, events, partitions int, ge
 		return nil, fmt.Errorf("the generator does not say how many results it expects: %s", said)
 	}
 	if strconv.Itoa(len(l.want)) != string(told[1]) {
-		return nil, fmt.Errorf("the reference's rules give %d results, its generator expects %s", len(l.want), told[1])
+		return nil, fmt.Errorf("the reference's rules give %d results, but its generator expects %s", len(l.want), told[1])
 	}
 	return l, nil
 }

@@ -1,9 +1,9 @@
-// Command bench measures spate on a real Kafka: throughput and its price beside a bare counter in Go and Flink SQL on the same topic,
+// Command bench measures spate on a real Kafka: throughput and cost compared with a bare counter in Go and with Flink SQL on the same topic,
 // latency, memory under attack, recovery, and long runs. `make bench` runs it; docs/performance.md has the method and figures.
 //
-// What it compares with, the load and the expected results come from the reference folder (bench/, kafka/), which also starts the
-// broker. Rates of a busy machine say little by themselves: every figure of throughput is also given as a ratio to go-count, measured
-// in the same round. A run whose results are not exactly the expected ones is an error, however fast it was.
+// The programs to compare with, the load and the expected results come from the reference folder (bench/, kafka/), which also starts the
+// broker. Absolute rates on a busy machine mean little, so every throughput figure is also given as a ratio to go-count, measured in the
+// same round. A run whose results differ from the expected ones is an error, however fast it was.
 package main
 
 import (

@@ -239,7 +239,7 @@ func (p *process) address() string {
 func (p *process) get(ctx context.Context, page string, within time.Duration) ([]byte, error) {
 	addr := p.address()
 	if addr == "" {
-		return nil, fmt.Errorf("%s%s: it has not told its address", p.name, page)
+		return nil, fmt.Errorf("%s%s: it has not reported its address", p.name, page)
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

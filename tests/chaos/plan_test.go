@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -56,19 +57,27 @@ func TestPlan(t *testing.T) {
 	t.Log(kinds, victims)
 }
 
-// TestPlanRests: after a fault that a group has to notice by itself, its service has no other for a while.
+// TestPlanRests: after a fault that a group has to notice by itself, its service has no other for a while, and after a crash of the broker no service
+// has one. The broker is up for a while between two crashes.
 func TestPlanRests(t *testing.T) {
 	m := everything(8 * time.Second)
 	for seed := range uint64(50) {
-		until := map[byte]time.Duration{} // by the first letter of the service
+		until := map[string]time.Duration{} // by service, and of the broker
 		for _, a := range newPlan(seed, time.Minute, m) {
-			if !vanishes(a.Kind) {
+			victim, _, _ := strings.Cut(a.Victim, "-")
+			if a.Kind != crash && !vanishes(a.Kind) {
 				continue
 			}
-			if service := a.Victim[0]; a.At < until[service] {
+			if a.At < until[victim] {
 				t.Errorf("seed %d: %v comes too early", seed, a)
 			}
-			until[a.Victim[0]] = a.At + a.For + m.Rest
+			until[victim] = a.At + a.For + m.Rest
+			if a.Kind == crash {
+				until[victim] = a.At + a.For + brokerRest
+				for _, s := range services {
+					until[s.Name] = max(until[s.Name], a.At+a.For+m.Rest)
+				}
+			}
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"spate/tests/harness"
+	"spate/shared/testskip"
 )
 
 // TestProxy: what goes through it arrives, and what is cut or held up does not.
@@ -60,7 +60,7 @@ func TestProxy(t *testing.T) {
 	}
 	pid := os.Getpid()
 	if _, err := portsOf(pid); err != nil {
-		harness.Missing(t, "processes' connections are found in /proc: %v", err)
+		testskip.Missing(t, "processes' connections are found in /proc: %v", err)
 	}
 
 	n, release, err := p.Hold(pid, true)

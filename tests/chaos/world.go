@@ -103,6 +103,11 @@ func newWorld(t *testing.T, s setup) *world {
 	w.disk = harness.NewDisk(t, 64<<20+int64(s.Load.Minutes()*16)<<20)
 	w.database = filepath.Join(w.disk.Dir, "alerts.db")
 
+	// The proxy takes connections also when the broker is down, which is not a reason to give up.
+	w.client = harness.Connect(t, w.proxy.Addr, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.AlwaysRetryEOF())
+	harness.MakeTopics(t, w.client, kafka.Layout{Names: w.names, Partitions: partitions})
+	w.apply()
+
 	env := []string{
 		"SPATE_BROKERS=" + w.proxy.Addr, "SPATE_PARTITIONS=" + strconv.Itoa(partitions), "SPATE_DATABASE_URL=" + w.database, "SPATE_FAULT=" + s.Fault,
 		"SPATE_WINDOW=" + rule.Window.String(), "SPATE_LATENESS=" + rule.Lateness.String(), "SPATE_THRESHOLD=" + strconv.FormatInt(rule.Threshold, 10),
@@ -121,9 +126,6 @@ func newWorld(t *testing.T, s setup) *world {
 			}
 		}
 	}
-	// The proxy takes connections also when the broker is down, which is not a reason to give up.
-	w.client = harness.Connect(t, w.proxy.Addr, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.AlwaysRetryEOF())
-	harness.Eventually(t, time.Minute, "topics are made", func() bool { return harness.TopicExists(t, w.client, w.names.Activity) })
 	w.load = harness.Spate(t, "load", env, "simulate", "--time", "shift", "--disorder", disorder.String(), "--threshold", "5", "--event-rate", strconv.Itoa(s.Rate),
 		"--users", "100000", "--duration", s.Load.String(), "--seed", strconv.FormatUint(s.Seed, 10), "--quiet")
 	w.load.Path = s.Program
@@ -182,12 +184,16 @@ func (w *world) judge() {
 	healed := time.Now()
 	w.settle("all events are read", func(p progress) bool { return p.routers == 0 && !p.open })
 	ref := w.reference()
+	others := w.otherRules()
 	want := int64(len(ref.Result()))
+	for _, r := range others.Rules {
+		want += int64(len(r.Rows))
+	}
 	w.settle(fmt.Sprintf("%d alerts are closed and stored", want), func(p progress) bool {
 		return p.alerters == 0 && p.stored.Opened == 0 && p.stored.Closed >= want
 	})
 	w.t.Logf("all was done %v after the last fault", time.Since(healed).Round(100*time.Millisecond))
-	w.check(ref)
+	w.check(ref, others)
 }
 
 // endWithin bounds how long a process may take to end when it is asked to, whatever else is away at that moment.

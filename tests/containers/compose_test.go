@@ -27,6 +27,7 @@ import (
 	"spate/shared/kafka"
 	"spate/shared/notify"
 	"spate/shared/testport"
+	"spate/shared/testskip"
 	"spate/tests/harness"
 )
 
@@ -48,12 +49,12 @@ func needsDocker(t *testing.T, images ...string) {
 	t.Helper()
 	for _, args := range [][]string{{"info", "--format", "{{.ServerVersion}}"}, {"compose", "version"}} {
 		if out, err := docker(t.Context(), 30*time.Second, nil, args...); err != nil {
-			harness.Missing(t, "docker %s does not work: %v: %s", args[0], err, harness.Tail(out, 1))
+			testskip.Missing(t, "docker %s does not work: %v: %s", args[0], err, harness.Tail(out, 1))
 		}
 	}
 	for _, image := range images {
 		if _, err := docker(t.Context(), 30*time.Second, nil, "image", "inspect", "--format", "{{.Id}}", image); err != nil {
-			harness.Missing(t, "the image %s is not there; docker pull %s", image, image)
+			testskip.Missing(t, "the image %s is not there; docker pull %s", image, image)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"spate/shared/store/postgres"
 	"spate/shared/store/postgres/postgrestest"
 	"spate/shared/testport"
+	"spate/shared/testskip"
 	"spate/tests/harness"
 )
 
@@ -42,7 +43,7 @@ func TestContainers(t *testing.T) {
 	t.Run("given", func(t *testing.T) {
 		brokers := os.Getenv("SPATE_TEST_BROKERS")
 		if brokers == "" {
-			harness.Missing(t, "SPATE_TEST_BROKERS does not name a Kafka")
+			testskip.Missing(t, "SPATE_TEST_BROKERS does not name a Kafka")
 		}
 		t.Run("pipeline", func(t *testing.T) { testStored(t, brokers, givenPostgres(t)) })
 		// Without a URL, go test ./shared/store/postgres starts the same Postgres itself.
@@ -121,7 +122,7 @@ func startContainer(t *testing.T, request testcontainers.ContainerRequest) testc
 	testcontainers.CleanupContainer(t, c)
 	if err != nil {
 		if strings.Contains(err.Error(), "reaper") {
-			harness.Missing(t, "the container that cleans up after testcontainers does not start; TESTCONTAINERS_RYUK_DISABLED=true does without it: %v", err)
+			testskip.Missing(t, "the container that cleans up after testcontainers does not start; TESTCONTAINERS_RYUK_DISABLED=true does without it: %v", err)
 		}
 		t.Fatalf("start %s: %v", request.Image, err)
 	}
@@ -173,7 +174,8 @@ func testStored(t *testing.T, brokers, database string) {
 
 // testStoreOn runs the conformance suite of the store on another server, in a process of its own: the server is a setting of the process.
 func testStoreOn(t *testing.T, database string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	// The suite takes a minute by itself, and ten where twenty processes want the same two cores.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-run", "^TestConformance$", "../../shared/store/postgres")
 	cmd.Env = append(os.Environ(), "SPATE_TEST_DATABASE_URL="+database)

@@ -122,6 +122,42 @@ func (a *AWS) Reference(rule verifier.Rule) *verifier.Reference {
 	return ref
 }
 
+// Heir is the user of the events that [AWS.Events] adds; no rule must take them.
+const Heir = "-1"
+
+// Events are those of the stream, for [verifier.Rules], which knows nothing of shards that continue others: each of these begins with an event that brings
+// its event time to where it begins. Of that event's columns, only the user and the time are not NULL.
+func (a *AWS) Events(fields verifier.Rule) (events []verifier.Event) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	newest, number := map[string]int64{}, int32(0)
+	for _, s := range a.shards(ctx, a.Stream) {
+		from, known := int64(0), len(s.Parents) > 0
+		for i, p := range s.Parents {
+			ms, heard := newest[p]
+			if known = known && heard; i == 0 || ms < from {
+				from = ms
+			}
+		}
+		if known {
+			newest[s.ID] = from
+			events = append(events, verifier.Event{Partition: number, MS: from, Appended: verifier.Unbounded, Column: func(path ...string) (string, bool) {
+				return Heir, len(path) == 1 && path[0] == "user_id"
+			}})
+		}
+		a.read(ctx, a.Stream, s.ID, func(r types.Record) {
+			e := fields.Event(number, r.Data, *r.ApproximateArrivalTimestamp)
+			if was, heard := newest[s.ID]; e.Column != nil && (!heard || min(e.MS, e.Appended) > was) {
+				newest[s.ID] = min(e.MS, e.Appended)
+			}
+			events = append(events, e)
+		})
+		number++
+	}
+	return events
+}
+
 // State is what a worker has saved last.
 type State struct {
 	Epoch, Saves int64

@@ -14,6 +14,7 @@ import (
 
 	"spate/shared/kafka/intake"
 	"spate/shared/testport"
+	"spate/shared/testskip"
 )
 
 // OnBrokers runs a test on an in-process broker, and on the real one that SPATE_TEST_BROKERS names, one after the other.
@@ -41,7 +42,7 @@ func onEach(t *testing.T, together bool, test func(t *testing.T, brokers string)
 		}
 		brokers := os.Getenv("SPATE_TEST_BROKERS")
 		if brokers == "" {
-			Missing(t, "SPATE_TEST_BROKERS does not name a Kafka")
+			testskip.Missing(t, "SPATE_TEST_BROKERS does not name a Kafka")
 		}
 		test(t, brokers)
 	})

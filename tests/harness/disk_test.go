@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"spate/shared/testskip"
 )
 
 func TestDisk(t *testing.T) {
 	d := NewDisk(t, 1<<20)
 	if !d.Small {
-		Missing(t, "a small file system cannot be mounted")
+		testskip.Missing(t, "a small file system cannot be mounted")
 	}
 	file := filepath.Join(d.Dir, "file")
 	if err := d.Fill(); err != nil {

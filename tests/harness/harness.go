@@ -1,4 +1,4 @@
-// Package harness starts spate's processes and brokers for the tests that span packages, and holds what came out against the log.
+// Package harness starts spate's processes and brokers for tests that span packages, and compares their results with the log.
 package harness
 
 import (
@@ -6,16 +6,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-)
 
-// Missing skips a test for the lack of something, or fails it where everything must be there.
-func Missing(t testing.TB, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("REQUIRE_INTEGRATION") == "1" {
-		t.Fatalf("REQUIRE_INTEGRATION=1, and "+format, args...)
-	}
-	t.Skipf(format, args...)
-}
+	"spate/shared/testskip"
+)
 
 // SharedFile is a file of the reference data: in the folder that SPATE_TEST_SHARED names, or beside the project's.
 func SharedFile(t testing.TB, name string) string {
@@ -26,7 +19,7 @@ func SharedFile(t testing.TB, name string) string {
 	}
 	path := filepath.Join(dir, name)
 	if _, err := os.Stat(path); err != nil {
-		Missing(t, "%s is not there; set SPATE_TEST_SHARED to the folder of the reference data", path)
+		testskip.Missing(t, "%s is not there; set SPATE_TEST_SHARED to the folder of the reference data", path)
 	}
 	return path
 }

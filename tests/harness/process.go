@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"spate/shared/testskip"
 )
 
 // dir is where the programs of this test process are; Main removes it.
@@ -177,7 +179,7 @@ func (p *Process) ProcessorTime() time.Duration {
 	p.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
-		Missing(p.t, "processor time is read from /proc: %v", err)
+		testskip.Missing(p.t, "processor time is read from /proc: %v", err)
 	}
 	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+2:])
 	var ticks int64
@@ -191,13 +193,13 @@ func (p *Process) ProcessorTime() time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs Go
 }
 
-var address = regexp.MustCompile(`/readyz","service":"[a-z]+","address":"([^" ]+)"|http://([^" ]+) has /metrics`) // of a service, or of up
+var address = regexp.MustCompile(`/readyz","service":"[a-z]+","address":"([^" ]+)"|http://([^" ]+)/readyz and /metrics`) // of a service, or of up
 
 // Get asks the process's server for operators: /metrics, /healthz, /readyz.
 func (p *Process) Get(page string) (int, string) {
 	told := address.FindAllSubmatch(p.Output(), -1)
 	if told == nil {
-		return 0, "it has not told its address"
+		return 0, "it has not reported its address"
 	}
 	last := told[len(told)-1]
 	resp, err := http.Get("http://" + string(last[1]) + string(last[2]) + page)

@@ -93,6 +93,8 @@ func (w *world) service(t *testing.T, service string, names kafka.Names, princip
 		args = append(args, "7")
 	case kafka.Teller:
 		args = []string{"alerts", "show", stored(t, db)}
+	case kafka.Ruler:
+		args = []string{"rules", "apply", "../../rules/scraper.sql"}
 	}
 	return harness.Spate(t, principal, env, args...)
 }

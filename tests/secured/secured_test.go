@@ -239,7 +239,7 @@ func testFaults(t *testing.T, w *world) {
 		t.Parallel()
 		file := write(t, "password", "wrong\n")
 		p, s := begin(t, []string{"SPATE_BROKERS=" + w.login, "SPATE_TLS_CA_FILE=" + w.authority.File, "SPATE_SASL_MECHANISM=scram-sha-256", "SPATE_SASL_USERNAME=somebody", "SPATE_SASL_PASSWORD_FILE=" + file})
-		says(t, s, "broker refuses", "SPATE_SASL_USERNAME")
+		says(t, s, "broker denies access", "SPATE_SASL_USERNAME")
 		kafkatest.Write(t, file, []byte(password+"\n"))
 		ready(t, s)
 		p.noSecrets(t)
@@ -247,7 +247,7 @@ func testFaults(t *testing.T, w *world) {
 	t.Run("wrong mechanism", func(t *testing.T) {
 		t.Parallel()
 		_, s := begin(t, []string{"SPATE_BROKERS=" + w.login, "SPATE_TLS_CA_FILE=" + w.authority.File, "SPATE_SASL_MECHANISM=AWS_MSK_IAM", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b", "AWS_REGION=eu-central-1"})
-		says(t, s, "broker refuses", "SPATE_SASL_MECHANISM")
+		says(t, s, "broker denies access", "SPATE_SASL_MECHANISM")
 	})
 	t.Run("no login", func(t *testing.T) {
 		t.Parallel()
@@ -262,13 +262,13 @@ func testFaults(t *testing.T, w *world) {
 	t.Run("TLS where there is none", func(t *testing.T) {
 		t.Parallel()
 		_, s := begin(t, []string{"SPATE_BROKERS=" + w.Addr, "SPATE_TLS=true"})
-		says(t, s, "speak TLS at this port")
+		says(t, s, "use TLS on this port")
 	})
 	t.Run("unknown authority", func(t *testing.T) {
 		t.Parallel()
 		other := kafkatest.NewAuthority(t, "other")
 		_, s := begin(t, []string{"SPATE_BROKERS=" + w.login, "SPATE_TLS_CA_FILE=" + other.File, "SPATE_SASL_MECHANISM=scram-sha-256", "SPATE_SASL_USERNAME=somebody", "SPATE_SASL_PASSWORD=" + password})
-		says(t, s, "none of the authorities in "+other.File)
+		says(t, s, "not issued by any of the CAs in "+other.File)
 		right, err := os.ReadFile(w.authority.File)
 		if err != nil {
 			t.Fatal(err)
@@ -281,7 +281,7 @@ func testFaults(t *testing.T, w *world) {
 		old := w.authority.Sign(t, kafkatest.Leaf{Name: "somebody", Before: time.Now().Add(-2 * time.Hour), After: time.Now().Add(-time.Hour)})
 		cert, key := old.Files(t)
 		p, s := begin(t, []string{"SPATE_BROKERS=" + w.mutual, "SPATE_TLS_CA_FILE=" + w.authority.File, "SPATE_TLS_CERT_FILE=" + cert, "SPATE_TLS_KEY_FILE=" + key})
-		says(t, s, "has expired at")
+		says(t, s, "expired at")
 		fresh := w.authority.Sign(t, kafkatest.Leaf{Name: "somebody"})
 		kafkatest.Write(t, key, fresh.Key)
 		kafkatest.Write(t, cert, fresh.Cert)
@@ -298,7 +298,7 @@ func testFaults(t *testing.T, w *world) {
 		secret := write(t, "secret", "wrong")
 		p, s := begin(t, []string{"SPATE_BROKERS=" + w.login, "SPATE_TLS_CA_FILE=" + w.authority.File, "SPATE_SASL_MECHANISM=OAUTHBEARER",
 			"SPATE_SASL_OAUTH_TOKEN_URL=" + w.tokens.URL + "/token", "SPATE_SASL_OAUTH_CLIENT_ID=somebody", "SPATE_SASL_OAUTH_CLIENT_SECRET_FILE=" + secret})
-		says(t, s, "cannot log in", "refuses a token", "invalid_client")
+		says(t, s, "cannot log in", "refused to issue a token", "invalid_client")
 		kafkatest.Write(t, secret, []byte("secret"))
 		ready(t, s)
 		p.noSecrets(t)

@@ -30,6 +30,9 @@ type Config struct {
 	// Window is the size of the windows of those rows that tell only one of its bounds.
 	Window time.Duration
 
+	// Print, if set, gets each alert that is new or has moved on, when it is stored. It may be called concurrently.
+	Print func(alert.Record)
+
 	// Metrics gets a line of metrics for each batch; nil: nobody does.
 	Metrics io.Writer
 	// Namespace of the metrics in CloudWatch, and the name of the one that counts new alerts.
@@ -45,7 +48,7 @@ func (c Config) Validate() error {
 	var errs []error
 	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Table == nil {
-		problem("table: none given")
+		problem("table: missing")
 	}
 	if s := c.MinSeverity; s != alert.Warning && s != alert.Critical {
 		problem("min severity: %q is neither %s nor %s (SPATE_MIN_SEVERITY, --min-severity)", s, alert.Warning, alert.Critical)
@@ -57,7 +60,7 @@ func (c Config) Validate() error {
 		problem("critical: %d is below the threshold, %d", c.Critical, c.Threshold)
 	}
 	if c.Window < time.Millisecond || c.Window%time.Millisecond != 0 {
-		problem("window: %v is not a number of whole milliseconds, at least 1", c.Window)
+		problem("window: %v is not a whole number of milliseconds, at least 1", c.Window)
 	}
 	if c.Metrics != nil {
 		if err := emf.ValidName(c.Namespace); err != nil {
@@ -68,7 +71,7 @@ func (c Config) Validate() error {
 		}
 		for _, name := range otherMetrics {
 			if c.AlertsMetric == name {
-				problem("alerts metric: %q is the name of another metric (SPATE_ALERTS_METRIC, --alerts-metric)", name)
+				problem("alerts metric: %q is already the name of another metric (SPATE_ALERTS_METRIC, --alerts-metric)", name)
 			}
 		}
 	}

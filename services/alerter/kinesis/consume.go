@@ -202,7 +202,7 @@ func (c *consumer) store(ctx context.Context, f stream.Fetch) error {
 		rest := records[:0]
 		var cause error
 		for i, err := range res.Errs {
-			if err != nil && !Permanent(err) { // the handler has told of those that are
+			if err != nil && !Permanent(err) { // the handler has logged those that are
 				cause = err
 				rest = append(rest, records[i])
 			}
@@ -215,7 +215,7 @@ func (c *consumer) store(ctx context.Context, f stream.Fetch) error {
 			return ctx.Err()
 		}
 		c.cfg.Status.NotReady(cause.Error())
-		c.cfg.Log.Warn("alerts are not stored or told, trying again", "alerts", len(records), "error", cause, "wait", wait.String())
+		c.cfg.Log.Warn("cannot store or publish alerts, retrying", "alerts", len(records), "error", cause, "wait", wait.String())
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

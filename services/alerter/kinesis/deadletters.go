@@ -45,7 +45,7 @@ func (d *DeadLetters) put(ctx context.Context, r Record, reason error) error {
 		return err
 	}
 	if _, err := d.API.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: aws.String(d.URL), MessageBody: aws.String(string(body))}); err != nil {
-		return fmt.Errorf("set record aside in %s: %w", d.URL, err)
+		return fmt.Errorf("send record to dead-letter queue %s: %w", d.URL, err)
 	}
 	return nil
 }

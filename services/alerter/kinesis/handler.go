@@ -192,7 +192,7 @@ func (b *batch) stopAt(i int) {
 
 // work brings one record to its end. ctx bounds it; outer is what remains when that has ended.
 func (h *Handler) work(ctx, outer context.Context, it dynamodb.Item) error {
-	told := h.cfg.Publisher != nil && (it.Severity == h.cfg.MinSeverity || it.Severity == alert.Critical)
+	told := h.cfg.Publisher != nil && it.Mode != alert.Shadow && (it.Severity == h.cfg.MinSeverity || it.Severity == alert.Critical)
 	out, err := h.cfg.Table.Apply(ctx, h.cfg.Now(), it, told)
 	switch {
 	case errors.Is(err, store.ErrConflict):
@@ -210,6 +210,9 @@ func (h *Handler) work(ctx, outer context.Context, it dynamodb.Item) error {
 		h.metrics.moved.Add(1)
 	default:
 		h.metrics.repeated.Add(1)
+	}
+	if h.cfg.Print != nil && (out.Made || out.Moved) {
+		h.cfg.Print(out.Item.Record)
 	}
 	if out.Item.Notification != dynamodb.Pending || h.cfg.Publisher == nil {
 		return nil
@@ -256,26 +259,26 @@ func (h *Handler) account(b *batch) {
 			left++
 		case errors.Is(err, ErrMalformed):
 			m.malformed.Add(1)
-			log.Error("alert record is malformed, passed over", "error", err)
+			log.Error("skipping a malformed alert record", "error", err)
 		case errors.Is(err, store.ErrConflict):
-			log.Error("alert record contradicts the stored alert, passed over", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
+			log.Error("skipping an alert record that conflicts with the stored alert", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
 		case errors.Is(err, notify.ErrUnsendable):
-			log.Error("alert is stored and cannot be told, passed over", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
+			log.Error("alert is stored but cannot be published; skipping it", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
 		case Permanent(err):
-			log.Error("alert record cannot be stored, passed over", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
+			log.Error("skipping an alert record that cannot be stored", "id", b.items[i].ID, "state", b.items[i].State, "error", err)
 		default:
-			log.Warn("record not worked off, to be delivered again", "id", b.items[i].ID, "error", err)
+			log.Warn("record not processed; it will be delivered again", "id", b.items[i].ID, "error", err)
 		}
 	}
 	if left > 0 {
 		m.notTried.Add(left)
-		h.cfg.Log.Warn("batch not worked off, to be delivered again", "records", len(b.records), "left", left)
+		h.cfg.Log.Warn("batch not fully processed; the rest will be delivered again", "records", len(b.records), "left", left)
 	}
 	now := h.cfg.Now()
 	if n := len(b.records); n > 0 {
 		m.age.Observe(float64(now.Sub(b.records[n-1].ArrivedAt).Milliseconds()))
 	}
 	if err := m.sink.Flush(now); err != nil {
-		h.cfg.Log.Warn("metrics not written", "error", err)
+		h.cfg.Log.Warn("cannot write metrics", "error", err)
 	}
 }

@@ -42,7 +42,7 @@ func (h *Handler) setAside(ctx context.Context, records []Record, result Result)
 			return // all from here on is delivered again
 		}
 		if perr := h.cfg.DeadLetters.put(ctx, records[i], err); perr != nil {
-			h.cfg.Log.Error("record not set aside, to be delivered again", "shard", records[i].ShardID, "sequence_number", records[i].SequenceNumber, "error", perr)
+			h.cfg.Log.Error("cannot send the record to the dead-letter queue; it will be delivered again", "shard", records[i].ShardID, "sequence_number", records[i].SequenceNumber, "error", perr)
 			return
 		}
 		result.Errs[i] = nil

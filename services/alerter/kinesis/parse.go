@@ -112,7 +112,7 @@ func (c Config) bounds(w row) (start, end int64, known bool, err error) {
 	for _, ms := range [...]int64{start, end} {
 		// A zone or the window's size can move it there, and no JSON of it could be told.
 		if y := time.UnixMilli(ms).UTC().Year(); y < 0 || y > 9999 {
-			return 0, 0, false, errors.New("window_start, window_end: the window is outside of the years 0 to 9999")
+			return 0, 0, false, errors.New("window_start, window_end: the window is outside the years 0 to 9999")
 		}
 	}
 	return start, end, true, nil // that the window is not empty is looked at with the rest of the alert

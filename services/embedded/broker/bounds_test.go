@@ -213,7 +213,7 @@ func TestBrokerLogger(t *testing.T) {
 		l.Logf(kfake.LogLevelInfo, "chatter")
 	}
 	said := out.String()
-	if strings.Count(said, "\n") != 2 || !strings.Contains(said, `level=WARN msg="the embedded broker says" reason="persist batch" text="persist batch t-0: no space"`) || !strings.Contains(said, "level=ERROR") {
+	if strings.Count(said, "\n") != 2 || !strings.Contains(said, `level=WARN msg="message from the embedded broker" reason="persist batch" text="persist batch t-0: no space"`) || !strings.Contains(said, "level=ERROR") {
 		t.Error(said)
 	}
 }
@@ -228,7 +228,7 @@ func TestLock(t *testing.T) {
 		"our own":   {func(t *testing.T, _, lock string) { write(t, lock, "1234\n") }, ""},
 		"a link":    {func(t *testing.T, dir, lock string) { write(t, dir+"/precious", "1"); link(t, dir+"/precious", lock) }, "symbolic link"},
 		"dangling":  {func(t *testing.T, dir, lock string) { link(t, dir+"/precious", lock) }, "symbolic link"},
-		"precious":  {func(t *testing.T, _, lock string) { write(t, lock, "the only copy") }, "another program's file"},
+		"precious":  {func(t *testing.T, _, lock string) { write(t, lock, "the only copy") }, "belongs to another program"},
 		"directory": {func(t *testing.T, _, lock string) { mkdir(t, lock) }, "is a directory"},
 		"broker is a link": {func(t *testing.T, dir, _ string) {
 			mkdir(t, dir+"/elsewhere")

@@ -1,14 +1,15 @@
-// Package broker is a Kafka broker inside the process: franz-go's kfake, which is made for tests, behind a guard.
+// Package broker runs a Kafka broker inside the process: franz-go's kfake, which is made for tests, behind a guard.
 //
-// With a state directory it keeps its topics and offsets there and takes them up again. It writes without fsync: what it acknowledged
-// outlives the process in every way, but not a power failure.
+// With a state directory, it stores its topics and offsets there and restores them at startup. It writes without fsync: acknowledged data
+// survives a crash of the process, but not a power failure.
 //
-//	broker.go     start, stop, and the state directory: who has it and who may read it
-//	guard.go      what stands between the port and kfake: connections, memory, time
+//	broker.go     start, stop, and the state directory: who owns it and who may read it
+//	guard.go      limits between the port and kfake: connections, memory, time
 //	frame.go      which requests are let through, and in which form
-//	disk.go       what is done about damage on the disk before kfake reads it: its files of state, and the offsets of groups
+//	disk.go       repair of damage on disk before kfake reads it: its state files, and the offsets of groups
 //	segment.go    the same for the records of partitions
-//	room.go       what is done while the disk is full
+//	abort.go      the end of the transactions that a kill -9 has cut short
+//	room.go       what the broker does while the disk is full
 package broker
 
 import (
@@ -58,7 +59,7 @@ func Port(addr string) (int, error) {
 		return 0, fmt.Errorf("listen: %q is not a port", port)
 	}
 	if host != "127.0.0.1" && host != "localhost" {
-		return 0, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption and listens on 127.0.0.1 only, not on %q; run a Kafka broker and set SPATE_BROKERS for more", host)
+		return 0, fmt.Errorf("listen: the embedded broker has neither authentication nor encryption, so it listens on 127.0.0.1 only, not on %q; for other addresses, run a Kafka broker and set SPATE_BROKERS", host)
 	}
 	return n, nil
 }
@@ -94,7 +95,7 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 	if err != nil {
 		b.unlock()
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("listen on %s: %w: another program, perhaps another `spate up`, has the port; stop it or give another with --listen", addr, ErrInUse)
+			return nil, fmt.Errorf("listen on %s: %w: another program, perhaps another `spate up`, is using the port; stop it or choose another address with --listen", addr, ErrInUse)
 		}
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
@@ -137,10 +138,16 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("state directory %s: %w", dir, err)
 	}
 	if err := tighten(dir); err != nil {
-		f.Close()
+		unlockDir(f)
 		return nil, fmt.Errorf("state directory %s: %w", dir, err)
 	}
 	return f, nil
+}
+
+// unlockDir gives a state directory back. Closing alone would not: a process that another goroutine is starting has the file too, until its exec.
+func unlockDir(lock *os.File) {
+	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN)
+	lock.Close()
 }
 
 // takeLock locks the file and writes the process id into it, for a second process to name. It writes over nothing else.
@@ -159,10 +166,10 @@ func takeLock(f *os.File) error {
 	}
 	pid := strings.TrimSpace(string(b[:n]))
 	if _, err := strconv.Atoi(pid); err != nil && pid != "" {
-		return fmt.Errorf("lock %s: another program's file, there is no process id in it; move it away or give another directory with --state", f.Name())
+		return fmt.Errorf("lock %s: belongs to another program, because it contains no process id; move it away or choose another directory with --state", f.Name())
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("%w by process %s; stop it or give another with --state", ErrInUse, pid)
+		return fmt.Errorf("%w by process %s; stop it or choose another directory with --state", ErrInUse, pid)
 	} else if err != nil {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
@@ -179,7 +186,7 @@ func takeLock(f *os.File) error {
 func tighten(dir string) error {
 	ours := []string{"lock", "broker", "spate.db", "spate.db-wal", "spate.db-shm"}
 	if info, err := os.Lstat(filepath.Join(dir, "broker")); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		return fmt.Errorf("%s is a symbolic link; give the directory that is to be used with --state", filepath.Join(dir, "broker"))
+		return fmt.Errorf("%s is a symbolic link; give its target directory with --state", filepath.Join(dir, "broker"))
 	}
 	for _, name := range ours {
 		err := filepath.WalkDir(filepath.Join(dir, name), func(path string, e fs.DirEntry, err error) error {
@@ -193,7 +200,7 @@ func tighten(dir string) error {
 			return os.Chmod(path, info.Mode().Perm()&0o700)
 		})
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("take the rights of others away: %w", err)
+			return fmt.Errorf("remove permissions of other users: %w", err)
 		}
 	}
 	return nil
@@ -201,7 +208,7 @@ func tighten(dir string) error {
 
 func (b *Broker) unlock() {
 	if b.lock != nil {
-		b.lock.Close()
+		unlockDir(b.lock)
 	}
 }
 
@@ -227,7 +234,7 @@ func (b *Broker) Close() {
 	}
 	b.cluster.Close()
 	if err := saveCopy(b.dir); err != nil {
-		b.log.Error("the embedded broker stopped without a copy of its state; damage to it may not be seen", "error", err)
+		b.log.Error("the embedded broker stopped without saving a copy of its state, so damage to it may go unnoticed", "error", err)
 	}
 	b.unlock()
 }
@@ -249,5 +256,5 @@ func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
 		return
 	}
 	reason, _, _ := strings.Cut(format, "%")
-	l.log.Log(context.Background(), at, "the embedded broker says", "reason", strings.TrimSpace(reason), "text", strings.TrimSpace(fmt.Sprintf(format, args...)))
+	l.log.Log(context.Background(), at, "message from the embedded broker", "reason", strings.TrimSpace(reason), "text", strings.TrimSpace(fmt.Sprintf(format, args...)))
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"maps"
 	"os"
@@ -49,12 +50,18 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // disk is the directory of the broker while it is checked.
 type disk struct {
-	dir     string
-	log     *slog.Logger
-	mended  int
-	ends    map[place]int64 // where a partition should end at least
-	stopped bool            // in order
-	copy    map[string][]byte
+	dir       string
+	log       *slog.Logger
+	mended    int
+	ends      map[place]int64   // where a partition should end at least
+	open      []*tail           // the partitions in which there is a transaction
+	committed map[producer]bool // whose COMMIT marker is at the end of a partition
+	stopped   bool              // in order
+	copy      map[string][]byte
+}
+
+func newDisk(dir string, log *slog.Logger) *disk {
+	return &disk{dir: dir, log: log, ends: make(map[place]int64), committed: make(map[producer]bool)}
 }
 
 type place struct {
@@ -64,7 +71,7 @@ type place struct {
 
 // checkDisk mends what can be mended in dir, and tells every loss. It fails if what is lost is which topics there are.
 func checkDisk(dir string, log *slog.Logger) error {
-	d := &disk{dir: dir, log: log, ends: make(map[place]int64)}
+	d := newDisk(dir, log)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -76,8 +83,13 @@ func checkDisk(dir string, log *slog.Logger) error {
 	if err := d.checkPartitions(); err != nil {
 		return err
 	}
+	if !exists(filepath.Join(dir, "session_state.json")) { // else kfake goes on with what was open at the orderly stop; it removes the file when it has
+		if err := d.endTransactions(); err != nil {
+			return err
+		}
+	}
 	if d.mended > 0 {
-		log.Error("the broker's directory was damaged; what was wrong is kept beside it", "directory", dir, "faults", d.mended, "kept_as", "*"+damaged)
+		log.Error("the broker's directory was damaged and has been repaired; the damaged files were kept", "directory", dir, "faults", d.mended, "kept_as", "*"+damaged)
 	}
 	err := os.Rename(filepath.Join(dir, copyName), filepath.Join(dir, copyOldName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -127,7 +139,7 @@ func (d *disk) readCopy() {
 		sum, files, _ := bytes.Cut(b, []byte("\n"))
 		want := sha256.Sum256(files)
 		if hex.EncodeToString(want[:]) != string(sum) || json.Unmarshal(files, &d.copy) != nil {
-			d.tell("the copy of the broker's state is damaged; it is not used", "file", name)
+			d.tell("ignoring the copy of the broker's state, because it is damaged", "file", name)
 			d.setAside(name)
 			d.copy = nil
 			continue
@@ -142,10 +154,10 @@ func (d *disk) tell(msg string, args ...any) {
 	d.log.Error(msg, args...)
 }
 
-// setAside moves what is at a place in the directory beside it.
+// setAside renames a file or a directory, so that its name is free and its content is kept.
 func (d *disk) setAside(name string) { d.beside(name, os.Rename) }
 
-// keep leaves a file that is about to be replaced beside its place as well: at no time is there none.
+// keep gives a file that is about to be replaced a second name. Its own name exists throughout.
 func (d *disk) keep(name string) { d.beside(name, os.Link) }
 
 func (d *disk) beside(name string, put func(from, to string) error) {
@@ -158,11 +170,11 @@ func (d *disk) beside(name string, put func(from, to string) error) {
 		to = from + damaged + "." + strconv.Itoa(i)
 	}
 	if err := put(from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		d.log.Error("set a damaged file aside", "error", err)
+		d.log.Error("cannot keep a damaged file", "error", err)
 	}
 }
 
-// replace writes a file so that it is there as a whole or not at all.
+// replace writes a file completely or not at all.
 func replace(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil { // a partition whose directory is lost
 		return fmt.Errorf("write the broker's state: %w", err)
@@ -177,7 +189,7 @@ func replace(path string, b []byte) error {
 	return nil
 }
 
-// checkFiles checks everything that is in the copy, and what kfake has from its first start on.
+// checkFiles checks all files of the copy, and those that kfake has from its first start on.
 func (d *disk) checkFiles() error {
 	always := []string{"meta.json", "topics.json", "groups.log", "pids.log"}
 	names := append(slices.Sorted(maps.Keys(d.copy)), always...)
@@ -207,16 +219,16 @@ func (d *disk) checkFiles() error {
 			d.setAside(name)
 		}
 		switch {
-		case copied && (d.stopped || name != "session_state.json"): // kfake takes that away at the start
-			d.tell("a file of the broker's state was damaged or missing; it is as of the last orderly stop again", "file", name)
+		case copied && (d.stopped || name != "session_state.json"): // kfake removes this one when it starts
+			d.tell("a file of the broker's state was damaged or missing; restored from the last clean shutdown", "file", name)
 		case name == "meta.json":
-			d.tell("a file of the broker's state was damaged or missing; it is made again, nothing is lost", "file", name)
+			d.tell("a file of the broker's state was damaged or missing and has been recreated; nothing is lost", "file", name)
 			then = []byte(`{"version":1,"cluster_id":"` + clusterID + `"}`)
 		case name == "topics.json":
-			return fmt.Errorf("check the broker's directory: %s is damaged or missing, and there is no copy from an orderly stop: which topics there are is not known; "+
-				"put the file back from a backup, or start with another directory (SPATE_STATE, --state)", filepath.Join(d.dir, name))
+			return fmt.Errorf("check the broker's directory: %s is damaged or missing, and no clean shutdown has left a copy, so the topics are unknown; "+
+				"restore the file from a backup, or use another directory (SPATE_STATE, --state)", filepath.Join(d.dir, name))
 		default:
-			d.tell("a file of the broker's state was damaged or missing; the broker starts without it", "file", name)
+			d.tell("a file of the broker's state was damaged or missing; starting without it", "file", name)
 			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(d.dir, name)), 0o700); err != nil {
@@ -234,7 +246,10 @@ func exists(path string) bool {
 	return err == nil
 }
 
-const entryHeader = 10 // length, CRC, version; the length counts version and data, the CRC covers them
+const (
+	entryHeader  = 10 // length, CRC, version; the length counts version and data, the CRC covers them
+	entryVersion = 1
+)
 
 // entryAt returns the length of the whole entry that b begins with.
 func entryAt(b []byte) (int, bool) {
@@ -246,6 +261,28 @@ func entryAt(b []byte) (int, bool) {
 		return 0, false
 	}
 	return int(8 + n), true
+}
+
+// entries returns the JSON of each entry up to the first that is not whole.
+func entries(raw []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for {
+			n, ok := entryAt(raw)
+			if !ok || !yield(raw[entryHeader:n]) {
+				return
+			}
+			raw = raw[n:]
+		}
+	}
+}
+
+// appendEntry appends an entry with this JSON.
+func appendEntry(dst, text []byte) []byte {
+	e := binary.LittleEndian.AppendUint16(make([]byte, 8, entryHeader+len(text)), entryVersion)
+	e = append(e, text...)
+	binary.LittleEndian.PutUint32(e, uint32(len(e)-8))
+	binary.LittleEndian.PutUint32(e[4:], crc32.Checksum(e[8:], castagnoli))
+	return append(dst, e...)
 }
 
 // checkLog keeps every entry that is whole. Also a write that failed half way, on a full disk, leaves a piece with good entries behind it.
@@ -280,7 +317,7 @@ func (d *disk) checkLog(name string) error {
 	if lost == 0 {
 		return nil
 	}
-	d.tell("entries of the broker's state were damaged: what was committed there falls back to what was committed before, so events may be counted again",
+	d.tell("entries of the broker's state were damaged: the commits in them are lost and earlier ones apply, so events may be counted again",
 		"file", name, "places", holes, "from_byte", first, "lost_bytes", lost, "good_entries_behind", kept)
 	d.keep(name)
 	return replace(path, good)
@@ -298,11 +335,7 @@ func (d *disk) readCommits() {
 		Offset             int64
 	}
 	last := make(map[string]commit)
-	for len(raw) > 0 {
-		n, ok := entryAt(raw)
-		if !ok {
-			break
-		}
+	for text := range entries(raw) {
 		var e struct {
 			Type   string `json:"type"`
 			Group  string `json:"g"`
@@ -310,10 +343,9 @@ func (d *disk) readCommits() {
 			Part   int32  `json:"p"`
 			Offset int64  `json:"o"`
 		}
-		if json.Unmarshal(raw[entryHeader:n], &e) == nil && (e.Type == "commit" || e.Type == "delete") {
+		if json.Unmarshal(text, &e) == nil && (e.Type == "commit" || e.Type == "delete") {
 			last[fmt.Sprintf("%s\x00%s\x00%d", e.Group, e.Topic, e.Part)] = commit(e)
 		}
-		raw = raw[n:]
 	}
 	for _, c := range last {
 		if p := (place{c.Topic, c.Part}); c.Type == "commit" {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -162,6 +163,27 @@ func inBatch(t *testing.T, dir string) {
 	change(t, filepath.Join(dir, "broker/partitions", diskTopic+"-0", "0.dat"), func(b []byte) []byte { b[len(fiveBatches(b))+80] ^= 1; return b })
 }
 
+// TestStateIsFreeAfterClose: a process that is just being started, which has all files until its exec, keeps no state directory taken.
+func TestStateIsFreeAfterClose(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for range 2 {
+		b, err := Start("127.0.0.1:0", dir, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		starting, err := syscall.Dup(int(b.lock.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Close(starting)
+		if _, err := Start("127.0.0.1:0", dir, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrInUse) {
+			t.Fatalf("two brokers have one directory: %v", err)
+		}
+		b.Close()
+	}
+}
+
 // TestDamage: whatever of the broker's directory is flipped, cut or gone, the loss is told, what is not damaged is there, no offset is given
 // twice, and the partition works for new records.
 func TestDamage(t *testing.T) {
@@ -197,40 +219,40 @@ func TestDamage(t *testing.T) {
 			change(t, filepath.Join(dir, part, "snapshot.json"), func(b []byte) []byte {
 				return bytes.Replace(b, []byte(`"high_watermark":100`), []byte(`"high_watermark":010`), 1)
 			})
-		}, says: "last orderly stop"},
+		}, says: "last clean shutdown"},
 		"snapshot smaller": {damage: func(t *testing.T, dir string) {
 			change(t, filepath.Join(dir, part, "snapshot.json"), func(b []byte) []byte {
 				return bytes.Replace(b, []byte(`"high_watermark":100`), []byte(`"high_watermark":30`), 1)
 			})
-		}, says: "last orderly stop"},
-		"snapshot cut":           {damage: cut(part+"snapshot.json", 0.5), says: "last orderly stop"},
-		"snapshot gone":          {damage: remove(part + "snapshot.json"), says: "last orderly stop"},
-		"topics flipped":         {damage: flip("broker/topics.json", 0.5), says: "last orderly stop"},
-		"topics cut":             {damage: cut("broker/topics.json", 0.5), says: "last orderly stop"},
-		"topics gone":            {damage: remove("broker/topics.json"), says: "last orderly stop"},
+		}, says: "last clean shutdown"},
+		"snapshot cut":           {damage: cut(part+"snapshot.json", 0.5), says: "last clean shutdown"},
+		"snapshot gone":          {damage: remove(part + "snapshot.json"), says: "last clean shutdown"},
+		"topics flipped":         {damage: flip("broker/topics.json", 0.5), says: "last clean shutdown"},
+		"topics cut":             {damage: cut("broker/topics.json", 0.5), says: "last clean shutdown"},
+		"topics gone":            {damage: remove("broker/topics.json"), says: "last clean shutdown"},
 		"topics cut, crash":      {crash: true, damage: cut("broker/topics.json", 0.5), refuses: "topics.json is damaged"},
 		"topics gone, crash":     {crash: true, damage: remove("broker/topics.json"), refuses: "topics.json is damaged"},
-		"meta flipped":           {damage: flip("broker/meta.json", 0.5), says: "last orderly stop"},
+		"meta flipped":           {damage: flip("broker/meta.json", 0.5), says: "last clean shutdown"},
 		"meta cut, crash":        {crash: true, damage: cut("broker/meta.json", 0.5), says: "nothing is lost"},
 		"meta gone, crash":       {crash: true, damage: remove("broker/meta.json"), says: "nothing is lost"},
-		"offsets flipped":        {damage: flip("broker/groups.log", 0.5), says: "last orderly stop"},
-		"offsets cut":            {damage: cut("broker/groups.log", 0.5), says: "last orderly stop"},
-		"offsets gone":           {damage: remove("broker/groups.log"), says: "last orderly stop"},
+		"offsets flipped":        {damage: flip("broker/groups.log", 0.5), says: "last clean shutdown"},
+		"offsets cut":            {damage: cut("broker/groups.log", 0.5), says: "last clean shutdown"},
+		"offsets gone":           {damage: remove("broker/groups.log"), says: "last clean shutdown"},
 		"offsets flipped, crash": {crash: true, damage: flip("broker/groups.log", 0.5), says: "may be counted again"},
 		"offsets cut, crash":     {crash: true, damage: cut("broker/groups.log", 0.95), says: "may be counted again", commits: 50},
 		"offsets, a torn write": {crash: true, damage: func(t *testing.T, dir string) {
 			change(t, filepath.Join(dir, "broker/groups.log"), func(b []byte) []byte { return slices.Concat(b[:len(b)/3+5], b) })
 		}, says: "may be counted again"},
-		"offsets gone, crash":     {crash: true, damage: remove("broker/groups.log"), says: "starts without it", commits: -1},
-		"producers flipped":       {damage: flip("broker/pids.log", 0.5), says: "last orderly stop"},
+		"offsets gone, crash":     {crash: true, damage: remove("broker/groups.log"), says: "starting without it", commits: -1},
+		"producers flipped":       {damage: flip("broker/pids.log", 0.5), says: "last clean shutdown"},
 		"producers flipped,crash": {crash: true, damage: flip("broker/pids.log", 0.5), says: "pids.log"},
-		"sequences cut":           {damage: cut("broker/seq_windows.json", 0.5), says: "last orderly stop"},
-		"sequences cut, crash":    {crash: true, damage: cut("broker/seq_windows.json", 0.5), says: "starts without it"},
+		"sequences cut":           {damage: cut("broker/seq_windows.json", 0.5), says: "last clean shutdown"},
+		"sequences cut, crash":    {crash: true, damage: cut("broker/seq_windows.json", 0.5), says: "starting without it"},
 		"sessions flipped": {damage: func(t *testing.T, dir string) {
 			change(t, filepath.Join(dir, "broker/broker_configs.json"), func([]byte) []byte { return []byte("{") })
-		}, says: "last orderly stop"},
-		"copy flipped": {damage: flip("broker/"+copyName, 0.5), says: "is not used"},
-		"copy cut":     {damage: cut("broker/"+copyName, 0.5), says: "is not used"},
+		}, says: "last clean shutdown"},
+		"copy flipped": {damage: flip("broker/"+copyName, 0.5), says: "ignoring the copy"},
+		"copy cut":     {damage: cut("broker/"+copyName, 0.5), says: "ignoring the copy"},
 		"a partition of no topic": {damage: func(t *testing.T, dir string) {
 			if err := os.MkdirAll(filepath.Join(dir, "broker/partitions/other-0"), 0o700); err != nil {
 				t.Fatal(err)
@@ -260,7 +282,7 @@ func TestDamage(t *testing.T) {
 			if said := out.String(); !strings.Contains(said, c.says) || c.says == "" && said != "" {
 				t.Errorf("the log does not say %q: %s", c.says, said)
 			}
-			if said := out.String(); strings.Contains(said, "broker says") {
+			if said := out.String(); strings.Contains(said, "message from the embedded broker") {
 				t.Errorf("kfake found what is wrong: %s", said)
 			}
 			cl := client(t, b, kgo.DefaultProduceTopic(diskTopic))
@@ -463,7 +485,7 @@ func FuzzSegment(f *testing.F) {
 			t.Fatal(err)
 		}
 		var out lines
-		d := &disk{dir: dir, log: slog.New(slog.NewTextHandler(&out, nil)), ends: make(map[place]int64)}
+		d := newDisk(dir, slog.New(slog.NewTextHandler(&out, nil)))
 		if err := d.checkPartitions(); err != nil {
 			t.Fatal(err)
 		}

@@ -153,7 +153,7 @@ func refuse(reason, format string, args ...any) error {
 	return &refusal{reason, fmt.Errorf(format, args...)}
 }
 
-// checkLength judges a frame by the first four bytes.
+// checkLength judges a frame by its first four bytes.
 func checkLength(h []byte) error {
 	if n := binary.BigEndian.Uint32(h); n < headerBytes || n > maxProduceBytes {
 		return refuse("length", "a frame of %d bytes", n)
@@ -161,7 +161,7 @@ func checkLength(h []byte) error {
 	return nil
 }
 
-// checkHeader judges a frame, whose length has passed, by its first 12 bytes: the key and the version of its request, and its length for that.
+// checkHeader judges a frame that passed checkLength by its first 12 bytes: its request key, its version, and whether the key allows its length.
 func checkHeader(h []byte) (size int, key, version int16, _ error) {
 	n := binary.BigEndian.Uint32(h)
 	key, version = int16(binary.BigEndian.Uint16(h[4:])), int16(binary.BigEndian.Uint16(h[6:]))
@@ -181,8 +181,8 @@ func checkHeader(h []byte) (size int, key, version int16, _ error) {
 	return int(n), key, version, nil
 }
 
-// admit judges a whole frame, its length prefix included, whose header has passed. It returns the frame for kfake, changed where a bound
-// is applied, the memory that its structs will take there, and whether an answer is to be expected.
+// admit judges a whole frame, with its length prefix, that passed checkHeader. It returns the frame for kfake, changed where a bound
+// applies, the memory that its structs will take there, and whether kfake will answer.
 func admit(frame []byte) (_ []byte, structs int64, answered bool, _ error) {
 	key, version := int16(binary.BigEndian.Uint16(frame[4:])), int16(binary.BigEndian.Uint16(frame[6:]))
 	a := apis[key]
@@ -206,8 +206,8 @@ func admit(frame []byte) (_ []byte, structs int64, answered bool, _ error) {
 	return frame, int64(w.elements) * elementBytes, answered, nil
 }
 
-// unknownVersion is the question for the versions, asked by a client that is newer than kfake: the answer is version 0, whatever else is in
-// the frame (KIP-511), and nobody knows how to walk it.
+// unknownVersion rebuilds an ApiVersions request whose version kfake does not know, because the client is newer. Only the header of such a
+// request can be read. Its body does not matter: the answer always has version 0 (KIP-511).
 func unknownVersion(frame []byte, version int16) []byte {
 	req := kmsg.NewPtrApiVersionsRequest()
 	req.Version = version
@@ -218,7 +218,7 @@ func unknownVersion(frame []byte, version int16) []byte {
 	return out
 }
 
-// walker goes through a request as kmsg would. The first thing that is wrong ends it: err is set, or the reader is no longer Ok.
+// walker reads a request as kmsg does. It stops at the first error, which is in err or in r.
 type walker struct {
 	r            kbin.Reader
 	key, version int16
@@ -278,7 +278,7 @@ func (w *walker) array(f field) {
 	}
 }
 
-// length reads that of a string, of bytes or of an array, an integer of so many bytes if it is not compact; less than 0 is null.
+// length reads the length of a string, bytes or an array: an integer of so many bytes, or a varint if it is compact. A negative length is null.
 func (w *walker) length(bytes int) int {
 	switch {
 	case w.flexible:
@@ -297,7 +297,7 @@ func (w *walker) span(n int, nullable bool) []byte {
 	return w.r.Span(n) // not Ok if n is negative
 }
 
-// tags skips tagged fields. kmsg reads as many as are claimed, also when there is nothing left to read: here, each takes two bytes at least.
+// tags skips tagged fields. kmsg reads as many as the request claims, even when nothing is left to read. Here, each must take at least two bytes.
 func (w *walker) tags() {
 	if !w.flexible || !w.ok() {
 		return
@@ -314,10 +314,10 @@ func (w *walker) tags() {
 	}
 }
 
-// errFollower: the tagged fields that kmsg knows in a fetch are those of a follower, with others inside. There is no follower.
+// errFollower is the error for a fetch with the tagged fields of a follower, which can nest other fields. The embedded broker has no followers.
 var errFollower = errors.New("a fetch of a follower")
 
-// checkBatch refuses a batch that counts less than one record: kfake would add the count to the end of the partition, and take it back.
+// checkBatch refuses a batch that claims fewer than one record: kfake adds the count to the end offset of the partition, which would move back.
 func checkBatch(b []byte) error {
 	const count, header = 57, 61
 	if len(b) >= header {
@@ -355,7 +355,7 @@ func bound(key, version int16, flexible bool, body []byte) (answered bool, _ err
 			names[p.Name] = true
 		}
 		if len(names) == 0 || len(names) != len(req.Protocols) {
-			return false, errors.New("a member without a protocol, or with one twice")
+			return false, errors.New("a member without a protocol, or with the same one twice")
 		}
 	case keyCreateTopics:
 		req := kmsg.NewPtrCreateTopicsRequest()

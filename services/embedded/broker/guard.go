@@ -56,7 +56,7 @@ type guard struct {
 func newGuard(l net.Listener, log *slog.Logger) *guard {
 	return &guard{Listener: l, log: log, conns: make(map[*guardedConn]struct{}), refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "spate_broker_connections_ended_total",
-		Help: "Connections that the embedded broker ended, by reason: length, key, version, body (not a request that it takes), slow, memory, connections (too many of them).",
+		Help: "Connections closed by the embedded broker, by reason: length, key, version, body (unsupported request), slow, memory, connections (too many).",
 	}, []string{"reason"})}
 }
 
@@ -83,7 +83,7 @@ func (g *guard) Accept() (net.Conn, error) {
 		g.conns[c] = struct{}{}
 		g.mu.Unlock()
 		if old != nil {
-			g.tell("connections", old, errors.New("too many connections; this one was silent for the longest time"))
+			g.tell("connections", old, errors.New("too many connections; this one was idle the longest"))
 		}
 		return c, nil
 	}
@@ -115,11 +115,11 @@ func (g *guard) drop(c *guardedConn) {
 // tell counts and logs a connection that the guard ended.
 func (g *guard) tell(reason string, c *guardedConn, err error) {
 	g.refused.WithLabelValues(reason).Inc()
-	g.log.Warn("the embedded broker ended a connection", "client", c.RemoteAddr().String(), "reason", reason, "error", err)
+	g.log.Warn("the embedded broker closed a connection", "client", c.RemoteAddr().String(), "reason", reason, "error", err)
 }
 
-// reserve takes n bytes for c. If there is no room, the connection that has the most under way ends, which may be c itself: so a few that
-// fill the memory go, and the many that send a little are served.
+// reserve takes n bytes for c. If that exceeds the limit, it closes the connection that has reserved the most, which may be c itself. The few
+// connections that fill the memory are closed, and the many that send little are served.
 func (g *guard) reserve(c *guardedConn, n int64) error {
 	var ended []*guardedConn
 	defer func() {
@@ -156,7 +156,7 @@ func (g *guard) release(c *guardedConn) {
 	c.held = 0
 }
 
-var errMemory = errors.New("no memory left for what it has under way")
+var errMemory = errors.New("no memory left for its pending requests")
 
 // guardedConn is a connection whose Read yields only what may reach kfake.
 type guardedConn struct {
@@ -195,7 +195,7 @@ func (c *guardedConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-var errStalled = errors.New("the rest of a frame did not come, or an answer was not read, in time")
+var errStalled = errors.New("the rest of a request was not sent, or a response was not read, in time")
 
 // next waits until the request before is answered, then reads and judges a frame.
 func (c *guardedConn) next() error {

@@ -53,17 +53,17 @@ type room struct {
 func openRoom(dir string, log *slog.Logger) (*room, error) {
 	f, err := os.OpenFile(filepath.Join(dir, reserveName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("reserve room: %w", err)
+		return nil, fmt.Errorf("reserve disk space: %w", err)
 	}
 	info, err := f.Stat()
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("reserve room: %w", err)
+		return nil, fmt.Errorf("reserve disk space: %w", err)
 	}
 	r := &room{log: log, reserve: f, held: info.Size()}
 	r.fullness = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "spate_broker_disk_full",
-		Help: "1 while the embedded broker takes no records because its disk is full or its directory was taken away.",
+		Help: "1 while the embedded broker accepts no records because its disk is full or its directory was removed.",
 	}, func() float64 {
 		if r.full.Load() {
 			return 1
@@ -79,13 +79,13 @@ func openRoom(dir string, log *slog.Logger) (*room, error) {
 // leave gives everything back, for what the broker writes when it stops. Other methods may be called meanwhile.
 func (r *room) leave() {
 	if err := errors.Join(r.reserve.Truncate(0), os.Remove(r.reserve.Name())); err != nil {
-		r.log.Warn("the embedded broker cannot give its reserve back", "error", err)
+		r.log.Warn("the embedded broker cannot release its reserved disk space", "error", err)
 	}
 }
 
 // watch has the room looked after before each request.
 func (r *room) watch(c *kfake.Cluster) {
-	intake.Watch(c, &kerr.Error{Code: kerr.UnknownServerError.Code, Message: "The embedded broker cannot keep records: its disk is full, or its directory was taken away."}, r.refuses)
+	intake.Watch(c, &kerr.Error{Code: kerr.UnknownServerError.Code, Message: "The embedded broker cannot store records: its disk is full, or its directory was removed."}, r.refuses)
 }
 
 func compactSooner() kfake.Opt {
@@ -130,20 +130,20 @@ func (r *room) taken() {
 	switch dir := filepath.Dir(r.reserve.Name()); {
 	case r.away && !was:
 		r.full.Store(true)
-		r.log.Error("the directory of the embedded broker was removed or replaced while it was open: it takes no records until it is put back", "directory", dir)
+		r.log.Error("the directory of the embedded broker was removed or replaced while it was open: it accepts no records until the directory is restored", "directory", dir)
 	case was && !r.away:
 		r.full.Store(false)
-		r.log.Info("the directory of the embedded broker is back: it takes records", "directory", dir)
+		r.log.Info("the directory of the embedded broker is restored: it accepts records again", "directory", dir)
 	}
 }
 
-// judge notes whether the disk is full, and tells when that changes.
+// judge notes whether the disk is full, and reports each change.
 func (r *room) judge(full bool, free int64) bool {
 	switch was := r.full.Swap(full); {
 	case full && !was:
-		r.log.Error("the disk is full: the embedded broker takes no records until there is room", "directory", filepath.Dir(r.reserve.Name()), "free_bytes", free)
+		r.log.Error("the disk is full: the embedded broker accepts no records until there is free space", "directory", filepath.Dir(r.reserve.Name()), "free_bytes", free)
 	case was && !full:
-		r.log.Info("there is room on the disk again: the embedded broker takes records", "directory", filepath.Dir(r.reserve.Name()), "free_bytes", free)
+		r.log.Info("there is free disk space again: the embedded broker accepts records", "directory", filepath.Dir(r.reserve.Name()), "free_bytes", free)
 	}
 	return full
 }
@@ -163,7 +163,7 @@ func size(req *kmsg.ProduceRequest) (n int64) {
 func (r *room) free() int64 {
 	var st syscall.Statfs_t
 	if err := syscall.Fstatfs(int(r.reserve.Fd()), &st); err != nil {
-		r.log.Warn("the embedded broker does not know what is free on its disk", "error", err)
+		r.log.Warn("the embedded broker cannot determine the free space on its disk", "error", err)
 		return keepFree // nothing to be done
 	}
 	return int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // their types depend on the system
@@ -172,7 +172,7 @@ func (r *room) free() int64 {
 func (r *room) giveBack(n int64) {
 	n = min(n, r.held)
 	if err := r.reserve.Truncate(r.held - n); err != nil {
-		r.log.Warn("the embedded broker cannot give its reserve back", "error", err)
+		r.log.Warn("the embedded broker cannot release its reserved disk space", "error", err)
 		return
 	}
 	r.held -= n
@@ -191,7 +191,7 @@ func (r *room) restore() {
 	n, err := r.reserve.WriteAt(b, r.held)
 	r.held += int64(n)
 	if err != nil {
-		r.log.Warn("the embedded broker cannot reserve room on its disk", "error", err)
+		r.log.Warn("the embedded broker cannot reserve disk space", "error", err)
 		return
 	}
 	if r.full.Load() {

@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"spate/shared/testskip"
 	"spate/tests/harness"
 )
 
@@ -60,7 +61,7 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	disk := harness.NewDisk(t, 64<<20)
 	if !disk.Small {
-		harness.Missing(t, "a small disk cannot be mounted")
+		testskip.Missing(t, "a small disk cannot be mounted")
 	}
 	var out lines
 	dir := filepath.Join(disk.Dir, "state")
@@ -139,7 +140,7 @@ func TestFullDisk(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(b.dir, reserveName)); err != nil || info.Size() != reserveBytes || testutil.ToFloat64(b.room.fullness) != 0 {
 		t.Errorf("the reserve is not whole again: %v, %v", info, err)
 	}
-	if said := out.String(); strings.Count(said, "the disk is full") != 1 || strings.Count(said, "there is room on the disk again") != 1 || strings.Count(said, "persist") != 0 {
+	if said := out.String(); strings.Count(said, "the disk is full") != 1 || strings.Count(said, "there is free disk space again") != 1 || strings.Count(said, "persist") != 0 {
 		t.Error(said)
 	}
 }

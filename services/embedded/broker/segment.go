@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"math"
 	"net/url"
 	"os"
@@ -56,7 +57,7 @@ func (d *disk) checkPartitions() error {
 	}
 	for _, e := range dirs {
 		if !known[e.Name()] && !strings.Contains(e.Name(), damaged) {
-			d.tell("a partition belongs to no topic that topics.json knows; its records are not served", "directory", filepath.Join("partitions", e.Name()))
+			d.tell("a partition belongs to no topic in topics.json; its records are not served", "directory", filepath.Join("partitions", e.Name()))
 			d.setAside(filepath.Join("partitions", e.Name()))
 		}
 	}
@@ -69,7 +70,7 @@ type segment struct {
 	batches []batch
 	wrong   bool  // it is to be other than it is in the file
 	lost    int   // bytes that are not a batch
-	missing int64 // offsets of which there is no batch
+	missing int64 // number of offsets without a batch
 }
 
 type batch struct {
@@ -91,11 +92,16 @@ func (s *segment) fill(next int64) {
 	first := s.end()
 	now := time.Now().UnixMilli()
 	b := kmsg.RecordBatch{FirstOffset: first, Magic: 2, LastOffsetDelta: int32(next - first - 1), FirstTimestamp: now, MaxTimestamp: now, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1}
+	s.batches = append(s.batches, batch{raw: seal(b), first: first, next: next, number: -1})
+	s.wrong, s.missing = true, s.missing+next-first
+}
+
+// seal encodes a batch, with its length and CRC.
+func seal(b kmsg.RecordBatch) []byte {
 	raw := b.AppendTo(nil)
 	binary.BigEndian.PutUint32(raw[batchLength:], uint32(len(raw)-12))
 	binary.BigEndian.PutUint32(raw[batchCRC:], crc32.Checksum(raw[batchCovered:], castagnoli))
-	s.batches = append(s.batches, batch{raw: raw, first: first, next: next, number: -1})
-	s.wrong, s.missing = true, s.missing+next-first
+	return raw
 }
 
 // fillable is how many offsets one batch can take.
@@ -122,7 +128,7 @@ func (d *disk) checkPartition(at place, dir string, compacted bool) error {
 	snapshot := filepath.Join(dir, "snapshot.json")
 	if raw, err := os.ReadFile(filepath.Join(d.dir, snapshot)); err == nil {
 		if err := json.Unmarshal(raw, &snap); err != nil {
-			d.tell("a file of the broker's state was damaged; the broker starts without it", "file", snapshot)
+			d.tell("a file of the broker's state was damaged; starting without it", "file", snapshot)
 			d.setAside(snapshot)
 		}
 	}
@@ -139,6 +145,7 @@ func (d *disk) checkPartition(at place, dir string, compacted bool) error {
 		bases = []int64{min(start, should-1)}
 	}
 	changed := false
+	end := &tail{topic: at.topic, open: make(map[int64]int16), committed: make(map[producer]bool)}
 	for i, base := range bases {
 		name := filepath.Join(dir, strconv.FormatInt(base, 10))
 		s, err := d.readSegment(at, name, base, compacted)
@@ -159,7 +166,15 @@ func (d *disk) checkPartition(at place, dir string, compacted bool) error {
 		if err := d.mend(at, name, &s); err != nil {
 			return err
 		}
+		for _, b := range s.batches {
+			end.follow(b)
+		}
+		end.file, end.next = name, s.end()
 		changed = changed || s.wrong
+	}
+	maps.Copy(d.committed, end.committed)
+	if len(end.open) > 0 {
+		d.open = append(d.open, end)
 	}
 	if !changed {
 		return nil
@@ -171,7 +186,7 @@ func (d *disk) checkPartition(at place, dir string, compacted bool) error {
 	return nil
 }
 
-// firstLost is the first offset of which there is no record; nobody knows how many there were behind the end.
+// firstLost returns the first offset without a record. How many records followed the end is unknown.
 func (s *segment) firstLost() int64 {
 	for _, b := range s.batches {
 		if binary.BigEndian.Uint32(b.raw[batchCount:]) == 0 {
@@ -189,7 +204,10 @@ const (
 	batchCovered  = 21
 	batchAttrs    = 21
 	batchLastDiff = 23
+	batchProducer = 43
 	batchCount    = 57
+
+	batchProducerEpoch = 51
 )
 
 // batchAt returns the batch that b begins with, by its own account, if its CRC is right.
@@ -229,7 +247,7 @@ func (d *disk) readSegment(at place, name string, base int64, compacted bool) (s
 			s.fill(b.first)
 		case gap < 0, gap > 0 && !hole && (pos == 0 || !compacted):
 			// The CRC does not cover the first offset.
-			d.tell("the offset of a batch was damaged; it is mended, nothing is lost", "topic", at.topic, "partition", at.partition, "offset", s.end())
+			d.tell("the offset of a batch was damaged and has been repaired; nothing is lost", "topic", at.topic, "partition", at.partition, "offset", s.end())
 			b.raw = slices.Clone(b.raw)
 			binary.BigEndian.PutUint64(b.raw, uint64(s.end()))
 			b.first, b.next, s.wrong = b.first-gap, b.next-gap, true
@@ -279,15 +297,18 @@ func (d *disk) mend(at place, name string, s *segment) error {
 			}
 		} else if epoch := binary.LittleEndian.Uint32(e[2:]); epoch != binary.BigEndian.Uint32(b.raw[batchEpoch:]) {
 			// The CRC of a batch does not cover it, either.
-			d.tell("the epoch of a batch was damaged; it is mended, nothing is lost", "topic", at.topic, "partition", at.partition, "offset", b.first)
+			d.tell("the epoch of a batch was damaged and has been repaired; nothing is lost", "topic", at.topic, "partition", at.partition, "offset", b.first)
 			b.raw = slices.Clone(b.raw)
 			binary.BigEndian.PutUint32(b.raw[batchEpoch:], epoch)
 			s.wrong = true
 		}
 		data, entries = append(data, b.raw...), append(entries, e...)
 	}
+	if !s.wrong && len(index) > len(entries) { // kfake cuts it off, but behind what is appended before
+		bad++
+	}
 	if bad > 0 {
-		d.tell("an index was damaged or missing; it is made again, nothing is lost", "topic", at.topic, "partition", at.partition, "file", name+".idx", "entries", bad)
+		d.tell("an index was damaged or missing and has been recreated; nothing is lost", "topic", at.topic, "partition", at.partition, "file", name+".idx", "entries", bad)
 	}
 	switch {
 	case !s.wrong && bad == 0:

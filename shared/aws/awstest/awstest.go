@@ -1,8 +1,8 @@
-// Package awstest starts stand-ins of AWS for tests: kinesalite for Kinesis, dynalite for DynamoDB, moto for S3, SNS, SQS and
-// CloudFormation. Each is started once for a test process, when it is first asked for, and ends with that process, however that ends.
+// Package awstest starts AWS emulators for tests: kinesalite for Kinesis, dynalite for DynamoDB, moto for S3, SNS, SQS and
+// CloudFormation. Each is started once per test process, when it is first needed, and ends with that process, no matter how it ends.
 //
-// tests/emulators pins them. kinesalite and dynalite are looked for in its node_modules, or in the folder that SPATE_TEST_EMULATORS
-// names; moto in the Python that SPATE_TEST_PYTHON names, or python3. Without them a test is skipped, or fails if REQUIRE_INTEGRATION=1.
+// tests/emulators pins their versions. kinesalite and dynalite are looked up in its node_modules, or in the folder that SPATE_TEST_EMULATORS
+// names; moto in the Python that SPATE_TEST_PYTHON names, or python3. Without them, a test is skipped, or fails if REQUIRE_INTEGRATION=1.
 package awstest
 
 import (
@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"spate/shared/testport"
+	"spate/shared/testskip"
 )
 
 // startTimeout is how long a stand-in may take to answer.
@@ -74,10 +75,7 @@ func (s *server) start(t testing.TB) string {
 	t.Helper()
 	s.once.Do(func() { s.url, s.err = s.run() })
 	if s.err != nil {
-		if os.Getenv("REQUIRE_INTEGRATION") == "1" {
-			t.Fatalf("REQUIRE_INTEGRATION=1, and %v", s.err)
-		}
-		t.Skip(s.err.Error())
+		testskip.Missing(t, "%v", s.err)
 	}
 	return s.url
 }
@@ -116,7 +114,7 @@ func (s *server) run() (string, error) {
 		case err := <-ended:
 			_, _ = log.Seek(0, io.SeekStart)
 			said, _ := io.ReadAll(log)
-			return "", fmt.Errorf("%s ended at its start: %w: %s", strings.Join(cmd.Args, " "), err, said)
+			return "", fmt.Errorf("%s exited during startup: %w: %s", strings.Join(cmd.Args, " "), err, said)
 		case <-time.After(50 * time.Millisecond):
 		}
 		if resp, err := http.Get(url); err == nil {

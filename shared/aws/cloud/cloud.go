@@ -1,6 +1,6 @@
-// Package cloud is how spate reaches AWS: the SDK's own chain of credentials, region and endpoints, with the few settings that all
-// clients of this program share. AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_<SERVICE> lead to other servers than Amazon's; nothing in the
-// program knows whether they do.
+// Package cloud loads the AWS configuration: the SDK's default chain for credentials, region and endpoints, with the few settings that all
+// clients of this program share. AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_<SERVICE> can point to servers other than Amazon's; the rest of the
+// program does not depend on this.
 package cloud
 
 import (
@@ -22,7 +22,7 @@ const (
 )
 
 // ErrNoRegion: no region is set anywhere.
-var ErrNoRegion = errors.New("region: none is set; set AWS_REGION, or region in the AWS profile")
+var ErrNoRegion = errors.New("region: missing; set AWS_REGION, or region in the AWS profile")
 
 // Load reads the configuration of the environment and the AWS profile. It asks nobody for credentials yet.
 func Load(ctx context.Context) (aws.Config, error) {

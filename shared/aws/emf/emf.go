@@ -1,9 +1,9 @@
-// Package emf writes metrics in CloudWatch's Embedded Metric Format: JSON lines in the log, which CloudWatch Logs turns into metrics. It
-// needs no client, no permission and no call on the path of the data.
+// Package emf writes metrics in CloudWatch's Embedded Metric Format: JSON lines in the log, which CloudWatch Logs turns into metrics. This
+// needs no client, no permissions and no calls in the data path.
 //
-// CloudWatch bills by the metric and the values of its dimensions, so there is one dimension, the service, and the metrics are those that
-// the program declares: nothing that comes with the data, a user least of all, makes another one. What is measured where is left to
-// others.
+// CloudWatch bills per metric and combination of dimension values, so there is one dimension, the service, and the metrics are
+// those that the program declares: nothing in the data, least of all a user, creates another one. What to measure is left to
+// the callers.
 package emf
 
 import (
@@ -44,13 +44,13 @@ func ValidName(name string) error {
 	case name == "" || strings.TrimSpace(name) == "":
 		return errors.New("empty")
 	case len(name) > maxName:
-		return fmt.Errorf("%d bytes, more than %d", len(name), maxName)
+		return fmt.Errorf("has %d bytes, but the maximum is %d", len(name), maxName)
 	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }):
-		return fmt.Errorf("%q has other characters than printable ASCII", name)
+		return fmt.Errorf("%q contains characters other than printable ASCII", name)
 	case name[0] == ':' || strings.HasPrefix(name, "AWS/"):
 		return fmt.Errorf("%q is reserved by CloudWatch", name)
 	case name == dimension || name == "_aws":
-		return fmt.Errorf("%q has another meaning in the log line", name)
+		return fmt.Errorf("%q is reserved for other fields of the log line", name)
 	}
 	return nil
 }

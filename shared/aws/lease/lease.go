@@ -78,7 +78,7 @@ func (l Lease) Acquire(ctx context.Context) (*Held, error) {
 		case errors.Is(err, ErrNoTable):
 			return nil, err
 		case err != nil:
-			l.Log.Warn("look at lease, trying again", "error", err)
+			l.Log.Warn("cannot read the lease, retrying", "error", err)
 			since = time.Time{} // it may have moved unseen
 		default:
 			now := time.Now()
@@ -94,7 +94,7 @@ func (l Lease) Acquire(ctx context.Context) (*Held, error) {
 					return h, err
 				}
 				if err != nil {
-					l.Log.Warn("take lease, trying again", "error", err)
+					l.Log.Warn("cannot take the lease, retrying", "error", err)
 				}
 			}
 		}
@@ -104,6 +104,12 @@ func (l Lease) Acquire(ctx context.Context) (*Held, error) {
 		case <-tick.C:
 		}
 	}
+}
+
+// Used reports whether a process holds the lease, or one has left a state.
+func (l Lease) Used(ctx context.Context) (bool, error) {
+	it, err := l.read(ctx)
+	return it.state != nil || it.epoch > 0 && !it.released, err
 }
 
 // bounded gives a call its time, so that a connection that has gone silent does not end the waiting for the lease.
@@ -210,7 +216,7 @@ func (h *Held) Keep(ctx context.Context) error {
 			h.until = began.Add(h.l.Duration * 6 / 10)
 			h.mu.Unlock()
 		case ctx.Err() == nil:
-			h.l.Log.Warn("renew lease, trying again", "error", err)
+			h.l.Log.Warn("cannot renew the lease, retrying", "error", err)
 		}
 		if err := h.Valid(); err != nil {
 			return err
@@ -222,7 +228,7 @@ func (h *Held) Keep(ctx context.Context) error {
 // two cases it may have been written or not.
 func (h *Held) Save(ctx context.Context, state []byte) error {
 	if len(state) > MaxState {
-		return fmt.Errorf("save state: it has %d bytes, an item has room for %d", len(state), MaxState)
+		return fmt.Errorf("save state: state has %d bytes, but the maximum is %d", len(state), MaxState)
 	}
 	next := h.saves + 1
 	for {
@@ -242,7 +248,7 @@ func (h *Held) Save(ctx context.Context, state []byte) error {
 					err = h.setLost()
 				case it.saves != next:
 					cancel()
-					return fmt.Errorf("save state: %d states are saved, expected %d: somebody else writes to the item", it.saves, h.saves)
+					return fmt.Errorf("save state: %d states are saved, expected %d: another process is writing to the item", it.saves, h.saves)
 				case !bytes.Equal(it.state, state): // one that was given up, and done all the same
 					h.saves, next = next, next+1
 					cancel()
@@ -260,7 +266,7 @@ func (h *Held) Save(ctx context.Context, state []byte) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
-		h.l.Log.Warn("save state, trying again", "error", err)
+		h.l.Log.Warn("cannot save state, retrying", "error", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -275,7 +281,7 @@ func (h *Held) Release(ctx context.Context) {
 		map[string]types.AttributeValue{":yes": &types.AttributeValueMemberBOOL{Value: true}, ":epoch": number(h.epoch)}, nil)
 	_ = h.setLost()
 	if err != nil && !isRefused(err) {
-		h.l.Log.Warn("release lease; it runs out by itself", "error", err)
+		h.l.Log.Warn("cannot release the lease; it will expire", "error", err)
 	}
 }
 

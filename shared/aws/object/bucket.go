@@ -19,7 +19,7 @@ func MakeBucket(ctx context.Context, cfg aws.Config, name string) error {
 	}
 	_, err := client(cfg).CreateBucket(ctx, in)
 	if err != nil && !cloud.IsCode(err, "BucketAlreadyOwnedByYou") {
-		return fmt.Errorf("make bucket %s: %w", name, err)
+		return fmt.Errorf("create bucket %s: %w", name, err)
 	}
 	return nil
 }

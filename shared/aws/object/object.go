@@ -1,5 +1,5 @@
-// Package object reads and writes objects of S3: a stream that goes on where a broken connection left it, random access in blocks for
-// archives, and the upload of a file. It makes no buckets, and lists nothing.
+// Package object reads and writes S3 objects: a stream that resumes after a broken connection, random access in blocks for archives, file
+// uploads, and the creation of buckets. It does not list objects.
 package object
 
 import (
@@ -33,7 +33,7 @@ var (
 	ErrNoBucket = errors.New("no such bucket")
 	ErrNoKey    = errors.New("no such object")
 	ErrDenied   = errors.New("access denied")
-	ErrChanged  = errors.New("the object was replaced while it was read")
+	ErrChanged  = errors.New("the object was replaced while it was being read")
 )
 
 const scheme = "s3://"
@@ -99,7 +99,7 @@ func Open(ctx context.Context, cfg aws.Config, bucket, key string) (*Object, err
 	}
 	if out.ContentLength == nil {
 		out.Body.Close()
-		return nil, fmt.Errorf("get object %s: S3 does not tell its size", o.name())
+		return nil, fmt.Errorf("get object %s: S3 did not report its size", o.name())
 	}
 	o.body, o.size, o.etag = out.Body, *out.ContentLength, aws.ToString(out.ETag)
 	return o, nil
@@ -176,7 +176,7 @@ func (l *location) get(etag string, begin, end int64) (io.ReadCloser, error) {
 	}
 	if got := aws.ToString(out.ContentRange); !strings.HasPrefix(got, fmt.Sprintf("bytes %d-%d/", begin, end-1)) {
 		out.Body.Close()
-		return nil, fmt.Errorf("get object %s: asked for bytes %d-%d, got %q", l.name(), begin, end-1, got)
+		return nil, fmt.Errorf("get object %s: requested bytes %d-%d, got %q", l.name(), begin, end-1, got)
 	}
 	return out.Body, nil
 }
@@ -218,15 +218,15 @@ func (l *location) explain(verb string, err error) error {
 	case l.ctx.Err() != nil:
 		return l.ctx.Err()
 	case cloud.IsCode(err, "NoSuchBucket"):
-		return fmt.Errorf("%s %s: %w: %s does not exist; make it with `aws s3 mb %s%s` or `spate aws setup`", verb, l.name(), ErrNoBucket, l.bucket, scheme, l.bucket)
+		return fmt.Errorf("%s %s: %w: %s does not exist; create it with `aws s3 mb %s%s` or `spate aws setup`", verb, l.name(), ErrNoBucket, l.bucket, scheme, l.bucket)
 	case cloud.IsCode(err, "NoSuchKey", "NotFound"):
 		return fmt.Errorf("%s %s: %w in bucket %s", verb, l.name(), ErrNoKey, l.bucket)
 	case cloud.IsCode(err, "AccessDenied", "Forbidden"):
-		return fmt.Errorf("%s %s: %w (S3 says so, too, of an object that does not exist, to those who may not list bucket %s)", verb, l.name(), ErrDenied, l.bucket)
+		return fmt.Errorf("%s %s: %w (the object may also not exist: S3 denies access in that case if you may not list bucket %s)", verb, l.name(), ErrDenied, l.bucket)
 	case cloud.IsCode(err, "PreconditionFailed"):
 		return fmt.Errorf("%s %s: %w", verb, l.name(), ErrChanged)
 	case cloud.IsCode(err, "PermanentRedirect", "MovedPermanently", "AuthorizationHeaderMalformed"):
-		return fmt.Errorf("%s %s: bucket %s is in another region than %s; set AWS_REGION: %w", verb, l.name(), l.bucket, l.region, err)
+		return fmt.Errorf("%s %s: bucket %s is not in region %s; set AWS_REGION to its region: %w", verb, l.name(), l.bucket, l.region, err)
 	}
 	return fmt.Errorf("%s %s: %w", verb, l.name(), err)
 }
@@ -249,7 +249,7 @@ func Put(ctx context.Context, cfg aws.Config, bucket, key string, file *os.File)
 	case !info.Mode().IsRegular():
 		return Stored{}, fmt.Errorf("put object %s: %s is not a regular file", l.name(), file.Name())
 	case info.Size() > MaxPutBytes:
-		return Stored{}, fmt.Errorf("put object %s: %s has %d bytes, more than the 5 GiB of one call; use `aws s3 cp`, which stores it in parts", l.name(), file.Name(), info.Size())
+		return Stored{}, fmt.Errorf("put object %s: %s has %d bytes, more than the 5 GiB limit of one call; use `aws s3 cp`, which uploads it in parts", l.name(), file.Name(), info.Size())
 	}
 	out, err := l.api.PutObject(ctx, &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: file, ContentLength: aws.Int64(info.Size())})
 	if err != nil {

@@ -324,10 +324,10 @@ func TestErrors(t *testing.T) {
 		says              string
 		opens             bool // only opening is tried
 	}{
-		{"no bucket", "nowhere", "o", cfg, ErrNoBucket, "s3://nowhere/o: no such bucket: nowhere does not exist; make it with `aws s3 mb s3://nowhere` or `spate aws setup`", false},
+		{"no bucket", "nowhere", "o", cfg, ErrNoBucket, "s3://nowhere/o: no such bucket: nowhere does not exist; create it with `aws s3 mb s3://nowhere` or `spate aws setup`", false},
 		{"no key", "errors", "none", cfg, ErrNoKey, "get object s3://errors/none: no such object in bucket errors", true},
-		{"denied", "errors", "o", answer(403, "AccessDenied"), ErrDenied, "s3://errors/o: access denied (S3 says so, too, of an object that does not exist", false},
-		{"elsewhere", "errors", "o", answer(301, "PermanentRedirect"), nil, "bucket errors is in another region than us-east-1; set AWS_REGION: ", false},
+		{"denied", "errors", "o", answer(403, "AccessDenied"), ErrDenied, "s3://errors/o: access denied (the object may also not exist", false},
+		{"elsewhere", "errors", "o", answer(301, "PermanentRedirect"), nil, "bucket errors is not in region us-east-1; set AWS_REGION to its region: ", false},
 		{"other", "errors", "o", answer(400, "InvalidToken"), nil, "s3://errors/o: ", false},
 	} {
 		_, err := Open(t.Context(), c.cfg, c.bucket, c.key)
@@ -364,7 +364,7 @@ func TestPutRefuses(t *testing.T) {
 	}
 	defer dir.Close()
 	cfg := awstest.Config("http://127.0.0.1:1") // nobody is asked
-	if _, err := Put(t.Context(), cfg, "bucket", "key", large); err == nil || !strings.Contains(err.Error(), "more than the 5 GiB of one call; use `aws s3 cp`") {
+	if _, err := Put(t.Context(), cfg, "bucket", "key", large); err == nil || !strings.Contains(err.Error(), "more than the 5 GiB limit of one call; use `aws s3 cp`") {
 		t.Errorf("large: %v", err)
 	}
 	if _, err := Put(t.Context(), cfg, "bucket", "key", dir); err == nil || !strings.Contains(err.Error(), "is not a regular file") {

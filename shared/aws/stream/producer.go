@@ -34,7 +34,7 @@ const (
 )
 
 // ErrEntry marks an entry that no stream takes.
-var ErrEntry = errors.New("no record of Kinesis")
+var ErrEntry = errors.New("not a valid Kinesis record")
 
 // Entry is a record to write.
 type Entry struct {
@@ -104,7 +104,7 @@ func (e *Entry) check() error {
 	case n < 1 || n > MaxKeyLength:
 		return fmt.Errorf("%w: its key has %d characters, not 1 to %d", ErrEntry, n, MaxKeyLength)
 	case e.size() > MaxEntryBytes:
-		return fmt.Errorf("%w: it has %d bytes with its key, more than %d", ErrEntry, e.size(), MaxEntryBytes)
+		return fmt.Errorf("%w: it has %d bytes including its key, but the maximum is %d", ErrEntry, e.size(), MaxEntryBytes)
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func (p *Producer) putCall(ctx context.Context, entries []Entry, places []Place)
 		}
 		if now := time.Now(); p.Log != nil && now.Sub(said) >= sayEvery {
 			said = now
-			p.Log.Warn("waiting for the stream to take records", "stream", p.Stream, "records", len(records), "tries", try+1, "error", err)
+			p.Log.Warn("waiting for the stream to accept records", "stream", p.Stream, "records", len(records), "tries", try+1, "error", err)
 		}
 	}
 }
@@ -184,13 +184,13 @@ func (p *Producer) call(ctx context.Context, records []types.PutRecordsRequestEn
 		return nil, err
 	}
 	if len(out.Records) != len(records) {
-		return nil, fmt.Errorf("the answer is about %d records, not %d", len(out.Records), len(records))
+		return nil, fmt.Errorf("response has %d records, expected %d", len(out.Records), len(records))
 	}
 	return out.Records, nil
 }
 
 // errTimeout stands for the SDK's error, which cannot be told from that of a canceled call.
-var errTimeout = errors.New("no answer in time")
+var errTimeout = errors.New("no response in time")
 
 // refusedError is what Kinesis says of a record that it did not write.
 type refusedError struct{ code, message string }

@@ -362,10 +362,10 @@ func TestPutRefusesEntries(t *testing.T) {
 		entry Entry
 		says  string
 	}{
-		{"too large", Entry{Key: "k", Data: make([]byte, MaxEntryBytes)}, "entry 2: no record of Kinesis: it has 1048577 bytes"},
-		{"no key", Entry{Data: []byte("x")}, "entry 2: no record of Kinesis: its key has 0 characters, not 1 to 256"},
-		{"long key", Entry{Key: strings.Repeat("é", 257)}, "entry 2: no record of Kinesis: its key has 257 characters"},
-		{"odd key", Entry{Key: "\xff"}, "entry 2: no record of Kinesis: its key is not UTF-8"},
+		{"too large", Entry{Key: "k", Data: make([]byte, MaxEntryBytes)}, "entry 2: not a valid Kinesis record: it has 1048577 bytes"},
+		{"no key", Entry{Data: []byte("x")}, "entry 2: not a valid Kinesis record: its key has 0 characters, not 1 to 256"},
+		{"long key", Entry{Key: strings.Repeat("é", 257)}, "entry 2: not a valid Kinesis record: its key has 257 characters"},
+		{"odd key", Entry{Key: "\xff"}, "entry 2: not a valid Kinesis record: its key is not UTF-8"},
 	} {
 		r := &putRecorder{next: &putMemory{}}
 		_, err := (&Producer{API: r, Stream: "s"}).Put(t.Context(), []Entry{good, good, c.entry})

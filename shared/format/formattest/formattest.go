@@ -1,4 +1,4 @@
-// Package formattest writes the events of a test in every format that package format reads, and has a schema registry for them.
+// Package formattest encodes test events in every format that package format reads, and provides a schema registry for them.
 package formattest
 
 import (

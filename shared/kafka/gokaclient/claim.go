@@ -65,7 +65,9 @@ func (c *claim) deliver(ctx context.Context, p kgo.FetchTopicPartition) {
 	c.high = p.HighWatermark
 	c.mu.Unlock()
 	for _, r := range p.Records {
-		if !r.Attrs.IsControl() {
+		if r.Attrs.IsControl() {
+			c.tracker.pass(r.Offset + 1)
+		} else {
 			c.tracker.deliver(r.Offset)
 			select {
 			case c.messages <- message(r):

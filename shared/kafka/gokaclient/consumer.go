@@ -15,7 +15,7 @@ func ConsumerBuilder() func(brokers []string, clientID string) (sarama.Consumer,
 // noConsumer implements sarama.Consumer. goka asks it for high-water marks, for its statistics, and closes it.
 type noConsumer struct{}
 
-var errNoChangelog = errors.New("tables are rebuilt from the input, not read from their changelog")
+var errNoChangelog = errors.New("reading a table's changelog is not supported; tables are rebuilt from the input")
 
 func (noConsumer) ConsumePartition(string, int32, int64) (sarama.PartitionConsumer, error) {
 	return nil, errNoChangelog

@@ -24,7 +24,7 @@ type Commit struct {
 // Positions ties the offsets that are committed to the state of the partitions. Its methods are called for one input topic; those
 // for one partition are not called concurrently with each other.
 type Positions interface {
-	// Resume tells what was committed, before goka sets the partition up. Offset is -1 if nothing was. start and end are those of the log.
+	// Resume returns what was committed, before goka sets the partition up. Offset is -1 if nothing was. start and end are those of the log.
 	// It returns the offset to read from; -1 is the start of the log.
 	Resume(partition int32, c Commit, start, end int64) (from int64, err error)
 	// Position returns what to commit when all messages below next are done.
@@ -40,7 +40,7 @@ type GroupConfig struct {
 	Kafka     kafka.Config
 	Topic     string
 	Positions Positions
-	// Assigned, if set, is told how many partitions a new session has; none is a stand-by.
+	// Assigned, if set, is called with the number of partitions of each new session; 0 is a stand-by.
 	Assigned func(partitions int)
 	// Full, if set, is asked before every poll whether there is no room for more: then nothing is read until there is again.
 	Full func() bool
@@ -51,9 +51,9 @@ type GroupConfig struct {
 	Lag func(partition int32, messages int64)
 	// Stalled, if set, is told which partitions have not been read on for a while although there is something to read; "" if none.
 	Stalled func(what string)
-	// Unreadable, if set, is told of each batch that is left out since nobody can read it.
+	// Unreadable, if set, is called for each batch that is skipped because it cannot be read.
 	Unreadable func(kafka.Gap)
-	// Deleted, if set, is told of records that were deleted before they were read.
+	// Deleted, if set, is called for records that were deleted before they were read.
 	Deleted func(kafka.Gap)
 }
 
@@ -88,7 +88,7 @@ const (
 // Consume reads until ctx ends, which is not an error, or until goka or the group fails.
 func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerGroupHandler) error {
 	if !slices.Equal(topics, []string{g.cfg.Topic}) {
-		return fmt.Errorf("consume %v: the group is made for %s alone", topics, g.cfg.Topic)
+		return fmt.Errorf("consume %v: this group consumes only %s", topics, g.cfg.Topic)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

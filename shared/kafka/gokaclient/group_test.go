@@ -202,6 +202,37 @@ func TestGroupCommitsTheContiguousPrefix(t *testing.T) {
 	}
 }
 
+// TestEndOfTransactionIsPassed: the log of a transactional producer ends with a marker, which is no message. Whoever waits for the end that the
+// broker tells would wait for the next message.
+func TestEndOfTransactionIsPassed(t *testing.T) {
+	b := newBed(t, 1)
+	cl, err := kgo.NewClient(b.cfg.Options(kgo.TransactionalID("t"), kgo.DefaultProduceTopic("in"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for _, how := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort} {
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.ProduceSync(t.Context(), kgo.StringRecord("message")).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.EndTransaction(t.Context(), how); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newState()
+	s.hold = func(int64) bool { return true }
+	leave := b.join(s)
+	defer leave()
+	eventually(t, "one message", func() bool { return s.count(0) == 1 })
+	s.mu.Lock()
+	s.sess.MarkMessage(s.held[0], "")
+	s.mu.Unlock()
+	eventually(t, "a commit of both transactions", func() bool { o, _ := b.committed(0); return o == 4 })
+}
+
 // TestGroupCommitsAtTheEnd: what was done after the last commit interval is not done again.
 func TestGroupCommitsAtTheEnd(t *testing.T) {
 	b := newBed(t, 1)

@@ -70,7 +70,7 @@ func refused(topic string, err error) error {
 func (p *Producer) Write(table string, partition int32, key string, value []byte) {
 	p.cl.Produce(context.Background(), &kgo.Record{Topic: table, Partition: partition, Key: []byte(key), Value: value}, func(_ *kgo.Record, err error) {
 		if err != nil && !errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, kgo.ErrAborting) {
-			p.log.Warn("the group table is not written; nothing of spate reads it", "topic", table, "error", refused(table, err))
+			p.log.Warn("cannot write the group table; spate itself does not read it", "topic", table, "error", refused(table, err))
 		}
 	})
 }

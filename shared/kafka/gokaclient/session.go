@@ -57,7 +57,7 @@ func (g *Group) newSession(ctx context.Context, cl *kgo.Client, parts []int32) (
 		start, _ := starts.Lookup(g.cfg.Topic, p)
 		end, ok := ends.Lookup(g.cfg.Topic, p)
 		if err := cmp.Or(start.Err, end.Err); !ok || err != nil {
-			return nil, fmt.Errorf("offsets of partition %d are not known: %w", p, err)
+			return nil, fmt.Errorf("offsets of partition %d are unknown: %w", p, err)
 		}
 		was := Commit{Offset: -1}
 		if o, ok := committed.Lookup(g.cfg.Topic, p); ok && o.At >= 0 {

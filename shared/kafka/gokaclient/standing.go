@@ -24,7 +24,7 @@ func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap
 			if c.setWhy(err); ok {
 				gaps = append(gaps, g)
 			} else if err != nil {
-				m.g.cfg.Log.Warn("a partition stands still", "topic", m.g.cfg.Topic, "partition", p, "offset", c.position.Load(), "error", err)
+				m.g.cfg.Log.Warn("a partition has stalled", "topic", m.g.cfg.Topic, "partition", p, "offset", c.position.Load(), "error", err)
 			}
 		}
 	}
@@ -35,6 +35,7 @@ func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap
 		}
 		if g.Deleted || g.Aborted {
 			c.position.Store(max(c.position.Load(), g.To))
+			c.tracker.pass(g.To)
 			if g.Deleted && m.g.cfg.Deleted != nil {
 				m.g.cfg.Deleted(g)
 			}
@@ -42,12 +43,10 @@ func (m *member) leaveOut(ctx context.Context, r *kafka.Reader, gaps []kafka.Gap
 		}
 		if !g.Passed {
 			r.Skip(g)
-			// For the commit it is a message that is done.
-			c.tracker.deliver(g.To - 1)
-			c.tracker.done(g.To - 1)
 			c.position.Store(g.To)
+			c.tracker.pass(g.To)
 		}
-		m.g.cfg.Log.Error("a batch cannot be read, it is left out", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
+		m.g.cfg.Log.Error("skipping an unreadable batch", "topic", g.Topic, "partition", g.Partition, "offset", g.From, "next", g.To, "error", g.Cause)
 		if m.g.cfg.Unreadable != nil {
 			m.g.cfg.Unreadable(g)
 		}

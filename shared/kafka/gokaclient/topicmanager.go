@@ -49,7 +49,7 @@ func (m *TopicManager) check(topic string, npar int) error {
 		return err
 	}
 	if len(got) != npar {
-		return fmt.Errorf("%w: %s has %d partitions, %d are needed", kafka.ErrLayout, topic, len(got), npar)
+		return fmt.Errorf("%w: %s has %d partitions, but %d are required", kafka.ErrLayout, topic, len(got), npar)
 	}
 	return nil
 }
@@ -78,7 +78,7 @@ func (m *TopicManager) GetOffset(topic string, partition int32, _ int64) (int64,
 	}
 	o, ok := offsets.Lookup(topic, partition)
 	if !ok || o.Err != nil {
-		return 0, fmt.Errorf("offset of %s/%d is not known: %w", topic, partition, o.Err)
+		return 0, fmt.Errorf("offset of %s/%d is unknown: %w", topic, partition, o.Err)
 	}
 	return o.Offset, nil
 }

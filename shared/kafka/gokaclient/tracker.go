@@ -22,11 +22,23 @@ type pending struct {
 // newTracker begins at the offset that is read first.
 func newTracker(next int64) *tracker { return &tracker{next: next} }
 
-// deliver must be called in ascending order. Offsets that are never delivered (transaction markers, compacted records) are not a gap.
+// deliver must be called in ascending order. Offsets that are never delivered (compacted records) are not a gap.
 func (t *tracker) deliver(offset int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.queue = append(t.queue, pending{offset: offset})
+}
+
+// pass tells that the log was read up to next without a message: what is there is the end of a transaction, or cannot be read, or was deleted.
+// Whoever waits for the end of the log to be done would wait for ever if such an end did not count.
+func (t *tracker) pass(next int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.queue) == 0 {
+		t.next = max(t.next, next)
+	} else if t.queue[len(t.queue)-1].offset < next-1 {
+		t.queue = append(t.queue, pending{offset: next - 1, done: true})
+	}
 }
 
 // done tells that the message at offset is finished, whatever came of messages before it.

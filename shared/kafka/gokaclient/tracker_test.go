@@ -36,12 +36,20 @@ func TestTrackerAgainstAList(t *testing.T) {
 		var all []message
 		next := start
 		for range 200 {
-			if rng.IntN(2) == 0 {
-				next += rng.Int64N(3) // gaps: markers of transactions, compaction
+			switch rng.IntN(5) {
+			case 0: // the end of a transaction
+				next++
+				tr.pass(next)
+				all = append(all, message{offset: next - 1, done: true})
+			case 1, 2:
+				next += rng.Int64N(3) // gaps: compaction
 				tr.deliver(next)
 				all = append(all, message{offset: next})
 				next++
-			} else if len(all) > 0 {
+			default:
+				if len(all) == 0 {
+					continue
+				}
 				i := rng.IntN(len(all))
 				all[i].done = true
 				tr.done(all[i].offset) // again and again, too

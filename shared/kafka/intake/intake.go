@@ -1,12 +1,12 @@
-// Package intake does to the batches that producers send what Kafka does before it appends them, and kfake, the broker of `spate up` and of
-// tests, does not: it stamps and checks them.
+// Package intake stamps and checks the batches that producers send. Kafka does this before it appends them; kfake, the broker of `spate up`
+// and of the tests, does not.
 //
-// kfake takes the topic setting message.timestamp.type=LogAppendTime and does not act on it: records keep the time that their producer
-// claims. That time is too early for what a producer held back while it was stopped or had no broker, and it is not a measure of an event
-// that is too far ahead, for both times come from the same clock.
+// kfake accepts the topic setting message.timestamp.type=LogAppendTime but ignores it: records keep the time that their producer
+// claims. That time is too early for records that a producer held back while it was stopped or had no broker, and it cannot show that an
+// event is too far ahead, because both times come from the same clock.
 //
-// And it believes the number of records that a batch claims, as clients do: they make room for each, some 200 bytes, before they look at the
-// records. A batch of 2 KB that is 60 MB of spaces when decompressed, and claims 60,000,000 records, costs everybody who reads it 8.6 GB.
+// It also trusts the number of records that a batch claims, as clients do: they allocate about 200 bytes for each record before they look at
+// the records. A batch of 2 KB that decompresses to 60 MB of spaces and claims 60,000,000 records costs every reader 8.6 GB.
 package intake
 
 import (
@@ -129,7 +129,7 @@ func check(batch []byte, d kgo.Decompressor) error {
 		n++
 	}
 	if n != claimed || len(records) > 0 {
-		return fmt.Errorf("a batch claims %d records and has %d, and %d bytes behind them", claimed, n, len(records))
+		return fmt.Errorf("a batch claims %d records but has %d, followed by %d extra bytes", claimed, n, len(records))
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package kafkatest makes what tests of secured brokers need: an authority and the certificates that it signs.
+// Package kafkatest creates a certificate authority and certificates for tests with secured brokers.
 package kafkatest
 
 import (

@@ -25,7 +25,7 @@ func (r Registry) Client(log *slog.Logger) (*http.Client, error) {
 		return nil, err
 	}
 	if r.TLS.InsecureSkipVerify {
-		log.Warn("the schema registry's certificate is not checked: whoever stands in between can read and change everything (schema-registry-tls-insecure-skip-verify)")
+		log.Warn("the schema registry's certificate is not verified: anyone on the network path can read and change all data (schema-registry-tls-insecure-skip-verify)")
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialTLSContext = m.dial
@@ -51,7 +51,7 @@ func (l login) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		if r.URL.Scheme == "http" && !here(r.URL.Hostname()) {
-			l.log.Warn("the password goes to the schema registry unencrypted; give its address with https (schema-registry-url)")
+			l.log.Warn("the password is sent to the schema registry unencrypted; use an https URL (schema-registry-url)")
 		}
 		r = r.Clone(r.Context())
 		r.SetBasicAuth(l.username, password)

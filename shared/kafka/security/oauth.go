@@ -33,25 +33,25 @@ func (o OAuth) validate() []error {
 	client := o.ClientID != "" || o.ClientSecret != "" || o.ClientSecretFile != "" || len(o.Scopes) > 0
 	switch {
 	case o.TokenFile != "" && (o.TokenURL != "" || client):
-		problem("sasl-oauth-token-file: a token server is set, too; only one of them can be")
+		problem("sasl-oauth-token-file: cannot be combined with sasl-oauth-token-url; set only one of them")
 	case o.TokenFile != "":
 	case o.TokenURL == "":
-		problem("sasl-oauth-token-url: missing; OAUTHBEARER needs a token server (SPATE_SASL_OAUTH_TOKEN_URL), or a file with a token (SPATE_SASL_OAUTH_TOKEN_FILE)")
+		problem("sasl-oauth-token-url: missing; OAUTHBEARER needs a token server (SPATE_SASL_OAUTH_TOKEN_URL) or a token file (SPATE_SASL_OAUTH_TOKEN_FILE)")
 	default:
 		// The address may hold a password by mistake, so it is not shown.
 		if u, err := url.Parse(o.TokenURL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
-			problem("sasl-oauth-token-url: it is not https://host/path (not shown, as it may hold a secret)")
+			problem("sasl-oauth-token-url: not of the form https://host/path (not shown, as it may hold a secret)")
 		}
 		if o.ClientID == "" {
-			problem("sasl-oauth-client-id: missing; the token server knows clients by it (SPATE_SASL_OAUTH_CLIENT_ID)")
+			problem("sasl-oauth-client-id: missing; the token server requires it (SPATE_SASL_OAUTH_CLIENT_ID)")
 		}
 		if o.ClientSecret == "" && o.ClientSecretFile == "" {
-			problem("sasl-oauth-client-secret-file: missing; give the client's secret in a file, or in SPATE_SASL_OAUTH_CLIENT_SECRET")
+			problem("sasl-oauth-client-secret-file: missing; give the client secret in a file, or in SPATE_SASL_OAUTH_CLIENT_SECRET")
 		}
 	}
 	for _, e := range o.Extensions {
 		if m := extension.FindStringSubmatch(e); m == nil || strings.EqualFold(m[1], "auth") {
-			problem("sasl-oauth-extensions: %.80q is not name=value with a name of letters, as logicalCluster=lkc-1", e)
+			problem("sasl-oauth-extensions: %.80q is not name=value with a name made of letters, such as logicalCluster=lkc-1", e)
 		}
 	}
 	return errs
@@ -97,7 +97,7 @@ func newTokens(cfg OAuth, caFile string, log *slog.Logger) (*tokens, error) {
 		return t, t.file.check()
 	}
 	if u, err := url.Parse(cfg.TokenURL); err == nil && u.Scheme == "http" && !here(u.Hostname()) {
-		log.Warn("the client's secret goes to the token server unencrypted; give its address with https (sasl-oauth-token-url)")
+		log.Warn("the client secret is sent to the token server unencrypted; use an https URL (sasl-oauth-token-url)")
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true
@@ -138,7 +138,7 @@ func (t *tokens) auth(ctx context.Context) (oauth.Auth, error) {
 		text, err := t.file.read()
 		token := strings.TrimSpace(text)
 		if err == nil && !bearerToken.MatchString(token) {
-			err = fmt.Errorf("sasl-oauth-token-file: what is in %s is not a token (RFC 6750)", t.cfg.TokenFile)
+			err = fmt.Errorf("sasl-oauth-token-file: %s does not contain a valid token (RFC 6750)", t.cfg.TokenFile)
 		}
 		return oauth.Auth{Token: token, Extensions: t.extensions}, err
 	}
@@ -182,7 +182,7 @@ func (t *tokens) ask() {
 	switch {
 	case err == nil:
 		if t.failed != nil {
-			t.log.Info("the token server gives tokens again")
+			t.log.Info("the token server is issuing tokens again")
 		}
 		t.token, t.renew = fresh, now // one without a lifetime is asked for at each login
 		if !fresh.Expiry.IsZero() {
@@ -190,7 +190,7 @@ func (t *tokens) ask() {
 		}
 	case t.token != nil && (t.token.Expiry.IsZero() || now.Before(t.token.Expiry)):
 		t.renew = now.Add(retryTokens)
-		t.log.Warn("there is no new token; the present one goes on being used", "valid_until", t.token.Expiry, "error", err)
+		t.log.Warn("cannot get a new token; continuing with the current one", "valid_until", t.token.Expiry, "error", err)
 	}
 	t.failed = err
 	close(t.asking)
@@ -216,13 +216,13 @@ func (t *tokens) fetch(ctx context.Context) (*oauth2.Token, error) {
 	switch {
 	case errors.As(err, &refused):
 		// The answer's body is not shown: some servers send back what they were sent.
-		return nil, fmt.Errorf("sasl-oauth-token-url: %s refuses a token: %s %.80s; check sasl-oauth-client-id, sasl-oauth-client-secret-file and sasl-oauth-scopes", host, refused.Response.Status, refused.ErrorCode)
+		return nil, fmt.Errorf("sasl-oauth-token-url: %s refused to issue a token: %s %.80s; check sasl-oauth-client-id, sasl-oauth-client-secret-file and sasl-oauth-scopes", host, refused.Response.Status, refused.ErrorCode)
 	case errors.As(err, &failed):
-		return nil, fmt.Errorf("sasl-oauth-token-url: %s does not answer: %w", host, failed.Err) // without the URL, which may hold a secret in its query
+		return nil, fmt.Errorf("sasl-oauth-token-url: %s is not responding: %w", host, failed.Err) // without the URL, which may hold a secret in its query
 	case err != nil:
-		return nil, fmt.Errorf("sasl-oauth-token-url: %s answers with what is not a token: %w", host, err)
+		return nil, fmt.Errorf("sasl-oauth-token-url: the response of %s is not a token: %w", host, err)
 	case !bearerToken.MatchString(token.AccessToken):
-		return nil, fmt.Errorf("sasl-oauth-token-url: %s answers with a token that has other characters than tokens may have (RFC 6750)", host)
+		return nil, fmt.Errorf("sasl-oauth-token-url: the token from %s contains invalid characters (RFC 6750)", host)
 	}
 	return token, nil
 }

@@ -89,7 +89,7 @@ func TestTokens(t *testing.T) {
 	now = began.Add(99 * time.Minute)
 	want("token-2") // its renewal fails, and it works for another 11 minutes
 	settled(tokens)
-	if text := l.String(); !strings.Contains(text, "goes on being used") || !strings.Contains(text, "503") {
+	if text := l.String(); !strings.Contains(text, "continuing with the current one") || !strings.Contains(text, "503") {
 		t.Error(text)
 	}
 	server.away.Store(false)
@@ -98,7 +98,7 @@ func TestTokens(t *testing.T) {
 	want("token-2")
 	settled(tokens)
 	want("token-3")
-	if !strings.Contains(l.String(), "gives tokens again") {
+	if !strings.Contains(l.String(), "is issuing tokens again") {
 		t.Error(l.String())
 	}
 	// A renewal that has just failed is not a reason to wait with a token that has expired meanwhile.
@@ -117,7 +117,7 @@ func TestTokens(t *testing.T) {
 		t.Errorf("an expired token is used: %v", err)
 	}
 	server.Close()
-	if _, err := tokens.auth(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer") {
+	if _, err := tokens.auth(t.Context()); err == nil || !strings.Contains(err.Error(), "is not responding") {
 		t.Error(err)
 	}
 	if strings.Contains(l.String(), "geheim") {

@@ -17,7 +17,7 @@ import (
 // Handshake connects to a broker, shakes hands, and returns what was agreed.
 func (s *Client) Handshake(ctx context.Context, address string) (tls.ConnectionState, error) {
 	if s == nil || s.material == nil {
-		return tls.ConnectionState{}, errors.New("no TLS is configured")
+		return tls.ConnectionState{}, errors.New("TLS is not configured")
 	}
 	conn, err := s.material.dial(ctx, "tcp", address)
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *Client) Mechanisms(ctx context.Context, address string) ([]string, erro
 	}
 	resp := req.ResponseKind().(*kmsg.SASLHandshakeResponse)
 	if len(answer) < 4 || binary.BigEndian.Uint32(answer) != id {
-		return nil, errors.New("it answers another question")
+		return nil, errors.New("response does not match the request")
 	}
 	err = resp.ReadFrom(answer[4:])
 	return resp.SupportedMechanisms, err
@@ -82,7 +82,7 @@ func readAnswer(conn net.Conn) ([]byte, error) {
 	}
 	n := binary.BigEndian.Uint32(size[:])
 	if n > maxAnswer {
-		return nil, fmt.Errorf("an answer of %d bytes", n)
+		return nil, fmt.Errorf("invalid response size: %d bytes", n)
 	}
 	b := make([]byte, n)
 	_, err := io.ReadFull(conn, b)

@@ -35,7 +35,7 @@ func ReadFile(path string) (File, error) {
 		return File{}, fmt.Errorf("kafka-config: %w", err)
 	}
 	if info.Size() > maxFile {
-		return File{}, fmt.Errorf("kafka-config: %s has %d bytes, which is not a file of settings", path, info.Size())
+		return File{}, fmt.Errorf("kafka-config: %s has %d bytes, which is too large for a settings file", path, info.Size())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -74,7 +74,7 @@ type property struct {
 // parseProperties reads the form of java.util.Properties, of which librdkafka's key=value lines are a part.
 func parseProperties(text string) ([]property, error) {
 	if !utf8.ValidString(text) {
-		return nil, fmt.Errorf("it is not UTF-8 text")
+		return nil, fmt.Errorf("not UTF-8 text")
 	}
 	var out []property
 	raw := strings.Split(strings.ReplaceAll(strings.TrimPrefix(text, "\ufeff"), "\r\n", "\n"), "\n")
@@ -93,7 +93,7 @@ func parseProperties(text string) ([]property, error) {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
 		if !propertyName.MatchString(key) || !strings.ContainsAny(line, "=: \t\f") { // Java takes a word alone for a setting without a value
-			return nil, fmt.Errorf("line %d: it does not begin with the name of a setting (not shown, as it may be a secret)", number)
+			return nil, fmt.Errorf("line %d: does not begin with a setting name (not shown, as it may be a secret)", number)
 		}
 		out = append(out, property{number, key, value})
 	}
@@ -204,7 +204,7 @@ func (p *propertyReader) set(key, value string) error {
 	case "security.protocol":
 		p.protocol = strings.ToUpper(value)
 		if !slices.Contains([]string{"PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"}, p.protocol) {
-			return fmt.Errorf("it is none of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL")
+			return fmt.Errorf("not one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL")
 		}
 	case "sasl.mechanism", "sasl.mechanisms":
 		s.Mechanism = strings.ToUpper(value)
@@ -242,17 +242,17 @@ func (p *propertyReader) set(key, value string) error {
 		t.CertFile, t.KeyFile = value, value
 	case "ssl.truststore.type", "ssl.keystore.type":
 		if !strings.EqualFold(value, "PEM") {
-			return fmt.Errorf("spate reads PEM only; keytool -importkeystore -srckeystore FILE -destkeystore out.p12 -deststoretype PKCS12, then openssl pkcs12 -in out.p12 -nodes -out FILE.pem")
+			return fmt.Errorf("spate reads only PEM; to convert, run keytool -importkeystore -srckeystore FILE -destkeystore out.p12 -deststoretype PKCS12, then openssl pkcs12 -in out.p12 -nodes -out FILE.pem")
 		}
 	case "ssl.key.password", "ssl.keystore.password", "ssl.truststore.password":
 		if value != "" {
-			return fmt.Errorf("spate reads files without a password only; openssl pkey -in FILE -out key.pem decrypts a key")
+			return fmt.Errorf("spate reads only files without a password; to decrypt a key, run openssl pkey -in FILE -out key.pem")
 		}
 	case "enable.ssl.certificate.verification":
 		t.InsecureSkipVerify = strings.EqualFold(value, "false")
 	case "ssl.endpoint.identification.algorithm":
 		if !strings.EqualFold(value, "https") {
-			return fmt.Errorf("spate checks for whom a broker's certificate is; give the name that it has with --tls-server-name, or leave all checks out with --tls-insecure-skip-verify, and take this line out")
+			return fmt.Errorf("spate always verifies the host name in a broker's certificate; remove this line, and set the expected name with --tls-server-name, or disable all verification with --tls-insecure-skip-verify")
 		}
 	case "sasl.login.callback.handler.class", "sasl.client.callback.handler.class", "sasl.oauthbearer.method":
 		// The mechanism says what has to be done.
@@ -260,7 +260,7 @@ func (p *propertyReader) set(key, value string) error {
 		p.f.Registry = append(p.f.Registry, key)
 	default:
 		if strings.HasPrefix(key, "ssl.") || strings.HasPrefix(key, "sasl.") {
-			return fmt.Errorf("spate does not know this setting of security; take it out if it is not needed")
+			return fmt.Errorf("unknown security setting; remove it if it is not needed")
 		}
 		p.f.Ignored = append(p.f.Ignored, key)
 	}
@@ -303,7 +303,7 @@ func (p *propertyReader) login(text string) error {
 			return fmt.Errorf("profiles and roles come from the environment: set AWS_PROFILE, and role_arn in that profile")
 		}
 	default:
-		return fmt.Errorf("its login module is none of PlainLoginModule, ScramLoginModule, OAuthBearerLoginModule, IAMLoginModule")
+		return fmt.Errorf("the login module is not one of PlainLoginModule, ScramLoginModule, OAuthBearerLoginModule, IAMLoginModule")
 	}
 	return nil
 }
@@ -360,7 +360,7 @@ func (p *propertyReader) file() (File, error) {
 	case "", "PLAINTEXT":
 		// Without a protocol clients of Java and librdkafka take PLAINTEXT, and nothing of security counts.
 		if s := c.SASL; p.protocol == "" && (s.Mechanism != "" || s.Username != "" || s.Password != "" || c.TLS != TLS{}) {
-			return File{}, fmt.Errorf("security.protocol is missing, so that other clients would use neither TLS nor a login; add security.protocol=SASL_SSL (or SSL, SASL_PLAINTEXT)")
+			return File{}, fmt.Errorf("security.protocol is missing, so other clients would use neither TLS nor a login; add security.protocol=SASL_SSL (or SSL, SASL_PLAINTEXT)")
 		}
 		p.f.Config = Config{}
 	case "SSL":

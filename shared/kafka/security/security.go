@@ -1,8 +1,8 @@
-// Package security is how spate proves to a broker who it is, and makes sure which broker it speaks to: TLS, SASL, and the files that
-// vendors of Kafka hand out with both in them.
+// Package security authenticates spate to brokers and brokers to spate: TLS, SASL, and the client configuration files of Kafka vendors
+// that contain settings for both.
 //
-// Files are read again when they change, at the next connection, and a password file at each login. So certificates and passwords are
-// replaced while the process runs. A file that cannot be used then is told in the log, and what was read before it goes on being used.
+// TLS files that have changed are reloaded at the next connection, and password files are read at each login, so certificates and
+// passwords can be rotated while the process runs. If a new file is unusable, this is logged and the previous contents stay in use.
 package security
 
 import (
@@ -94,39 +94,39 @@ func (c Config) Validate() error {
 	errs = append(errs, c.TLS.validate(brokers))
 	s, o := c.SASL, c.SASL.OAuth
 	if s.Password != "" && s.PasswordFile != "" {
-		problem("sasl-password-file: SPATE_SASL_PASSWORD is set, too; only one of them can be")
+		problem("sasl-password-file: SPATE_SASL_PASSWORD is also set; set only one of them")
 	}
 	if o.ClientSecret != "" && o.ClientSecretFile != "" {
-		problem("sasl-oauth-client-secret-file: SPATE_SASL_OAUTH_CLIENT_SECRET is set, too; only one of them can be")
+		problem("sasl-oauth-client-secret-file: SPATE_SASL_OAUTH_CLIENT_SECRET is also set; set only one of them")
 	}
 	login := s.Username != "" || s.Password != "" || s.PasswordFile != ""
 	tokens := o.TokenFile != "" || o.TokenURL != "" || o.ClientID != "" || o.ClientSecret != "" || o.ClientSecretFile != "" || len(o.Scopes) > 0 || len(o.Extensions) > 0
 	switch s.Mechanism {
 	case "":
 		if login || tokens {
-			problem("sasl-mechanism: missing, and other settings of SASL are there; set SPATE_SASL_MECHANISM to one of %s, as your brokers have it", strings.Join(mechanisms, ", "))
+			problem("sasl-mechanism: missing, but other SASL settings are set; set SPATE_SASL_MECHANISM to the mechanism of your brokers, one of %s", strings.Join(mechanisms, ", "))
 		}
 	case Plain, ScramSHA256, ScramSHA512:
 		if s.Username == "" {
-			problem("sasl-username: missing; %s needs one (SPATE_SASL_USERNAME)", s.Mechanism)
+			problem("sasl-username: missing; %s requires it (SPATE_SASL_USERNAME)", s.Mechanism)
 		}
 		if s.Password == "" && s.PasswordFile == "" {
-			problem("sasl-password-file: missing; %s needs a password, in a file or in SPATE_SASL_PASSWORD", s.Mechanism)
+			problem("sasl-password-file: missing; %s requires a password, in a file or in SPATE_SASL_PASSWORD", s.Mechanism)
 		}
 		if tokens {
-			problem("sasl-oauth: these settings are of OAUTHBEARER, and the mechanism is %s", s.Mechanism)
+			problem("sasl-oauth: these settings are for OAUTHBEARER, but the mechanism is %s", s.Mechanism)
 		}
 	case OAuthBearer:
 		errs = append(errs, o.validate()...)
 		if login {
-			problem("sasl-username, sasl-password-file: OAUTHBEARER has none; its client logs in with sasl-oauth-client-id and sasl-oauth-client-secret-file")
+			problem("sasl-username, sasl-password-file: not used by OAUTHBEARER; set sasl-oauth-client-id and sasl-oauth-client-secret-file instead")
 		}
 	case AWSMSKIAM:
 		if login || tokens {
-			problem("sasl-mechanism: AWS_MSK_IAM takes its credentials from the environment, the AWS profile or the machine's role; leave the other settings of SASL out")
+			problem("sasl-mechanism: AWS_MSK_IAM takes its credentials from the environment, the AWS profile or the instance role; remove the other SASL settings")
 		}
 	default:
-		problem("sasl-mechanism: %.40q is none of %s", s.Mechanism, strings.Join(mechanisms, ", "))
+		problem("sasl-mechanism: %.40q is not one of %s", s.Mechanism, strings.Join(mechanisms, ", "))
 	}
 	return errors.Join(errs...)
 }
@@ -136,9 +136,9 @@ func (t TLS) validate(of peer) error {
 	cert, key := "tls-cert-file", "tls-key-file"
 	switch {
 	case t.CertFile != "" && t.KeyFile == "":
-		return fmt.Errorf("%s: missing, and %s is set; give the key of that certificate with %s", of.flag(key), of.flag(cert), of.set(key))
+		return fmt.Errorf("%s: missing, but %s is set; set %s to the key of that certificate", of.flag(key), of.flag(cert), of.set(key))
 	case t.KeyFile != "" && t.CertFile == "":
-		return fmt.Errorf("%s: missing, and %s is set; give the certificate of that key with %s", of.flag(cert), of.flag(key), of.set(cert))
+		return fmt.Errorf("%s: missing, but %s is set; set %s to the certificate of that key", of.flag(cert), of.flag(key), of.set(cert))
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func New(c Config, log *slog.Logger) (*Client, error) {
 		s.material = newMaterial(brokers, c.TLS, log)
 		errs = append(errs, s.material.load())
 		if c.TLS.InsecureSkipVerify {
-			log.Warn("the brokers' certificates are not checked: whoever stands in between can read and change everything (tls-insecure-skip-verify)")
+			log.Warn("the brokers' certificates are not verified: anyone on the network path can read and change all data (tls-insecure-skip-verify)")
 		}
 	}
 	var err error
@@ -180,7 +180,7 @@ func New(c Config, log *slog.Logger) (*Client, error) {
 		return nil, nil
 	}
 	if !c.TLS.Enabled && c.SASL.Mechanism == Plain {
-		log.Warn("the password goes to the brokers unencrypted; set SPATE_TLS if they can do TLS", "mechanism", Plain)
+		log.Warn("the password is sent to the brokers unencrypted; set SPATE_TLS if the brokers support TLS", "mechanism", Plain)
 	}
 	return s, nil
 }

@@ -27,17 +27,17 @@ func TestValidate(t *testing.T) {
 	}{
 		"nothing":                {Config{}, ""},
 		"any case":               {Config{SASL: login}, ""},
-		"unknown mechanism":      {Config{SASL: SASL{Mechanism: "GSSAPI"}}, `sasl-mechanism: "GSSAPI" is none of PLAIN, SCRAM-SHA-256`},
+		"unknown mechanism":      {Config{SASL: SASL{Mechanism: "GSSAPI"}}, `sasl-mechanism: "GSSAPI" is not one of PLAIN, SCRAM-SHA-256`},
 		"no mechanism":           {Config{SASL: SASL{Username: "u", Password: "p"}}, "sasl-mechanism: missing"},
 		"no user":                {Config{SASL: SASL{Mechanism: Plain, Password: "p"}}, "sasl-username: missing"},
 		"no password":            {Config{SASL: SASL{Mechanism: Plain, Username: "u"}}, "sasl-password-file: missing"},
 		"two passwords":          {Config{SASL: SASL{Mechanism: Plain, Username: "u", Password: "p", PasswordFile: "f"}}, "only one of them"},
 		"certificate, no key":    {Config{TLS: TLS{CertFile: "c"}}, "tls-key-file: missing"},
 		"key, no certificate":    {Config{TLS: TLS{KeyFile: "k"}}, "tls-cert-file: missing"},
-		"tokens of another":      {Config{SASL: SASL{Mechanism: Plain, Username: "u", Password: "p", OAuth: OAuth{TokenFile: "t"}}}, "sasl-oauth: these settings are of OAUTHBEARER"},
+		"tokens of another":      {Config{SASL: SASL{Mechanism: Plain, Username: "u", Password: "p", OAuth: OAuth{TokenFile: "t"}}}, "sasl-oauth: these settings are for OAUTHBEARER"},
 		"no token":               {Config{SASL: SASL{Mechanism: OAuthBearer}}, "sasl-oauth-token-url: missing"},
 		"token file":             {Config{SASL: SASL{Mechanism: OAuthBearer, OAuth: OAuth{TokenFile: "t"}}}, ""},
-		"two sources of tokens":  {Config{SASL: SASL{Mechanism: OAuthBearer, OAuth: OAuth{TokenFile: "t", TokenURL: "https://a/b"}}}, "sasl-oauth-token-file: a token server is set, too"},
+		"two sources of tokens":  {Config{SASL: SASL{Mechanism: OAuthBearer, OAuth: OAuth{TokenFile: "t", TokenURL: "https://a/b"}}}, "sasl-oauth-token-file: cannot be combined with"},
 		"no client":              {Config{SASL: SASL{Mechanism: OAuthBearer, OAuth: OAuth{TokenURL: "https://a/b"}}}, "sasl-oauth-client-id: missing"},
 		"a password in the URL":  {Config{SASL: SASL{Mechanism: OAuthBearer, OAuth: OAuth{TokenURL: "https://u:geheim@a/b", ClientID: "c", ClientSecret: "s"}}}, "sasl-oauth-token-url"},
 		"extension":              {Config{SASL: SASL{Mechanism: OAuthBearer, OAuth: OAuth{TokenFile: "t", Extensions: []string{"logicalCluster"}}}}, "sasl-oauth-extensions"},
@@ -178,7 +178,7 @@ func TestHandshakes(t *testing.T) {
 	}{
 		"good":                {nil, good, TLS{CAFile: ours.File}, ""},
 		"unknown authority":   {nil, good, TLS{Enabled: true}, "--tls-ca-file"},
-		"another authority":   {nil, good, TLS{CAFile: others.File}, "none of the authorities in"},
+		"another authority":   {nil, good, TLS{CAFile: others.File}, "not issued by any of the CAs in"},
 		"not checked":         {nil, good, TLS{InsecureSkipVerify: true}, ""},
 		"expired":             {nil, ours.Sign(t, kafkatest.Leaf{Name: "broker", Hosts: here, Before: time.Now().Add(-2 * time.Hour), After: time.Now().Add(-time.Hour)}), TLS{CAFile: ours.File}, "needs a new certificate"},
 		"another name":        {nil, ours.Sign(t, kafkatest.Leaf{Name: "broker", Hosts: []string{"kafka.example"}}), TLS{CAFile: ours.File}, "--tls-server-name"},
@@ -187,8 +187,8 @@ func TestHandshakes(t *testing.T) {
 		"mutual, old TLS":     {func(c *tls.Config) { mutual(c); c.MaxVersion = tls.VersionTLS12 }, good, with(client), ""},
 		"no client":           {mutual, good, TLS{CAFile: ours.File}, "--tls-cert-file"},
 		"no client, old TLS":  {func(c *tls.Config) { mutual(c); c.MaxVersion = tls.VersionTLS12 }, good, TLS{CAFile: ours.File}, "--tls-cert-file"},
-		"expired client":      {mutual, good, with(expired), "has expired at"},
-		"strange client":      {mutual, good, with(strange), "refuses the client certificate in"},
+		"expired client":      {mutual, good, with(expired), "expired at"},
+		"strange client":      {mutual, good, with(strange), "rejected the client certificate in"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -219,7 +219,7 @@ func TestHandshakes(t *testing.T) {
 				_ = c.Close()
 			}
 		}()
-		if err := ask(t, Config{TLS: TLS{Enabled: true}}, l.Addr().String()); err == nil || !strings.Contains(err.Error(), "speak TLS at this port") {
+		if err := ask(t, Config{TLS: TLS{Enabled: true}}, l.Addr().String()); err == nil || !strings.Contains(err.Error(), "use TLS on this port") {
 			t.Error(err)
 		}
 	})
@@ -309,7 +309,7 @@ func TestFilesOfTLS(t *testing.T) {
 		want string
 	}{
 		"missing":       {TLS{CAFile: filepath.Join(dir, "none")}, "tls-ca-file: stat"},
-		"no PEM":        {TLS{CAFile: write("text", "hello")}, "has no certificate in PEM form"},
+		"no PEM":        {TLS{CAFile: write("text", "hello")}, "contains no PEM certificate"},
 		"keystore":      {TLS{CAFile: write("jks", "\xfe\xed\xfe\xed\x00\x00")}, "Java keystore"},
 		"DER":           {TLS{CAFile: write("der", "\x30\x82\x01\x01")}, "openssl"},
 		"encrypted key": {TLS{CertFile: cert, KeyFile: write("enc", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")}, "openssl pkey"},

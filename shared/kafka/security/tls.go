@@ -81,7 +81,7 @@ func readRoots(of peer, file string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s: %s has no certificate in PEM form%s", of.flag("tls-ca-file"), file, hint(text))
+		return nil, fmt.Errorf("%s: %s contains no PEM certificate%s", of.flag("tls-ca-file"), file, hint(text))
 	}
 	return pool, nil
 }
@@ -123,7 +123,7 @@ func hint(text []byte) string {
 // dial connects and shakes hands. It is called by clients for each new connection.
 func (m *material) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err := m.load(); err != nil {
-		m.log.Error("a file of TLS has changed and cannot be used; what it held before goes on being used", "error", err)
+		m.log.Error("a TLS file has changed but is unusable; continuing with its previous contents", "error", err)
 	}
 	m.mu.Lock()
 	cfg := &tls.Config{RootCAs: m.roots, MinVersion: tls.VersionTLS12, ServerName: m.cfg.ServerName, InsecureSkipVerify: m.cfg.InsecureSkipVerify}
@@ -158,7 +158,7 @@ func (m *material) dial(ctx context.Context, network, address string) (net.Conn,
 	return &explained{Conn: conn, explain: func(err error) error { return m.explain(err, cfg.ServerName, cert) }}, nil
 }
 
-// explained tells what to do when a broker refuses the client's certificate, which with TLS 1.3 is told at the first read only.
+// explained adds what to do when a broker refuses the client's certificate. With TLS 1.3, that shows only at the first read.
 type explained struct {
 	net.Conn
 	explain func(error) error
@@ -180,32 +180,32 @@ func (m *material) explain(err error, name string, cert *tls.Certificate) error 
 	var invalid x509.CertificateInvalidError
 	var record tls.RecordHeaderError
 	peer, set := m.of.name, m.of.set
-	plain := "leave TLS out (SPATE_TLS, --tls)"
+	plain := "disable TLS (SPATE_TLS, --tls)"
 	if m.of != brokers {
-		plain = "give an address with http"
+		plain = "use an http URL"
 	}
 	switch {
 	case errors.As(err, &unknown):
 		if m.cfg.CAFile == "" {
-			return fmt.Errorf("%w; the %s's certificate is of an authority that this system does not know: give it with %s", err, peer, set("tls-ca-file"))
+			return fmt.Errorf("%w; the %s's certificate was issued by a CA that this system does not trust: set %s", err, peer, set("tls-ca-file"))
 		}
-		return fmt.Errorf("%w; the %s's certificate is of none of the authorities in %s (%s)", err, peer, m.cfg.CAFile, m.of.flag("tls-ca-file"))
+		return fmt.Errorf("%w; the %s's certificate was not issued by any of the CAs in %s (%s)", err, peer, m.cfg.CAFile, m.of.flag("tls-ca-file"))
 	case errors.As(err, &host):
-		return fmt.Errorf("%w; connect to a name that the certificate has, or say which one with %s", err, set("tls-server-name"))
+		return fmt.Errorf("%w; connect to a host name in the certificate, or set the expected name with %s", err, set("tls-server-name"))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return fmt.Errorf("%w; the %s needs a new certificate, or this machine's clock is wrong", err, peer)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer to the handshake within %v: does the %s speak TLS at this port? Take the port that does, or %s: %w", shakeTimeout, peer, plain, err)
+		return fmt.Errorf("no response to the TLS handshake within %v: does the %s use TLS on this port? Use the TLS port, or %s: %w", shakeTimeout, peer, plain, err)
 	case errors.As(err, &record), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("%w; the %s does not speak TLS at this port: take the port that does, or %s", err, peer, plain)
+		return fmt.Errorf("%w; the %s does not use TLS on this port: use the TLS port, or %s", err, peer, plain)
 	case strings.Contains(err.Error(), "remote error: tls:"):
 		if cert == nil {
-			return fmt.Errorf("%w; the %s wants a client certificate: give one with %s and %s", err, peer, set("tls-cert-file"), set("tls-key-file"))
+			return fmt.Errorf("%w; the %s requires a client certificate: set %s and %s", err, peer, set("tls-cert-file"), set("tls-key-file"))
 		}
 		if leaf := cert.Leaf; leaf != nil && time.Now().After(leaf.NotAfter) {
-			return fmt.Errorf("%w; the client certificate in %s has expired at %s", err, m.cfg.CertFile, leaf.NotAfter.UTC().Format(time.RFC3339))
+			return fmt.Errorf("%w; the client certificate in %s expired at %s", err, m.cfg.CertFile, leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
-		return fmt.Errorf("%w; the %s refuses the client certificate in %s for %s", err, peer, m.cfg.CertFile, name)
+		return fmt.Errorf("%w; the %s rejected the client certificate in %s for %s", err, peer, m.cfg.CertFile, name)
 	}
 	return err
 }

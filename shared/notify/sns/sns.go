@@ -1,5 +1,6 @@
-// Package sns tells an Amazon SNS topic of alerts. Subscribers get a message per alert at least once; the message attribute id, which is
-// the alert's, tells a repetition. When an alert is told of, and that none is forgotten, is the business of the alerter and its table.
+// Package sns publishes alerts to an Amazon SNS topic. Subscribers get a message per alert at least once; they can detect duplicates by the
+// message attribute id, which is the alert's id. Deciding when to publish, and making sure that no alert is lost, is left to the alerter
+// and its table.
 package sns
 
 import (
@@ -38,7 +39,7 @@ var topicForm = regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-
 // ValidTopic tells why a text is not the ARN of a topic; nil if it is one.
 func ValidTopic(arn string) error {
 	if !topicForm.MatchString(arn) {
-		return fmt.Errorf("%q is not the ARN of a topic, as arn:aws:sns:us-east-1:123456789012:name", arn)
+		return fmt.Errorf("%q is not a topic ARN, such as arn:aws:sns:us-east-1:123456789012:name", arn)
 	}
 	return nil
 }
@@ -46,7 +47,7 @@ func ValidTopic(arn string) error {
 // New returns a publisher to the topic with the ARN.
 func New(api API, topicARN string) (*Publisher, error) {
 	if api == nil {
-		return nil, errors.New("api: none given")
+		return nil, errors.New("api: missing")
 	}
 	if err := ValidTopic(topicARN); err != nil {
 		return nil, fmt.Errorf("topic: %w", err)
@@ -87,17 +88,20 @@ const (
 	maxMessage = 250 << 10
 )
 
-// Subject is that of the original's mails. Of the user, what SNS does not allow becomes a question mark, and what does not fit is left
+// Subject is that of the original's mails, or, for a rule of a rules file, names the rule. Of the user or key, what SNS does not allow becomes a question mark, and what does not fit is left
 // out at the end: an alert is never kept back because of the user's name.
 func Subject(r alert.Record) string {
-	const before, between, after = "Possible DDoS detected, by user_id ", " with a number of attempts of : ", "/window"
+	before, between, after := "Possible DDoS detected, by user_id ", " with a number of attempts of : ", "/window"
+	if r.Key != nil {
+		before, between, after = "spate: "+r.Rule+" ", " with ", " events/window"
+	}
 	count := strconv.FormatInt(r.Count, 10)
 	user := strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {
 			return '?'
 		}
 		return c
-	}, activity.UserText(r.UserID))
+	}, r.KeyText())
 	if room := maxSubject - len(before) - len(between) - len(count) - len(after); len(user) > room {
 		const cut = "..."
 		user = user[:max(0, room-len(cut))] + cut
@@ -125,6 +129,9 @@ type told struct {
 // Message is the body: the alert's JSON, indented for those who get it by mail. Times that are zero are left out, as is evidence that
 // there is none of, or that would make the message larger than SNS takes.
 func Message(r alert.Record) (string, error) {
+	if r.Key != nil {
+		return row(r)
+	}
 	t := told{
 		ID: r.ID, Rule: r.Rule, State: r.State, Severity: r.Severity, UserID: r.UserID, User: activity.UserText(r.UserID), Count: r.Count, Threshold: r.Threshold,
 		WindowStart: r.WindowStart, WindowEnd: r.WindowEnd, FirstEventAt: r.FirstEventAt, LastEventAt: r.LastEventAt,
@@ -140,7 +147,17 @@ func Message(r alert.Record) (string, error) {
 	return message, err
 }
 
-func encode(t told) (string, error) {
+// row is the body of an alert of a rule of a rules file, of which everything is known.
+func row(r alert.Record) (string, error) {
+	message, err := encode(r.Written())
+	if err == nil && len(message) > maxMessage {
+		r.Evidence = alert.Evidence{}
+		message, err = encode(r.Written())
+	}
+	return message, err
+}
+
+func encode(t any) (string, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // a user stays what it was

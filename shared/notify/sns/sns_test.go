@@ -307,3 +307,19 @@ func TestNewRefuses(t *testing.T) {
 		t.Error("no API: accepted")
 	}
 }
+
+// TestAnyRule: an alert of a rule of a rules file is told as the topic of alerts has it.
+func TestAnyRule(t *testing.T) {
+	start := time.Date(2019, 11, 1, 0, 0, 0, 0, time.UTC)
+	r := alert.Record{Rule: "card-testing", State: alert.Raised, Severity: alert.Critical, Count: 12, WindowStart: start, WindowEnd: start.Add(time.Minute)}
+	r.SetRow([]string{"ip", "product"}, `["10.0.0.1",5]`, []byte(`"z":"<1>","a":1.50`))
+	if got, want := sns.Subject(r), `spate: card-testing ["10.0.0.1",5] with 12 events/window`; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	got, err := sns.Message(r)
+	for _, part := range []string{"\"rule\": \"card-testing\",\n", "\"key\": {\n    \"ip\": \"10.0.0.1\",\n    \"product\": 5\n  },\n  \"z\": \"<1>\",\n  \"a\": 1.50,\n  \"event_count\": 12,\n"} {
+		if err != nil || !strings.Contains(got, part) {
+			t.Errorf("%v, %s\nlacks %s", err, got, part)
+		}
+	}
+}

@@ -49,11 +49,11 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	if len(c.Secrets) == 0 {
-		errs = append(errs, errors.New("secrets: there is none; at least one has to sign, whsec_ and 24 to 64 bytes in base64"))
+		errs = append(errs, errors.New("secrets: missing; give at least one: whsec_ and 24 to 64 bytes in base64"+makeSecret))
 	}
 	for i, s := range c.Secrets {
 		if s.signer == nil {
-			errs = append(errs, fmt.Errorf("secrets: number %d is empty; make secrets with ParseSecrets or NewSecret", i+1))
+			errs = append(errs, fmt.Errorf("secrets: number %d is empty; create secrets with ParseSecrets or NewSecret", i+1))
 		}
 	}
 	if c.Timeout < 0 || c.Timeout > maxTimeout {
@@ -64,22 +64,22 @@ func (c Config) Validate() error {
 
 // parse checks the URL. The parser's own errors quote it, so they are not passed on.
 func (c Config) parse() (*url.URL, error) {
-	const form = "write it as https://host/path"
+	const form = "use https://host/path"
 	if c.URL == "" {
-		return nil, errors.New("url: there is none; " + form)
+		return nil, errors.New("url: missing; " + form)
 	}
 	u, err := url.Parse(c.URL)
 	switch {
 	case err != nil:
-		return nil, errors.New("url: is none; " + form + ", special characters percent-encoded")
+		return nil, errors.New("url: is not a valid URL; " + form + ", with special characters percent-encoded")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, errors.New("url: begins with neither https:// nor http://; " + form)
+		return nil, errors.New("url: must begin with https:// or http://; " + form)
 	case u.User != nil:
-		return nil, errors.New("url: has a user or password before the host; leave them out, the signature tells the receiver who calls")
+		return nil, errors.New("url: contains a user name or password; remove it, as the signature identifies the caller to the receiver")
 	case u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("url: has no host; " + form)
 	case strings.Contains(c.URL, "#"):
-		return nil, errors.New("url: has a fragment (#), which is never sent; leave it out, or write %23")
+		return nil, errors.New("url: contains a fragment (#), which is never sent; remove it, or write # as %23")
 	}
 	if p := u.Port(); p != "" || strings.HasSuffix(u.Host, ":") {
 		if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
@@ -89,7 +89,7 @@ func (c Config) parse() (*url.URL, error) {
 	return u, nil
 }
 
-// hostOf is what may be told of a URL.
+// hostOf returns the part of a URL that may be shown.
 func hostOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 // String tells the host and how many secrets there are.
@@ -110,15 +110,19 @@ func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String(
 // LogValue is String.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// MarshalJSON is String: a Config is told of, not stored.
+// MarshalJSON is String: a Config is shown, not stored.
 func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
 
+// SecretPrefix is what secrets begin with.
+const SecretPrefix = "whsec_"
+
 const (
-	secretPrefix = "whsec_"
-	minSecret    = 24 // bytes, as Standard Webhooks 1.0 has it
-	maxSecret    = 64
-	newSecret    = 32
-	redacted     = "[secret]"
+	minSecret = 24 // bytes, as Standard Webhooks 1.0 has it
+	maxSecret = 64
+	newSecret = 32
+	redacted  = "[secret]"
+	// makeSecret follows what is wrong with a secret.
+	makeSecret = `; to make one, run: echo "whsec_$(openssl rand -base64 32)"`
 )
 
 // Secret signs calls and checks signatures. However it is printed or encoded, it is "[secret]". The zero value signs nothing and is
@@ -127,6 +131,7 @@ type Secret struct {
 	// A function, because package fmt prints what is in somebody else's unexported field without asking for its methods, and with the
 	// wrong verb even what pointers there point to. Of functions it has nothing to print.
 	signer func() *standardwebhooks.Webhook
+	text   func() string // without the prefix
 }
 
 // ParseSecrets reads secrets with white space between them, each whsec_ and 24 to 64 bytes in standard base64. It reports every
@@ -151,29 +156,29 @@ func ParseSecrets(text string) ([]Secret, error) {
 }
 
 func parseSecret(text string) (Secret, error) {
-	encoded, ok := strings.CutPrefix(text, secretPrefix)
+	encoded, ok := strings.CutPrefix(text, SecretPrefix)
 	if !ok {
-		return Secret{}, errors.New("does not begin with " + secretPrefix)
+		return Secret{}, errors.New("does not begin with " + SecretPrefix + makeSecret)
 	}
 	key, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return Secret{}, errors.New("what follows " + secretPrefix + " is not standard base64 with its padding") // the cause may quote it
+		return Secret{}, errors.New("what follows " + SecretPrefix + " is not standard base64 with its padding" + makeSecret) // the cause may quote it
 	}
 	if len(key) < minSecret || len(key) > maxSecret {
-		return Secret{}, fmt.Errorf("is %d bytes long, not %d to %d", len(key), minSecret, maxSecret)
+		return Secret{}, fmt.Errorf("is %d bytes long, not %d to %d"+makeSecret, len(key), minSecret, maxSecret)
 	}
 	signer, err := standardwebhooks.NewWebhookRaw(bytes.Clone(key))
 	if err != nil {
-		return Secret{}, errors.New("is refused by the signing library")
+		return Secret{}, errors.New("is rejected by the signing library")
 	}
-	return Secret{signer: func() *standardwebhooks.Webhook { return signer }}, nil
+	return Secret{signer: func() *standardwebhooks.Webhook { return signer }, text: func() string { return encoded }}, nil
 }
 
 // NewSecret returns the text of a fresh secret of 32 random bytes, for both sides to keep.
 func NewSecret() string {
 	var key [newSecret]byte
 	_, _ = rand.Read(key[:]) // never fails
-	return secretPrefix + base64.StdEncoding.EncodeToString(key[:])
+	return SecretPrefix + base64.StdEncoding.EncodeToString(key[:])
 }
 
 // String is "[secret]".

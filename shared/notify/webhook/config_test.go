@@ -55,7 +55,7 @@ func TestConfigURL(t *testing.T) {
 
 func TestParseSecrets(t *testing.T) {
 	of := func(n int) string {
-		return secretPrefix + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{0xa5}, n))
+		return SecretPrefix + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{0xa5}, n))
 	}
 	for _, tt := range []struct {
 		text string
@@ -72,16 +72,16 @@ func TestParseSecrets(t *testing.T) {
 		{of(23), "secret 1: is 23 bytes"},
 		{of(65), "secret 1: is 65 bytes"},
 		{of(32) + " " + of(0), "secret 2: is 0 bytes"},
-		{of(32)[len(secretPrefix):], "secret 1: does not begin with whsec_"},
+		{of(32)[len(SecretPrefix):], "secret 1: does not begin with whsec_"},
 		{of(32) + " whsk_" + of(32), "secret 2: does not begin"},
 		{of(32) + "," + of(32), "secret 1: what follows"},
 		{strings.TrimRight(of(32), "="), "secret 1: what follows"},
-		{secretPrefix + strings.Repeat("_-_-", 8), "secret 1: what follows"}, // base64 for URLs
+		{SecretPrefix + strings.Repeat("_-_-", 8), "secret 1: what follows"}, // base64 for URLs
 		{"nonsense " + of(32) + " " + of(1), "secret 3: is 1 bytes"},
 	} {
 		got, err := ParseSecrets(tt.text)
-		if err == nil || got != nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%q: %v, %v; want %q", tt.text, got, err, tt.want)
+		if err == nil || got != nil || !strings.Contains(err.Error(), tt.want) || !strings.HasSuffix(err.Error(), `run: echo "whsec_$(openssl rand -base64 32)"`) {
+			t.Errorf("%q: %v, %v; want %q and how to make one", tt.text, got, err, tt.want)
 		}
 		if err != nil && (strings.Contains(err.Error(), "paWl") || strings.Contains(err.Error(), "nonsense") || strings.Contains(err.Error(), "whsk")) {
 			t.Errorf("the error tells the secret: %v", err)
@@ -99,7 +99,7 @@ func TestParseSecrets(t *testing.T) {
 // Whoever logs or prints anything of a webhook, on purpose or with a struct that has it somewhere, tells no secret.
 func TestNothingPrintsSecrets(t *testing.T) {
 	text := NewSecret()
-	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, secretPrefix))
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, SecretPrefix))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestNothingPrintsSecrets(t *testing.T) {
 	goSyntax = goSyntax[strings.Index(goSyntax, "{")+1:]
 	for _, p := range printed {
 		for what, never := range map[string]string{
-			"secret": text[len(secretPrefix):], "bytes": string(key), "hex": hex.EncodeToString(key[:8]), "HEX": strings.ToUpper(hex.EncodeToString(key[:8])),
+			"secret": text[len(SecretPrefix):], "bytes": string(key), "hex": hex.EncodeToString(key[:8]), "HEX": strings.ToUpper(hex.EncodeToString(key[:8])),
 			"decimal": decimal, "Go": goSyntax, "path": "p4th", "token": "t0ken", "query": "qu3ry", "hex path": hex.EncodeToString([]byte("t0ken")),
 		} {
 			if strings.Contains(p, never) {

@@ -15,9 +15,9 @@ type refusedError struct {
 
 func (e *refusedError) Error() string {
 	if e.kind.private {
-		return fmt.Sprintf("address %s is %s: set SPATE_WEBHOOK_ALLOW_PRIVATE=true to allow it", e.addr, e.kind.name)
+		return fmt.Sprintf("address %s is %s: set SPATE_WEBHOOK_ALLOW_PRIVATE=true, or allow_private: true for an endpoint of the endpoints file, to allow it", e.addr, e.kind.name)
 	}
-	return fmt.Sprintf("address %s is %s: never called", e.addr, e.kind.name)
+	return fmt.Sprintf("address %s is %s, which is never allowed", e.addr, e.kind.name)
 }
 
 // kind of address that is refused.
@@ -30,13 +30,13 @@ var (
 	loopback    = kind{"loopback", true}
 	private     = kind{"private", true}
 	shared      = kind{"shared (carrier-grade NAT)", true}
-	metadata    = kind{"a cloud's metadata service", false}
+	metadata    = kind{"a cloud metadata service", false}
 	linkLocal   = kind{"link-local", false}
 	unspecified = kind{"unspecified", false}
 	multicast   = kind{"multicast", false}
 	reserved    = kind{"reserved", false}
-	examples    = kind{"for documentation", false}
-	benchmark   = kind{"for benchmarks", false}
+	examples    = kind{"reserved for documentation", false}
+	benchmark   = kind{"reserved for benchmarks", false}
 )
 
 // special are addresses that are not a public host's, after the IANA registries of special-purpose addresses (RFC 6890 and later). The
@@ -139,7 +139,7 @@ func guard(allowPrivate bool) func(context.Context, string, string, syscall.RawC
 	return func(_ context.Context, network, address string, _ syscall.RawConn) error {
 		ap, err := netip.ParseAddrPort(address)
 		if err != nil || network != "tcp4" && network != "tcp6" {
-			return fmt.Errorf("refuse a connection that is not TCP to an address: %s", network)
+			return fmt.Errorf("refusing a connection that is not TCP to an IP address: %s", network)
 		}
 		return judge(ap.Addr(), allowPrivate)
 	}

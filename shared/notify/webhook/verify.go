@@ -23,7 +23,7 @@ const Tolerance = 5 * time.Minute
 // Why a call is not accepted.
 var (
 	ErrHeaders   = errors.New("headers are missing or invalid")
-	ErrTimestamp = errors.New("timestamp is too far from the present time")
+	ErrTimestamp = errors.New("timestamp is too far from the current time")
 	ErrSignature = errors.New("no signature matches")
 )
 

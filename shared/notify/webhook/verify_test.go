@@ -116,7 +116,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add("a.b", "-1", "v1,,v1", []byte("\x00"))
 	f.Add(exampleID, "00"+at, exampleSignature, []byte(exampleBody))
 	secrets := secretsOf(f, exampleSecret)
-	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(exampleSecret, secretPrefix))
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(exampleSecret, SecretPrefix))
 	if err != nil {
 		f.Fatal(err)
 	}

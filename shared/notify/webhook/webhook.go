@@ -1,14 +1,14 @@
-// Package webhook tells an endpoint of messages by HTTP calls as Standard Webhooks 1.0 has them (https://www.standardwebhooks.com):
-// Sender is the notify.Notifier, Verify is the other side of it.
+// Package webhook delivers messages to an endpoint with HTTP calls that follow Standard Webhooks 1.0 (https://www.standardwebhooks.com).
+// Sender is the notify.Notifier; Verify is the receiving side.
 //
 // A call is a POST with the body {"type":…,"timestamp":…,"data":…}, whose bytes are the same on every try, and three headers:
-// webhook-id, the message's, the same on every try; webhook-timestamp, Unix seconds of this try; webhook-signature, for each secret
-// the HMAC-SHA256 of "id.timestamp.body". So a call that was held back or changed on its way is not accepted, and one that comes again
-// can be told by its id.
+// webhook-id, the message's id, the same on every try; webhook-timestamp, Unix seconds of this try; webhook-signature, for each secret
+// the HMAC-SHA256 of "id.timestamp.body". So a call that was held back or changed in transit is not accepted, and a repeated call
+// can be recognized by its id.
 //
-// An endpoint is somebody else's: it may be slow, broken or hostile. The Sender bounds the time of a try, what it reads of an answer
-// and where it connects to (guard.go), follows no redirects, and says what went wrong without the URL's path, a secret, or anything
-// that the endpoint wrote. When the next try is due is not its business.
+// An endpoint belongs to someone else: it may be slow, broken or hostile. The Sender limits the time of a try, how much of a response it
+// reads, and where it connects to (guard.go). It follows no redirects, and its errors contain neither the URL's path nor a secret: they quote
+// only the beginning of a response, and only if it contains neither (said.go). It does not decide when the next try is due.
 package webhook
 
 import (
@@ -92,7 +92,7 @@ func New(c Config) (*Sender, error) {
 	return s, nil
 }
 
-// Host is what may be told of the endpoint: scheme://host[:port].
+// Host is the part of the endpoint's URL that may be shown: scheme://host[:port].
 func (s *Sender) Host() string { return hostOf(s.url()) }
 
 // String is Host.
@@ -150,7 +150,13 @@ func (s *Sender) Notify(ctx context.Context, m notify.Message) notify.Result {
 		return failed(0, s.reason(ctx, err))
 	}
 	result := judgeAnswer(resp, s.now())
-	drain(resp, cancel)
+	answer := drain(resp, cancel)
+	if result.Outcome == notify.Delivered {
+		return result
+	}
+	if said := s.said(answer); said != "" {
+		result.Reason += ": " + said
+	}
 	return result
 }
 
@@ -191,14 +197,17 @@ func sign(secrets []Secret, id string, at time.Time, body []byte) (string, error
 	return strings.Join(signatures, " "), nil
 }
 
-// drain reads what is left of a short answer, so that the connection can be used again, and closes it otherwise.
-func drain(resp *http.Response, cancel context.CancelFunc) {
+// drain reads what is left of a short answer, so that the connection can be used again, and closes it otherwise. It returns the beginning.
+func drain(resp *http.Response, cancel context.CancelFunc) []byte {
+	var said bytes.Buffer
 	if resp.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection: it heeds no context and may never end
 		timer := time.AfterFunc(maxBodyTime, cancel)
-		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody+1)) // the status has decided
+		_, _ = io.CopyN(&said, resp.Body, 4*maxSaid)                               // the status has decided
+		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody+1-4*maxSaid)) // likewise
 		timer.Stop()
 	}
 	_ = resp.Body.Close()
+	return said.Bytes()
 }
 
 // judgeAnswer maps a status as Standard Webhooks 1.0 recommends.
@@ -257,26 +266,26 @@ func (s *Sender) reason(ctx context.Context, err error) string {
 	case errors.As(err, &refused):
 		return refused.Error()
 	case ctx.Err() != nil:
-		return "interrupted before there was an answer"
+		return "interrupted before there was a response"
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "host not found"
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Sprintf("no answer within %v", s.timeout)
+		return fmt.Sprintf("no response within %v", s.timeout)
 	case errors.As(err, &dns):
-		return "host not found: the name server gave no answer"
+		return "host not found: the name server did not respond"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "connection reset"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "host cannot be reached"
+		return "host is unreachable"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "connection closed without an answer"
+		return "connection closed without a response"
 	}
 	if text, ok := reasonTLS(err); ok {
 		return text
 	}
-	return "no valid HTTP answer"
+	return "invalid HTTP response"
 }
 
 func reasonTLS(err error) (string, bool) {
@@ -298,7 +307,7 @@ func reasonTLS(err error) (string, bool) {
 	case errors.As(err, &cert):
 		return "TLS: certificate is not valid", true
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return "TLS: the answer is not TLS; the URL may have to begin with http://", true
+		return "TLS: the response is not TLS; the URL may have to begin with http://", true
 	case errors.As(err, &alert):
 		return "TLS: handshake refused", true
 	}

@@ -114,14 +114,50 @@ func TestStatus(t *testing.T) {
 				}
 				w.WriteHeader(tt.status)
 				if tt.status >= 400 {
-					_, _ = io.WriteString(w, "s3cret of the endpoint")
+					_, _ = io.WriteString(w, " no\ntext ")
 				}
 			})
+			if tt.status >= 400 {
+				tt.want.Reason += ": no text"
+			}
 			s := sender(t, srv.URL, func(c *Config) { c.Now = func() time.Time { return now } })
 			if diff := cmp.Diff(tt.want, s.Notify(t.Context(), message)); diff != "" {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestWhatTheEndpointSays: the beginning of a response says why a message was refused, and is kept only if it quotes nothing of what may be secret.
+func TestWhatTheEndpointSays(t *testing.T) {
+	const path = "/services/T0LONGTOKEN/xyz%2Fabcdef9/token1234/token1234SUPERSECRET?token=ab%2Bcd%2FefSECRET&k=val"
+	secret := strings.TrimPrefix(exampleSecret, "whsec_")
+	for body, want := range map[string]string{
+		"no_text":                              "no_text",
+		"":                                     "",
+		"\x1b[31m\xffa":                        "\x1b[31m\ufffda", // escaped where it is shown
+		"no such service, services or webhook": "no such service, services or webhook",
+		strings.Repeat("x", 10_000):            strings.Repeat("x", maxSaid) + "…",
+		"no hook at " + path:                   withheld,
+		"token t0longtoken is unknown":         withheld, // other letters
+		"{'token': 'ab+cd/efSECRET'}":          withheld, // decoded
+		"unknown hook token1234SUPERSECRET":    withheld,
+		"xyz/abcdef9":                          withheld,
+		strings.Repeat(" ", 4*maxSaid-9) + "T0LONGTOKEN": withheld, // cut
+		"key=&quot;T0LONG&quot;":                         withheld,
+		"wrong secret " + exampleSecret:                  withheld,
+		"wrong secret " + strings.ToUpper(secret)[4:12]:  withheld,
+	} {
+		srv := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, body)
+		})
+		if want != "" {
+			want = ": " + want
+		}
+		if got := sender(t, srv.URL+path).Notify(t.Context(), message); got.Reason != "status 400"+want {
+			t.Errorf("%.100q: %q, want %q", body, got.Reason, want)
+		}
 	}
 }
 
@@ -187,32 +223,32 @@ func TestNoAnswer(t *testing.T) {
 		change func(*Config)
 		want   string // how the reason begins
 	}{
-		{name: "hangs", url: connection(t, hang), change: short, want: "no answer within 100ms"},
-		{name: "hangs in the header", url: connection(t, func(c *net.TCPConn) { write("HTTP/1.1 200 OK\r\nX: ")(c); hang(c) }), change: short, want: "no answer within 100ms"},
+		{name: "hangs", url: connection(t, hang), change: short, want: "no response within 100ms"},
+		{name: "hangs in the header", url: connection(t, func(c *net.TCPConn) { write("HTTP/1.1 200 OK\r\nX: ")(c); hang(c) }), change: short, want: "no response within 100ms"},
 		{name: "reset", url: connection(t, func(c *net.TCPConn) { _ = c.SetLinger(0) }), want: "connection reset"},
-		{name: "closed", url: connection(t, func(*net.TCPConn) {}), want: "connection closed without an answer"},
+		{name: "closed", url: connection(t, func(*net.TCPConn) {}), want: "connection closed without a response"},
 		{name: "refused", url: refused, want: "connection refused"},
-		{name: "no HTTP", url: connection(t, write("s3cret nonsense\r\n\r\n")), want: "no valid HTTP answer"},
-		{name: "half a status", url: connection(t, write("HTTP/1.1 20")), want: "no valid HTTP answer"},
+		{name: "no HTTP", url: connection(t, write("s3cret nonsense\r\n\r\n")), want: "invalid HTTP response"},
+		{name: "half a status", url: connection(t, write("HTTP/1.1 20")), want: "invalid HTTP response"},
 		{name: "endless header", url: connection(t, func(c *net.TCPConn) {
 			write("HTTP/1.1 200 OK\r\n")(c)
 			for err := error(nil); err == nil; {
 				_, err = io.WriteString(c, "X-S3cret: "+strings.Repeat("x", 1000)+"\r\n")
 			}
-		}), want: "no valid HTTP answer"},
+		}), want: "invalid HTTP response"},
 		{name: "endless early hints", url: connection(t, func(c *net.TCPConn) {
 			for err := error(nil); err == nil; {
 				_, err = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: <s3cret>\r\n\r\n")
 			}
-		}), want: "no valid HTTP answer"},
+		}), want: "invalid HTTP response"},
 		{name: "unknown host", url: "http://h.invalid/p4th?qu3ry", change: func(c *Config) { c.Timeout = 10 * time.Second }, want: "host not found"},
 		{name: "certificate nobody trusts", url: tls.URL + "/p4th?qu3ry", want: "TLS: certificate is not trusted"},
 		{name: "certificate of another host", url: "https://localhost:" + port(tls.URL) + "/p4th?qu3ry", change: trust, want: "TLS: certificate is for another host"},
 		{name: "no TLS", url: "https" + strings.TrimPrefix(connection(t, write("HTTP/1.1 400 Bad Request\r\n\r\n")), "http"), change: short, want: ""},
 		{name: "loopback", url: refused, change: func(c *Config) { c.AllowPrivate = false },
-			want: "address 127.0.0.1 is loopback: set SPATE_WEBHOOK_ALLOW_PRIVATE=true to allow it"},
+			want: "address 127.0.0.1 is loopback: set SPATE_WEBHOOK_ALLOW_PRIVATE=true, or allow_private: true for an endpoint of the endpoints file, to allow it"},
 		{name: "a name that is loopback", url: "http://localhost:" + port(refused) + "/p4th?qu3ry", change: func(c *Config) { c.AllowPrivate = false }, want: "address "},
-		{name: "metadata", url: "http://169.254.169.254/p4th?qu3ry", want: "address 169.254.169.254 is link-local: never called"},
+		{name: "metadata", url: "http://169.254.169.254/p4th?qu3ry", want: "address 169.254.169.254 is link-local, which is never allowed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.change == nil {
@@ -234,7 +270,7 @@ func TestNoAnswer(t *testing.T) {
 func TestNotTLS(t *testing.T) {
 	srv := serve(t, func(http.ResponseWriter, *http.Request) {})
 	r := sender(t, "https"+strings.TrimPrefix(srv.URL, "http")).Notify(t.Context(), message)
-	if r.Outcome != notify.Failed || !strings.HasPrefix(r.Reason, "TLS: the answer is not TLS") {
+	if r.Outcome != notify.Failed || !strings.HasPrefix(r.Reason, "TLS: the response is not TLS") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -242,7 +278,7 @@ func TestNotTLS(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := sender(t, connection(t, func(c *net.TCPConn) { cancel(); _, _ = c.Read(make([]byte, 1)) }))
-	want := notify.Result{Outcome: notify.Failed, Reason: "interrupted before there was an answer"}
+	want := notify.Result{Outcome: notify.Failed, Reason: "interrupted before there was a response"}
 	if diff := cmp.Diff(want, s.Notify(ctx, message)); diff != "" {
 		t.Error(diff)
 	}

@@ -31,6 +31,12 @@ const (
 	attrFirst        = "first_event_at"
 	attrLast         = "last_event_at"
 	attrEvidence     = "evidence" // JSON
+	attrEvents       = "event_count"
+	attrKey          = "key"     // JSON object; absent: the rule without a rules file
+	attrColumns      = "columns" // JSON object, with the columns in order
+	attrAtLeast      = "at_least"
+	attrRevision     = "rule_revision"
+	attrMode         = "mode"
 	attrArrived      = "arrived_at"
 	attrOpened       = "opened_at"
 	attrClosed       = "closed_at"
@@ -48,6 +54,17 @@ func decimal(n string) types.AttributeValue {
 }
 func instant(t time.Time) types.AttributeValue { return text(t.UTC().Format(time.RFC3339Nano)) }
 
+// rank is that of a state as items have it: those of opened and closed are older than the state between them.
+func rank(s alert.State) types.AttributeValue {
+	switch s {
+	case alert.Opened:
+		return decimal("1")
+	case alert.Raised:
+		return decimal("1.5")
+	}
+	return decimal("2")
+}
+
 func (k Key) attributes() attributes {
 	return attributes{partitionKey: text(k.Partition), sortKey: decimal(k.Sort)}
 }
@@ -59,9 +76,23 @@ func (it Item) recordAttributes() (attributes, error) {
 		return nil, fmt.Errorf("evidence: %w", err)
 	}
 	out := attributes{
-		attrID: text(it.ID), attrRule: text(it.Rule), attrState: text(string(it.State)), attrRank: number(int64(it.State.Rank())),
-		attrSeverity: text(string(it.Severity)), attrUser: userAttribute(string(it.UserID)), attrToken: text(string(it.UserID)),
-		attrCount: number(it.Count), attrThreshold: number(it.Threshold),
+		attrID: text(it.ID), attrRule: text(it.Rule), attrState: text(string(it.State)), attrRank: rank(it.State),
+		attrSeverity: text(string(it.Severity)), attrToken: text(string(it.UserID)),
+	}
+	if it.IsUser() {
+		out[attrUser] = userAttribute(string(it.UserID))
+	}
+	if it.Record.Key == nil {
+		out[attrCount], out[attrThreshold] = number(it.Count), number(it.Threshold)
+	} else {
+		out[attrEvents], out[attrKey], out[attrColumns] = number(it.Count), text(string(it.Record.Key)), text(string(it.Columns))
+		out[attrAtLeast] = &types.AttributeValueMemberBOOL{Value: it.AtLeast}
+	}
+	if it.RuleRevision > 0 {
+		out[attrRevision] = number(it.RuleRevision)
+	}
+	if it.Mode != "" {
+		out[attrMode] = text(it.Mode)
 	}
 	for name, t := range map[string]time.Time{
 		attrWindowStart: it.WindowStart, attrWindowEnd: it.WindowEnd, attrFirst: it.FirstEventAt, attrLast: it.LastEventAt, attrArrived: it.ArrivedAt,
@@ -130,6 +161,17 @@ func (r *reader) number(name string) int64 {
 	return n
 }
 
+func (r *reader) truth(name string) bool {
+	switch v := r.attributes[name].(type) {
+	case nil:
+	case *types.AttributeValueMemberBOOL:
+		return v.Value
+	default:
+		r.wrong(name, fmt.Errorf("is %T", v))
+	}
+	return false
+}
+
 func (r *reader) instant(name string) time.Time {
 	s := r.text(name)
 	if s == "" {
@@ -158,6 +200,11 @@ func readItem(a attributes) (Item, error) {
 	it.Rule, it.State, it.Severity = r.text(attrRule), alert.State(r.text(attrState)), alert.Severity(r.text(attrSeverity))
 	it.UserID = json.RawMessage(r.text(attrToken))
 	it.Count, it.Threshold = r.number(attrCount), r.number(attrThreshold)
+	if key := r.text(attrKey); key != "" {
+		it.Record.Key, it.Columns, it.Count = json.RawMessage(key), json.RawMessage(r.text(attrColumns)), r.number(attrEvents)
+		it.AtLeast = r.truth(attrAtLeast)
+	}
+	it.RuleRevision, it.Mode = r.number(attrRevision), r.text(attrMode)
 	it.WindowStart, it.WindowEnd = r.instant(attrWindowStart), r.instant(attrWindowEnd)
 	it.FirstEventAt, it.LastEventAt = r.instant(attrFirst), r.instant(attrLast)
 	if evidence := r.text(attrEvidence); evidence != "" {

@@ -1,17 +1,18 @@
-// Package dynamodb keeps alerts in an Amazon DynamoDB table with the original's keys, and which of them an SNS topic was told of.
+// Package dynamodb stores alerts in an Amazon DynamoDB table with the keys of the AWS walkthrough, and records which of them were published
+// to an SNS topic.
 //
-// An alert is one item, and every change of it one conditional write, so that any number of writers, tries and orders of arrival give
-// the same item; there are no transactions.
+// An alert is one item, and each change to it is one conditional write, so the resulting item does not depend on the number of writers or
+// tries, or on the order of arrival. There are no transactions.
 //
-//	(nothing) ──opened──► opened ──closed──► closed        the alert, as package store has it
-//	    └──────────────closed──────────────────┘
+//	(nothing) ──opened──► opened ──raised──► raised ──closed──► closed        the alert, as package store has it
 //
-//	(none) ──told of──► pending ──published──► sent        attribute notification; absent is none
+//	(none) ──to send──► pending ──published──► sent        attribute notification; absent is none
 //
-// Whoever is to tell of an alert makes it pending in the write that moves the alert, publishes, and notes it as sent. A crash in between
-// leaves it pending, and whoever gets the record again publishes again: a message is repeated rather than lost, and there is one per
-// alert, made by the first record that is to be told of.
+// The writer that is to publish an alert marks it as pending in the write that moves the alert, publishes it, and marks it as sent. A crash
+// in between leaves it pending, and the next process that gets the record publishes it again: a message is repeated rather than lost. There is
+// one message per alert, for the first record that qualifies.
 //
-// The keys are the user and the window's start, so one table is for windows of one size: another size is a conflict where windows start
-// together.
+// The keys of an alert of the rule without a rules file are the user and the window's start, so a table is for its windows of one size: those of
+// different sizes that start together conflict. Alerts of other rules have digits of their ids behind the window's start, so those of all rules
+// and windows of a user, or of another key, are side by side, by time.
 package dynamodb

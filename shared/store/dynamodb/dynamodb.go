@@ -35,7 +35,7 @@ type Table struct {
 // New returns the table. It asks nobody whether it is there.
 func New(api API, cfg Config) (*Table, error) {
 	if api == nil {
-		return nil, errors.New("api: none given")
+		return nil, errors.New("api: missing")
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (t *Table) Config() Config { return t.cfg }
 type Outcome struct {
 	// Made tells that it made the alert, Moved that it moved one forward that was there. Neither: it was known already.
 	Made, Moved bool
-	// Item is the alert as the table has it now. If its Notification is Pending, somebody has to tell of it.
+	// Item is the alert as the table has it now. If its Notification is Pending, it must still be notified.
 	Item Item
 }
 
@@ -72,7 +72,7 @@ func (t *Table) Apply(ctx context.Context, now time.Time, it Item, notify bool) 
 			return out, nil
 		}
 	}
-	return Outcome{}, fmt.Errorf("store alert %s: it comes and goes", it.ID)
+	return Outcome{}, fmt.Errorf("store alert %s: the item was repeatedly created and deleted by another writer", it.ID)
 }
 
 func (t *Table) apply(ctx context.Context, now time.Time, it Item, notify bool) (out Outcome, done bool, err error) {
@@ -158,7 +158,7 @@ func (t *Table) get(ctx context.Context, key Key) (*Item, error) {
 	return &it, nil
 }
 
-// Sent notes that an alert, which was pending, has been told of. It is fine if somebody else has noted that, or if the alert is gone. With
+// Sent notes that an alert, which was pending, has been notified. It is fine if somebody else has noted that, or if the alert is gone. With
 // an error it may have been noted.
 func (t *Table) Sent(ctx context.Context, now time.Time, it Item) error {
 	_, err := t.api.UpdateItem(ctx, &sdk.UpdateItemInput{
@@ -171,7 +171,7 @@ func (t *Table) Sent(ctx context.Context, now time.Time, it Item) error {
 		},
 	})
 	if err != nil && !conditionFailed(err) {
-		return fmt.Errorf("note that alert %s was told of: %w", it.ID, t.translate(err))
+		return fmt.Errorf("record that alert %s was published: %w", it.ID, t.translate(err))
 	}
 	return nil
 }

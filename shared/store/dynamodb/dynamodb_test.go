@@ -461,3 +461,58 @@ func TestList(t *testing.T) {
 		}
 	}
 }
+
+// TestAnyRule: alerts of other rules are items of their own, beside those of a user.
+func TestAnyRule(t *testing.T) {
+	table := newTable(t, dynamodb.Config{}, nil)
+	row := func(rule string, names []string, token string, seconds int, state alert.State) alert.Record {
+		r := record("7", 0, state, 12)
+		r.Rule, r.Threshold, r.WindowEnd = rule, 0, r.WindowStart.Add(time.Duration(seconds)*time.Second)
+		r.SetRow(names, token, []byte(`"z":1.50,"a":"x","n":-0.0`))
+		r.ID = alert.ID(rule, token, r.WindowStart.UnixMilli(), int64(seconds)*1000)
+		return r
+	}
+	two := []string{"ip", "product"}
+	for i, state := range alert.States() {
+		r := row("card-testing", two, `["10.0.0.1",5]`, 10, state)
+		r.AtLeast, r.RuleRevision, r.Mode = state != alert.Closed, 3, alert.Shadow
+		if out := apply(t, table, noon.Add(time.Duration(i)*time.Second), r, false); out.Made != (i == 0) || out.Moved != (i > 0) {
+			t.Errorf("%s: %+v", state, out)
+		}
+		got, err := table.Alert(t.Context(), r.ID)
+		if diff := cmp.Diff(r, got.Record); err != nil || diff != "" {
+			t.Errorf("%s: %v, %s", state, err, diff)
+		}
+		if out := apply(t, table, noon, row("card-testing", two, `["10.0.0.1",5]`, 10, alert.Opened), false); out.Made || out.Moved {
+			t.Errorf("opened after %s: %+v", state, out)
+		}
+	}
+	// One user, one window's start: each rule and size has its item.
+	user := []alert.Record{
+		record("7", 0, alert.Closed, 12), row("a", []string{"user_id"}, "7", 10, alert.Closed), row("b", []string{"user_id"}, "7", 10, alert.Closed), row("b", []string{"user_id"}, "7", 20, alert.Closed),
+	}
+	partitions := map[string]bool{}
+	for _, r := range user {
+		if out := apply(t, table, noon, r, false); !out.Made {
+			t.Errorf("%s: %+v", r.Rule, out)
+		}
+		partitions[item(t, table, r).Partition] = true
+	}
+	if len(partitions) != 1 {
+		t.Errorf("a user has the partitions %v", partitions)
+	}
+	long := row("a", []string{"url"}, `"`+strings.Repeat("x", 3000)+`"`, 10, alert.Closed)
+	apply(t, table, noon, long, false)
+	for f, want := range map[store.Filter]int{{}: 6, {User: "7"}: 4, {Rule: "b"}: 2, {Rule: "card-testing"}: 1, {Rule: alert.Burst}: 1} {
+		n := 0
+		for _, err := range table.Alerts(t.Context(), f) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		if n != want {
+			t.Errorf("%+v: %d alerts, not %d", f, n, want)
+		}
+	}
+}

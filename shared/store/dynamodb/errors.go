@@ -15,7 +15,7 @@ var (
 	// ErrNoTable: the table does not exist.
 	ErrNoTable = errors.New("table does not exist")
 	// ErrSchema: the table has other keys.
-	ErrSchema = errors.New("table has other keys than " + partitionKey + " (S) and " + sortKey + " (N)")
+	ErrSchema = errors.New("table does not have the keys " + partitionKey + " (S) and " + sortKey + " (N)")
 )
 
 func conditionFailed(err error) bool {

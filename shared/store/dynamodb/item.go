@@ -1,6 +1,9 @@
 package dynamodb
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,13 +32,13 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if n := len(c.Table); n < 3 || n > 255 || strings.Trim(c.Table, nameCharacters) != "" {
-		errs = append(errs, fmt.Errorf("table: %q is not a valid name of a table: 3 to 255 letters, digits, dots, dashes and underscores", c.Table))
+		errs = append(errs, fmt.Errorf("table: %q is not a valid table name: use 3 to 255 letters, digits, dots, dashes and underscores", c.Table))
 	}
 	if n := len(c.Server); n > 255 {
 		errs = append(errs, fmt.Errorf("server: %d bytes, more than 255", n))
 	}
 	if c.Retain < 0 {
-		errs = append(errs, fmt.Errorf("retain: %v is below 0 (for ever)", c.Retain))
+		errs = append(errs, fmt.Errorf("retain: %v is negative (use 0 to keep alerts forever)", c.Retain))
 	}
 	return errors.Join(errs...)
 }
@@ -83,7 +86,10 @@ func (c Config) Item(r alert.Record) (Item, error) {
 		return Item{}, err
 	}
 	it := Item{Record: r}
-	it.Sort = seconds(r.WindowStart)
+	it.Sort = seconds(r.WindowStart, "")
+	if r.Key != nil {
+		it.Sort = seconds(r.WindowStart, idDigits(r.ID))
+	}
 	it.Partition, err = c.partition(r)
 	return it, err
 }
@@ -101,7 +107,7 @@ func (c Config) Arrived(r alert.Record, at time.Time, sequence string) (Item, er
 	}
 	r.WindowStart, r.WindowEnd = time.Time{}, time.Time{}
 	if sequence == "" || strings.Trim(sequence, "0123456789") != "" || at.Unix() < 0 {
-		return Item{}, fmt.Errorf("%w: %q: sequence number %q, arrived at %v, is not a place in a stream", store.ErrInvalid, r.ID, sequence, at)
+		return Item{}, fmt.Errorf("%w: %q: sequence number %q, arrived at %v, is not a position in a stream", store.ErrInvalid, r.ID, sequence, at)
 	}
 	it := Item{Record: r, ArrivedAt: time.UnixMilli(at.UnixMilli()).UTC()}
 	last := sequence[max(0, len(sequence)-sequenceDigits):]
@@ -115,13 +121,21 @@ func (c Config) partition(r alert.Record) (string, error) {
 	if server == "" {
 		server = DefaultServer
 	}
+	if !r.IsUser() {
+		key, after := "key#"+string(r.Key), "#appserver#"+server
+		if len(key)+len(after) > maxPartition {
+			sum := sha256.Sum256(r.Key)
+			key = "key#sha256:" + hex.EncodeToString(sum[:])
+		}
+		return key + after, nil
+	}
 	user := userText(string(r.UserID))
 	key := "userid#" + user + "#appserver#" + server
 	switch {
 	case user == "":
 		return "", fmt.Errorf("%w: %q: user_id is empty", store.ErrInvalid, r.ID)
 	case len(key) > maxPartition:
-		return "", fmt.Errorf("%w: %q: user_id has %d bytes, which make a partition key of more than %d", store.ErrInvalid, r.ID, len(user), maxPartition)
+		return "", fmt.Errorf("%w: %q: user_id has %d bytes, so the partition key would exceed %d bytes", store.ErrInvalid, r.ID, len(user), maxPartition)
 	}
 	return key, nil
 }
@@ -136,14 +150,22 @@ func userText(token string) string {
 	return text
 }
 
-// seconds are those since 1970, as a decimal number without zeros at its end: the way in which DynamoDB writes it.
-func seconds(t time.Time) string {
+// idDigits are twenty digits of an alert's id: behind those of a time, they make a sort key of each alert of a key, whatever its rule and window.
+// DynamoDB's numbers, of 38 digits, have room for both.
+func idDigits(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return fmt.Sprintf("%020d", binary.BigEndian.Uint64(sum[:]))
+}
+
+// seconds are those since 1970, and more digits behind the milliseconds, as a decimal number without zeros at its end: the way in which DynamoDB
+// writes it.
+func seconds(t time.Time, more string) string {
 	ms := t.UnixMilli()
 	sign := ""
 	if ms < 0 {
 		sign, ms = "-", -ms
 	}
-	return fmt.Sprintf("%s%d%s", sign, ms/1000, fraction(fmt.Sprintf("%03d", ms%1000)))
+	return fmt.Sprintf("%s%d%s", sign, ms/1000, fraction(fmt.Sprintf("%03d", ms%1000)+more))
 }
 
 func fraction(digits string) string {
@@ -165,10 +187,10 @@ func (it Item) at() time.Time {
 func contradiction(stored, next Item) error {
 	switch {
 	case stored.ID != next.ID:
-		return fmt.Errorf("%w: %s at %s is the alert %q, and %q comes; one table is for one rule and one window size", store.ErrConflict,
+		return fmt.Errorf("%w: %s at %s is stored as alert %q, but the record is alert %q; use one table per rule and window size", store.ErrConflict,
 			stored.Partition, stored.Sort, stored.ID, next.ID)
 	case stored.State == alert.Closed && next.State == alert.Closed && stored.Severity != next.Severity:
-		return fmt.Errorf("%w: %s is closed as %s, and comes again as %s", store.ErrConflict, next.ID, stored.Severity, next.Severity)
+		return fmt.Errorf("%w: %s is already closed as %s, but the record has %s", store.ErrConflict, next.ID, stored.Severity, next.Severity)
 	}
 	return store.Contradiction(stored.Record, next.Record)
 }

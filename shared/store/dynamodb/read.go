@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -54,7 +55,8 @@ func (t *Table) Alerts(ctx context.Context, f store.Filter) iter.Seq2[store.Aler
 }
 
 func fits(f store.Filter, it Item) bool {
-	return (f.User == "" || f.User == string(it.UserID)) &&
+	return strings.HasPrefix(it.ID, f.ID) &&
+		(f.User == "" || it.IsUser() && f.User == string(it.UserID)) &&
 		(f.State == "" || f.State == it.State) &&
 		(f.Rule == "" || f.Rule == it.Rule) &&
 		(f.MinSeverity != alert.Critical || it.Severity == alert.Critical) &&

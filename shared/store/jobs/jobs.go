@@ -1,13 +1,13 @@
-// Package jobs is the queue of deliveries in the database of alerts. It adapts River, so that a job comes to be in the transaction that
-// stores its alert, and outlives whoever works on it. River decides which job is due and who works on it; what a job comes to is decided
-// by the delivery's own row. So a job that runs twice, or is lost and added again, is not a second delivery.
+// Package jobs is the queue of deliveries in the alert database. It adapts River, so that a job is created in the transaction that stores
+// its alert and survives the process that works on it. River decides which job is due and which worker runs it; the outcome of a job is
+// determined by the delivery's own row. So a job that runs twice, or is lost and added again, does not cause a second delivery.
 //
 // # A job's life
 //
 //	(Add) ──► available ──► running ──done──► completed, and deleted after an hour
 //	              ▲            │
 //	              ├──due again─┤  a try that failed, or that has to wait
-//	              └──rescued───┘  whoever ran it is gone: after 45 s and at most 30 s more
+//	              └──rescued───┘  its worker is gone: after 45 s and at most 30 s more
 package jobs
 
 import (
@@ -86,9 +86,9 @@ type Queue[TTx any] struct {
 	poll   time.Duration
 }
 
-// New returns the queue of a database that has its tables. poll is how often it is looked at for jobs that nobody tells of.
+// New returns the queue of a database that has its tables. poll is how often it is checked for jobs that were not announced.
 func New[TTx any](driver riverdriver.Driver[TTx], poll time.Duration) (*Queue[TTx], error) {
-	// Here the cooldown is how often those who work are told of new jobs at most. Of those in between nobody tells until the next poll.
+	// The cooldown is the minimum time between two announcements of new jobs. Jobs that come in between wait for the next poll.
 	add, err := river.NewClient(driver, &river.Config{Logger: slog.New(slog.DiscardHandler), FetchCooldown: river.FetchCooldownMin})
 	if err != nil {
 		return nil, fmt.Errorf("queue of deliveries: %w", err)
@@ -149,14 +149,14 @@ func (q *Queue[TTx]) Work(ctx context.Context, queues []store.Queue, log *slog.L
 	}
 	client, err := river.NewClient(endable[TTx]{Driver: q.driver, over: over}, cfg)
 	if err != nil {
-		return fmt.Errorf("work off deliveries: %w", err)
+		return fmt.Errorf("process deliveries: %w", err)
 	}
 	// With a SoftStopTimeout the end of this context is what Stop is: fetching ends at once, and deliveries under way have the grace period.
 	if err := client.Start(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("work off deliveries: %w", err)
+		return fmt.Errorf("process deliveries: %w", err)
 	}
 	<-ctx.Done()
 	defer time.AfterFunc(EndAfter, end).Stop()
@@ -165,7 +165,7 @@ func (q *Queue[TTx]) Work(ctx context.Context, queues []store.Queue, log *slog.L
 	select {
 	case <-client.Stopped():
 	case <-leave.C:
-		log.Warn("deliveries under way have not ended in time; others take them over", "after", leaveAfter, "rescue_after", rescueAfter)
+		log.Warn("deliveries in progress did not finish in time; other processes will take them over", "after", leaveAfter, "rescue_after", rescueAfter)
 	}
 	return nil
 }

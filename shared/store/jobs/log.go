@@ -10,25 +10,25 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// faults tells of deliveries that were not worked off: of these River itself tells too softly.
+// faults logs deliveries that failed to run. River itself logs them at too low a level.
 type faults struct{ log *slog.Logger }
 
 // HandleError implements river.ErrorHandler.
 func (f faults) HandleError(ctx context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
-	f.log.WarnContext(ctx, "delivery could not be worked off, trying again soon", "endpoint", job.Queue, "job", job.ID, "error", err)
+	f.log.WarnContext(ctx, "delivery could not be processed, retrying soon", "endpoint", job.Queue, "job", job.ID, "error", err)
 	return nil
 }
 
 // HandlePanic implements river.ErrorHandler.
 func (f faults) HandlePanic(ctx context.Context, job *rivertype.JobRow, value any, trace string) *river.ErrorHandlerResult {
-	f.log.ErrorContext(ctx, "delivery panicked, trying again soon", "endpoint", job.Queue, "job", job.ID, "panic", value, "trace", trace)
+	f.log.ErrorContext(ctx, "delivery panicked, retrying soon", "endpoint", job.Queue, "job", job.ID, "panic", value, "trace", trace)
 	return nil
 }
 
-// repeat is how long the same line is not told again. Without a database each queue tells of it each time that it looks.
+// repeat is how long the same line is not logged again. Without a database, each queue logs an error at each poll.
 const repeat = 10 * time.Second
 
-// quiet leaves out what the queue tells of its everyday life, and what it told just before.
+// quiet drops the queue's routine lines and recent repetitions.
 type quiet struct {
 	slog.Handler
 	told *told

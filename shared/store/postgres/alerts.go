@@ -20,7 +20,7 @@ import (
 const page = 1000
 
 const selectAlert = `SELECT id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, opened_at, closed_at,
-  (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
+  key, columns, at_least, rule_revision, mode, (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
 FROM alert`
 
 // Alerts implements store.Store.
@@ -86,8 +86,11 @@ func pages[T any](limit int, read func(after *T, size int) ([]T, error), ended f
 // list returns the query for the alerts of f that come after another. The beginning of the user is what the indexes have.
 func list(f store.Filter, after *store.Alert, size int) (query string, args []any) {
 	var w where
+	if f.ID != "" {
+		w.only("id >= ? AND id < ?", f.ID, f.PastID())
+	}
 	if f.User != "" {
-		w.only("left(user_id, 100) = left(?::text, 100) AND user_id = ?::text", f.User, f.User)
+		w.only("left(user_id, 100) = left(?::text, 100) AND user_id = ?::text AND (key IS NULL OR key::text = ?::text)", f.User, f.User, store.UserKey(f.User))
 	}
 	if f.State != "" {
 		w.only("state = ?", string(f.State))
@@ -147,7 +150,7 @@ func scan(row pgx.CollectableRow) (store.Alert, error) {
 	var evidence []byte
 	var closed *time.Time
 	err := row.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &a.WindowStart, &a.WindowEnd, &a.FirstEventAt, &a.LastEventAt, &evidence, &a.OpenedAt, &closed,
-		&a.Delivery.State, &a.Delivery.Attempts)
+		(*[]byte)(&a.Key), (*[]byte)(&a.Columns), &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Delivery.State, &a.Delivery.Attempts)
 	if err != nil {
 		return store.Alert{}, err
 	}
@@ -166,7 +169,8 @@ func scan(row pgx.CollectableRow) (store.Alert, error) {
 func scanRecord(row pgx.CollectableRow) (r alert.Record, err error) {
 	var user string
 	var evidence []byte
-	err = row.Scan(&r.ID, &r.Rule, &user, &r.State, &r.Severity, &r.Count, &r.Threshold, &r.WindowStart, &r.WindowEnd, &r.FirstEventAt, &r.LastEventAt, &evidence)
+	err = row.Scan(&r.ID, &r.Rule, &user, &r.State, &r.Severity, &r.Count, &r.Threshold, &r.WindowStart, &r.WindowEnd, &r.FirstEventAt, &r.LastEventAt, &evidence,
+		(*[]byte)(&r.Key), (*[]byte)(&r.Columns), &r.AtLeast, &r.RuleRevision, &r.Mode)
 	if err != nil {
 		return alert.Record{}, err
 	}

@@ -86,10 +86,10 @@ func parse(setting string) (*pgxpool.Config, error) {
 		setting = strings.ToLower(scheme) + setting[len(scheme):]
 		// The driver takes the first @ for the end of the password; others take the last.
 		if u, err := url.Parse(setting); err != nil || u.Fragment != "" || strings.Count(setting, "@") > 1 || strings.ContainsRune(u.Path+u.RawQuery, '@') {
-			return nil, errors.New("it is not a Postgres URL: " + Forms)
+			return nil, errors.New("not a Postgres URL: expected " + Forms)
 		}
 	} else if !keywordForm.MatchString(setting) {
-		return nil, errors.New("it is not a Postgres database: " + Forms)
+		return nil, errors.New("not a Postgres database: expected " + Forms)
 	}
 	cfg, err := pgxpool.ParseConfig(setting)
 	if err != nil {
@@ -99,7 +99,7 @@ func parse(setting string) (*pgxpool.Config, error) {
 		} else {
 			text = Forms
 		}
-		return nil, fmt.Errorf("the settings of the Postgres database are not usable: %s", text)
+		return nil, fmt.Errorf("the Postgres settings are not usable: %s", text)
 	}
 	c := cfg.ConnConfig
 	odd := oddUser.MatchString(c.User) || oddName.MatchString(c.Database) || oddName.MatchString(c.Host)
@@ -110,7 +110,7 @@ func parse(setting string) (*pgxpool.Config, error) {
 		odd = odd || !parameter.MatchString(key) || oddParameter.MatchString(key)
 	}
 	if odd {
-		return nil, errors.New("it is not a Postgres database, for a host, user, database or parameter is none: " + Forms)
+		return nil, errors.New("not a Postgres database: a host, user, database or parameter is invalid: expected " + Forms)
 	}
 	has := func(key string) bool { return regexp.MustCompile(`[\s?&]` + key + `\s*=`).MatchString(" " + setting) }
 	if c.ConnectTimeout <= 0 || !has("connect_timeout") {

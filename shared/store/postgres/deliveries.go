@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -32,7 +33,7 @@ const countOrdinary = `INSERT INTO digest (webhook_id, since, ordinary) VALUES (
 ON CONFLICT (webhook_id) DO UPDATE SET ordinary = digest.ordinary + excluded.ordinary WHERE NOT digest.sealed
 RETURNING ordinary - $3`
 
-// send writes what there is to tell of records that changed something, and the jobs that will.
+// send writes the deliveries of records that changed something, and the jobs that send them.
 func (s *Store) send(ctx context.Context, tx pgx.Tx, now time.Time, changed []alert.Record, to []notify.Endpoint) error {
 	outgoing, err := store.Address(now, changed, to)
 	if err != nil {
@@ -121,7 +122,7 @@ func (s *Store) Work(ctx context.Context, queues []store.Queue, log *slog.Logger
 	line.dial, cfg.ConnConfig.DialFunc = cfg.ConnConfig.DialFunc, line.Dial
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("work off deliveries: %w", s.translate(ctx, err))
+		return fmt.Errorf("process deliveries: %w", s.translate(ctx, err))
 	}
 	closed := make(chan struct{})
 	defer close(closed)
@@ -159,7 +160,7 @@ func (s *Store) Delivery(ctx context.Context, webhookID, endpoint string) (store
 }
 
 func noDelivery(webhookID, endpoint string) error {
-	return fmt.Errorf("%w: of %q to %q", store.ErrNoDelivery, webhookID, endpoint)
+	return fmt.Errorf("%w: message %q to endpoint %q", store.ErrNoDelivery, webhookID, endpoint)
 }
 
 // text is s as the database can compare it: it has no NUL.
@@ -218,8 +219,9 @@ func (s *Store) Disable(ctx context.Context, webhookID, endpoint string) error {
 	return nil
 }
 
-const selectHeld = `SELECT alert.id, alert.rule, user_id, CASE type WHEN 'alert.closed' THEN 'closed' ELSE 'opened' END, severity, count, threshold,
-  window_start, window_end, first_event_at, last_event_at, evidence
+// selectHeld: what a message is about is behind "alert." in its type.
+const selectHeld = `SELECT alert.id, alert.rule, user_id, substr(type, 7), severity, count, threshold,
+  window_start, window_end, first_event_at, last_event_at, evidence, key, columns, at_least, rule_revision, mode
 FROM delivery JOIN alert ON alert.id = delivery.alert_id WHERE delivery.digest = $1 AND delivery.endpoint = $2 ORDER BY alert.id, type DESC`
 
 // Seal implements store.Deliveries.
@@ -371,7 +373,7 @@ func (s *Store) ListTries(ctx context.Context, f store.TryFilter) iter.Seq2[stor
 // Resend implements store.Deliveries.
 func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilter) (n int, err error) {
 	if err := f.Validate(); err != nil {
-		return 0, fmt.Errorf("send again: %w", err)
+		return 0, fmt.Errorf("resend: %w", err)
 	}
 	now = time.UnixMilli(now.UnixMilli()).UTC()
 	var w where
@@ -395,16 +397,31 @@ func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilte
 		return s.queue.Add(ctx, tx, due)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("send again: %w", s.translate(ctx, err))
+		return 0, fmt.Errorf("resend: %w", s.translate(ctx, err))
 	}
 	return n, nil
 }
 
-const selectEndpoints = `SELECT name, max(disabled_at), max(reason), sum(pending)::bigint, sum(exhausted)::bigint, sum(dropped)::bigint FROM (
-  SELECT endpoint AS name, NULL::timestamptz AS disabled_at, '' AS reason, (state = 'pending')::int AS pending, (state = 'exhausted')::int AS exhausted, (state = 'disabled')::int AS dropped
+const selectEndpoints = `SELECT name, max(disabled_at), max(reason), sum(pending)::bigint, sum(exhausted)::bigint, sum(dropped)::bigint, max(config), max(configured_at) FROM (
+  SELECT endpoint AS name, NULL::timestamptz AS disabled_at, '' AS reason, NULL::text AS config, NULL::timestamptz AS configured_at, (state = 'pending')::int AS pending, (state = 'exhausted')::int AS exhausted, (state = 'disabled')::int AS dropped
   FROM delivery WHERE state IN ('pending', 'exhausted', 'disabled')
-  UNION ALL SELECT name, disabled_at, CASE WHEN disabled_at IS NULL THEN '' ELSE reason END, 0, 0, 0 FROM endpoint
+  UNION ALL SELECT name, disabled_at, CASE WHEN disabled_at IS NULL THEN '' ELSE reason END, config, configured_at, 0, 0, 0 FROM endpoint
 ) AS e GROUP BY name ORDER BY name`
+
+// Configure implements store.Deliveries.
+func (s *Store) Configure(ctx context.Context, now time.Time, endpoints map[string]store.EndpointConfig) error {
+	for _, name := range slices.Sorted(maps.Keys(endpoints)) {
+		config, err := endpoints[name].Text()
+		if err == nil {
+			_, err = s.pool.Exec(ctx, `INSERT INTO endpoint (name, reason, config, configured_at) VALUES ($1, '', $2, $3)
+ON CONFLICT (name) DO UPDATE SET config = excluded.config, configured_at = excluded.configured_at`, planned, text(name), text(config), time.UnixMilli(now.UnixMilli()))
+		}
+		if err != nil {
+			return fmt.Errorf("note configuration of endpoint %s: %w", name, s.translate(ctx, err))
+		}
+	}
+	return nil
+}
 
 // Endpoints implements store.Deliveries.
 func (s *Store) Endpoints(ctx context.Context) ([]store.EndpointState, error) {
@@ -412,9 +429,15 @@ func (s *Store) Endpoints(ctx context.Context) ([]store.EndpointState, error) {
 	var out []store.EndpointState
 	if err == nil {
 		out, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e store.EndpointState, err error) {
-			var disabled *time.Time
-			err = row.Scan(&e.Name, &disabled, &e.Reason, &e.Pending, &e.Exhausted, &e.Dropped)
-			e.DisabledAt = orZero(disabled)
+			var disabled, configured *time.Time
+			var config *string
+			if err = row.Scan(&e.Name, &disabled, &e.Reason, &e.Pending, &e.Exhausted, &e.Dropped, &config, &configured); err != nil {
+				return e, err
+			}
+			e.DisabledAt, e.ConfiguredAt = orZero(disabled), orZero(configured)
+			if config != nil {
+				e.Config, err = store.ParseEndpointConfig(*config)
+			}
 			return e, err
 		})
 	}

@@ -1,28 +1,28 @@
-// Package postgres keeps alerts in a Postgres database (12 or newer), which several alerters may share. It adapts pgx.
+// Package postgres stores alerts in a Postgres database (12 or newer), which several alerters may share. It adapts pgx.
 //
 // # Apply
 //
 //	one statement, which is its own transaction: one round trip for a slice
-//	  next    what the slice comes to, an array a column
-//	  seen    beside it, what the statement's snapshot has under the same id
-//	  moved   INSERT ... ON CONFLICT DO UPDATE of what is new or goes forward, in the order of id; what is known already is not touched
+//	  next    the net result of the slice, one array per column
+//	  seen    next to it, what the statement's snapshot has under the same id
+//	  moved   INSERT ... ON CONFLICT DO UPDATE of what is new or moves forward, in id order; what is already known is not touched
 //
-// Whether a row moves is decided by the condition of ON CONFLICT, on the row as it is after others are done with it; a CHECK and a
-// trigger hold against anybody else who writes. Two slices lock their rows in the same order, so they wait for each other and never in
-// a circle. A row that did not move, although the snapshot says that it should, was moved by somebody else in between: it is read again.
+// The condition of ON CONFLICT decides whether a row moves, based on the row after concurrent writers are done with it;
+// a CHECK and a trigger guard against any other writer. Two slices lock their rows in the same order, so they cannot deadlock.
+// A row that did not move although the snapshot says that it should was moved by another writer in between; it is read again.
 //
-// A transaction of several statements is needed for two things only: records of a slice that contradict each other, and a record that
-// the schema refuses (too large for an index, say). The latter is found by halving, with savepoints, and rejected alone.
+// Only two cases need a transaction of several statements: records of a slice that contradict each other, and a record that the schema
+// refuses (too large for an index, for example). The latter is found by bisection, with savepoints, and only it is rejected.
 //
 // # Errors
 //
-// With an error nothing is stored, save for one case that no client can exclude: the connection ends after the server committed and
-// before it said so. The same slice again then changes nothing. A call that its context ends is canceled in the server and waits for its
-// answer, so what it asked for does not happen later. A server that does not answer fails Apply after 30 seconds. The pool drops
-// connections that broke and dials anew with the next call.
+// After an error, nothing is stored, except in one case that no client can rule out: the connection ends after the server committed
+// but before it confirmed. Applying the same slice again then changes nothing. A call whose context ends is canceled in the server and
+// waits for the answer, so its effect cannot occur later. A server that does not answer fails Apply after 30 seconds. The pool drops
+// broken connections and reconnects at the next call.
 //
-// How durable a commit is, is the server's setting (synchronous_commit); with "off", a crash of the server can lose what the alerter
-// took for stored.
+// The server's setting synchronous_commit determines how durable a commit is; with "off", a server crash can lose what the alerter
+// considers stored.
 //
 //	config.go    the URL and the pool
 //	postgres.go  open, migrate, close

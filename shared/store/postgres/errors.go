@@ -38,16 +38,16 @@ func meaning(err error) string {
 	case errors.Is(err, schema.ErrNewer), errors.Is(err, errEncoding):
 		return "cannot be used"
 	case errors.As(err, &dns):
-		return "is not found: its host has no address"
+		return "is not found: its host name cannot be resolved"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "is not running: connection refused"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
-		return "does not answer in time"
+		return "does not respond in time"
 	case errors.As(err, &connect):
-		return "cannot be connected to"
+		return "is unreachable"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, pgconn.ErrConnClosed),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return "has cut the connection"
+		return "closed the connection"
 	}
 	return "failed"
 }
@@ -56,36 +56,36 @@ func meaning(err error) string {
 func meaningOf(code string) string {
 	switch code {
 	case "28P01", "28000":
-		return "refuses the login: the user or the password is wrong, or the server does not let it in from here"
+		return "refuses the login: the user or the password is wrong, or the server does not allow it from this host"
 	case "42P05", "26000":
-		return "is behind a pooler that does not keep prepared statements, as PgBouncer in transaction mode: add default_query_exec_mode=exec to its URL"
+		return "is behind a pooler that does not support prepared statements, such as PgBouncer in transaction mode: add default_query_exec_mode=exec to its URL"
 	case "3D000":
 		return "does not exist: create it"
 	case "3F000":
-		return "has no schema to make tables in: create it, or mend search_path"
+		return "has no schema to create tables in: create one, or fix search_path"
 	case "42501":
-		return "denies access: the user has not been granted it"
+		return "denies access: the user lacks a privilege"
 	case "42P01", "42703":
-		return "has not the expected tables: see spate migrate status"
+		return "does not have the expected tables: see spate migrate status"
 	case "53100":
-		return "cannot grow: the disk is full"
+		return "cannot be written: the disk is full"
 	case "53200":
 		return "is out of memory"
 	case "53300":
 		return "has too many connections: raise max_connections, or lower pool_max_conns in the URL"
 	case "25006":
-		return "is read-only: a standby, or set so"
+		return "is read-only: it is a standby, or configured as read-only"
 	case "57P01", "57P02", "57P05":
-		return "has ended the connection: it restarts, fails over or was told to"
+		return "ended the connection: it is restarting or failing over, or an administrator ended it"
 	case "57P03":
 		return "is starting up or shutting down"
 	case "57014":
-		return "has canceled the statement: it took too long, or somebody told it to"
+		return "canceled the statement: it took too long, or an administrator canceled it"
 	case "40001", "40P01", "55P03":
-		return "undid the transaction because of another"
+		return "rolled back the transaction because of a concurrent one"
 	}
 	if strings.HasPrefix(code, "08") {
-		return "has cut the connection"
+		return "closed the connection"
 	}
 	return "failed"
 }

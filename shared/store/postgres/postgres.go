@@ -53,7 +53,7 @@ func (s *Store) open(ctx context.Context, cfg *pgxpool.Config) (err error) {
 	return err
 }
 
-var errEncoding = errors.New("text is not kept in UTF-8; create the database with ENCODING 'UTF8'")
+var errEncoding = errors.New("the encoding is not UTF-8; create the database with ENCODING 'UTF8'")
 
 // withDB gives f connections of its own, as database/sql has them.
 func withDB(ctx context.Context, cfg *pgxpool.Config, f func(context.Context, *sql.DB) error) (err error) {
@@ -69,7 +69,7 @@ func withDB(ctx context.Context, cfg *pgxpool.Config, f func(context.Context, *s
 	return f(ctx, db)
 }
 
-// Status tells how far the schema of a database is. It changes nothing.
+// Status returns the migrations of a database, those applied and those pending. It changes nothing.
 func Status(ctx context.Context, setting string) (out []schema.Migration, err error) {
 	cfg, err := parse(setting)
 	if err != nil {

@@ -102,7 +102,8 @@ func TestConnectionsCutWhileWorking(t *testing.T) {
 			}
 			postgrestest.Exec(t, database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 		case <-deadline.C:
-			t.Fatalf("%d of %d were done", len(done), n)
+			stop()
+			t.Fatalf("%d of %d were done, after %d cuts; the log:\n%.10000s", len(done), n, min(cuts, 20), log.String())
 		}
 	}
 	stop()

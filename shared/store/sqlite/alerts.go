@@ -15,21 +15,24 @@ import (
 )
 
 const (
-	columns = `id, rule, user_id, state, severity, count, threshold, window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, opened_at, closed_at`
+	columns = `id, rule, user_id, state, severity, count, threshold, window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, opened_at, closed_at,
+  key, columns, at_least, rule_revision, mode`
 
 	selectAlert = `SELECT ` + columns + `,
   (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
 FROM alert`
 
 	// selectIdentity is what tells a repetition from a contradiction.
-	selectIdentity = `SELECT rule, user_id, state, count, window_start_ms, window_end_ms FROM alert WHERE id = ?`
+	selectIdentity = `SELECT rule, user_id, state, count, window_start_ms, window_end_ms, columns FROM alert WHERE id = ?`
 
 	// upsert changes one row or none. What moves is decided here, in the statement, so no other process can come between.
-	upsert = `INSERT INTO alert (` + columns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, CASE ?4 WHEN 'closed' THEN ?13 END)
+	upsert = `INSERT INTO alert (` + columns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, CASE ?4 WHEN 'closed' THEN ?13 END,
+  ?14, ?15, ?16, ?17, ?18)
 ON CONFLICT (id) DO UPDATE SET
   state = excluded.state, severity = excluded.severity, count = excluded.count, threshold = excluded.threshold,
-  first_event_ms = excluded.first_event_ms, last_event_ms = excluded.last_event_ms, evidence = excluded.evidence, closed_at = excluded.closed_at
-WHERE alert.state = 'opened' AND excluded.state = 'closed'
+  first_event_ms = excluded.first_event_ms, last_event_ms = excluded.last_event_ms, evidence = excluded.evidence, closed_at = excluded.closed_at,
+  columns = excluded.columns, at_least = excluded.at_least, rule_revision = excluded.rule_revision, mode = excluded.mode
+WHERE (alert.state = 'opened' AND excluded.state <> 'opened' OR alert.state = 'raised' AND excluded.state = 'closed')
   AND alert.rule = excluded.rule AND alert.user_id = excluded.user_id
   AND alert.window_start_ms = excluded.window_start_ms AND alert.window_end_ms = excluded.window_end_ms`
 )
@@ -73,7 +76,8 @@ func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record)
 		return r, false, fmt.Errorf("%w: %s: evidence: %w", store.ErrInvalid, r.ID, err), nil
 	}
 	res, err := put.ExecContext(ctx, r.ID, r.Rule, string(r.UserID), string(r.State), string(r.Severity), r.Count, r.Threshold,
-		r.WindowStart.UnixMilli(), r.WindowEnd.UnixMilli(), r.FirstEventAt.UnixMilli(), r.LastEventAt.UnixMilli(), string(evidence), nowMS)
+		r.WindowStart.UnixMilli(), r.WindowEnd.UnixMilli(), r.FirstEventAt.UnixMilli(), r.LastEventAt.UnixMilli(), string(evidence), nowMS,
+		textOrNull(r.Key), textOrNull(r.Columns), r.AtLeast, r.RuleRevision, r.Mode)
 	if constraint(err) { // undoes the statement only; the transaction goes on
 		return r, false, fmt.Errorf("%w: %s: %w", store.ErrInvalid, r.ID, err), nil
 	} else if err != nil {
@@ -86,10 +90,11 @@ func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record)
 	var stored alert.Record
 	var user string
 	var start, end int64
-	if err := get.QueryRowContext(ctx, r.ID).Scan(&stored.Rule, &user, &stored.State, &stored.Count, &start, &end); err != nil {
+	var columns sql.NullString
+	if err := get.QueryRowContext(ctx, r.ID).Scan(&stored.Rule, &user, &stored.State, &stored.Count, &start, &end, &columns); err != nil {
 		return r, false, nil, err
 	}
-	stored.UserID = json.RawMessage(user)
+	stored.UserID, stored.Columns = json.RawMessage(user), rawOrNil(columns)
 	stored.WindowStart, stored.WindowEnd = time.UnixMilli(start).UTC(), time.UnixMilli(end).UTC()
 	return r, false, store.Contradiction(stored, r), nil
 }
@@ -97,8 +102,11 @@ func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record)
 // Alerts implements store.Store.
 func (s *Store) Alerts(ctx context.Context, f store.Filter) iter.Seq2[store.Alert, error] {
 	var w where
+	if f.ID != "" {
+		w.only("id >= ? AND id < ?", f.ID, f.PastID())
+	}
 	if f.User != "" {
-		w.only("user_id = ?", f.User)
+		w.only("user_id = ? AND (key IS NULL OR key = ?)", f.User, store.UserKey(f.User))
 	}
 	if f.State != "" {
 		w.only("state = ?", string(f.State))
@@ -146,15 +154,16 @@ func scan(r row) (store.Alert, error) {
 	var user, evidence string
 	var start, end, first, last, opened int64
 	var closed sql.NullInt64
+	var key, columns sql.NullString
 	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence, &opened, &closed,
-		&a.Delivery.State, &a.Delivery.Attempts); err != nil {
+		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Delivery.State, &a.Delivery.Attempts); err != nil {
 		return store.Alert{}, err
 	}
 	if err := json.Unmarshal([]byte(evidence), &a.Evidence); err != nil {
 		return store.Alert{}, fmt.Errorf("evidence of alert %s: %w", a.ID, err)
 	}
 	at := func(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
-	a.UserID = json.RawMessage(user)
+	a.UserID, a.Key, a.Columns = json.RawMessage(user), rawOrNil(key), rawOrNil(columns)
 	a.WindowStart, a.WindowEnd, a.FirstEventAt, a.LastEventAt = at(start), at(end), at(first), at(last)
 	a.OpenedAt = at(opened)
 	a.ClosedAt = milliOrZero(closed)
@@ -165,11 +174,25 @@ func scan(r row) (store.Alert, error) {
 func scanRecord(r row) (a alert.Record, err error) {
 	var user, evidence string
 	var start, end, first, last int64
-	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence); err != nil {
+	var key, columns sql.NullString
+	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence,
+		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode); err != nil {
 		return alert.Record{}, err
 	}
 	at := func(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
-	a.UserID = json.RawMessage(user)
+	a.UserID, a.Key, a.Columns = json.RawMessage(user), rawOrNil(key), rawOrNil(columns)
 	a.WindowStart, a.WindowEnd, a.FirstEventAt, a.LastEventAt = at(start), at(end), at(first), at(last)
 	return a, json.Unmarshal([]byte(evidence), &a.Evidence)
+}
+
+// textOrNull is JSON as it is stored: NULL if there is none.
+func textOrNull(v json.RawMessage) sql.NullString {
+	return sql.NullString{String: string(v), Valid: v != nil}
+}
+
+func rawOrNil(v sql.NullString) json.RawMessage {
+	if !v.Valid {
+		return nil
+	}
+	return json.RawMessage(v.String)
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,18 +41,19 @@ WHERE webhook_id = ?1 AND endpoint = ?2 RETURNING tries, state`
 	disableEndpoint = `INSERT INTO endpoint (name, disabled_at, reason) VALUES (?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET disabled_at = excluded.disabled_at, reason = excluded.reason WHERE endpoint.disabled_at IS NULL`
 
-	selectHeld = `SELECT alert.id, alert.rule, user_id, CASE type WHEN 'alert.closed' THEN 'closed' ELSE 'opened' END, severity, count, threshold,
-  window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence
+	// selectHeld: what a message is about is behind "alert." in its type.
+	selectHeld = `SELECT alert.id, alert.rule, user_id, substr(type, 7), severity, count, threshold,
+  window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, key, columns, at_least, rule_revision, mode
 FROM delivery JOIN alert ON alert.id = delivery.alert_id WHERE delivery.digest = ? AND delivery.endpoint = ? ORDER BY alert.id, type DESC`
 
-	selectEndpoints = `SELECT name, max(disabled_at), max(reason), sum(pending), sum(exhausted), sum(dropped) FROM (
-  SELECT endpoint AS name, NULL AS disabled_at, '' AS reason, state = 'pending' AS pending, state = 'exhausted' AS exhausted, state = 'disabled' AS dropped
+	selectEndpoints = `SELECT name, max(disabled_at), max(reason), sum(pending), sum(exhausted), sum(dropped), max(config), max(configured_at) FROM (
+  SELECT endpoint AS name, NULL AS disabled_at, '' AS reason, NULL AS config, NULL AS configured_at, state = 'pending' AS pending, state = 'exhausted' AS exhausted, state = 'disabled' AS dropped
   FROM delivery WHERE state IN ('pending', 'exhausted', 'disabled')
-  UNION ALL SELECT name, disabled_at, CASE WHEN disabled_at IS NULL THEN '' ELSE reason END, 0, 0, 0 FROM endpoint
+  UNION ALL SELECT name, disabled_at, CASE WHEN disabled_at IS NULL THEN '' ELSE reason END, config, configured_at, 0, 0, 0 FROM endpoint
 ) AS e GROUP BY name ORDER BY name`
 )
 
-// send writes what there is to tell of records that changed something, and the jobs that will.
+// send writes the deliveries of records that changed something, and the jobs that send them.
 func (s *Store) send(ctx context.Context, tx *sql.Tx, now time.Time, changed []alert.Record, to []notify.Endpoint) error {
 	outgoing, err := store.Address(now, changed, to)
 	if err != nil {
@@ -131,7 +134,7 @@ func (s *Store) Delivery(ctx context.Context, webhookID, endpoint string) (store
 }
 
 func noDelivery(webhookID, endpoint string) error {
-	return fmt.Errorf("%w: of %q to %q", store.ErrNoDelivery, webhookID, endpoint)
+	return fmt.Errorf("%w: message %q to endpoint %q", store.ErrNoDelivery, webhookID, endpoint)
 }
 
 // in makes changes in a transaction, in the file that is at the path before and after.
@@ -340,7 +343,7 @@ func each[T any](rows *sql.Rows, scan func(row) (T, error), yield func(T, error)
 // Resend implements store.Deliveries.
 func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilter) (n int, err error) {
 	if err := f.Validate(); err != nil {
-		return 0, fmt.Errorf("send again: %w", err)
+		return 0, fmt.Errorf("resend: %w", err)
 	}
 	var w where
 	w.deliveries(f)
@@ -366,17 +369,38 @@ func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilte
 		return s.queue.Add(ctx, tx, due)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("send again: %w", s.translate(err))
+		return 0, fmt.Errorf("resend: %w", s.translate(err))
 	}
 	return n, nil
+}
+
+// Configure implements store.Deliveries.
+func (s *Store) Configure(ctx context.Context, now time.Time, endpoints map[string]store.EndpointConfig) error {
+	for _, name := range slices.Sorted(maps.Keys(endpoints)) {
+		config, err := endpoints[name].Text()
+		if err == nil {
+			_, err = s.write.ExecContext(ctx, `INSERT INTO endpoint (name, reason, config, configured_at) VALUES (?, '', ?, ?)
+ON CONFLICT (name) DO UPDATE SET config = excluded.config, configured_at = excluded.configured_at`, name, config, now.UnixMilli())
+		}
+		if err != nil {
+			return fmt.Errorf("note configuration of endpoint %s: %w", name, s.translate(err))
+		}
+	}
+	return nil
 }
 
 // Endpoints implements store.Deliveries.
 func (s *Store) Endpoints(ctx context.Context) (out []store.EndpointState, err error) {
 	for e, err := range list(ctx, s, "endpoints", nil, selectEndpoints, nil, func(r row) (e store.EndpointState, err error) {
-		var disabled sql.NullInt64
-		err = r.Scan(&e.Name, &disabled, &e.Reason, &e.Pending, &e.Exhausted, &e.Dropped)
-		e.DisabledAt = milliOrZero(disabled)
+		var disabled, configured sql.NullInt64
+		var config sql.NullString
+		if err = r.Scan(&e.Name, &disabled, &e.Reason, &e.Pending, &e.Exhausted, &e.Dropped, &config, &configured); err != nil {
+			return e, err
+		}
+		e.DisabledAt, e.ConfiguredAt = milliOrZero(disabled), milliOrZero(configured)
+		if config.Valid {
+			e.Config, err = store.ParseEndpointConfig(config.String)
+		}
 		return e, err
 	}) {
 		if err != nil {

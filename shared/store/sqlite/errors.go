@@ -22,15 +22,15 @@ func (s *Store) translate(err error) error {
 	var what string
 	switch primary(e) {
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED:
-		what = fmt.Sprintf("is locked by another process, for more than %v", busyTimeout)
+		what = fmt.Sprintf("has been locked by another process for more than %v", busyTimeout)
 	case lib.SQLITE_FULL:
-		what = "cannot grow: the disk is full"
+		what = "cannot be written: the disk is full"
 	case lib.SQLITE_READONLY:
 		what = "is read-only: the file or its directory cannot be written"
 	case lib.SQLITE_CANTOPEN:
 		what = "cannot be opened: its directory does not exist, or access is denied"
 	case lib.SQLITE_CORRUPT:
-		what = "is corrupt; restore it, or move it away and read the alerts topic again from its start"
+		what = "is corrupt; restore it, or move it away and read the alerts topic again from the beginning"
 	case lib.SQLITE_NOTADB:
 		what = "is not a SQLite database"
 	case lib.SQLITE_IOERR:
@@ -54,6 +54,12 @@ func Temporary(err error) bool {
 		return true
 	}
 	return false
+}
+
+// locked reports whether another process has a lock.
+func locked(err error) bool {
+	var e *driver.Error
+	return errors.As(err, &e) && primary(e) == lib.SQLITE_BUSY
 }
 
 // constraint reports whether the row, and not the database, is the cause.

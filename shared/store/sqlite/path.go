@@ -13,7 +13,7 @@ import (
 const Forms = "a path, or sqlite:///path; a relative path with a space or any of : = @ ? ; in it begins with ./"
 
 // ErrNotAPath is the error of a setting that is not a path of a file.
-var ErrNotAPath = errors.New("it is not a SQLite file: " + Forms)
+var ErrNotAPath = errors.New("not a SQLite file: expected " + Forms)
 
 var (
 	scheme = regexp.MustCompile(`(?i)^sqlite://`)
@@ -52,9 +52,9 @@ func Path(setting string) (string, error) {
 	case strings.HasSuffix(path, "/"):
 		return "", errors.New("the path of the SQLite file ends in /: it names a directory")
 	case path == ":memory:":
-		return "", errors.New(`":memory:" keeps nothing; name a file`)
+		return "", errors.New(`":memory:" does not keep alerts; give a file`)
 	case strings.ContainsRune(path, 0):
-		return "", errors.New("the path of the SQLite file has a zero byte")
+		return "", errors.New("the path of the SQLite file contains a zero byte")
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {

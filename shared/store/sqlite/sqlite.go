@@ -1,12 +1,12 @@
-// Package sqlite keeps alerts in a SQLite file: the store of a single machine, which needs no server. It adapts modernc.org/sqlite,
-// which is SQLite translated to Go, so the program stays one static binary.
+// Package sqlite stores alerts in a SQLite file, for a single machine, without a server. It adapts modernc.org/sqlite, which is SQLite
+// translated to Go, so the program remains a single static binary.
 //
 // The file is in WAL mode, so readers and the writer do not wait for each other. Commits are synced to the disk (synchronous=FULL):
-// the alerter commits its offset after Apply, and an offset that outlives the rows it stands for, as a power failure could bring
-// about with synchronous=NORMAL, would lose alerts for good. One sync a batch costs little.
+// the alerter commits its offset after Apply, and if the offset outlived its rows, as it could in a power failure with
+// synchronous=NORMAL, alerts would be lost for good. One sync per batch costs little.
 //
-// SQLite has one writer at a time. Within the process that is the one connection of the writing pool; against other processes
-// transactions begin as IMMEDIATE and wait for the lock, so none fails half-way with a lock that it cannot get.
+// SQLite has one writer at a time. Within the process, that is the only connection of the writing pool; because of other
+// processes, transactions begin as IMMEDIATE and wait for the lock, so none fails halfway because it cannot get the lock.
 package sqlite
 
 import (
@@ -138,7 +138,7 @@ func (s *Store) inPlace() error {
 			return err
 		}
 		if err != nil || !os.SameFile(was, is) {
-			return fmt.Errorf("%s was removed or replaced while it was open: put it back, or start anew with what is there", path)
+			return fmt.Errorf("%s was removed or replaced while it was open: put it back, or restart to use the current file", path)
 		}
 	}
 	return nil
@@ -162,8 +162,8 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 }
 
-// Status tells how far the schema of the database at path, as Open takes it, is. It changes nothing: a file that does not exist is not
-// made, and has everything pending.
+// Status returns the migrations of the database at path, as Open takes it. It changes nothing: a file that does not exist is not
+// created, and all of its migrations are pending.
 func Status(ctx context.Context, path string) ([]schema.Migration, error) {
 	path, err := Path(path)
 	if err != nil {
@@ -200,6 +200,32 @@ func (s *Store) Close() error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close database: %w", s.translate(err))
+	}
+	return nil
+}
+
+// Remove deletes the database at path, unless another process has it open. A file that is damaged is deleted, too.
+func Remove(ctx context.Context, path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("delete database: %w", err)
+	}
+	db, err := sql.Open("sqlite", dsn(path, url.Values{"_pragma": {"locking_mode(exclusive)"}}))
+	if err != nil {
+		return fmt.Errorf("delete database: %w", err)
+	}
+	defer db.Close() // it is gone by then
+	// In this mode, the first access takes a lock that is only to be had alone: in WAL mode, every open connection has a part of it.
+	if _, err := db.ExecContext(ctx, "BEGIN IMMEDIATE; ROLLBACK"); locked(err) {
+		return fmt.Errorf("delete database: %s is open in another process; stop spate up and spate alert first", path)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, suffix := range []string{"-wal", "-shm", ""} {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("delete database: %w", err)
+		}
 	}
 	return nil
 }

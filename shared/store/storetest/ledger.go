@@ -415,6 +415,21 @@ func testEndpoints(t *testing.T, s store.Store) {
 	equal(t, "counts", endpoints(t, s), []store.EndpointState{
 		{Name: "a", DisabledAt: first.Add(time.Hour), Reason: "third", Pending: 7}, {Name: "b", Pending: 3, Exhausted: 2, Dropped: 1},
 	})
+
+	one := store.EndpointConfig{Host: "https://h.example", Rules: []string{alert.Burst}, MinSeverity: alert.Critical, Transitions: []alert.State{alert.Opened}, Rate: 0.5, DigestAbove: 9}
+	for i, c := range []store.EndpointConfig{{Host: "https://before.example"}, one} {
+		if err := s.Configure(t.Context(), noon.Add(time.Duration(i)*time.Hour), map[string]store.EndpointConfig{"a": c, "c": {}}); err != nil {
+			t.Fatalf("Configure: %v", err)
+		}
+	}
+	later := first.Add(time.Hour)
+	equal(t, "configured", endpoints(t, s), []store.EndpointState{
+		{Name: "a", DisabledAt: later, Reason: "third", Pending: 7, Config: &one, ConfiguredAt: later},
+		{Name: "b", Pending: 3, Exhausted: 2, Dropped: 1},
+		{Name: "c", Config: &store.EndpointConfig{}, ConfiguredAt: later},
+	})
+	set(noon.Add(3*time.Hour), "c", false, "fourth")
+	equal(t, "disabled, and configured", endpoints(t, s)[2], store.EndpointState{Name: "c", DisabledAt: first.Add(3 * time.Hour), Reason: "fourth", Config: &store.EndpointConfig{}, ConfiguredAt: later})
 }
 
 // states counts deliveries of an endpoint by type and state.

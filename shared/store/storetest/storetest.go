@@ -1,5 +1,5 @@
-// Package storetest is the conformance suite of package store: what every adapter has to do, whatever its database. An adapter proves
-// itself with
+// Package storetest is the conformance suite of package store, which every adapter has to pass, whatever its database. An adapter runs
+// it with
 //
 //	storetest.Run(t, func(t *testing.T) func() store.Store { ... })
 package storetest
@@ -31,7 +31,7 @@ var (
 	noon = time.Date(2026, 9, 1, 12, 0, 0, 7_654_321, time.UTC)
 )
 
-// untold is the delivery of an alert that nobody is to be told of.
+// untold is the delivery of an alert that nobody is notified of.
 var untold = store.Summary{State: store.None}
 
 // Run runs the suite. empty makes an empty database and returns what opens it, as a process does that starts; the suite closes what it
@@ -49,6 +49,9 @@ func Run(t *testing.T, empty func(t *testing.T) (open func() store.Store)) {
 		{"InvalidDoesNotStopOthers", testInvalid},
 		{"AllOrNothing", testAtomic},
 		{"AnyOrderSameState", testOrders},
+		{"AnyRule", testAnyRule},
+		{"AnyRuleFlood", testAnyRuleFlood},
+		{"AnyRuleInvalid", testAnyRuleInvalid},
 		{"Concurrent", testConcurrent},
 		{"Filter", testFilter},
 		{"UsersKeepTheirType", testUsers},
@@ -106,7 +109,7 @@ func start(t *testing.T, open func() store.Store) store.Store {
 	return s
 }
 
-// Record returns an alert of a user, who is a JSON token, in the n-th window: opened at 6 events, or closed with 9.
+// Record returns an alert of a user, who is a JSON token, in the n-th window: opened at 6 events, raised at 11, or closed with 9.
 func Record(user string, n int, state alert.State) alert.Record {
 	start := midnight.Add(time.Duration(n) * size)
 	r := alert.Record{
@@ -114,6 +117,9 @@ func Record(user string, n int, state alert.State) alert.Record {
 		UserID: json.RawMessage(user), Count: 6, Threshold: 5, WindowStart: start, WindowEnd: start.Add(size),
 		FirstEventAt: start.Add(12 * time.Millisecond), LastEventAt: start.Add(1234 * time.Millisecond),
 		Evidence: alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"3": {First: 1200, Last: 1311}}},
+	}
+	if state == alert.Raised {
+		r.Count, r.Severity = 11, alert.Critical
 	}
 	if state == alert.Closed {
 		r.Count, r.LastEventAt = 9, start.Add(9999*time.Millisecond)
@@ -345,7 +351,7 @@ func testOrders(t *testing.T, s store.Store) {
 		var records []alert.Record
 		for n := range 1 + rng.IntN(4) {
 			user := fmt.Sprint(round)
-			for _, state := range []alert.State{alert.Opened, alert.Closed} {
+			for _, state := range alert.States() {
 				r := Record(user, n, state)
 				for range rng.IntN(4) {
 					records = append(records, r)
@@ -384,7 +390,9 @@ func testConcurrent(t *testing.T, s store.Store) {
 	const workers, windows = 8, 200
 	var records []alert.Record
 	for n := range windows {
-		records = append(records, Record("5", n, alert.Opened), Record("5", n, alert.Closed))
+		for _, state := range alert.States() {
+			records = append(records, Record("5", n, state))
+		}
 	}
 	var mu sync.Mutex
 	changes := map[string]int{}
@@ -462,6 +470,10 @@ func testFilter(t *testing.T, s store.Store) {
 		{"newest", store.Filter{Newest: true, Since: at(2)}, []string{"3:7", "3:10", `3:"7"`, "2:9", "2:7", "2:10", `2:"7"`}},
 		{"the two newest", store.Filter{Newest: true, Limit: 2}, []string{"3:7", "3:10"}},
 		{"the newest of a user", store.Filter{Newest: true, Limit: 3, User: "7", Until: at(3)}, []string{"2:7", "1:7", "0:7"}},
+		{"id", store.Filter{ID: Record("7", 1, alert.Opened).ID}, []string{"1:7"}},
+		{"beginning of an id", store.Filter{ID: Record("7", 1, alert.Opened).ID[:12]}, []string{"1:7"}},
+		{"an id and more", store.Filter{ID: Record("7", 1, alert.Opened).ID + "0"}, nil},
+		{"beginning of an id, of another user", store.Filter{ID: Record("7", 1, alert.Opened).ID[:12], User: "10"}, nil},
 		{"everything", store.Filter{User: "7", State: alert.Opened, Rule: alert.Burst, MinSeverity: alert.Warning, Since: at(1), Until: at(4), Limit: 1}, []string{"1:7"}},
 	} {
 		var got []string
@@ -470,7 +482,7 @@ func testFilter(t *testing.T, s store.Store) {
 		}
 		equal(t, c.name, got, c.want)
 	}
-	for _, f := range []store.Filter{{State: "half"}, {Limit: -1}, {MinSeverity: "bad"}} {
+	for _, f := range []store.Filter{{State: "half"}, {Limit: -1}, {MinSeverity: "bad"}, {ID: "%"}} {
 		n := 0
 		for _, err := range s.Alerts(t.Context(), f) {
 			if n++; err == nil || n > 1 {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"spate/shared/testskip"
 )
 
 const timeout = time.Minute
@@ -53,10 +55,7 @@ func URL(t testing.TB) string {
 // missing ends a test for want of a server.
 func missing(t testing.TB, err error) {
 	t.Helper()
-	if os.Getenv("REQUIRE_INTEGRATION") == "1" {
-		t.Fatalf("REQUIRE_INTEGRATION=1, and no Postgres: %v", err)
-	}
-	t.Skipf("needs Postgres: set SPATE_TEST_DATABASE_URL=postgres://..., or install it (Debian: postgresql): %v", err)
+	testskip.Missing(t, "there is no Postgres: set SPATE_TEST_DATABASE_URL=postgres://..., or install it (Debian: postgresql): %v", err)
 }
 
 func database(t testing.TB, base string) string {

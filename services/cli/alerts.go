@@ -1,0 +1,203 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"spate/shared/activity"
+	"spate/shared/alert"
+	"spate/shared/store"
+	"spate/shared/terminal"
+)
+
+type alertsCommand struct {
+	Ls   alertsLsCommand   `cmd:"" help:"List stored alerts, newest last."`
+	Show alertsShowCommand `cmd:"" help:"Show one alert in detail: its window, its notifications, and the events behind it."`
+}
+
+// errNoDatabase: nothing has made the database yet.
+var errNoDatabase = errors.New("the database has not been created yet; spate up and spate alert create it when they start. If spate is running with --state or SPATE_DATABASE_URL, give the same value here")
+
+// look opens a database that is there already, and leaves its schema as it is: whoever looks at alerts changes nothing.
+func (f migrateFlags) look(ctx context.Context) (store.Store, error) {
+	db, err := f.target()
+	if err != nil {
+		return nil, err
+	}
+	migrations, err := db.status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	states := make(map[string]int)
+	for _, m := range migrations {
+		states[stateOf(m)]++
+	}
+	switch {
+	case states["pending"] > 0 && states["pending"] == len(migrations):
+		return nil, fmt.Errorf("%s: %w", db.name, errNoDatabase)
+	case states["pending"] > 0:
+		return nil, fmt.Errorf("%s has the schema of an older version of spate; run spate migrate up", db.name)
+	}
+	return db.open(ctx)
+}
+
+// moment reads a time as people write it: an instant, a day (its beginning, UTC), or how long ago.
+func moment(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ms, ok := activity.ParseTime([]byte(text)); ok {
+		return time.UnixMilli(ms).UTC(), nil
+	}
+	if t, err := time.Parse(day, text); err == nil {
+		return t, nil
+	}
+	ago := text
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			ago = strconv.FormatUint(24*n, 10) + "h"
+		}
+	}
+	if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
+		return now.Add(-d).UTC(), nil
+	}
+	return time.Time{}, fmt.Errorf("%s: %q is not a time; use a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24), or an age (1h, 7d)", flag, text)
+}
+
+// userToken reads a user as people write it: 7 is the number, "7" in quotes the string, everything else is a string.
+func userToken(text string) (string, error) {
+	if strings.HasPrefix(text, `"`) {
+		token, err := store.User(json.RawMessage(text))
+		if err == nil {
+			return token, nil
+		}
+	}
+	if text == "" {
+		return "", errors.New("user: is empty")
+	}
+	return activity.UserToken(text)[0], nil
+}
+
+// directoryNotState tells those apart who mean the state of what is listed: --state is the directory, as everywhere.
+func (f migrateFlags) directoryNotState(states ...string) error {
+	if slices.Contains(states, f.State) {
+		return fmt.Errorf("state: --state is the directory of the database, as for spate up; to filter by state, use --only %s (for a directory of that name, use ./%s)", f.State, f.State)
+	}
+	return nil
+}
+
+type alertsLsCommand struct {
+	migrateFlags
+	tableFlags
+	User     *string `placeholder:"USER" help:"List only alerts of this user: 7 is the number, '\"7\"' is the string, and any other text is a string."`
+	Only     string  `name:"only" placeholder:"STATE" help:"List only alerts in this state: opened (the window has not closed yet), raised (it has become critical since) or closed."`
+	Severity string  `placeholder:"SEVERITY" help:"List only alerts of at least this severity: warning or critical."`
+	Rule     string  `placeholder:"RULE" help:"List only alerts of this rule. Without a rules file it is burst."`
+	Since    string  `placeholder:"TIME" help:"List only windows that start at or after this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24, from midnight UTC), or an age (1h, 7d)."`
+	Until    string  `placeholder:"TIME" help:"List only windows that start before this time, in the same form as --since."`
+	listFlags
+	JSON bool `name:"json" help:"Print one JSON line per alert: the record as in the alerts topic, plus opened_at, closed_at and delivery (state, attempts)."`
+}
+
+func (c *alertsLsCommand) filter(now time.Time) (store.Filter, error) {
+	f := store.Filter{State: alert.State(c.Only), Rule: c.Rule, MinSeverity: alert.Severity(c.Severity), Limit: c.atMost(c.JSON)}
+	errs := []error{c.directoryNotState("opened", "raised", "closed")}
+	var err error
+	if c.User != nil {
+		f.User, err = userToken(*c.User)
+		errs = append(errs, err)
+	}
+	f.Since, err = moment("since", c.Since, now)
+	errs = append(errs, err)
+	f.Until, err = moment("until", c.Until, now)
+	errs = append(errs, err)
+	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
+		errs = append(errs, fmt.Errorf("since, until: %s is not before %s", f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339)))
+	}
+	errs = append(errs, f.Validate())
+	return f, errors.Join(errs...)
+}
+
+func (c *alertsLsCommand) Run(e *env) (err error) {
+	now := time.Now()
+	f, err := c.filter(now)
+	if err != nil {
+		return usage(err)
+	}
+	var st alertReader
+	if e.mode == "aws" {
+		if st, _, err = c.table(e.ctx); err != nil {
+			return usage(err)
+		}
+	} else {
+		db, err := c.look(e.ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, db.Close()) }()
+		st = db
+	}
+	none := "no alerts yet"
+	if f.User != "" || f.State != "" || f.Rule != "" || f.MinSeverity != "" || !f.Since.IsZero() || !f.Until.IsZero() {
+		none = "no alerts match; to list all alerts, run spate alerts ls without flags"
+	}
+	return list(e, c.listFlags, listing[store.Alert]{
+		json: c.JSON, object: func(a store.Alert) any { a.Record = a.Written(); return a }, none: none,
+		columns: append(slices.Clone(alertColumns), terminal.Column{Head: "NOTIFIED"}, idColumn),
+		row: func(o *out, a store.Alert) []any {
+			return append(alertCells(o, a.Record, now), notified(a.Delivery.State), o.paint(a.ID, terminal.Dim))
+		},
+	}, func(limit int) iter.Seq2[store.Alert, error] {
+		f.Newest, f.Limit = limit > 0, limit
+		return st.Alerts(e.ctx, f)
+	})
+}
+
+// alertColumns are those of alerts wherever they are printed, with the cells of alertCells.
+var alertColumns = []terminal.Column{{Head: "SEVERITY"}, {Head: "USER", Floor: 9}, {Head: "WINDOW (UTC)"}, {Head: "EVENTS", Right: true}}
+
+// idColumn is that of ids, of which a beginning that no other has is enough for every command.
+var idColumn = terminal.Column{Head: "ALERT", Floor: shortID, Prefix: true}
+
+const shortID = 8 // digits
+
+func alertCells(o *out, r alert.Record, now time.Time) []any {
+	return []any{severityText(o, r.Severity), whose(r), windowText(r.WindowStart, r.WindowEnd, now), countText(r)}
+}
+
+// whose names what an alert is about: the user, or, for a rule of a rules file, the rule and the key.
+func whose(r alert.Record) string {
+	if r.Key == nil {
+		return r.KeyText()
+	}
+	return r.Rule + " " + r.KeyText()
+}
+
+func severityText(o *out, s alert.Severity) terminal.Safe {
+	if s == alert.Critical {
+		return o.paint(string(s), terminal.Red)
+	}
+	return o.paint(string(s), terminal.Yellow)
+}
+
+func countText(r alert.Record) string {
+	if r.State != alert.Closed {
+		return terminal.Grouped(r.Count) + " so far"
+	}
+	return terminal.Grouped(r.Count)
+}
+
+// notified says how far the messages about an alert are.
+func notified(s store.DeliveryState) string {
+	if s == store.None {
+		return "-"
+	}
+	return string(s)
+}

@@ -1,0 +1,300 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
+
+	"spate/shared/kafka"
+	"spate/shared/notify/webhook"
+	"spate/shared/ops"
+	"spate/shared/terminal"
+)
+
+// Exit codes of the program.
+const (
+	ExitOK     = 0
+	ExitFailed = 1 // something went wrong, verify or demo found a difference, or a case of rules test failed
+	ExitUsage  = 2 // the command line or the settings are wrong
+)
+
+// program is the command line.
+type program struct {
+	Demo     demoCommand     `cmd:"" help:"Run a 20-second demo: generate traffic with attackers, print alerts as they are raised, and check them."`
+	Up       upCommand       `cmd:"" help:"Run everything in one process: broker, router, detector, alerter."`
+	Simulate simulateCommand `cmd:"" help:"Send events from a file, or generated traffic with labeled attackers."`
+	Replay   replayCommand   `cmd:"" help:"Run a file through the whole pipeline as fast as possible, and list its alerts."`
+	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of its events."`
+	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
+
+	Route  routeCommand  `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
+	Detect detectCommand `cmd:"" group:"services" help:"Service: find windows above the threshold."`
+	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store alerts, print them, and call webhooks."`
+	Work   workCommand   `cmd:"" group:"aws" help:"Service: find windows above the threshold in a Kinesis stream (router and detector in one)."`
+	Lambda lambdaCommand `cmd:"" group:"aws" help:"Service: run the alerter as an AWS Lambda function that consumes a Kinesis stream."`
+
+	Alerts     alertsCommand     `cmd:"" help:"List stored alerts, or show one in detail."`
+	Deliveries deliveriesCommand `cmd:"" help:"List and inspect webhook deliveries, and resend messages."`
+	Endpoints  endpointsCommand  `cmd:"" help:"List, test, enable and disable the endpoints that are notified of alerts."`
+
+	AWS   awsCommand   `cmd:"" name:"aws" group:"aws" help:"Create the AWS resources that mode aws needs."`
+	Rules rulesCommand `cmd:"" help:"Check, test, apply, import and export rules, which are Flink SQL."`
+
+	Receive receiveCommand `cmd:"" help:"Receive webhook calls, verify their signatures, and print them."`
+	Migrate migrateCommand `cmd:"" help:"Manage the schema of the alert database."`
+	Doctor  doctorCommand  `cmd:"" help:"Check everything the services depend on, and report what will not work and how to fix it."`
+	Health  healthCommand  `cmd:"" help:"Check whether a running service is ready; for use in health checks."`
+
+	Completion completionCommand `cmd:"" help:"Print a completion script for bash, zsh or fish."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
+
+	LogLevel string `name:"log-level" env:"SPATE_LOG_LEVEL" default:"" placeholder:"LEVEL" help:"Log level: debug, info, warn or error. Default: info for services, warn for other commands."`
+	Mode     string `name:"mode" env:"SPATE_MODE" default:"" placeholder:"MODE" help:"Mode: embedded, kafka or aws. Default: kafka if brokers are set, otherwise embedded."`
+}
+
+// env is what a command needs of its surroundings.
+type env struct {
+	ctx    context.Context
+	stdout io.Writer
+	stderr io.Writer
+	level  string
+	mode   string
+}
+
+// errUsage marks an error that the user has to fix.
+var errUsage = errors.New("invalid settings")
+
+// errDiffers is how a comparison that found differences ends; it has been printed already.
+var errDiffers = errors.New("differences found")
+
+// Main runs the command line and returns the exit code. The first interrupt ends the command in good order, the second at once.
+func Main(args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = screens(stdout, stderr)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	// docker compose passes what is not set as an empty text.
+	for _, e := range os.Environ() {
+		if name, value, _ := strings.Cut(e, "="); value == "" && strings.HasPrefix(name, "SPATE_") {
+			_ = os.Unsetenv(name) // it is a valid name
+		}
+	}
+
+	var p program
+	exited := -1
+	parser, err := kong.New(&p,
+		kong.Name("spate"),
+		kong.Description("Detects bursts in a stream of events as they happen: more than 5 events by one user within a 10-second window. "+
+			"Settings can also be given as environment variables; flags take precedence.\n\nTo get started: spate demo"),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "services", Title: "Services, one process each, for your own Kafka:"},
+			{Key: "aws", Title: "On AWS (SPATE_MODE=aws; spate alert also works there):"},
+			{Key: "security", Title: securityGroup},
+		}),
+		kong.Vars{"services": strings.Join(kafka.Services, ", "), "version": version()},
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code; panic(exit{}) }),
+	)
+	if err != nil {
+		terminal.Fprintln(stderr, "spate:", err)
+		return ExitUsage
+	}
+	code := func() (code int) {
+		defer func() {
+			if r := recover(); r != nil {
+				if _, ok := r.(exit); !ok {
+					panic(r)
+				}
+				code = exited
+			}
+		}()
+		kongplete.Complete(parser)
+		if len(args) == 0 {
+			args = []string{"--help"}
+			if os.Getenv(runtimeAPI) != "" { // AWS Lambda starts programs without arguments
+				args = []string{"lambda"}
+			}
+		}
+		k, err := parser.Parse(args)
+		if err != nil {
+			var perr *kong.ParseError
+			if errors.As(err, &perr) && perr.Context != nil {
+				_ = perr.Context.PrintUsage(true) // to a writer that is the terminal's
+			}
+			terminal.Fprintln(stderr, "spate:", withoutSecrets(err.Error(), args))
+			return ExitUsage
+		}
+		e := &env{ctx: ctx, stdout: stdout, stderr: stderr, level: p.LogLevel, mode: p.Mode}
+		if err := e.validate(k.Command()); err != nil {
+			return e.fail(err)
+		}
+		for _, line := range unknownVariables(parser.Model.Node, os.Environ()) {
+			terminal.Fprintln(stderr, "spate: warning:", line)
+		}
+		return e.fail(k.Run(e))
+	}()
+	return code
+}
+
+// screens returns the writers as one screen where they are terminals, so that logs and what changes in place do not get into each other's way.
+func screens(stdout, stderr io.Writer) (io.Writer, io.Writer) {
+	out, ok := stdout.(*os.File)
+	if ok {
+		if s := terminal.NewScreen(out); s != nil {
+			stdout = s
+		}
+	}
+	if err, ok := stderr.(*os.File); ok {
+		if s, shared := stdout.(*terminal.Screen); shared && sameFile(out, err) {
+			stderr = s
+		} else if s := terminal.NewScreen(err); s != nil {
+			stderr = s
+		}
+	}
+	return stdout, stderr
+}
+
+func sameFile(a, b *os.File) bool {
+	x, errX := a.Stat()
+	y, errY := b.Stat()
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+var (
+	// secretive is an argument that may be, or hold, a secret that went to the wrong place.
+	secretive = regexp.MustCompile(`(?i)://|@|passw|pwd=|^(--database-url|--(webhook-)?secret)\b|` + webhook.SecretPrefix)
+	// mistyped is a complaint about an argument that is a word.
+	mistyped = regexp.MustCompile(`^unexpected argument [A-Za-z-]+(, did you mean .*)?$`)
+)
+
+// withoutSecrets takes what may be a secret out of a complaint about the command line, which quotes arguments.
+func withoutSecrets(text string, args []string) string {
+	holds := slices.ContainsFunc(args, secretive.MatchString)
+	if strings.HasPrefix(text, "unexpected argument") && (holds || !mistyped.MatchString(text)) {
+		return "unexpected argument (not shown, as it may be a secret); quote values that contain spaces"
+	}
+	for _, a := range args {
+		if strings.HasPrefix(a, "-") {
+			_, a, _ = strings.Cut(a, "=")
+		}
+		if secretive.MatchString(a) {
+			text = strings.ReplaceAll(text, a, "[...]")
+		}
+	}
+	return text
+}
+
+// exit unwinds kong, which ends the process where it prints help.
+type exit struct{}
+
+// notOnAWS are the commands that look at what mode aws does not have.
+var notOnAWS = map[string]string{
+	"deliveries": "SNS delivers the messages; to see which alerts were published, use spate alerts ls",
+	"endpoints":  "the endpoints are the subscriptions of the SNS topic",
+	"migrate":    "the DynamoDB table has no schema; create it with spate aws setup or deploy/aws/template.yaml",
+	"user":       "the worker cannot be queried; to list a user's alerts, use spate alerts ls --user",
+}
+
+func (e *env) validate(command string) error {
+	name, _, _ := strings.Cut(command, " ")
+	if why := notOnAWS[name]; why != "" && e.mode == "aws" {
+		return fmt.Errorf("%w: mode: spate %s is not available in mode aws: %s", errUsage, name, why)
+	}
+	switch e.mode {
+	case "", "embedded", "kafka", "aws":
+	default:
+		return fmt.Errorf("%w: mode: %q is not one of embedded, kafka, aws (SPATE_MODE, --mode)", errUsage, e.mode)
+	}
+	if e.level != "" {
+		var l slog.Level
+		if err := l.UnmarshalText([]byte(e.level)); err != nil {
+			return fmt.Errorf("%w: log-level: %q is not one of debug, info, warn, error (SPATE_LOG_LEVEL, --log-level)", errUsage, e.level)
+		}
+	}
+	return nil
+}
+
+// need tells that a command is of one mode only.
+func (e *env) need(mode string) error {
+	if e.mode != "" && e.mode != mode {
+		return fmt.Errorf("mode: this command does not work in mode %s; it requires mode %s (SPATE_MODE, --mode)", e.mode, mode)
+	}
+	return nil
+}
+
+// fail prints an error and returns the exit code that goes with it.
+func (e *env) fail(err error) int {
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.Is(err, errDiffers), errors.Is(err, errCases), errors.Is(err, errUnread):
+		return ExitFailed
+	case errors.Is(err, errRules):
+		return ExitUsage
+	case errors.Is(err, errUsage):
+		terminal.Fprintln(e.stderr, "spate:", err)
+		return ExitUsage
+	case errors.Is(err, context.Canceled) && e.ctx.Err() != nil:
+		terminal.Fprintln(e.stderr, "spate: interrupted")
+		return 130
+	}
+	terminal.Fprintln(e.stderr, "spate:", err)
+	return ExitFailed
+}
+
+// usage marks the problems of a configuration as the person's to mend.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w:\n%w", errUsage, err)
+}
+
+// logger writes to standard error. quiet is the level unless one was asked for.
+func (e *env) logger(quiet slog.Level) *slog.Logger {
+	level := quiet
+	if e.level != "" {
+		_ = level.UnmarshalText([]byte(e.level)) // checked by validate
+	}
+	return ops.Logger(e.stderr, level)
+}
+
+type versionCommand struct{}
+
+func (versionCommand) Run(e *env) error {
+	_, err := terminal.Fprintln(e.stdout, version())
+	return err
+}
+
+// version is that of the module, and the commit that it was built of, if they are known.
+func version() string {
+	version, revision := "devel", ""
+	if b, ok := debug.ReadBuildInfo(); ok {
+		if b.Main.Version != "" && b.Main.Version != "(devel)" {
+			version = b.Main.Version
+		}
+		for _, s := range b.Settings {
+			if s.Key == "vcs.revision" {
+				revision = " " + s.Value
+			}
+		}
+	}
+	return "spate " + version + revision
+}

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"spate/services/embedded"
+	"spate/services/simulator"
+	"spate/shared/terminal"
+)
+
+type demoCommand struct {
+	ruleFlags
+	rulesFlags
+	Duration  time.Duration `default:"20s" help:"Duration of the traffic."`
+	EventRate float64       `name:"event-rate" default:"2000" help:"Events per second, attackers included."`
+	Seed      uint64        `default:"1" help:"Seed of the traffic."`
+	JSON      bool          `name:"json" help:"Print only the summary, as JSON."`
+}
+
+func (c *demoCommand) Run(e *env) error {
+	cfg := embedded.DemoConfig{Rule: c.rule(), Duration: c.Duration, EventRate: c.EventRate, Seed: c.Seed, Log: e.logger(slog.LevelWarn), Begin: func(embedded.Info) {}}
+	if !defaultFields(c.ruleFlags) {
+		return fmt.Errorf("%w: user-field, time-field: the demo generates its own events, whose field names are fixed; leave these settings out", errUsage)
+	}
+	if c.Duration < 15*time.Second || c.Duration > time.Hour {
+		return fmt.Errorf("%w: duration: %v is not between 15s (the time every kind of attacker needs) and 1h", errUsage, c.Duration)
+	}
+	if err := c.load(&cfg.Rule, e.stderr); err != nil {
+		return err
+	}
+	closeView := func() error { return nil }
+	if !c.JSON {
+		v := newView(e.stdout, false)
+		closeView = v.close
+		cfg.Print, cfg.Progress = v.alert, e.stderr
+		cfg.Begin = func(i embedded.Info) {
+			if cfg.Rules != nil {
+				terminal.Fprintf(e.stdout, "One process: Kafka %s, metrics %s/metrics\n"+
+					"Shoppers, attackers, and innocents who look like attackers send about %.0f events a second for %s.\n"+
+					"Rules: %s (%s)\n\n", i.Brokers, i.HTTP, c.EventRate, short(c.Duration), i.Rules.Names(), c.Rules)
+				return
+			}
+			terminal.Fprintf(e.stdout, "One process: Kafka %s, metrics %s/metrics\n"+
+				"Shoppers and six kinds of attackers send about %.0f events a second for %s.\n"+
+				"More than %d events by a user in %s are an alert, more than %d a critical one.\n\n",
+				i.Brokers, i.HTTP, c.EventRate, short(c.Duration), cfg.Threshold, short(cfg.Window), cfg.Critical)
+		}
+	}
+	res, err := embedded.Demo(e.ctx, cfg)
+	if err := cmp.Or(err, closeView()); err != nil {
+		return err
+	}
+	if c.JSON {
+		err = json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res)
+	} else if cfg.Rules != nil {
+		err = rulesSummary(e.stdout, res)
+	} else {
+		err = summary(e.stdout, res)
+	}
+	if err == nil && !res.Exact() {
+		err = errDiffers
+	}
+	return err
+}
+
+// whatTheyDo says what the kinds of attackers are that break the rule.
+var whatTheyDo = map[simulator.Kind]string{
+	simulator.KindBurst:     "(a bot, again and again)",
+	simulator.KindBulkOrder: "(one large order)",
+	simulator.KindFlood:     "(many accounts at once)",
+	simulator.KindGiant:     "(half of all traffic)",
+}
+
+func summary(w io.Writer, r embedded.DemoResult) error {
+	var b strings.Builder
+	terminal.Fprintf(&b, "\nevents      %s in = %s counted + %s late + %s invalid\n", terminal.Grouped(r.EventsIn), terminal.Grouped(r.Counted), terminal.Grouped(r.Late), terminal.Grouped(r.Invalid))
+	terminal.Fprintf(&b, "alerts      %d; compared with a recount of the log: %d missing, %d wrong, %d extra\n", r.Alerts, r.Missing, r.Wrong, r.Extra)
+	for _, x := range r.Examples {
+		terminal.Fprintf(&b, "            %s\n", x)
+	}
+	terminal.Fprintf(&b, "webhooks    %d messages, %d verified by a receiver\n", r.Messages, r.Verified)
+	found, missed := make([]string, 0, len(r.Recall)), make([]string, 0, len(r.Recall))
+	for _, kind := range slices.Sorted(maps.Keys(r.Recall)) {
+		if r.Recall[kind] == 1 {
+			found = append(found, kind+" "+whatTheyDo[simulator.Kind(kind)])
+		} else {
+			missed = append(missed, fmt.Sprintf("%s (%.0f %% found)", kind, 100*r.Recall[kind]))
+		}
+	}
+	var lines []string
+	for two := range slices.Chunk(found, 2) { // more do not fit in a line
+		lines = append(lines, strings.Join(two, ", "))
+	}
+	terminal.Fprintf(&b, "attackers   found: %s\n", terminal.Safe(strings.Join(lines, ",\n            ")))
+	if len(missed) > 0 {
+		terminal.Fprintf(&b, "            partly missed: %s\n", strings.Join(missed, ", "))
+	}
+	var spared []string
+	if r.Precision < 1 {
+		terminal.Fprintf(&b, "            %.1f %% of the alerts are about shoppers\n", 100*(1-r.Precision))
+	} else {
+		spared = append(spared, "shoppers")
+	}
+	if len(r.Within) > 0 {
+		spared = append(spared, strings.Join(r.Within, ", ")+" (attackers who stay within the rule)")
+	}
+	terminal.Fprintf(&b, "not flagged %s\n", strings.Join(spared, "; "))
+	terminal.Fprintf(&b, "delay       from the event that breaks the rule to its alert: p50 %.0f ms, p99 %.0f ms\n", r.Latency.P50, r.Latency.P99)
+	terminal.Fprintf(&b, "\nNext:  spate up             run it for events from any Kafka client\n       spate verify FILE    check every alert for your own events\n")
+	_, err := io.WriteString(w, b.String()) // escaped above
+	return err
+}
+
+// rulesSummary is the summary of a demo with a rules file.
+func rulesSummary(w io.Writer, r embedded.DemoResult) error {
+	o := newOut(w)
+	o.printf("\nevents      %s in = %s counted + %s late + %s invalid\n", terminal.Grouped(r.EventsIn), terminal.Grouped(r.Counted), terminal.Grouped(r.Late), terminal.Grouped(r.Invalid))
+	o.printf("alerts      %s; compared with what SQLite finds in the log:\n", terminal.Grouped(int64(r.Alerts)))
+	for _, d := range r.Rules {
+		if d.Refused != "" {
+			o.printf("            %s: not verified: %s\n", d.Rule, d.Refused)
+			continue
+		}
+		o.printf("            %s: %s, %d missing, %d extra\n", d.Rule, terminal.Safe(counted(int64(d.Rows), "alert", "alerts")), d.Missing, d.Extra)
+		for _, x := range d.Examples {
+			o.printf("              %s\n", x)
+		}
+	}
+	o.printf("webhooks    %d messages, %d verified by a receiver\n", r.Messages, r.Verified)
+	var found, partly, missed []string
+	for _, kind := range slices.Sorted(maps.Keys(r.Recall)) {
+		switch share := r.Recall[kind]; share {
+		case 1:
+			found = append(found, kind)
+		case 0:
+			missed = append(missed, kind)
+		default:
+			partly = append(partly, fmt.Sprintf("%s (%.0f %%)", kind, 100*share))
+		}
+	}
+	for _, line := range []struct {
+		name  string
+		kinds []string
+	}{{"found: ", found}, {"partly found: ", partly}, {"not found by these rules: ", missed}} {
+		if len(line.kinds) > 0 {
+			o.printf("attackers   %s%s\n", line.name, strings.Join(line.kinds, ", "))
+		}
+	}
+	flagged := "none is flagged"
+	if len(r.Flagged) > 0 {
+		flagged = "flagged: " + strings.Join(r.Flagged, ", ")
+	}
+	o.printf("innocents   %s\n", flagged)
+	o.printf("\nNext:  spate up --rules FILE      run the rules for events from any Kafka client\n       spate rules test FILE      write down what they must find\n")
+	return o.end(nil)
+}

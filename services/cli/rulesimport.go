@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"spate/shared/rule"
+	"spate/shared/rule/notebook"
+	"spate/shared/rule/sigma"
+	"spate/shared/terminal"
+)
+
+type rulesImportCommand struct {
+	File       string `arg:"" help:"Zeppelin notebook (.zpln), Sigma correlations (.yml, .yaml), or Flink SQL script; - for standard input, unless it is Sigma."`
+	Name       string `name:"name" placeholder:"RULE" help:"Name of a rule that has none; several are numbered. Default: the name of the file."`
+	TimeColumn string `name:"time-column" default:"txn_timestamp" help:"Sigma: column with the event time, in the CREATE TABLE of fields that the built-in table does not have."`
+	Tumble     bool   `name:"tumble" help:"Sigma: write tumbling windows instead of hopping ones: fewer alerts for one burst, but a burst across the border of two windows is counted in two parts."`
+}
+
+// Help is shown below the usage.
+func (rulesImportCommand) Help() string {
+	return `The rules file is written to standard output, and what is left out and why to standard error. A notebook's paragraphs of streaming SQL (%flink.ssql)
+are taken; queries and commands that are neither a rule nor a table are not. If the result has errors, it is written all the same, so that
+it can be corrected, and the exit code is 2. Sigma correlations of the types event_count, value_count, value_sum and value_avg become rules, together with the
+base rules of the same file; what SQL cannot express is an error. docs/rules.md has the details.
+
+  spate rules import notebook.zpln >rules.sql
+  spate rules import password-guessing.yml >rules.sql
+  spate rules import job.sql --name burst >rules.sql`
+}
+
+// maxImport bounds a file to import: notebooks have the results of their paragraphs in them.
+const maxImport = 64 << 20
+
+func (c *rulesImportCommand) Run(e *env) error {
+	text, err := readText(c.File, maxImport)
+	if err != nil {
+		return err
+	}
+	if len(text) > maxImport {
+		return usage(fmt.Errorf("%s: the file has more than %d bytes", shown(c.File), maxImport))
+	}
+	name := c.Name
+	if name == "" {
+		name = defaultRule(c.File)
+	}
+	if ext := strings.ToLower(filepath.Ext(c.File)); ext == ".yml" || ext == ".yaml" {
+		f := rulesFile{name: shown(c.File), text: text}
+		var rules string
+		if rules, f.errs = sigma.Convert(text, sigma.Options{Name: name, TimeColumn: c.TimeColumn, Tumble: c.Tumble}); len(f.errs) > 0 {
+			return f.printErrors(e.stderr)
+		}
+		return writeRules(e, rules)
+	}
+	var skipped []string
+	sql := text
+	if notebook.Is([]byte(text)) {
+		if sql, skipped, err = notebook.SQL([]byte(text)); err != nil {
+			return usage(fmt.Errorf("%s: %w", shown(c.File), err))
+		}
+	}
+	rules, more := notebook.Rules(sql, name)
+	for _, s := range append(skipped, more...) {
+		terminal.Fprintf(e.stderr, "%s: left out: %s\n", shown(c.File), s)
+	}
+	return writeRules(e, rules)
+}
+
+// writeRules prints a rules file that was made, and then its errors.
+func writeRules(e *env, rules string) error {
+	if _, err := io.WriteString(e.stdout, rules); err != nil {
+		return err
+	}
+	f := rulesFile{name: "<stdout>", text: rules}
+	f.set, f.errs = rule.Compile(rules, rule.Options{Tables: []*rule.Table{rule.Activity()}})
+	return f.printErrors(e.stderr)
+}

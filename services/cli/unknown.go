@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// secretVariables have no flag.
+var secretVariables = []string{"SPATE_SASL_PASSWORD", "SPATE_SASL_OAUTH_CLIENT_SECRET", "SPATE_HTTP_TOKEN", "SPATE_SCHEMA_REGISTRY_PASSWORD"}
+
+// others are variables of this name that are not the program's: of docker-compose.yml, of the tests, and what Kubernetes sets for a service spate.
+var others = regexp.MustCompile(`^SPATE_(TEST_.*|[A-Z]+_PORT|POSTGRES_PASSWORD|GRAFANA_PASSWORD|IMAGE|PORT(_.*)?|SERVICE_(HOST|PORT.*))$`)
+
+// unknownVariables returns a warning for each variable in the environment that looks like a setting but is not one, with the most similar setting, if any.
+func unknownVariables(model *kong.Node, environment []string) (lines []string) {
+	known := slices.Clone(secretVariables)
+	_ = kong.Visit(model, func(node kong.Visitable, next kong.Next) error { // its error is that of next, which has none
+		if flag, ok := node.(*kong.Flag); ok {
+			known = append(known, flag.Envs...)
+		}
+		return next(nil)
+	})
+	for _, e := range environment {
+		name, _, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, "SPATE_") || slices.Contains(known, name) || others.MatchString(name) {
+			continue
+		}
+		line := name + " is not a setting of spate"
+		best, distance := "", 4
+		for _, k := range known {
+			if d := editDistance(name, k); d < distance {
+				best, distance = k, d
+			}
+		}
+		if best != "" {
+			line += "; did you mean " + best + "?"
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// editDistance is how many letters have to be put in, taken out or changed to make b of a.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,103 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"spate/shared/alert"
+	"spate/shared/kafka"
+)
+
+// newTopic starts a broker whose topic "activity" has three records in each of two partitions, and returns what reads all of them.
+func newTopic(t *testing.T) (topic, *kfake.Cluster) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "activity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for p := range int32(2) {
+		for range 3 {
+			if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "activity", Partition: p, Value: []byte("x")}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	all := alert.OffsetRange{First: 0, Last: 2}
+	return topic{kafka.Config{Brokers: cluster.ListenAddrs()}, alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": all, "1": all}}}, cluster
+}
+
+// TestTakeEndsReading: after an error no record is handed over, of no partition.
+func TestTakeEndsReading(t *testing.T) {
+	from, _ := newTopic(t)
+	failed, taken := errors.New("registry away"), 0
+	err := from.read(t.Context(), &Found{}, func(context.Context, Place, []byte, []kgo.RecordHeader) error {
+		taken++
+		return failed
+	})
+	if !errors.Is(err, failed) || taken != 1 {
+		t.Errorf("%v after %d records", err, taken)
+	}
+}
+
+// TestPartitionsWithoutEvents: the note says why, and the others are read.
+func TestPartitionsWithoutEvents(t *testing.T) {
+	from, cluster := newTopic(t)
+	from.evidence.Partitions["7"] = alert.OffsetRange{}
+	leaderless(t, cluster, 1)
+	found, taken := &Found{}, 0
+	if err := from.read(t.Context(), found, func(context.Context, Place, []byte, []kgo.RecordHeader) error {
+		taken++
+		return nil
+	}); err != nil || taken != 3 || !strings.HasPrefix(found.Note, "partition 1 cannot be read: LEADER_NOT_AVAILABLE") || !strings.HasSuffix(found.Note, "; partition 7 does not exist") {
+		t.Errorf("%v, %d records, %q", err, taken, found.Note)
+	}
+}
+
+func TestTopicIsGone(t *testing.T) {
+	from, _ := newTopic(t)
+	from.evidence.Topic = "elsewhere"
+	found := &Found{}
+	if err := from.read(t.Context(), found, nil); err != nil || found.Events != nil || !strings.HasSuffix(found.Note, ": does not exist") {
+		t.Errorf("%v, %q", err, found.Note)
+	}
+}
+
+// leaderless takes the leader of a partition away.
+func leaderless(t *testing.T, cluster *kfake.Cluster, partition int32) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	all := kmsg.NewPtrMetadataRequest()
+	all.Topics = nil
+	was, err := all.RequestWith(t.Context(), cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range was.Topics[0].Partitions {
+		if p.Partition == partition {
+			was.Topics[0].Partitions[i].Leader, was.Topics[0].Partitions[i].ErrorCode = -1, kerr.LeaderNotAvailable.Code
+		}
+	}
+	cluster.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		resp := r.ResponseKind().(*kmsg.MetadataResponse)
+		resp.Brokers, resp.Topics = was.Brokers, was.Topics
+		return resp, nil, true
+	})
+}

@@ -1,0 +1,82 @@
+package rule
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+)
+
+// appendKey appends the key of a group: the JSON of its value, or a JSON array if there is not exactly one. Two groups have the same key only if
+// all their values are the same to the bit: -0.0 and 0.0 are two.
+func appendKey(b []byte, keys []Key, values []Value) []byte {
+	if len(keys) == 1 {
+		return AppendJSON(b, keys[0].Type, values[0])
+	}
+	b = append(b, '[')
+	for i, k := range keys {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = AppendJSON(b, k.Type, values[i])
+	}
+	return append(b, ']')
+}
+
+// parseKey reads a key back into values, and reports whether it is one.
+func parseKey(key []byte, keys []Key, values []Value) bool {
+	if len(keys) == 1 {
+		v, ok := parseJSON(keys[0].Type, key)
+		values[0] = v
+		return ok
+	}
+	var parts []json.RawMessage
+	if json.Unmarshal(key, &parts) != nil || len(parts) != len(keys) {
+		return false
+	}
+	for i, k := range keys {
+		v, ok := parseJSON(k.Type, parts[i])
+		if !ok {
+			return false
+		}
+		values[i] = v
+	}
+	return true
+}
+
+// parseJSON reads what AppendJSON writes.
+func parseJSON(t Type, token []byte) (Value, bool) {
+	if string(token) == "null" {
+		return Value{}, true
+	}
+	if t.Kind == Token {
+		return TokenValue(token), len(token) > 0
+	}
+	if len(token) > 0 && token[0] == '"' {
+		var text string
+		if json.Unmarshal(token, &text) != nil {
+			return Value{}, false
+		}
+		switch {
+		case t.Kind == String:
+			return StringValue([]byte(text)), true
+		case t.floating():
+			f, ok := map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}[text]
+			return DoubleValue(f), ok
+		case t.Kind == Decimal, t.Kind == Timestamp:
+			return Parse(t, []byte(text))
+		}
+		return Value{}, false
+	}
+	switch {
+	case t.Kind == Boolean:
+		b, err := strconv.ParseBool(string(token))
+		return BoolValue(b), err == nil
+	case t.floating():
+		f, err := strconv.ParseFloat(string(token), 64)
+		return DoubleValue(f), err == nil
+	case t.whole():
+		n, err := strconv.ParseInt(string(token), 10, 64)
+		return IntValue(n), err == nil
+	}
+	return Value{}, false
+}

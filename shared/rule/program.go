@@ -1,0 +1,81 @@
+package rule
+
+// Program is the part of a rule that is about the rows of windows, ready to be evaluated by one goroutine.
+type Program struct {
+	*Rule
+	// Faults counts the results that were NULL because they are impossible: a division by zero, an overflow, a cast of something else.
+	Faults int64
+
+	accumulators []Accumulator
+	cells        []int // where each aggregate is among the feed's; -1 is the count of all events
+	having       evaluator
+	critical     evaluator
+	columns      []evaluator
+	row          []Value
+}
+
+// Program compiles rule number i.
+func (p *Plan) Program(i int) *Program {
+	r, f := p.Rules[i], p.Feeds[p.FeedOf[i]]
+	out := &Program{Rule: r, row: make([]Value, len(r.Keys)+len(r.Aggregates)+2)}
+	c := &compiler{faults: &out.Faults, aggregates: len(r.Keys), bounds: len(r.Keys) + len(r.Aggregates)}
+	compile := func(n *node) evaluator {
+		if n == nil {
+			return nil
+		}
+		return c.compile(n)
+	}
+	out.having, out.critical = compile(r.having), compile(r.critical)
+	for _, a := range r.Aggregates {
+		at := -1
+		if !a.all() {
+			at = f.aggregate(a)
+		}
+		out.cells = append(out.cells, at)
+		out.accumulators = append(out.accumulators, c.accumulator(a))
+	}
+	for _, col := range r.Columns {
+		out.columns = append(out.columns, c.compile(col.node))
+	}
+	return out
+}
+
+// Row sets the row that the methods below are about: the group with the key in the window [start, end), its events, and the cells of the
+// feed's aggregates. It reports whether key is a key of the rule.
+func (p *Program) Row(key []byte, events int64, cells []Cell, start, end int64) bool {
+	if !parseKey(key, p.Keys, p.row) {
+		return false
+	}
+	at := len(p.Keys)
+	for i, c := range p.cells {
+		if c < 0 {
+			p.row[at+i] = IntValue(events)
+		} else {
+			p.row[at+i] = p.accumulators[i].Result(&cells[c])
+		}
+	}
+	at += len(p.cells)
+	p.row[at], p.row[at+1] = TimeValue(start, 0), TimeValue(end, 0)
+	return true
+}
+
+// Holds reports whether HAVING is TRUE for the row.
+func (p *Program) Holds() bool { return p.having == nil || p.having(p.row).IsTrue() }
+
+// Critical reports whether the critical condition is TRUE for the row.
+func (p *Program) Critical() bool { return p.critical != nil && p.critical(p.row).IsTrue() }
+
+// Column returns a column of the row. It is valid until the next call.
+func (p *Program) Column(i int) Value { return p.columns[i](p.row) }
+
+// AppendColumns appends the columns of the row as members of a JSON object.
+func (p *Program) AppendColumns(b []byte) []byte {
+	for i, c := range p.Columns {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, []byte(c.Name)), ':')
+		b = AppendJSON(b, c.Type, p.Column(i))
+	}
+	return b
+}

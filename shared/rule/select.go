@@ -1,0 +1,88 @@
+package rule
+
+import (
+	"fmt"
+	"slices"
+
+	"spate/shared/rule/syntax"
+)
+
+// reservedColumns are members of the alert record that a column cannot be named after, in whatever case.
+var reservedColumns = []string{
+	"id", "rule", "state", "severity", "key", "values", "rule_revision", "mode", "user", "threshold", "event_count", "first_event_at", "last_event_at", "evidence", "at_least",
+	"window_start", "window_end",
+}
+
+// columns checks the SELECT list.
+func (b *builder) columns(r *Rule, q *syntax.Select, c checker, in *syntax.Insert) {
+	c.clause = "SELECT"
+	used := map[string]int{}
+	for i, item := range q.Items {
+		if item.Star {
+			b.fail(q.Pos, "name the columns", "SELECT * is not possible with GROUP BY")
+			continue
+		}
+		n := c.token(item.Expr)
+		if n == nil {
+			continue
+		}
+		if n.typ.Kind == Null {
+			b.fail(n.at, "write CAST(NULL AS STRING)", "the column has no type")
+			continue
+		}
+		name := item.Alias.Text
+		if ref, ok := item.Expr.(*syntax.Ref); ok && name == "" {
+			name = ref.Parts[len(ref.Parts)-1].Text
+		}
+		if name == "" {
+			name = fmt.Sprintf("EXPR$%d", i)
+		}
+		if k := used[name]; k > 0 { // as Flink names them
+			used[name]++
+			name = fmt.Sprintf("%s%d", name, k-1)
+		}
+		used[name]++
+		r.Columns = append(r.Columns, OutputColumn{Name: name, Type: n.typ, node: n})
+		if n.op == opKey {
+			r.Keys[n.index].Name = name
+		}
+	}
+	b.target(r, in)
+	for i, col := range r.Columns {
+		start := col.node.op == opBound && col.node.index == boundStart && col.Name == "window_start"
+		end := col.node.op == opBound && col.node.index == boundEnd && col.Name == "window_end"
+		if ReservedColumn(col.Name) && !start && !end {
+			b.fail(syntax.At(q.Items[min(i, len(q.Items)-1)].Expr), "choose another alias", "%s is a field of every alert", col.Name)
+		}
+	}
+}
+
+// target gives the columns the names of the table that the rule writes to, if the script declares it.
+func (b *builder) target(r *Rule, in *syntax.Insert) {
+	sink, ok := b.sinks[in.Target.Text]
+	if !ok {
+		return
+	}
+	if len(in.Columns) > 0 {
+		var named []Column
+		for _, n := range in.Columns {
+			i := slices.IndexFunc(sink, func(c Column) bool { return c.Name == n.Text })
+			if i < 0 {
+				b.fail(n.Pos, "", "table %s has no column %s", in.Target.Text, n.Text)
+				return
+			}
+			named = append(named, sink[i])
+		}
+		sink = named
+	}
+	if len(sink) != len(r.Columns) {
+		b.fail(in.Target.Pos, "", "table %s has %d columns, but the rule selects %d", in.Target.Text, len(sink), len(r.Columns))
+		return
+	}
+	for i := range r.Columns {
+		r.Columns[i].Name = sink[i].Name
+		if n := r.Columns[i].node; n.op == opKey {
+			r.Keys[n.index].Name = sink[i].Name
+		}
+	}
+}
