@@ -9,9 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"spate/services/worker"
 	"spate/shared/aws/awstest"
@@ -35,22 +33,8 @@ func newRuledTable(t *testing.T) *ruledTable {
 	} {
 		t.Setenv(name, value)
 	}
-	r := &ruledTable{t, dynamodb.NewFromConfig(awstest.Config(url)), fmt.Sprintf("state%d", time.Now().UnixNano())}
-	_, err := r.client.CreateTable(t.Context(), &dynamodb.CreateTableInput{
-		TableName: aws.String(r.name), BillingMode: types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: types.ScalarAttributeTypeS}},
-		KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String("pk"), KeyType: types.KeyTypeHash}},
-	})
-	if err == nil {
-		often := func(o *dynamodb.TableExistsWaiterOptions) {
-			o.MinDelay, o.MaxDelay = 5*time.Millisecond, 50*time.Millisecond
-		}
-		err = dynamodb.NewTableExistsWaiter(r.client, often).Wait(t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String(r.name)}, time.Minute)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
+	client := dynamodb.NewFromConfig(awstest.Config(url))
+	return &ruledTable{t, client, awstest.StateTable(t, client)}
 }
 
 // run runs a command of spate rules in mode aws, and returns what it prints.

@@ -53,23 +53,12 @@ func newRig(t *testing.T, shards int) *rig {
 	name := fmt.Sprintf("w%d", time.Now().UnixNano())
 	r := &rig{
 		t: t, kinesis: kinesis.NewFromConfig(awstest.Config(awstest.Kinesis(t))), dynamo: dynamodb.NewFromConfig(awstest.Config(awstest.DynamoDB(t))),
-		events: name + "-events", alerts: name + "-alerts", aside: name + "-aside", table: name, log: &logs{},
+		events: name + "-events", alerts: name + "-alerts", aside: name + "-aside", log: &logs{},
 	}
+	r.table = awstest.StateTable(t, r.dynamo)
 	r.makeStream(r.events, shards)
 	r.makeStream(r.alerts, 2)
 	r.makeStream(r.aside, 1)
-	_, err := r.dynamo.CreateTable(t.Context(), &dynamodb.CreateTableInput{
-		TableName: aws.String(r.table), BillingMode: dynamotypes.BillingModePayPerRequest,
-		AttributeDefinitions: []dynamotypes.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: dynamotypes.ScalarAttributeTypeS}},
-		KeySchema:            []dynamotypes.KeySchemaElement{{AttributeName: aws.String("pk"), KeyType: dynamotypes.KeyTypeHash}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.eventually("the table is there", func() bool {
-		out, err := r.dynamo.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String(r.table)})
-		return err == nil && out.Table.TableStatus == dynamotypes.TableStatusActive
-	})
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of the worker:\n%s", r.log)

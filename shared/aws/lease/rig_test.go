@@ -3,7 +3,6 @@ package lease_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
@@ -24,20 +23,7 @@ const patience = 60 * time.Second
 func table(t *testing.T) lease.Lease {
 	t.Helper()
 	client := dynamodb.NewFromConfig(awstest.Config(awstest.DynamoDB(t)))
-	name := fmt.Sprintf("l%d", time.Now().UnixNano())
-	_, err := client.CreateTable(t.Context(), &dynamodb.CreateTableInput{
-		TableName: aws.String(name), BillingMode: types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: types.ScalarAttributeTypeS}},
-		KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String("pk"), KeyType: types.KeyTypeHash}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the table is there", func() bool {
-		out, err := client.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String(name)})
-		return err == nil && out.Table.TableStatus == types.TableStatusActive
-	})
-	return lease.Lease{API: client, Table: name, Key: "key", Owner: "test", Duration: 2 * time.Second, Log: slog.New(slog.DiscardHandler)}
+	return lease.Lease{API: client, Table: awstest.StateTable(t, client), Key: "key", Owner: "test", Duration: 2 * time.Second, Log: slog.New(slog.DiscardHandler)}
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

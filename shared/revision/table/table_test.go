@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"spate/shared/aws/awstest"
 	"spate/shared/aws/lease"
 	"spate/shared/revision"
+	"spate/shared/revision/revisiontest"
 	"spate/shared/rule"
 	"spate/shared/rule/syntax"
 )
@@ -33,22 +33,8 @@ type bed struct {
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{t, dynamodb.NewFromConfig(awstest.Config(awstest.DynamoDB(t))), fmt.Sprintf("r%d", time.Now().UnixNano())}
-	_, err := b.client.CreateTable(t.Context(), &dynamodb.CreateTableInput{
-		TableName: aws.String(b.table), BillingMode: types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: types.ScalarAttributeTypeS}},
-		KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String("pk"), KeyType: types.KeyTypeHash}},
-	})
-	if err == nil {
-		often := func(o *dynamodb.TableExistsWaiterOptions) {
-			o.MinDelay, o.MaxDelay = 5*time.Millisecond, 50*time.Millisecond
-		}
-		err = dynamodb.NewTableExistsWaiter(b.client, often).Wait(t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String(b.table)}, time.Minute)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	client := dynamodb.NewFromConfig(awstest.Config(awstest.DynamoDB(t)))
+	return &bed{t, client, awstest.StateTable(t, client)}
 }
 
 // unread is a reader that has read nothing.
@@ -69,10 +55,6 @@ func (b *bed) reader() *Reader {
 		b.t.Fatal(err)
 	}
 	return r
-}
-
-func source(more int) revision.Source {
-	return revision.Source{Name: "a", Text: fmt.Sprintf("INSERT INTO alerts SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > %d", more)}
 }
 
 // faults stands between a reader and the table. A hook that is nil does nothing; an error of before keeps the write from being made, of after takes its
@@ -99,7 +81,7 @@ func TestAppendAndLook(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	one, two := b.reader(), b.reader()
-	e, err := one.Append(t.Context(), revision.Record{Source: source(1), Beginning: true, MaxAheadMS: 1000, Author: "ann"})
+	e, err := one.Append(t.Context(), revision.Record{Source: revisiontest.Source(1), Beginning: true, MaxAheadMS: 1000, Author: "ann"})
 	if at := time.UnixMilli(e.AtMS); err != nil || e.Revision != 1 || e.BoundaryMS != 0 || at.Before(time.Now().Add(-time.Minute)) || at.After(time.Now()) {
 		t.Fatalf("%+v, %v", e, err)
 	}
@@ -109,12 +91,12 @@ func TestAppendAndLook(t *testing.T) {
 	if changed, err := two.Look(t.Context()); changed || err != nil {
 		t.Errorf("%v, %v", changed, err)
 	}
-	e, err = two.Append(t.Context(), revision.Record{Source: source(2), MaxAheadMS: 1000})
+	e, err = two.Append(t.Context(), revision.Record{Source: revisiontest.Source(2), MaxAheadMS: 1000})
 	if now, _ := b.reader().Newest(); err != nil || e.Revision != 2 || e.BoundaryMS != e.AtMS+revision.Margin.Milliseconds()+1000 || e.BoundaryMS != now.BoundaryMS {
 		t.Errorf("%+v, %v", e, err)
 	}
 	// Who has not read the second one cannot write a second one.
-	if _, err := one.Append(t.Context(), revision.Record{Source: source(3), MaxAheadMS: 1000}); !errors.Is(err, revision.ErrOvertaken) || one.Revision() != 2 {
+	if _, err := one.Append(t.Context(), revision.Record{Source: revisiontest.Source(3), MaxAheadMS: 1000}); !errors.Is(err, revision.ErrOvertaken) || one.Revision() != 2 {
 		t.Errorf("revision %d, %v", one.Revision(), err)
 	}
 	// Rules that nobody can evaluate are not written.
@@ -131,37 +113,8 @@ func TestAppendAndLook(t *testing.T) {
 // TestAppendAtOnce: of several that are applied at the same time, one is the next revision. The others are told, and can try again.
 func TestAppendAtOnce(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
-	const n = 8
-	var readers []*Reader
-	for range n {
-		readers = append(readers, b.reader())
-	}
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	for i, r := range readers {
-		wg.Go(func() { _, errs[i] = r.Append(t.Context(), revision.Record{Source: source(i + 1)}) })
-	}
-	wg.Wait()
-	applied := -1
-	for i, err := range errs {
-		switch {
-		case err == nil && applied < 0:
-			applied = i
-		case err == nil:
-			t.Errorf("%d and %d were both applied", applied, i)
-		case !errors.Is(err, revision.ErrOvertaken):
-			t.Error(err)
-		}
-	}
-	r := b.reader()
-	if e, _ := r.Newest(); applied < 0 || r.Revision() != 1 || !e.Same(source(applied+1)) || len(r.Ignored()) > 0 {
-		t.Errorf("revision %d, %d ignored: %+v", r.Revision(), len(r.Ignored()), e.Source)
-	}
-	for _, r := range readers {
-		if r.Revision() != 1 {
-			t.Errorf("a writer knows revision %d", r.Revision())
-		}
+	if _, ignored := revisiontest.AtOnce(t, newBed(t).reader); ignored > 0 {
+		t.Errorf("%d items are ignored", ignored)
 	}
 }
 
@@ -176,7 +129,7 @@ func TestTableIsAway(t *testing.T) {
 		if _, err := r.Look(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		return r.Append(t.Context(), revision.Record{Source: source(more)})
+		return r.Append(t.Context(), revision.Record{Source: revisiontest.Source(more)})
 	}
 	f.before = func(context.Context) error { return away }
 	if _, err := apply(1); !errors.Is(err, away) || !strings.Contains(err.Error(), "write revision 1 to table "+b.table) || b.reader().Revision() != 0 {
@@ -194,7 +147,7 @@ func TestTableIsAway(t *testing.T) {
 		if _, err := other.Look(ctx); err != nil {
 			return err
 		}
-		_, err := other.Append(ctx, revision.Record{Source: source(2)})
+		_, err := other.Append(ctx, revision.Record{Source: revisiontest.Source(2)})
 		return err
 	}
 	if e, err := apply(2); err != nil || e.Revision != 2 {
@@ -207,7 +160,7 @@ func TestTableIsAway(t *testing.T) {
 	if _, err := r.Look(t.Context()); err == nil || !strings.Contains(err.Error(), "read the rules from table "+b.table) {
 		t.Error(err)
 	}
-	if _, err := r.Append(t.Context(), revision.Record{Source: source(1)}); err == nil || !strings.Contains(err.Error(), "revision 1 was not applied") {
+	if _, err := r.Append(t.Context(), revision.Record{Source: revisiontest.Source(1)}); err == nil || !strings.Contains(err.Error(), "revision 1 was not applied") {
 		t.Error(err)
 	}
 	missing := NewReader(b.client, b.table+"-missing", "events", &rule.Set{})
@@ -242,7 +195,7 @@ func TestClock(t *testing.T) {
 	} {
 		cfg := awstest.Config(awstest.DynamoDB(t))
 		cfg.HTTPClient = dated{c.change}
-		e, err := b.unread(dynamodb.NewFromConfig(cfg)).Append(t.Context(), revision.Record{Source: source(1)})
+		e, err := b.unread(dynamodb.NewFromConfig(cfg)).Append(t.Context(), revision.Record{Source: revisiontest.Source(1)})
 		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%v, want %q", err, c.err)
 		}
@@ -270,7 +223,7 @@ func TestLate(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	f := &faults{Client: b.client, after: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
-	e, err := b.unread(f).Append(t.Context(), revision.Record{Source: source(1)})
+	e, err := b.unread(f).Append(t.Context(), revision.Record{Source: revisiontest.Source(1)})
 	if !errors.Is(err, revision.ErrLate) || e.Revision != 1 || !strings.Contains(err.Error(), "more than 9s") {
 		t.Errorf("%+v, %v", e, err)
 	}
@@ -286,7 +239,7 @@ func TestLargest(t *testing.T) {
 		for text.Len() < syntax.MaxScript-1000 {
 			fmt.Fprintf(&text, "-- %s\n", comment())
 		}
-		s := source(1)
+		s := revisiontest.Source(1)
 		s.Text = text.String() + s.Text
 		return s
 	}
@@ -329,7 +282,7 @@ func TestDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := b.reader()
-	if e, err := r.Append(t.Context(), revision.Record{Source: source(1)}); err != nil || e.Revision != 1 || len(r.Ignored()) != 1 {
+	if e, err := r.Append(t.Context(), revision.Record{Source: revisiontest.Source(1)}); err != nil || e.Revision != 1 || len(r.Ignored()) != 1 {
 		t.Errorf("%+v, %v", e, err)
 	}
 }

@@ -3,9 +3,7 @@ package topic
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 
 	"spate/shared/kafka"
 	"spate/shared/revision"
+	"spate/shared/revision/revisiontest"
 	"spate/shared/rule"
 )
 
@@ -71,10 +70,6 @@ func (b *bed) reader() *Reader {
 	return r
 }
 
-func source(more int) revision.Source {
-	return revision.Source{Name: "a", Text: fmt.Sprintf("INSERT INTO alerts SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > %d", more)}
-}
-
 func TestAppendAndLook(t *testing.T) {
 	b := newBed(t)
 	if _, err := NewReader(b.cfg, b.adm, b.names, &rule.Set{}).Look(t.Context()); !errors.Is(err, ErrNoTopic) {
@@ -83,7 +78,7 @@ func TestAppendAndLook(t *testing.T) {
 	b.connect() // a client remembers for a while what it was told
 	b.topics()
 	one, two := b.reader(), b.reader()
-	e, err := one.Append(t.Context(), revision.Record{Source: source(1), Beginning: true, Author: "ann"})
+	e, err := one.Append(t.Context(), revision.Record{Source: revisiontest.Source(1), Beginning: true, Author: "ann"})
 	if err != nil || e.Revision != 1 || e.BoundaryMS != 0 || e.AtMS < time.Now().Add(-time.Minute).UnixMilli() {
 		t.Fatalf("%+v, %v", e, err)
 	}
@@ -97,11 +92,11 @@ func TestAppendAndLook(t *testing.T) {
 	if err := b.cl.ProduceSync(t.Context(), &kgo.Record{Topic: b.names.Rules, Value: []byte("garbage")}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := two.Append(t.Context(), revision.Record{Source: source(2)}); err != nil || e.Revision != 2 || len(two.Ignored()) != 1 {
+	if e, err := two.Append(t.Context(), revision.Record{Source: revisiontest.Source(2)}); err != nil || e.Revision != 2 || len(two.Ignored()) != 1 {
 		t.Errorf("%+v, %v", e, err)
 	}
 	// Who has not read the second one cannot write a second one.
-	if _, err := one.Append(t.Context(), revision.Record{Source: source(3)}); !errors.Is(err, revision.ErrOvertaken) || one.Revision() != 2 {
+	if _, err := one.Append(t.Context(), revision.Record{Source: revisiontest.Source(3)}); !errors.Is(err, revision.ErrOvertaken) || one.Revision() != 2 {
 		t.Errorf("revision %d, %v", one.Revision(), err)
 	}
 	// Rules that nobody can evaluate are not written.
@@ -115,7 +110,7 @@ func TestAppendAndLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	value, err := revision.Record{Revision: 3, Source: source(4)}.Encode()
+	value, err := revision.Record{Revision: 3, Source: revisiontest.Source(4)}.Encode()
 	if err == nil {
 		err = cl.BeginTransaction()
 	}
@@ -123,7 +118,7 @@ func TestAppendAndLook(t *testing.T) {
 		err = cl.ProduceSync(t.Context(), &kgo.Record{Topic: b.names.Rules, Value: value}).FirstErr()
 	}
 	// While it is open, a revision could not be read. It is not written, because it would be in force nevertheless.
-	if _, err := two.Append(t.Context(), revision.Record{Source: source(5)}); !errors.Is(err, ErrHeldBack) {
+	if _, err := two.Append(t.Context(), revision.Record{Source: revisiontest.Source(5)}); !errors.Is(err, ErrHeldBack) {
 		t.Error(err)
 	}
 	if err == nil {
@@ -141,31 +136,8 @@ func TestAppendAndLook(t *testing.T) {
 func TestAppendAtOnce(t *testing.T) {
 	b := newBed(t)
 	b.topics()
-	const n = 8
-	var readers []*Reader
-	for range n {
-		readers = append(readers, b.reader())
-	}
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	for i, r := range readers {
-		wg.Go(func() { _, errs[i] = r.Append(t.Context(), revision.Record{Source: source(i + 1)}) })
-	}
-	wg.Wait()
-	applied := -1
-	for i, err := range errs {
-		switch {
-		case err == nil && applied < 0:
-			applied = i
-		case err == nil:
-			t.Errorf("%d and %d were both applied", applied, i)
-		case !errors.Is(err, revision.ErrOvertaken):
-			t.Error(err)
-		}
-	}
-	r := b.reader()
-	if e, _ := r.Newest(); applied < 0 || r.Revision() != 1 || !e.Same(source(applied+1)) || len(r.Ignored()) != n-1 {
-		t.Errorf("revision %d, %d ignored: %+v", r.Revision(), len(r.Ignored()), e.Source)
+	if writers, ignored := revisiontest.AtOnce(t, b.reader); ignored != writers-1 {
+		t.Errorf("%d of %d records are ignored", ignored, writers)
 	}
 }
 
@@ -177,7 +149,7 @@ func TestBrokerIsAway(t *testing.T) {
 	b.broker.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
-	if _, err := r.Append(ctx, revision.Record{Source: source(1)}); err == nil || !strings.Contains(err.Error(), "write revision 1 to topic activity.rules") || !strings.Contains(err.Error(), "it is unknown whether revision 1 is in force") {
+	if _, err := r.Append(ctx, revision.Record{Source: revisiontest.Source(1)}); err == nil || !strings.Contains(err.Error(), "write revision 1 to topic activity.rules") || !strings.Contains(err.Error(), "it is unknown whether revision 1 is in force") {
 		t.Error(err)
 	}
 	if _, err := r.Look(ctx); err == nil || !strings.Contains(err.Error(), "read the rules from topic activity.rules") {
@@ -190,7 +162,7 @@ func TestTopicIsRemade(t *testing.T) {
 	b := newBed(t)
 	b.topics()
 	r := b.reader()
-	if _, err := r.Append(t.Context(), revision.Record{Source: source(1)}); err != nil {
+	if _, err := r.Append(t.Context(), revision.Record{Source: revisiontest.Source(1)}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.adm.DeleteTopics(t.Context(), b.names.Rules); err != nil {
@@ -246,7 +218,7 @@ func TestNoAnswer(t *testing.T) {
 		b.broker.KeepControl()
 		return nil, errors.New("no answer"), true
 	})
-	_, err := r.Append(t.Context(), revision.Record{Source: source(1)})
+	_, err := r.Append(t.Context(), revision.Record{Source: revisiontest.Source(1)})
 	if err == nil || !strings.Contains(err.Error(), "write revision 1 to topic activity.rules") || !strings.Contains(err.Error(), "spate rules history") || r.Revision() != 0 {
 		t.Error(err)
 	}
