@@ -59,7 +59,11 @@ func readRules(name string, set map[string]string) (rulesFile, error) {
 
 // source is the file as it is applied.
 func (f rulesFile) source() *revision.Source {
-	return &revision.Source{Text: f.text, Name: defaultRule(f.path), Set: f.params}
+	s := &revision.Source{Text: f.text, Set: f.params}
+	if !f.set.Rules[0].Named { // a file has at least one
+		s.Name = defaultRule(f.path)
+	}
+	return s
 }
 
 // shown is how a file is called in messages.

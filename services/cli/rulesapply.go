@@ -35,6 +35,7 @@ type rulesApplyCommand struct {
 type reviseFlags struct {
 	From    string `placeholder:"beginning|TIME" help:"Windows that the rules are in force for: all, or those that begin at this time (RFC 3339) or later. Default: all if nothing has been counted yet, otherwise as early as possible."`
 	Message string `short:"m" placeholder:"TEXT" help:"Why the rules change; spate rules history shows it."`
+	Replace bool   `name:"replace-unreadable" help:"Put the rules in the place of a revision that this version of spate cannot evaluate, and of those after it: they are in force from its boundary, and it never is. For a revision that no router could evaluate."`
 	DryRun  bool   `name:"dry-run" help:"Show what would change, and write nothing."`
 	Yes     bool   `name:"yes" short:"y" help:"Do not ask for confirmation. Without a terminal, nobody is asked."`
 	JSON    bool   `name:"json" help:"Print one JSON object: revision, applied, dry_run, boundary (null: from the beginning), rules (name, change and more), feeds."`
@@ -211,13 +212,18 @@ type revised struct {
 // revise makes a record the next revision, unless its rules are in force already. name is what they are called in messages.
 func (f reviseFlags) revise(e *env, l *rulesLog, rec revision.Record, name string) error {
 	l.noteIgnored(e)
-	if u := l.Unreadable(); u != nil {
+	switch u := l.Unreadable(); {
+	case u != nil && !f.Replace:
 		return u
+	case u != nil:
+		rec.InsteadOf = u.Revision
+	case f.Replace:
+		return usage(errors.New("replace-unreadable: this version of spate can evaluate every revision; leave it out"))
 	}
 	was := l.rulesBefore(len(l.Entries()))
 	result := revised{Revision: l.Revision(), DryRun: f.DryRun, LatenessMS: rec.LatenessMS, MaxAheadMS: rec.MaxAheadMS}
 	now := time.Now()
-	if newest, ok := l.Newest(); ok && newest.Same(rec.Source) && !f.moves(newest, now) {
+	if newest, ok := l.Newest(); ok && newest.Same(rec.Source) && !f.moves(newest, now) && !f.Replace {
 		result.Boundary, result.Rules = boundaryOf(newest), compareRules(was, was)
 		result.Feeds = compareFeeds(l.Log, l.Log, result.Rules)
 		if f.JSON {
@@ -289,6 +295,12 @@ func (f reviseFlags) place(ctx context.Context, l *rulesLog, rec *revision.Recor
 	if rec.Beginning = !begun && ms == 0; rec.Beginning {
 		return nil
 	}
+	if rec.InsteadOf > 0 {
+		if f.From != "" {
+			return usage(errors.New("from: rules that are put in the place of a revision are in force from the boundary of that one; leave out --from"))
+		}
+		return nil
+	}
 	earliest := now.UnixMilli() + revision.Margin.Milliseconds() + rec.MaxAheadMS
 	// Rounded up, because somebody is going to type it.
 	at := time.UnixMilli(earliest).UTC().Add(time.Second - time.Millisecond).Truncate(time.Second).Format(time.RFC3339)
@@ -310,12 +322,15 @@ func (f reviseFlags) place(ctx context.Context, l *rulesLog, rec *revision.Recor
 func (f reviseFlags) preview(w io.Writer, l *rulesLog, entry revision.Entry, r revised) {
 	o := newOut(w)
 	before := "the rule of the settings"
-	if n := l.Revision(); n > 0 {
-		before = fmt.Sprintf("revision %d", n)
+	if newest, ok := l.Newest(); ok {
+		before = fmt.Sprintf("revision %d", newest.Revision)
 	}
 	o.printf("revision %d, compared with %s:\n", entry.Revision, terminal.Safe(before))
 	o.compared(r.Rules)
 	o.printf("%s; %s\n", terminal.Safe(tallyText(r.Rules)), terminal.Safe(r.Feeds.String()))
+	if entry.InsteadOf > 0 {
+		o.printf("what cannot be evaluated will never be in force: revision %d is in the place of revision %d and all that follow it\n", entry.Revision, entry.InsteadOf)
+	}
 	if replaced := l.replacedBy(entry); len(replaced) > 0 {
 		o.printf("%s will never be in force: the boundary of revision %d is earlier\n", terminal.Safe(strings.Join(replaced, ", ")), entry.Revision)
 	}

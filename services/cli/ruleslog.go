@@ -160,9 +160,15 @@ func (l *rulesLog) none() string {
 	return fmt.Sprintf("no rules have been applied: %s has no revision, and the rule of the settings applies (SPATE_WINDOW, SPATE_THRESHOLD, SPATE_CRITICAL)", l.place)
 }
 
-// noteIgnored says, on standard error, what in the log has no effect.
+// noteIgnored says, on standard error, that the log has records without effect after the newest revision: somebody may take them for applied.
 func (l *rulesLog) noteIgnored(e *env) {
-	if n := len(l.Ignored()); n > 0 {
+	n := 0
+	for _, i := range l.Ignored() {
+		if i.After == l.Revision() {
+			n++
+		}
+	}
+	if n > 0 {
 		terminal.Fprintf(e.stderr, "spate: %s no effect; spate rules history shows why\n", terminal.Safe(counted(n, "record of the log has", "records of the log have")))
 	}
 }
@@ -174,8 +180,11 @@ func (l *rulesLog) entry(n int64) (revision.Entry, error) {
 		if e.Revision == n {
 			return e, nil
 		}
+		if e.InsteadOf > 0 && e.InsteadOf <= n && n < e.Revision {
+			return revision.Entry{}, fmt.Errorf("revision %d is never in force: revision %d was applied in its place", n, e.Revision)
+		}
 	}
-	if u := l.Unreadable(); u != nil && n > 0 && n <= u.Revision {
+	if u := l.Unreadable(); u != nil && n >= u.Revision && n <= l.Revision() {
 		return revision.Entry{}, u
 	}
 	if len(entries) == 0 {

@@ -127,6 +127,9 @@ func TestRulesApply(t *testing.T) {
 	says(t, out, "1 added, 1 changed; 1 feed begins, 1 ends, 0 continue\n", "lateness 7s and max-ahead 2m are recorded with it\n", "revision 1 is in force for all windows\n")
 	out, _ = r.run(ExitOK, "apply", path)
 	says(t, out, path+" is revision 1, which is in force for all windows; nothing was written\n")
+	copied := rulesFileOf(t, "copy.sql", twoRules)
+	out, _ = r.run(ExitOK, "apply", copied)
+	says(t, out, copied+" is revision 1, which is in force for all windows; nothing was written\n")
 	out, _ = r.run(ExitOK, "ls")
 	says(t, out, "NAME     MODE    WINDOW", "burst    live    TUMBLE 10 s", "scraper  shadow  HOP 10 s, 1 min")
 	out, _ = r.run(ExitOK, "apply", path, "--json")
@@ -439,12 +442,32 @@ func TestRulesOfOthers(t *testing.T) {
 	r.write("activity.rules", []byte(`{"version":99,"revision":3}`))
 	for _, args := range [][]string{{"ls"}, {"show"}, {"show", "3"}, {"diff", path}, {"apply", path}, {"rollback"}} {
 		_, errs := r.run(ExitFailed, args...)
-		says(t, errs, "revision 3 of the rules cannot be evaluated by this version of spate; upgrade it")
+		says(t, errs, "revision 3 of the rules cannot be evaluated by this version of spate; upgrade spate, or put other rules in its place")
 	}
 	out, _ = r.run(ExitOK, "history")
 	says(t, out, "unreadable", "its record has version 99")
 	r.run(ExitOK, "show", "1")
 	r.run(ExitOK, "diff", "1", "2")
+	r.count()
+	// If nobody can evaluate them, others are put in their place.
+	_, errs = r.run(ExitUsage, "apply", path, "--replace-unreadable", "--from", "2035-01-01T00:00:00Z")
+	says(t, errs, "leave out --from")
+	out, _ = r.run(ExitOK, "rollback", "--replace-unreadable", "--dry-run")
+	says(t, out, "compared with revision 2:", "revision 4 is in the place of revision 3 and all that follow it", "1 unchanged", "nothing was written")
+	_, errs = r.run(ExitFailed, "ls")
+	says(t, errs, "revision 3 of the rules cannot be evaluated")
+	out, _ = r.run(ExitOK, "apply", path, "--replace-unreadable", "-m", "a mistake")
+	says(t, out, "revision 4 is in force for windows that begin at ")
+	out, _ = r.run(ExitOK, "history")
+	says(t, out, "a mistake", "it was revision 3, which is never in force: revision 4 was applied instead")
+	_, errs = r.run(ExitOK, "ls")
+	if strings.Contains(errs, "no effect") {
+		t.Error(errs)
+	}
+	_, errs = r.run(ExitFailed, "show", "3")
+	says(t, errs, "revision 3 is never in force: revision 4 was applied in its place")
+	_, errs = r.run(ExitUsage, "rollback", "--replace-unreadable")
+	says(t, errs, "this version of spate can evaluate every revision")
 }
 
 // TestRulesApplyHostile: what the command line says steers nothing.

@@ -35,11 +35,18 @@ func (c *rulesRollbackCommand) Run(e *env) error {
 	if err := usage(c.checkFrom()); err != nil {
 		return err
 	}
-	newest, err := l.newest()
-	if err != nil {
-		return err
-	}
+	newest, ok := l.Newest()
 	to := int64(c.Revision)
+	switch {
+	case c.Replace && !ok && l.Unreadable() != nil:
+		return errors.New("no revision can be evaluated, so there is none to roll back to; use spate rules apply FILE --replace-unreadable")
+	case c.Replace && to == 0:
+		to = newest.Revision
+	case !c.Replace:
+		if newest, err = l.newest(); err != nil {
+			return err
+		}
+	}
 	if to == 0 {
 		if to = newest.Revision - 1; to == 0 {
 			return errors.New("revision 1 is the only one; there is none to roll back to")

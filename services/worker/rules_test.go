@@ -238,11 +238,24 @@ func TestRulesOfANewerVersion(t *testing.T) {
 	r.put(burst(3, 1, 40_000, 0)...)
 	r.eventually("it says why it does not go on", func() bool {
 		ready, reason := cfg.Status.Get()
-		return !ready && strings.Contains(reason, "revision 1 of the rules cannot be evaluated by this version of spate; upgrade it")
+		return !ready && strings.Contains(reason, "revision 1 of the rules cannot be evaluated by this version of spate; upgrade spate")
 	})
-	stop()
 	if st, _ := r.state(); st.Tally.In != 6 {
 		t.Errorf("%d events are judged", st.Tally.In)
+	}
+	// With other rules in its place, it goes on. They are in force from the boundary that it had, 41 s, though it is much later.
+	instead := rulesOf(aRule("a", 4))
+	instead.InsteadOf = 1
+	r.apply(cfg, 90_000, instead, nil)
+	r.put(slices.Concat(burst(5, 2, 44_000, 0), burst(1, 9, 60_000, 0))...)
+	r.eventually("the windows are closed", func() bool { return len(r.found()) >= 4 })
+	stop()
+	want := map[string]int64{"burst/0 1@28000": 3, "burst/0 1@36000": 3, "burst/0 1@40000": 3, "a/2 2@44000": 5}
+	if d := cmp.Diff(want, r.found()); d != "" {
+		t.Error(d)
+	}
+	if r.log.has(revision.TooLate) {
+		t.Error("a revision was too late")
 	}
 }
 

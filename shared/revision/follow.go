@@ -57,32 +57,36 @@ func (f *Follower) adopt() error {
 // Consult makes sure, before events are judged, that all rules are known which they can be about: it looks for newer ones, unless the last look
 // covers the time at which the newest of the events was appended. It also looks if the last look is half the margin old: when a broker's clock is set
 // back, append times say nothing for a while. An error of type [*Unreadable] is that of a revision which cannot be evaluated and
-// which the events can be about.
+// which the events can be about; whether another one is in its place is looked up each time.
 func (f *Follower) Consult(ctx context.Context, newestMS int64) error {
 	if newestMS == window.NoTime {
 		return nil
 	}
-	if now := f.now(); f.looked.IsZero() || newestMS >= f.covered || now.Sub(f.looked) >= Margin/2 {
+	blocked := func() bool { u := f.Unreadable(); return u != nil && newestMS >= u.SinceMS }
+	if now := f.now(); f.looked.IsZero() || newestMS >= f.covered || now.Sub(f.looked) >= Margin/2 || blocked() {
 		if err := f.refresh(ctx); err != nil {
 			return err
 		}
 		f.looked, f.covered = now, newestMS+Margin.Milliseconds()/2
 	}
-	if u := f.Unreadable(); u != nil && newestMS >= u.SinceMS {
-		return u
+	if blocked() {
+		return f.Unreadable()
 	}
 	return nil
 }
 
 // refresh looks, and adopts what is new.
 func (f *Follower) refresh(ctx context.Context) error {
-	known, origin := len(f.entries), f.Plan().Origin
+	known, origin, judged := f.Revision(), f.Plan().Origin, f.covered
+	if u := f.Unreadable(); u != nil {
+		judged = min(judged, u.SinceMS)
+	}
 	changed, err := f.Look(ctx)
 	if err != nil || !changed {
 		return err
 	}
-	for _, e := range f.entries[known:] {
-		if !f.looked.IsZero() && e.SinceMS() < f.covered {
+	for _, e := range f.entries {
+		if !f.looked.IsZero() && e.Revision > known && e.SinceMS() < judged {
 			f.Late(e)
 		}
 	}

@@ -111,6 +111,11 @@ func TestConsultUnreadable(t *testing.T) {
 	if err := f.Consult(t.Context(), since); !errors.As(err, &unreadable) || unreadable.Revision != 1 {
 		t.Error(err)
 	}
+	// Once there are others in its place, it goes on. Nothing was judged that they are about.
+	f.write(t, at+100_000, Record{Revision: 2, InsteadOf: 1, Source: Source{Text: text("a", 1)}})
+	if err := f.Consult(t.Context(), since); err != nil || len(f.late) > 0 || f.Revision() != 2 {
+		t.Errorf("revision %d, late %v: %v", f.Revision(), f.late, err)
+	}
 }
 
 // TestConsultBeginning: who judges by rules that were never in force has to start over.

@@ -56,6 +56,9 @@ type Record struct {
 	// Beginning: it is in force for all windows, and those before it are for none. Otherwise FromMS is the earliest boundary that was asked for, 0 for none.
 	Beginning bool  `json:"beginning,omitempty"`
 	FromMS    int64 `json:"from_ms,omitempty"`
+	// InsteadOf: this revision is about the same events as that one, because a program could not evaluate it. That one, and those that followed it,
+	// are never in force. 0: it is instead of none.
+	InsteadOf int64 `json:"instead_of,omitempty"`
 	// Lateness and MaxAhead are settings of the stream that the boundary and the watermarks depend on, in milliseconds. They are those of all revisions
 	// from the last one on that is in force from the beginning.
 	LatenessMS int64  `json:"lateness_ms"`
@@ -79,7 +82,7 @@ func (r Record) Encode() ([]byte, error) {
 func (s Source) Compile(inputs []rule.Input) (*rule.Set, error) {
 	set, errs := rule.Compile(s.Text, rule.Options{Name: s.Name, Set: s.Set, Tables: []*rule.Table{rule.Activity()}, Inputs: inputs})
 	if len(errs) > 0 {
-		return nil, errors.New(strings.TrimSpace(errs[0].Format(s.Name, s.Text)))
+		return nil, errors.New(strings.TrimSpace(errs[0].Format("rules", s.Text)))
 	}
 	if _, _, err := set.Stream(); err != nil {
 		return nil, err
@@ -107,6 +110,7 @@ type Entry struct {
 	Set              *rule.Set
 	// ReplacedBy is the revision that is in force from an earlier boundary on, so that this one never is; 0 if there is none.
 	ReplacedBy int64
+	fromMS     int64 // append time that the margin begins at
 }
 
 // SinceMS is the append time of the first event that the revision can be about; 0 if it can be about all.
@@ -114,36 +118,43 @@ func (e Entry) SinceMS() int64 {
 	if e.Beginning {
 		return 0
 	}
-	return e.AtMS + Margin.Milliseconds()
+	return e.fromMS + Margin.Milliseconds()
 }
 
 // Ignored is a record that has no effect, and why.
 type Ignored struct {
-	AtMS int64
-	Why  string
+	AtMS  int64
+	After int64 // the newest revision before it
+	Why   string
 }
 
 // Log is what the records come to, in their order. Its zero value has none.
 type Log struct {
 	initial *rule.Set
 	history rule.History
+	at      []int64 // append times of all revisions, those included that are never in force
 	entries []Entry
 	first   int // the number of the entry that the history begins with
 	ignored []Ignored
 	unread  *Unreadable
 }
 
-// Unreadable is a revision whose rules this program cannot evaluate: what it is about must not be judged.
+// Unreadable is a revision whose rules this program cannot evaluate: what it, and those after it, are about must not be judged.
 type Unreadable struct {
 	Revision int64
 	// SinceMS is the append time of the first event that it can be about.
 	SinceMS int64
+	Program string // the version of spate that wrote it, if that is known
 	Err     error
 }
 
 // Error implements error.
 func (u *Unreadable) Error() string {
-	return fmt.Sprintf("revision %d of the rules cannot be evaluated by this version of spate; upgrade it: %v", u.Revision, u.Err)
+	by := ""
+	if u.Program != "" {
+		by = fmt.Sprintf(" (it was written by spate %s)", u.Program)
+	}
+	return fmt.Sprintf("revision %d of the rules cannot be evaluated by this version of spate%s; upgrade spate, or put other rules in its place (spate rules rollback, or spate rules apply FILE, with --replace-unreadable): %v", u.Revision, by, u.Err)
 }
 
 // Unwrap returns the cause.
@@ -157,15 +168,7 @@ func NewLog(initial *rule.Set) *Log {
 }
 
 // Revision is the newest one; 0 if there is none.
-func (l *Log) Revision() int64 {
-	if l.unread != nil {
-		return l.unread.Revision
-	}
-	if n := len(l.entries); n > 0 {
-		return l.entries[n-1].Revision
-	}
-	return 0
-}
+func (l *Log) Revision() int64 { return int64(len(l.at)) }
 
 // Plan is that of all revisions that can be read.
 func (l *Log) Plan() *rule.Plan { return l.history.Plan() }
@@ -222,7 +225,7 @@ func (l *Log) Unreadable() *Unreadable { return l.unread }
 // has no effect, and the same is so for all that read it.
 func (l *Log) Take(atMS int64, value []byte) {
 	ignore := func(format string, args ...any) {
-		l.ignored = append(l.ignored, Ignored{atMS, fmt.Sprintf(format, args...)})
+		l.ignored = append(l.ignored, Ignored{atMS, l.Revision(), fmt.Sprintf(format, args...)})
 	}
 	var r Record
 	if err := json.Unmarshal(value, &r); err != nil || r.Version < 1 {
@@ -233,41 +236,76 @@ func (l *Log) Take(atMS int64, value []byte) {
 		ignore("it was written as revision %d, when revision %d was the next", r.Revision, next)
 		return
 	}
-	if n := len(l.entries); n > 0 {
-		atMS = max(atMS, l.entries[n-1].AtMS) // an append time can go back when another broker leads
-	}
-	e := Entry{Record: r, AtMS: atMS}
-	if l.unread != nil {
-		// The one before cannot be read, so nobody knows what its windows are.
-		l.unread.Revision = r.Revision
+	if r.InsteadOf < 0 || r.InsteadOf >= r.Revision {
+		ignore("it was written instead of revision %d, which is none of those before it", r.InsteadOf)
 		return
+	}
+	if n := len(l.at); n > 0 {
+		atMS = max(atMS, l.at[n-1]) // an append time can go back when another broker leads
+	}
+	if l.unread != nil && (r.InsteadOf == 0 || r.InsteadOf > l.unread.Revision) {
+		// One before it cannot be read, so nobody knows what its windows are.
+		l.at = append(l.at, atMS)
+		return
+	}
+	e := Entry{Record: r, AtMS: atMS, fromMS: atMS}
+	base := l
+	if r.InsteadOf > 0 {
+		base, e.fromMS = l.before(r.InsteadOf), l.at[r.InsteadOf-1]
 	}
 	var err error
 	if r.Version > version {
 		err = fmt.Errorf("its record has version %d, but this program reads up to %d", r.Version, version)
 	} else {
-		e.Set, err = r.Compile(l.inputsFor(r))
+		e.Set, err = r.Compile(base.inputsFor(r))
 	}
+	if err == nil {
+		if err := base.agrees(e); err != nil {
+			ignore("%v", err)
+			return
+		}
+	}
+	*l = *base
+	l.at = append(l.at, atMS)
 	if err != nil {
-		l.unread = &Unreadable{r.Revision, e.SinceMS(), err}
+		l.unread = &Unreadable{r.Revision, e.SinceMS(), r.Program, err}
 		return
 	}
-	if err := l.agrees(e); err != nil {
-		ignore("%v", err)
-		return
+	if !r.Beginning {
+		e.BoundaryMS = max(1, r.FromMS, e.SinceMS()+r.MaxAheadMS)
 	}
-	if r.Beginning {
+	l.follow(e)
+}
+
+// follow puts the next revision in force from its boundary on.
+func (l *Log) follow(e Entry) {
+	if e.Beginning {
 		l.history, l.first = rule.History{}, len(l.entries)
 	} else {
-		e.BoundaryMS = max(1, r.FromMS, atMS+Margin.Milliseconds()+r.MaxAheadMS)
 		for i, o := range l.entries {
 			if o.BoundaryMS > e.BoundaryMS && o.ReplacedBy == 0 {
-				l.entries[i].ReplacedBy = r.Revision
+				l.entries[i].ReplacedBy = e.Revision
 			}
 		}
 	}
-	l.history.Add(r.Revision, e.Set, e.BoundaryMS)
+	l.history.Add(e.Revision, e.Set, e.BoundaryMS)
 	l.entries = append(l.entries, e)
+}
+
+// before returns the log as it is if a revision, and those that followed it, are never in force, because the next one is instead.
+func (l *Log) before(revision int64) *Log {
+	out := NewLog(l.initial)
+	for _, e := range l.entries {
+		if e.Revision < revision {
+			e.ReplacedBy = 0
+			out.follow(e)
+		}
+	}
+	out.at, out.ignored = l.at, slices.Clone(l.ignored)
+	for n := revision; n <= l.Revision(); n++ {
+		out.ignored = append(out.ignored, Ignored{l.at[n-1], n - 1, fmt.Sprintf("it was revision %d, which is never in force: revision %d was applied instead", n, l.Revision()+1)})
+	}
+	return out
 }
 
 // maxAhead bounds the setting, and with it the boundary.
@@ -308,7 +346,10 @@ func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // Check reports why a record would have no effect as the next one, or could not be read.
 func (l *Log) Check(r Record) error {
-	if l.unread != nil {
+	switch {
+	case r.InsteadOf > 0 && r.InsteadOf <= l.Revision():
+		l = l.before(r.InsteadOf)
+	case l.unread != nil:
 		return l.unread
 	}
 	set, err := r.Compile(l.inputsFor(r))
@@ -348,7 +389,7 @@ func (l *Log) With(atMS int64, r Record) (*Log, error) {
 		return nil, err
 	}
 	next := *l
-	next.entries, next.ignored = slices.Clone(l.entries), slices.Clone(l.ignored)
+	next.at, next.entries, next.ignored = slices.Clone(l.at), slices.Clone(l.entries), slices.Clone(l.ignored)
 	next.Take(atMS, value)
 	return &next, nil
 }

@@ -133,7 +133,7 @@ func TestUnreadable(t *testing.T) {
 		was := described(l)
 		l.Take(5000, value)
 		u := l.Unreadable()
-		if u == nil || u.Revision != 2 || u.SinceMS != 5000+Margin.Milliseconds() || !strings.Contains(u.Error(), why) || !strings.Contains(u.Error(), "revision 2 of the rules cannot be evaluated by this version of spate; upgrade it") {
+		if u == nil || u.Revision != 2 || u.SinceMS != 5000+Margin.Milliseconds() || !strings.Contains(u.Error(), why) || !strings.Contains(u.Error(), "revision 2 of the rules cannot be evaluated by this version of spate; upgrade spate, or put other rules in its place") {
 			t.Errorf("%s: %+v", why, u)
 			continue
 		}
@@ -147,6 +147,87 @@ func TestUnreadable(t *testing.T) {
 		if err := l.Check(Record{Revision: 4, Source: Source{Text: text("a", 1)}}); err == nil {
 			t.Errorf("%s: another revision would be written", why)
 		}
+	}
+}
+
+// TestInsteadOf: whatever a program makes of a revision, the one that is written instead of it is in force for the events that it was about, and it
+// never is. A program that could evaluate it comes to the same.
+func TestInsteadOf(t *testing.T) {
+	good := func(r int64, name string, more int64) Record {
+		return Record{Revision: r, Source: Source{Text: text(name, int(more))}, LatenessMS: 5000, MaxAheadMS: ahead}
+	}
+	const first, second, third = int64(1_000_000), int64(2_000_000), int64(3_000_000)
+	instead := good(4, "c", 3)
+	instead.InsteadOf = 2
+	beginning := good(2, "b", 2)
+	beginning.Beginning = true
+	var want string
+	for name, value := range map[string][]byte{
+		"none can evaluate it":   record(t, Record{Revision: 2, Source: Source{Text: "SELECT"}}),
+		"a newer one can":        []byte(`{"version":2,"revision":2}`),
+		"this one can":           record(t, good(2, "b", 2)),
+		"it was from the start":  record(t, beginning),
+		"it moved, and had none": record(t, Record{Revision: 2, Source: Source{Text: text("b", 2)}, LatenessMS: 5000, MaxAheadMS: ahead, FromMS: 9_000_000}),
+	} {
+		l := newLog(t)
+		l.Take(first, record(t, good(1, "a", 1)))
+		l.Take(second, value)
+		l.Take(second+1, record(t, good(3, "b", 4)))
+		if err := l.Check(instead); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		next, err := l.With(third, Record{Source: instead.Source, InsteadOf: 2, LatenessMS: 5000, MaxAheadMS: ahead})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		l.Take(third, record(t, instead))
+		e, _ := l.Newest()
+		since := second + Margin.Milliseconds()
+		if l.Unreadable() != nil || l.Revision() != 4 || e.Revision != 4 || e.AtMS != third || e.SinceMS() != since || e.BoundaryMS != since+ahead {
+			t.Errorf("%s: %+v, %v", name, e, l.Unreadable())
+		}
+		var ignored []string
+		for _, i := range l.Ignored() {
+			ignored = append(ignored, fmt.Sprint(i))
+		}
+		if len(ignored) != 2 || !strings.Contains(ignored[0], "it was revision 2, which is never in force: revision 4 was applied instead") {
+			t.Errorf("%s: %q", name, ignored)
+		}
+		got := fmt.Sprint(described(l), ignored)
+		if want == "" {
+			want = got
+		}
+		if got != want || fmt.Sprint(described(next), ignored) != want {
+			t.Errorf("%s: %s, not %s; foreseen %s", name, got, want, described(next))
+		}
+		if l.Take(third, record(t, good(5, "d", 5))); l.Revision() != 5 {
+			t.Errorf("%s: %v", name, l.Ignored())
+		}
+	}
+}
+
+// TestInsteadOfEarlierOrLater: it is in force only if it is instead of the first one that cannot be evaluated, and only if it comes after it.
+func TestInsteadOfEarlierOrLater(t *testing.T) {
+	l := newLog(t)
+	l.Take(1000, record(t, Record{Revision: 1, Source: Source{Text: text("a", 1)}}))
+	l.Take(2000, record(t, Record{Revision: 2, Source: Source{Text: "SELECT"}}))
+	for _, n := range []int64{-1, 3, 4, 1 << 62} {
+		if l.Take(3000, record(t, Record{Revision: 3, InsteadOf: n, Source: Source{Text: text("b", 1)}})); l.Revision() != 2 {
+			t.Errorf("instead of revision %d: %+v", n, l.Ignored())
+		}
+	}
+	l.Take(3000, record(t, Record{Revision: 3, Source: Source{Text: text("b", 1)}}))
+	l.Take(4000, record(t, Record{Revision: 4, InsteadOf: 3, Source: Source{Text: text("b", 1)}}))
+	if u := l.Unreadable(); u == nil || u.Revision != 2 || l.Revision() != 4 {
+		t.Errorf("%+v", u)
+	}
+	l.Take(5000, record(t, Record{Revision: 5, InsteadOf: 2, Source: Source{Text: "SELECT"}, Program: "v9"})) // no better
+	if u := l.Unreadable(); u == nil || u.Revision != 5 || u.SinceMS != 2000+Margin.Milliseconds() || !strings.Contains(u.Error(), "written by spate v9") {
+		t.Errorf("%+v", u)
+	}
+	l.Take(6000, record(t, Record{Revision: 6, InsteadOf: 1, Source: Source{Text: text("b", 1)}}))
+	if e, ok := l.First(); !ok || e.Revision != 6 || l.Unreadable() != nil || len(l.Entries()) != 1 || e.SinceMS() != 1000+Margin.Milliseconds() {
+		t.Errorf("%+v, %v", e, l.Unreadable())
 	}
 }
 
@@ -167,6 +248,7 @@ func TestTooLarge(t *testing.T) {
 func FuzzTake(f *testing.F) {
 	f.Add([]byte(`{"version":1,"revision":1,"text":"INSERT INTO alerts SELECT user_id FROM activity","beginning":true}`))
 	f.Add([]byte(`{"version":2,"revision":1}`))
+	f.Add([]byte(`{"version":1,"revision":1,"text":"INSERT INTO alerts SELECT user_id FROM activity","instead_of":1}`))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		l := newLog(t)
 		l.Take(1000, value)

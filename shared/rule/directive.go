@@ -21,6 +21,7 @@ func (b *builder) name(r *Rule, in *syntax.Insert, statements int) {
 	if !found && statements == 1 {
 		r.Name = b.options.Name
 	}
+	r.Named = found
 	switch {
 	case r.Name == "":
 		b.fail(at, "write a line in front of it: -- rule: burst", "the rule has no name")

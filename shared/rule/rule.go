@@ -5,6 +5,7 @@ import "spate/shared/rule/syntax"
 // Rule is a compiled statement: what it looks for, over which events, in which windows.
 type Rule struct {
 	Name    string
+	Named   bool   // the statement has a name; otherwise it is Options.Name
 	Summary string // a template over the columns; empty if the rule has none
 	Mode    Mode
 	Runbook string // a URL; empty if the rule has none
