@@ -188,7 +188,23 @@ func TestKeyedLogCompacted(t *testing.T) {
 		policy := func(value string) {
 			s.admin(func(ctx context.Context, adm *kadm.Client) error {
 				r, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "cleanup.policy", Value: &value}}, s.names.Keyed)
-				return errors.Join(err, r[0].Err)
+				if err = errors.Join(err, r[0].Err); err != nil {
+					return err
+				}
+				// The controller has it now; the broker that is asked may say for a moment what it was before.
+				harness.Eventually(s.t, 20*time.Second, "the broker has cleanup.policy="+value, func() bool {
+					var found kadm.ResourceConfigs
+					if found, err = adm.DescribeTopicConfigs(ctx, s.names.Keyed); err != nil || found[0].Err != nil {
+						return false
+					}
+					for _, c := range found[0].Configs {
+						if c.Key == "cleanup.policy" {
+							return c.MaybeValue() == value
+						}
+					}
+					return false
+				})
+				return err
 			})
 		}
 		policy("compact")
