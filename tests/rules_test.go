@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/services/simulator"
 	"spate/services/verifier"
@@ -96,6 +99,94 @@ func TestDemoOfTheLibrary(t *testing.T) {
 	}
 	if len(res.Rules) < 8 || len(res.Flagged) > 0 {
 		t.Errorf("%d rules; innocents that are flagged: %v", len(res.Rules), res.Flagged)
+	}
+}
+
+// TestKey: spate key shows the windows of a key as they are now, for the rules that have it.
+func TestKey(t *testing.T) {
+	t.Parallel()
+	state, addr := t.TempDir(), testport.Reserve(t)
+	rules := filepath.Join(state, "rules.sql")
+	err := os.WriteFile(rules, []byte(`-- rule: scraped
+INSERT INTO alerts SELECT product_id, COUNT(DISTINCT user_id) AS users FROM activity
+GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), product_id HAVING COUNT(DISTINCT user_id) > 2;
+-- rule: pair
+INSERT INTO alerts SELECT user_id, product_id AS item, COUNT(*) AS n, MIN(price) AS low FROM activity
+GROUP BY HOP(txn_timestamp, INTERVAL '5' SECOND, INTERVAL '10' SECOND), user_id, product_id HAVING MIN(price) > 1;
+-- rule: all
+-- mode: shadow
+INSERT INTO alerts SELECT COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND) HAVING COUNT(*) > 100;
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := harness.Spate(t, "up", []string{"SPATE_BROKERS="}, "up", "--state", state, "--listen", addr, "--max-ahead", "0", "--rules", rules).Start()
+	harness.Eventually(t, 20*time.Second, "up is ready", func() bool { code, _ := up.Get("/readyz"); return code == http.StatusOK })
+	cl := harness.Connect(t, addr)
+	for _, user := range []string{`1`, `"1"`, `2`, `2`} {
+		r := &kgo.Record{Topic: "activity", Value: []byte(`{"user_id":` + user + `,"product_id":"7","price":2.5,"event_time":"2030-01-01T00:00:07Z"}`)}
+		if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(args ...string) string {
+		var out []string
+		d := json.NewDecoder(bytes.NewReader(run(t, 0, append([]string{"key", "--json", "--brokers", addr}, args...)...)))
+		for d.More() {
+			var k struct {
+				Token   json.RawMessage
+				Windows []struct {
+					Rule, Mode, AlertID string
+					Key, Columns        json.RawMessage
+					Alert               string    `json:"alert_id"`
+					Start               time.Time `json:"window_start"`
+					Count               int64
+					Holds               bool
+				}
+			}
+			if err := d.Decode(&k); err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range k.Windows {
+				out = append(out, fmt.Sprintf("%s %s%s %s %d %s alert=%t holds=%t", k.Token, w.Rule, w.Mode, w.Start.Format("05"), w.Count, w.Columns, w.Alert != "", w.Holds))
+			}
+		}
+		return strings.Join(out, "\n")
+	}
+	const product = `7 scraped 00 4 {"product_id":7,"users":3} alert=true holds=true`
+	pair := func(user, start string, n int) string {
+		return fmt.Sprintf(`[%s,7] pair %s %d {"user_id":%[1]s,"item":7,"n":%[3]d,"low":2.5} alert=false holds=true`, user, start, n)
+	}
+	got := ""
+	harness.Eventually(t, 10*time.Second, "all events are counted", func() bool { got = ask("product_id=7"); return strings.Contains(got, " 4 ") })
+	if got != product {
+		t.Errorf("%s, want %s", got, product)
+	}
+	for args, want := range map[string]string{
+		"product_id=8":                 "",
+		"product_id=7 --rule scraped":  product,
+		"user_id=2 item=7 --rule pair": pair("2", "00", 2) + "\n" + pair("2", "05", 2),
+		"item=7 user_id=1":             strings.Join([]string{pair("1", "00", 1), pair("1", "05", 1), pair(`"1"`, "00", 1), pair(`"1"`, "05", 1)}, "\n"),
+		"":                             `[] allshadow 00 4 {"n":4} alert=false holds=false`,
+	} {
+		if got := ask(strings.Fields(args)...); got != want {
+			t.Errorf("%s:\n%s\nwant\n%s", args, got, want)
+		}
+	}
+	for args, want := range map[string]string{
+		"product_id=7 --rule pair": "no rule has the key product_id; the keys are: user_id, item (pair)",
+		"user_id=7":                "no rule has the key user_id; the keys are: no column (all); product_id (scraped); user_id, item (pair)",
+		"7":                        "7 is not COLUMN=VALUE, such as user_id=alice",
+		"product_id=x":             "scraped: column product_id: \"x\" is not a value of type BIGINT",
+		"--rule nobody":            "there is no rule nobody",
+	} {
+		p := harness.Spate(t, "key", nil, append([]string{"key", "--brokers", addr}, strings.Fields(args)...)...).Start()
+		if err := p.Wait(time.Minute); err == nil || !strings.Contains(string(p.Output()), want) {
+			t.Errorf("%s: %v: %s", args, err, p.Output())
+		}
+	}
+	if out := string(run(t, 0, "key", "--brokers", addr, "product_id=7")); !strings.Contains(out, "RULE     WINDOW (UTC)") || !strings.Contains(out, `"product_id":7,"users":3`) {
+		t.Error(out)
 	}
 }
 

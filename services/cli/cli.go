@@ -38,6 +38,7 @@ type program struct {
 	Replay   replayCommand   `cmd:"" help:"Run a file through the whole pipeline as fast as possible, and list its alerts."`
 	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of its events."`
 	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
+	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
 
 	Route  routeCommand  `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
 	Detect detectCommand `cmd:"" group:"services" help:"Service: find windows above the threshold."`
@@ -209,6 +210,7 @@ var notOnAWS = map[string]string{
 	"deliveries": "SNS delivers the messages; to see which alerts were published, use spate alerts ls",
 	"endpoints":  "the endpoints are the subscriptions of the SNS topic",
 	"migrate":    "the DynamoDB table has no schema; create it with spate aws setup or deploy/aws/template.yaml",
+	"key":        "the worker cannot be queried; to list alerts, use spate alerts ls",
 	"user":       "the worker cannot be queried; to list a user's alerts, use spate alerts ls --user",
 }
 

@@ -142,7 +142,7 @@ func TestNothingInAFileSteersTheTerminal(t *testing.T) {
 func TestNothingThatComesInSteersTheTerminal(t *testing.T) {
 	r := record(`"u\u001b[2J`+"\u009b\u202e"+`"`, 0, alert.Opened)
 	r.ID, r.Severity, r.State = evil, evil, evil
-	u := detector.User{UserID: json.RawMessage(`"` + evil), Windows: []detector.UserWindow{{AlertID: evil}}}
+	u := detector.Key{Token: json.RawMessage(`"` + evil), Windows: []detector.KeyWindow{{AlertID: evil, Rule: evil, Columns: json.RawMessage(evil), Key: json.RawMessage(evil)}}}
 	call := receiver.Call{Verified: true, WebhookID: evil, Type: evil, Timestamp: evil, Data: json.RawMessage(`{"user_id":"` + "\u009b\u202e" + `"}`)}
 	told := call
 	told.Type, told.Data = notify.TypeOpened, json.RawMessage(`{"user_id":"`+"\\u001b\u009b\u202e"+`","severity":"\u001b"}`)
@@ -158,7 +158,7 @@ func TestNothingThatComesInSteersTheTerminal(t *testing.T) {
 		p.print(told)
 		p.print(receiver.Call{Reason: evil, Remote: evil, At: time.Now()})
 		if !asJSON { // it is not valid JSON
-			if err := printUser(&b, u); err != nil {
+			if err := printKey(&b, "key", u, true); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -73,7 +73,7 @@ type detectCommand struct {
 	kafkaFlags
 	httpFlags
 	MaxOpenWindows int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Number of open windows (one per user with events in it) at which this detector pauses reading until some close. A million take about 100 MB."`
-	Advertise      string `env:"SPATE_ADVERTISE" placeholder:"HOST:PORT" help:"Address at which spate user can reach this detector. Default: the address of --http."`
+	Advertise      string `env:"SPATE_ADVERTISE" placeholder:"HOST:PORT" help:"Address at which spate user and spate key can reach this detector. Default: the address of --http."`
 }
 
 func (c *detectCommand) Run(e *env) error {

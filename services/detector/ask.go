@@ -19,93 +19,106 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/ops"
 	"spate/shared/window"
 )
 
-// User is what a detector knows of one user.
-type User struct {
-	UserID    json.RawMessage `json:"user_id"`
+// Key is what a detector knows of one key of the rules, such as a user.
+type Key struct {
+	Token     json.RawMessage `json:"token"` // its JSON, or a JSON array if the key has several columns
 	Partition int32           `json:"partition"`
 	// Watermark is the time up to which windows are closed; null until every source partition has spoken.
-	Watermark *time.Time   `json:"watermark"`
-	Windows   []UserWindow `json:"windows"`
+	Watermark *time.Time `json:"watermark"`
+	// Windows are those that have not ended, by end and rule: of each rule, the 100 that end first. More is how many there are beyond those.
+	Windows []KeyWindow `json:"windows"`
+	More    int         `json:"more,omitempty"`
 }
 
-// UserWindow is one window of a user.
-type UserWindow struct {
-	AlertID      string    `json:"alert_id,omitempty"` // if the count is above the threshold
+// KeyWindow is a window of a key that has not ended, as it is now.
+type KeyWindow struct {
+	Rule         string `json:"rule"`
+	RuleRevision int64  `json:"rule_revision,omitempty"` // which brought the rule
+	Mode         string `json:"mode,omitempty"`          // alert.Shadow or empty
+	// Key has the key by column, Columns the rule's columns, if it is a rule of a file.
+	Key     json.RawMessage `json:"key,omitempty"`
+	Columns json.RawMessage `json:"columns,omitempty"`
+	AtLeast bool            `json:"at_least,omitempty"` // some column is a lower bound
+	// AlertID is set if the window has an alert already. Without one, Holds reports whether it will have one if nothing changes until it ends.
+	AlertID      string    `json:"alert_id,omitempty"`
+	Holds        bool      `json:"holds"`
+	Critical     bool      `json:"critical"`
 	WindowStart  time.Time `json:"window_start"`
 	WindowEnd    time.Time `json:"window_end"`
-	Count        int64     `json:"count"`
+	Count        int64     `json:"count"` // of its events
 	FirstEventAt time.Time `json:"first_event_at"`
 	LastEventAt  time.Time `json:"last_event_at"`
 }
 
-// usersPath is where a detector answers for its users.
-const usersPath = "/users/"
+// keysPath is where a detector answers for its keys.
+const keysPath = "/keys/"
 
-// ErrNotOwner means that the user's partition is another detector's, or nobody's at the moment, or was taken over and is being read again.
-var ErrNotOwner = errors.New("the user's partition is not owned here")
+// mostWindows bounds the windows of one rule in an answer: those of a window that hops are many.
+const mostWindows = 100
 
-// Lookup returns the present windows of a user, given as canonical JSON token.
-func (d *Detector) Lookup(token string) (User, error) {
+// ErrNotOwner means that the key's partition is another detector's, or nobody's at the moment, or was taken over and is being read again.
+var ErrNotOwner = errors.New("the key's partition is not owned here")
+
+// Lookup returns the present windows of a key, given as canonical JSON token.
+func (d *Detector) Lookup(token string) (Key, error) {
 	partitions, n := d.partitions.Load(), d.keyed.Load()
 	if partitions == nil || n == 0 {
-		return User{}, ErrNotOwner
+		return Key{}, ErrNotOwner
 	}
 	p := kafka.PartitionFor([]byte(token), n)
 	s := partitions.get(p)
 	if s == nil {
-		return User{}, ErrNotOwner
+		return Key{}, ErrNotOwner
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.ready || !s.caughtUp {
-		return User{}, ErrNotOwner
+		return Key{}, ErrNotOwner
 	}
-	u := User{UserID: json.RawMessage(token), Partition: p, Windows: []UserWindow{}}
+	k := Key{Token: json.RawMessage(token), Partition: p, Windows: []KeyWindow{}}
 	if w := s.table.Stats().WatermarkMS; w != window.NoTime && w != window.EndOfTime {
 		t := at(w)
-		u.Watermark = &t
+		k.Watermark = &t
 	}
-	for _, pane := range s.table.Lookup(token) {
-		w := UserWindow{WindowStart: at(pane.StartMS), WindowEnd: at(pane.EndMS()), Count: pane.Count, FirstEventAt: at(pane.FirstMS), LastEventAt: at(pane.LastMS)}
-		if threshold, ok := d.threshold(); ok && pane.Count > threshold {
-			w.AlertID = alert.ID(alert.Burst, token, pane.StartMS, pane.SizeMS)
+	teller := d.rules.Load().now().teller
+	windows, more := s.table.Windows(token, mostWindows)
+	for _, w := range windows {
+		r := teller.Record(window.Verdict{Rule: w.Rule, Key: token, Pane: w.Pane, Columns: w.Columns, AtLeast: w.AtLeast})
+		kw := KeyWindow{
+			Rule: r.Rule, RuleRevision: r.RuleRevision, Mode: r.Mode, Key: r.Key, Columns: r.Columns, AtLeast: r.AtLeast, Holds: w.Holds, Critical: w.Critical,
+			WindowStart: r.WindowStart, WindowEnd: r.WindowEnd, Count: r.Count, FirstEventAt: r.FirstEventAt, LastEventAt: r.LastEventAt,
 		}
-		u.Windows = append(u.Windows, w)
+		if w.Opened {
+			kw.AlertID = r.ID
+		}
+		k.Windows = append(k.Windows, kw)
 	}
-	return u, nil
+	k.More = more
+	return k, nil
 }
 
-// threshold is that of the rule without a rules file. With other rules, a pane is not a window, and has no alert of its own.
-func (d *Detector) threshold() (int64, bool) {
-	plan := d.rules.Load().now().plan
-	if len(plan.Rules) != 1 {
-		return 0, false
-	}
-	return plan.Rules[0].Threshold()
-}
-
-// Handler answers GET /users/{token}: 200 with a User, 421 if the partition is not owned here.
+// Handler answers GET /keys/{token}: 200 with a Key, 421 if the partition is not owned here.
 func (d *Detector) Handler() (pattern string, h http.Handler) {
-	return "GET " + usersPath + "{token}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u, err := d.Lookup(r.PathValue("token"))
+	return "GET " + keysPath + "{token}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k, err := d.Lookup(r.PathValue("token"))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		// The status line is out: an error here is the client's going away.
-		_ = json.NewEncoder(w).Encode(u)
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false) // the token stays as it is
+		_ = enc.Encode(k)        // the status line is out: an error here is the client's going away
 	})
 }
 
-// The client id carries the address of the user pages; the group's description shows it to everyone who asks.
+// The client id carries the address of the pages of keys; the group's description shows it to everyone who asks.
 const (
 	clientPrefix    = "spate-detector@"
 	clientPrefixTLS = "spate-detector-tls@" // where they are asked with TLS
@@ -118,9 +131,9 @@ func clientID(address string, tls bool) string {
 	return clientPrefix + address
 }
 
-// Ask finds the owner of a user, as a person writes it, in the detectors' consumer group, and asks it as asker says. It tries again for some
-// seconds while a rebalance is under way.
-func Ask(ctx context.Context, cfg kafka.Config, names kafka.Names, asker ops.Asker, id string) ([]User, error) {
+// Ask finds the owner of each key in the detectors' consumer group, and asks it as asker says. It tries again for some seconds while a rebalance is
+// under way. Keys are canonical JSON tokens.
+func Ask(ctx context.Context, cfg kafka.Config, names kafka.Names, asker ops.Asker, tokens ...string) ([]Key, error) {
 	cl, err := kgo.NewClient(cfg.Options()...)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -128,57 +141,52 @@ func Ask(ctx context.Context, cfg kafka.Config, names kafka.Names, asker ops.Ask
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	var out []User
-	for _, token := range activity.UserToken(id) {
-		u, err := askToken(ctx, kadm.NewClient(cl), names, asker, token)
+	var out []Key
+	for _, token := range tokens {
+		k, err := askToken(ctx, kadm.NewClient(cl), names, asker, token)
 		if err != nil {
 			return nil, err
 		}
-		if len(u.Windows) > 0 || len(out) == 0 {
-			out = append(out, u)
-		}
-	}
-	if len(out) > 1 && len(out[0].Windows) == 0 {
-		out = out[1:]
+		out = append(out, k)
 	}
 	return out, nil
 }
 
-func askToken(ctx context.Context, adm *kadm.Client, names kafka.Names, asker ops.Asker, token string) (User, error) {
+func askToken(ctx context.Context, adm *kadm.Client, names kafka.Names, asker ops.Asker, token string) (Key, error) {
 	for {
-		u, err := askOwner(ctx, adm, names, asker, token)
+		k, err := askOwner(ctx, adm, names, asker, token)
 		if err == nil || !errors.Is(err, ErrNotOwner) {
-			return u, err
+			return k, err
 		}
 		t := time.NewTimer(250 * time.Millisecond)
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return User{}, err
+			return Key{}, err
 		case <-t.C:
 		}
 	}
 }
 
-func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker ops.Asker, token string) (User, error) {
+func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker ops.Asker, token string) (Key, error) {
 	found, err := adm.ListTopics(ctx, names.Keyed)
 	if err != nil {
-		return User{}, fmt.Errorf("list topic %s (SPATE_BROKERS, --brokers): %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
+		return Key{}, fmt.Errorf("list topic %s (SPATE_BROKERS, --brokers): %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
 	}
 	if err := found[names.Keyed].Err; errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return User{}, fmt.Errorf("list topic %s: %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
+		return Key{}, fmt.Errorf("list topic %s: %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
 	}
 	n := int32(len(found[names.Keyed].Partitions))
 	if n == 0 {
-		return User{}, fmt.Errorf("topic %s does not exist, because no detector has run here yet; start one with `spate up` or `spate detect`", names.Keyed)
+		return Key{}, fmt.Errorf("topic %s does not exist, because no detector has run here yet; start one with `spate up` or `spate detect`", names.Keyed)
 	}
 	p := kafka.PartitionFor([]byte(token), n)
 	groups, err := adm.DescribeGroups(ctx, names.DetectorGroup)
 	if err != nil {
-		return User{}, fmt.Errorf("describe group %s: %w", names.DetectorGroup, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: names.DetectorGroup}))
+		return Key{}, fmt.Errorf("describe group %s: %w", names.DetectorGroup, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: names.DetectorGroup}))
 	}
 	if len(groups[names.DetectorGroup].Members) == 0 {
-		return User{}, fmt.Errorf("no detector is running: group %s has no members; start one with `spate up` or `spate detect`", names.DetectorGroup)
+		return Key{}, fmt.Errorf("no detector is running: group %s has no members; start one with `spate up` or `spate detect`", names.DetectorGroup)
 	}
 	for _, m := range groups[names.DetectorGroup].Members {
 		as, ok := m.Assigned.AsConsumer()
@@ -192,17 +200,17 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 				}
 				address, ok := addressOf(m.ClientID)
 				if !ok {
-					return User{}, fmt.Errorf("partition %d of %s is assigned to a member of group %s that is not a detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
+					return Key{}, fmt.Errorf("partition %d of %s is assigned to a member of group %s that is not a detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
 				}
 				return get(ctx, asker, address, token)
 			}
 		}
 	}
-	return User{}, fmt.Errorf("partition %d of %s: %w", p, names.Keyed, ErrNotOwner)
+	return Key{}, fmt.Errorf("partition %d of %s: %w", p, names.Keyed, ErrNotOwner)
 }
 
 // addressOf returns the address in a client id. Whoever may join the group says there what they like, so that nothing of it is believed but
-// a host and a port: no path, no user, no query. Who asks sends that member a user's name, and takes nothing from it but an answer's form.
+// a host and a port: no path, no user, no query. Who asks sends that member a key, and takes nothing from it but an answer's form.
 func addressOf(clientID string) (string, bool) {
 	scheme := "http://"
 	address, ours := strings.CutPrefix(clientID, clientPrefix)
@@ -230,12 +238,12 @@ const (
 
 // get asks a detector. The address is whatever a member of the group says: with authorities of its own, the asker believes those only whom they vouch
 // for.
-func get(ctx context.Context, asker ops.Asker, address, token string) (User, error) {
+func get(ctx context.Context, asker ops.Asker, address, token string) (Key, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+usersPath+url.PathEscape(token), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+keysPath+url.PathEscape(token), http.NoBody)
 	if err != nil {
-		return User{}, fmt.Errorf("query %s: %w", address, err)
+		return Key{}, fmt.Errorf("query %s: %w", address, err)
 	}
 	client, err := asker.Client()
 	// A member of the group says where to ask, and says what it likes: only a certificate of the asker's own authorities makes it one to trust a
@@ -247,58 +255,56 @@ func get(ctx context.Context, asker ops.Asker, address, token string) (User, err
 		err = asker.Sign(req)
 	}
 	if err != nil {
-		return User{}, fmt.Errorf("query %s: %w", address, err)
+		return Key{}, fmt.Errorf("query %s: %w", address, err)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return User{}, fmt.Errorf("query the user's detector: %w (is its address, set by SPATE_ADVERTISE, reachable from here?)", err)
+		return Key{}, fmt.Errorf("query the key's detector: %w (is its address, set by SPATE_ADVERTISE, reachable from here?)", err)
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusMisdirectedRequest:
-		return User{}, fmt.Errorf("query %s: %w", address, ErrNotOwner)
+		return Key{}, fmt.Errorf("query %s: %w", address, ErrNotOwner)
 	case http.StatusUnauthorized:
-		return User{}, fmt.Errorf("query %s: a token is required: set SPATE_HTTP_TOKEN or SPATE_HTTP_TOKEN_FILE to the detectors' value", address)
+		return Key{}, fmt.Errorf("query %s: a token is required: set SPATE_HTTP_TOKEN or SPATE_HTTP_TOKEN_FILE to the detectors' value", address)
 	default:
-		return User{}, fmt.Errorf("query %s: status %d", address, resp.StatusCode)
+		return Key{}, fmt.Errorf("query %s: status %d", address, resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return User{}, fmt.Errorf("query %s: %w", address, err)
+		return Key{}, fmt.Errorf("query %s: %w", address, err)
 	}
-	u, err := parseUser(body, token)
+	k, err := parseKey(body, token)
 	if err != nil {
-		return User{}, fmt.Errorf("query %s: not a detector's response: %w", address, err)
+		return Key{}, fmt.Errorf("query %s: not a detector's response: %w", address, err)
 	}
-	return u, nil
+	return k, nil
 }
 
-// parseUser reads an answer, which has to be about the user who was asked for.
-func parseUser(body []byte, token string) (User, error) {
+// parseKey reads an answer, which has to be about the key that was asked for.
+func parseKey(body []byte, token string) (Key, error) {
 	if len(body) > maxAnswer {
-		return User{}, fmt.Errorf("response is larger than %d bytes", maxAnswer)
+		return Key{}, fmt.Errorf("response is larger than %d bytes", maxAnswer)
 	}
-	var u User
+	var k Key
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&u); err != nil {
-		return User{}, err
+	if err := dec.Decode(&k); err != nil {
+		return Key{}, err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return User{}, errors.New("unexpected data after the response")
+		return Key{}, errors.New("unexpected data after the response")
 	}
-	var asked, told any
-	if json.Unmarshal([]byte(token), &asked) != nil || json.Unmarshal(u.UserID, &told) != nil || asked != told {
-		return User{}, errors.New("response is about a different user")
+	if string(k.Token) != token {
+		return Key{}, errors.New("response is about a different key")
 	}
-	u.UserID = json.RawMessage(token)
-	for _, w := range u.Windows {
-		if w.AlertID != "" && w.AlertID != alert.ID(alert.Burst, token, w.WindowStart.UnixMilli(), w.WindowEnd.Sub(w.WindowStart).Milliseconds()) {
-			return User{}, errors.New("an alert id does not match its window")
+	for _, w := range k.Windows {
+		if w.AlertID != "" && w.AlertID != alert.ID(w.Rule, token, w.WindowStart.UnixMilli(), w.WindowEnd.Sub(w.WindowStart).Milliseconds()) {
+			return Key{}, errors.New("an alert id does not match its window")
 		}
 	}
-	return u, nil
+	return k, nil
 }
 
 func at(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

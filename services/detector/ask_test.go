@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -31,12 +32,16 @@ func TestAddressOf(t *testing.T) {
 // What a stranger answers is not believed, and leads nowhere.
 func TestAnswers(t *testing.T) {
 	start := time.UnixMilli(10_000).UTC()
-	good, err := json.Marshal(User{UserID: json.RawMessage(`"u<1"`), Windows: []UserWindow{{
-		AlertID: alert.ID(alert.Burst, `"u<1"`, 10_000, 10_000), WindowStart: start, WindowEnd: start.Add(10 * time.Second), Count: 7,
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(Key{Token: json.RawMessage(`"u<1"`), Windows: []KeyWindow{{
+		Rule: "scraper", AlertID: alert.ID("scraper", `"u<1"`, 10_000, 10_000), WindowStart: start, WindowEnd: start.Add(10 * time.Second), Count: 7,
 	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	good := b.Bytes()
 	asked := 0
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { asked++; _, _ = w.Write(good) }))
 	defer elsewhere.Close()
@@ -47,9 +52,9 @@ func TestAnswers(t *testing.T) {
 	}{
 		"good":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(good) }, ""},
 		"redirect":     {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }, "status 302"},
-		"other fields": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"user_id":"u<1","x":1}`)) }, "unknown field"},
+		"other fields": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"token":"u<1","x":1}`)) }, "unknown field"},
 		"more":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(append(good, good...)) }, "unexpected data after"},
-		"another user": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"user_id":"\u001b[2J"}`)) }, "a different user"},
+		"another key":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"token":"\u001b[2J"}`)) }, "a different key"},
 		"alert id": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(strings.Replace(string(good), `"alert_id":"`, `"alert_id":"\u001b`, 1)))
 		}, "an alert id does not match"},
@@ -60,7 +65,7 @@ func TestAnswers(t *testing.T) {
 		u, err := get(t.Context(), ops.Asker{}, server.URL, `"u<1"`)
 		server.Close()
 		switch {
-		case c.want == "" && (err != nil || len(u.Windows) != 1 || string(u.UserID) != `"u<1"`):
+		case c.want == "" && (err != nil || len(u.Windows) != 1 || string(u.Token) != `"u<1"`):
 			t.Errorf("%s: %+v, %v", name, u, err)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: %+v, %v", name, u, err)

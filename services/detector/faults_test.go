@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"spate/services/detector"
+	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/ops"
@@ -287,9 +288,9 @@ func TestAsk(t *testing.T) {
 	ask := func() {
 		t.Helper()
 		for id, want := range map[string][]int{
-			"7": {1, 2}, "a/b": {3}, "..": {4}, "ü %2F?#": {5}, `q"\`: {6}, "8": {7}, "-1.5e3": {8}, "nobody": {0}, "": {0}, "123": {0},
+			"7": {1, 2}, "a/b": {3}, "..": {4}, "ü %2F?#": {5}, `q"\`: {6}, "8": {0, 7}, "-1.5e3": {8, 0}, "nobody": {0}, "": {0}, "123": {0, 0},
 		} {
-			got, err := detector.Ask(ctx, b.cfg, b.layout.Names, ops.Asker{}, id)
+			got, err := detector.Ask(ctx, b.cfg, b.layout.Names, ops.Asker{}, activity.UserToken(id)...)
 			if err != nil {
 				t.Errorf("%q: %v", id, err)
 				continue

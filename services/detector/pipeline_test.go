@@ -347,14 +347,14 @@ func TestLookup(t *testing.T) {
 	pattern, h := d.Handler()
 	mux := http.NewServeMux()
 	mux.Handle(pattern, h)
-	get := func(token string) (int, detector.User) {
+	get := func(token string) (int, detector.Key) {
 		w := httptest.NewRecorder()
-		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/users/"+token, nil))
-		var u detector.User
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/keys/"+token, nil))
+		var u detector.Key
 		_ = json.Unmarshal(w.Body.Bytes(), &u) // what is not an answer has no windows
 		return w.Code, u
 	}
-	var u detector.User
+	var u detector.Key
 	b.eventually("the user is known", func() bool {
 		var code int
 		code, u = get("7")

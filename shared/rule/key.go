@@ -2,8 +2,12 @@ package rule
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
+	"slices"
 	"strconv"
+
+	"spate/shared/activity"
 )
 
 // appendKey appends the key of a group: the JSON of its value, or a JSON array if there is not exactly one. Two groups have the same key only if
@@ -41,6 +45,53 @@ func parseKey(key []byte, keys []Key, values []Value) bool {
 		values[i] = v
 	}
 	return true
+}
+
+// HasKey reports whether the key has these columns, which are sorted.
+func (r *Rule) HasKey(columns []string) bool {
+	names := make([]string, 0, len(r.Keys))
+	for _, k := range r.Keys {
+		names = append(names, k.Name)
+	}
+	slices.Sort(names)
+	return slices.Equal(names, columns)
+}
+
+// KeyTokens returns the keys that a person may mean by the text of each column: there are several if a number and a string are two users.
+func (r *Rule) KeyTokens(values map[string]string) ([]string, error) {
+	lists := make([][]string, len(r.Keys))
+	for i, k := range r.Keys {
+		text := values[k.Name]
+		if k.Type.Kind == Token {
+			lists[i] = activity.UserToken(text)
+			continue
+		}
+		v, ok := Parse(k.Type, []byte(text))
+		if !ok {
+			return nil, fmt.Errorf("column %s: %q is not a value of type %v", k.Name, text, k.Type)
+		}
+		lists[i] = []string{string(AppendJSON(nil, k.Type, v))}
+	}
+	if len(lists) == 1 {
+		return lists[0], nil
+	}
+	out := []string{"["}
+	for i, list := range lists {
+		var longer []string
+		for _, before := range out {
+			for _, token := range list {
+				if i > 0 {
+					token = "," + token
+				}
+				longer = append(longer, before+token)
+			}
+		}
+		out = longer
+	}
+	for i := range out {
+		out[i] += "]"
+	}
+	return out, nil
 }
 
 // parseJSON reads what AppendJSON writes.

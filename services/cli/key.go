@@ -1,0 +1,245 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"spate/services/detector"
+	"spate/shared/activity"
+	"spate/shared/kafka"
+	"spate/shared/ops"
+	"spate/shared/rule"
+	"spate/shared/terminal"
+)
+
+// keyFlags say which detectors are asked, and how.
+type keyFlags struct {
+	brokerFlags
+	tokenFlags
+	HTTPTLSCAFile string `name:"http-tls-ca-file" env:"SPATE_HTTP_TLS_CA_FILE" placeholder:"FILE" help:"CA certificates (PEM) used to verify the detectors' certificates; if set, detectors without TLS are not queried. Default: the system's."`
+	Topic         string `env:"SPATE_TOPIC" default:"activity" help:"Events topic."`
+	Wide          bool   `short:"w" help:"Do not shorten lines to fit the terminal."`
+	JSON          bool   `name:"json" help:"Print one JSON line per matching key (a number and a string can both match)."`
+}
+
+// ask asks the detectors for keys, and prints the windows of each that a condition is about.
+func (f keyFlags) ask(e *env, k kafka.Config, what string, tokens []string, about func(detector.KeyWindow) bool) error {
+	keys, err := detector.Ask(e.ctx, k, kafka.NamesFor(f.Topic), ops.Asker{CAFile: f.HTTPTLSCAFile, Access: f.access()}, tokens...)
+	if err != nil {
+		return err
+	}
+	found := slices.ContainsFunc(keys, func(k detector.Key) bool { return slices.ContainsFunc(k.Windows, about) })
+	for i, key := range keys {
+		key.Windows = slices.DeleteFunc(key.Windows, func(w detector.KeyWindow) bool { return !about(w) })
+		if len(key.Windows) == 0 && (found || i > 0) {
+			continue // the other one is meant
+		}
+		if f.JSON {
+			out := any(key)
+			if what == "user" {
+				out = userKey{key.Token, key}
+			}
+			if err := json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(out); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := printKey(e.stdout, what, key, f.Wide); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// userKey is a key that is a user.
+type userKey struct {
+	UserID json.RawMessage `json:"user_id"`
+	detector.Key
+}
+
+type userCommand struct {
+	ID string `arg:"" help:"User, as written in the events."`
+	keyFlags
+}
+
+// Help is shown below the usage.
+func (userCommand) Help() string {
+	return "Shows the windows of all rules whose key is user_id alone. For rules with another key, use spate key."
+}
+
+func (c *userCommand) Run(e *env) error {
+	k, err := c.config(e.logger(slog.LevelError))
+	if err := usage(errors.Join(err, k.Validate())); err != nil {
+		return err
+	}
+	return c.ask(e, k, "user", activity.UserToken(c.ID), func(w detector.KeyWindow) bool {
+		return w.Key == nil || slices.Equal(keyNames(w.Key), []string{"user_id"})
+	})
+}
+
+type keyCommand struct {
+	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a column of the key, such as user_id=alice. Give all columns of the key; a rule without GROUP BY columns has none."`
+	Rule    string   `placeholder:"NAME" help:"Only this rule. Default: all rules with this key."`
+	keyFlags
+	initialFlags
+}
+
+// Help is shown below the usage.
+func (keyCommand) Help() string {
+	return `Shows the windows of a key that have not ended, for each rule with this key: the events so far, the rule's columns, and the alert if there is one. The
+answer is the detector's, which counts the key; nothing is read from the database.
+
+  spate key user_id=900600000
+  spate key product_id=44600062 --rule scraped
+  spate key user_id=7 ip=10.0.0.1         of a rule with GROUP BY user_id, ip
+  spate rules ls                          lists the rules and their keys`
+}
+
+func (c *keyCommand) Run(e *env) error {
+	k, err := c.config(e.logger(slog.LevelError))
+	values, verr := keyValues(c.Columns)
+	if err := usage(errors.Join(err, k.Validate(), verr)); err != nil {
+		return err
+	}
+	l, _, err := newRulesTopic(k, c.Topic, c.initialFlags)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if _, err := l.Look(e.ctx); err != nil {
+		return err
+	}
+	var tokens []string
+	var about []*rule.Rule
+	for _, r := range l.Plan().Rules { // windows of earlier revisions may not have ended
+		if !r.HasKey(sortedKeys(values)) || c.Rule != "" && r.Name != c.Rule {
+			continue
+		}
+		more, err := r.KeyTokens(values)
+		if err != nil {
+			return usage(fmt.Errorf("%s: %w", r.Name, err))
+		}
+		about = append(about, r)
+		for _, t := range more {
+			if !slices.Contains(tokens, t) {
+				tokens = append(tokens, t)
+			}
+		}
+	}
+	if len(about) == 0 {
+		return usage(noSuchKey(l.InForce(), sortedKeys(values), c.Rule))
+	}
+	return c.ask(e, k, "key", tokens, func(w detector.KeyWindow) bool {
+		return slices.ContainsFunc(about, func(r *rule.Rule) bool {
+			return r.Name == w.Rule && (w.Key == nil || r.HasKey(slices.Sorted(slices.Values(keyNames(w.Key)))))
+		})
+	})
+}
+
+// keyValues reads COLUMN=VALUE.
+func keyValues(args []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, a := range args {
+		name, value, ok := strings.Cut(a, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%s is not COLUMN=VALUE, such as user_id=alice", terminal.Text(a))
+		}
+		if _, twice := out[name]; twice {
+			return nil, fmt.Errorf("column %s is given twice", terminal.Text(name))
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+// noSuchKey says which keys there are.
+func noSuchKey(rules []*rule.Rule, names []string, only string) error {
+	byKey := map[string][]string{}
+	for _, r := range rules {
+		if only != "" && r.Name != only {
+			continue
+		}
+		var columns []string
+		for _, k := range r.Keys {
+			columns = append(columns, k.Name)
+		}
+		key := strings.Join(columns, ", ")
+		if len(columns) == 0 {
+			key = "no column"
+		}
+		if !slices.Contains(byKey[key], r.Name) {
+			byKey[key] = append(byKey[key], r.Name)
+		}
+	}
+	if len(byKey) == 0 {
+		return fmt.Errorf("rule: there is no rule %s; spate rules ls lists those in force", terminal.Text(only))
+	}
+	var list []string
+	for _, key := range sortedKeys(byKey) {
+		list = append(list, fmt.Sprintf("%s (%s)", key, strings.Join(byKey[key], ", ")))
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("give the key as COLUMN=VALUE; the keys are: %s", strings.Join(list, "; "))
+	}
+	return fmt.Errorf("no rule has the key %s; the keys are: %s", terminal.Text(strings.Join(names, ", ")), strings.Join(list, "; "))
+}
+
+// keyNames are the names of the members of a JSON object, in their order.
+func keyNames(object json.RawMessage) (names []string) {
+	dec := json.NewDecoder(strings.NewReader(string(object)))
+	if _, err := dec.Token(); err != nil {
+		return nil
+	}
+	for dec.More() {
+		name, err := dec.Token()
+		var value json.RawMessage
+		if err != nil || dec.Decode(&value) != nil {
+			return names
+		}
+		names = append(names, fmt.Sprint(name))
+	}
+	return names
+}
+
+// printKey prints a detector's answer about a key.
+func printKey(w io.Writer, what string, k detector.Key, wide bool) error {
+	o := newOut(w)
+	if wide {
+		o.width = 0
+	}
+	o.printf("%s %s (partition %d)", what, activity.UserText(k.Token), k.Partition)
+	if k.Watermark != nil {
+		o.printf(", windows closed up to %s", k.Watermark.Format(time.RFC3339Nano))
+	}
+	o.printf("\n")
+	if len(k.Windows) == 0 {
+		o.printf("  no open windows\n")
+		return o.end(nil)
+	}
+	now := time.Now()
+	t := terminal.Table{Columns: []terminal.Column{{Head: "RULE"}, {Head: "WINDOW (UTC)"}, {Head: "EVENTS", Right: true}, {Head: "ALERT"}, {Head: "COLUMNS", Floor: 12}}}
+	for _, w := range k.Windows {
+		state := any("")
+		switch {
+		case w.AlertID != "":
+			state = w.AlertID
+		case w.Holds:
+			state = "at the end"
+		}
+		if w.Critical && (w.AlertID != "" || w.Holds) {
+			state = o.paint(fmt.Sprint(state), terminal.Red)
+		}
+		t.Row(w.Rule, clockText(w.WindowStart, now)+" - "+w.WindowEnd.UTC().Format(clock), w.Count, state, strings.Trim(string(w.Columns), "{}"))
+	}
+	o.lines(t.Lines(o.width))
+	if k.More > 0 {
+		o.printf("  and %s\n", terminal.Safe(counted(k.More, "window that ends later", "windows that end later")))
+	}
+	return o.end(nil)
+}
