@@ -23,9 +23,8 @@ func BenchmarkRecord(b *testing.B) {
 			if dedupe {
 				cfg.Events.ID = "event_id"
 			}
-			s := &session{
-				cfg: cfg, metrics: newMetrics(prometheus.NewRegistry()), shards: map[string]*shard{}, st: state{Closed: window.NoTime},
-			}
+			s := &session{cfg: cfg, metrics: newMetrics(prometheus.NewRegistry()), progress: progress{st: state{Closed: window.NoTime}}}
+			s.shards, s.output = newShards(&s.cfg), newOutput(&s.cfg, nil)
 			initial, err := cfg.initial()
 			if err != nil {
 				b.Fatal(err)
@@ -34,7 +33,7 @@ func BenchmarkRecord(b *testing.B) {
 			if err := s.adopt(s.rules.Own); err != nil {
 				b.Fatal(err)
 			}
-			sh := s.add("shardId-000000000000", place{MaxTS: window.NoTime})
+			sh := s.add("shardId-000000000000", place{MaxTS: window.NoTime}, window.NoTime)
 			s.snap()
 			// 20,000 events a second of event time, 100,000 users; as the data set has them.
 			rng := rand.New(rand.NewPCG(1, 1))
@@ -63,7 +62,7 @@ func BenchmarkRecord(b *testing.B) {
 					if _, err := s.apply(nil); err != nil {
 						b.Fatal(err)
 					}
-					if to := s.watermark(); s.stream.Crosses(s.st.Closed, to) {
+					if to := s.watermark(&s.engine); s.stream.Crosses(s.st.Closed, to) {
 						if _, err := s.apply([]window.Watermark{{WatermarkMS: to}}); err != nil {
 							b.Fatal(err)
 						}

@@ -2,10 +2,8 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
-	"unicode/utf8"
 
 	"spate/shared/activity"
 	"spate/shared/aws/stream"
@@ -123,58 +121,4 @@ func (s *session) invalid(sh *shard, seq string, data []byte, reason activity.Re
 	}
 	s.counted.invalid[reason]++
 	s.setAside(sh, seq, data, aside{Reason: string(reason)})
-}
-
-// aside is a record of the stream of events that are late or none.
-type aside struct {
-	Reason         string `json:"reason"`
-	Stream         string `json:"stream"`
-	ShardID        string `json:"shard_id"`
-	SequenceNumber string `json:"sequence_number"`
-	WindowStartMS  *int64 `json:"window_start_ms,omitempty"` // late: the window that was missed
-	LateByMS       *int64 `json:"late_by_ms,omitempty"`      // late: by how much the watermark had passed the window's last instant
-	Event          string `json:"event,omitempty"`           // as text, if it is some
-	Data           []byte `json:"data,omitempty"`            // base64, if it is none, or text that is too long in JSON
-	Truncated      int    `json:"truncated,omitempty"`       // the length of what was too long to be kept whole
-}
-
-// maxAside is how much of an event is kept: a record of Kinesis has room for 1 MiB, and base64 takes a third more.
-const maxAside = 512 << 10
-
-func (s *session) setAside(sh *shard, seq string, data []byte, a aside) {
-	if s.aside == nil {
-		s.cfg.Log.Debug("event set aside", "reason", a.Reason, "stream", s.cfg.Stream, "shard", sh.id, "sequence_number", seq)
-		return
-	}
-	a.Stream, a.ShardID, a.SequenceNumber = s.cfg.Stream, sh.id, seq
-	if len(data) > maxAside {
-		a.Truncated, data = len(data), data[:maxAside]
-	}
-	if utf8.Valid(data) {
-		a.Event = string(data)
-	} else {
-		a.Data = data
-	}
-	b, err := json.Marshal(a)
-	if err == nil && len(b)+len(sh.id) > stream.MaxEntryBytes { // escapes make text up to six times as long
-		a.Event, a.Data = "", data
-		b, err = json.Marshal(a)
-	}
-	if err != nil {
-		s.cfg.Log.Error("cannot encode event to set aside", "error", err, "shard", sh.id, "sequence_number", seq)
-		return
-	}
-	s.asides = append(s.asides, stream.Entry{Key: seq, Data: b}) // over all shards: a flood of bad input is not one shard's
-}
-
-// writeAside writes what was set aside.
-func (s *session) writeAside(ctx context.Context) error {
-	if len(s.asides) == 0 {
-		return nil
-	}
-	if _, err := s.aside.Put(ctx, s.asides); err != nil {
-		return err
-	}
-	s.asides = s.asides[:0]
-	return nil
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/aws/emf"
+	"spate/shared/window"
 )
 
 // Counts are the events of this process whose place is in the saved state: In is the sum of the others.
@@ -131,4 +133,69 @@ func (r *reports) flush(behindMS int64) error {
 	r.last = time.Now()
 	r.behind.Observe(float64(behindMS))
 	return r.sink.Flush(r.last)
+}
+
+// told counts the events whose place is saved.
+func (s *session) told() {
+	c := &s.counted
+	add := func(fate, reason string, n int64) {
+		if n > 0 {
+			s.metrics.events.WithLabelValues(fate, reason).Add(float64(n))
+		}
+	}
+	add("counted", "", c.counted)
+	add("repeated", "", c.repeated)
+	var late, invalid int64
+	for f, n := range c.late {
+		add("late", window.Fate(f).String(), n)
+		late += n
+	}
+	for reason, n := range c.invalid {
+		add("invalid", string(reason), n)
+		invalid += n
+	}
+	for reason, n := range c.skipped {
+		add("skipped", string(reason), n)
+	}
+	if k := s.cfg.Counts; k != nil {
+		k.Counted.Add(c.counted)
+		k.Repeated.Add(c.repeated)
+		k.Late.Add(late)
+		k.Invalid.Add(invalid)
+		k.In.Add(c.counted + c.repeated + late + invalid)
+	}
+	s.reports.events(c.counted, late, invalid, c.repeated)
+	s.counted = counts{}
+}
+
+func (s *session) gauges() {
+	var idle, live, behind int64
+	for _, sh := range s.byID {
+		if !sh.live() {
+			continue
+		}
+		live++
+		if sh.src.Idle {
+			idle++
+		}
+		behind = max(behind, sh.behind)
+	}
+	s.faults(s.metrics.faults)
+	stats := s.table.Stats()
+	s.metrics.shards.Set(float64(live))
+	s.metrics.idle.Set(float64(idle))
+	s.metrics.behind.Set(float64(behind) / 1000)
+	s.metrics.open.Set(float64(stats.Panes))
+	s.metrics.openLimit.Set(float64(s.cfg.MaxOpenWindows))
+	if s.st.Closed != window.NoTime {
+		s.metrics.watermark.Set(float64(s.st.Closed) / 1000)
+	}
+	if int64(stats.Panes) >= s.cfg.MaxOpenWindows {
+		s.cfg.Status.NotReady(strconv.Itoa(stats.Panes) + " windows are open, so only the slowest shard is read: raise SPATE_MAX_OPEN_WINDOWS (--max-open-windows)")
+	} else {
+		s.cfg.Status.Ready()
+	}
+	if err := s.reports.flush(behind); err != nil {
+		s.cfg.Log.Warn("cannot write metrics to the log", "error", err)
+	}
 }

@@ -13,7 +13,6 @@ import (
 	"spate/shared/revision"
 	"spate/shared/revision/table"
 	"spate/shared/rule"
-	"spate/shared/verdict"
 	"spate/shared/window"
 )
 
@@ -46,22 +45,14 @@ func (s *session) follow(initial *rule.Set) {
 // adopt makes the session judge by all the rules that were read, and by the settings of the stream that were applied with them.
 func (s *session) adopt(set revision.Settings) (err error) {
 	s.cfg.Lateness, s.cfg.MaxAhead, s.cfg.Events.Fields.Time = set.Lateness, set.MaxAhead, set.Time
-	if s.stream, err = window.NewStream(s.rules.Plan(), s.cfg.Lateness); err != nil {
+	plan := s.rules.Plan()
+	if err := s.extend(plan, s.cfg.Lateness, s.cfg.IdleTimeout); err != nil {
 		return err
 	}
-	plan := s.stream.Plan
 	s.cfg.Events.Columns = plan.Inputs
 	if s.events, err = format.New(s.cfg.Events); err != nil {
 		return err
 	}
-	if s.combiner == nil {
-		s.combiner, s.table = window.NewCombiner(s.stream), window.NewTable(s.stream)
-	} else {
-		s.combiner.Extend(plan)
-		s.table.Extend(plan)
-	}
-	s.teller = verdict.New(plan)
-	s.idleness.Stream, s.idleness.TimeoutMS = s.stream, s.cfg.IdleTimeout.Milliseconds()
 	s.metrics.rules.Set(float64(plan.Revision))
 	if e, ok := s.rules.Newest(); ok {
 		s.cfg.Log.Info("rules in force", "revision", e.Revision, "from", e.Boundary(), "rules", s.rules.Names())

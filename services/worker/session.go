@@ -11,7 +11,6 @@ import (
 	"spate/shared/aws/stream"
 	"spate/shared/format"
 	"spate/shared/revision"
-	"spate/shared/verdict"
 	"spate/shared/window"
 )
 
@@ -30,57 +29,23 @@ const (
 	releaseTimeout = 5 * time.Second
 )
 
-// session is one worker's life as the holder of the lease.
+// session is one worker's life as the holder of the lease: events come in from the shards, are judged and counted by the engine, and go out as alerts.
+// The progress says up to where that is done.
 type session struct {
 	cfg     Config
 	metrics *metrics
 	held    *lease.Held
-	st      state
 	rules   *revision.Follower
-	stream  window.Stream
 	events  *format.Reader
-	reader  *stream.Reader
-	alerts  *stream.Producer
-	aside   *stream.Producer // nil: events set aside are logged
 	reports *reports
 
-	shards   map[string]*shard
-	numbered []*shard // by the number that stands for a shard in the engine
-	fetches  chan stream.Fetch
-	replay   int // shards that have not come to their cut yet
-	group    *errgroup.Group
-	ctx      context.Context // of the readers
+	group *errgroup.Group
+	ctx   context.Context // of the readers
 
-	combiner *window.Combiner
-	teller   verdict.Teller
-	table    *window.Table
-	idleness window.Idleness
-	repeated int64          // events that the table has left out, as it was asked last
-	batch    int64          // offset of the next batch, in a log that is never written
-	snaps    []snapshot     // places before each batch, from the first of an open window on
-	outbox   []stream.Entry // alerts that are not written yet
-	asides   []stream.Entry
-
-	tally   tally // of everything that was judged, st.Tally up to the cut
-	counted counts
-	gathers time.Time // when the oldest event that is not in the table was judged; zero: there is none
-	saved   time.Time
-	listed  time.Time
-	dirty   bool
-	faulty  []int64 // what each rule could not compute, as it was counted last
-}
-
-// snapshot is how far each shard had come before a batch.
-type snapshot struct {
-	batch int64
-	at    map[string]mark
-}
-
-// mark is a place in a shard: what a place of the state is made of.
-type mark struct {
-	stream.Position
-	maxTS  int64
-	record int64 // number of the next record, of sequences
+	shards
+	engine
+	output
+	progress
 }
 
 // runSession waits for the lease and works for as long as it lasts.
@@ -103,16 +68,9 @@ func runSession(ctx context.Context, cfg Config, m *metrics, r *reports) error {
 		return err
 	}
 	s := &session{
-		cfg: cfg, metrics: m, held: held,
-		reader: &stream.Reader{API: cfg.Kinesis, Stream: cfg.Stream, Log: cfg.Log, Interval: cfg.Poll, Now: cfg.Now},
-		alerts: &stream.Producer{API: cfg.Kinesis, Stream: cfg.AlertsStream, Log: cfg.Log, Before: held.Valid},
-
-		shards: make(map[string]*shard), fetches: make(chan stream.Fetch),
-		reports: r,
+		cfg: cfg, metrics: m, held: held, reports: r,
 	}
-	if cfg.AsideStream != "" {
-		s.aside = &stream.Producer{API: cfg.Kinesis, Stream: cfg.AsideStream, Log: cfg.Log, Before: held.Valid}
-	}
+	s.shards, s.output = newShards(&s.cfg), newOutput(&s.cfg, held)
 	s.follow(initial)
 	return s.run(ctx)
 }
@@ -150,7 +108,7 @@ func (s *session) work(ctx context.Context) error {
 	if err := s.load(s.ctx); err != nil {
 		return err
 	}
-	s.cfg.Log.Info("worker started", "stream", s.cfg.Stream, "alerts_stream", s.cfg.AlertsStream, "shards", len(s.shards), "epoch", s.held.Epoch(),
+	s.cfg.Log.Info("worker started", "stream", s.cfg.Stream, "alerts_stream", s.cfg.AlertsStream, "shards", len(s.byID), "epoch", s.held.Epoch(),
 		"replay", s.replay, "rules", s.rules.Names(), "revision", s.rules.Revision(), "lateness", s.cfg.Lateness.String(), "idle_timeout", s.cfg.IdleTimeout.String())
 	s.cfg.Status.Ready()
 	if s.replay == 0 {
@@ -214,7 +172,7 @@ func (s *session) load(ctx context.Context) error {
 	s.tally = s.st.Tally
 	s.table.Resume(window.Position{Watermarks: []int64{s.st.Closed}})
 	for id, p := range s.st.Shards {
-		sh := s.add(id, p)
+		sh := s.add(id, p, s.st.Closed)
 		if sh.cut != "" && sh.cut != p.After {
 			s.replay++
 		} else {
@@ -222,7 +180,7 @@ func (s *session) load(ctx context.Context) error {
 		}
 	}
 	s.snap()
-	for _, sh := range s.shards {
+	for _, sh := range s.byID {
 		if !sh.waits {
 			s.start(sh)
 		}
@@ -242,7 +200,7 @@ func (s *session) replayed(ctx context.Context) error {
 		}
 	}
 	now := s.cfg.Now().UnixMilli()
-	for _, sh := range s.shards {
+	for _, sh := range s.byID {
 		sh.heard = now
 		if sh.held == nil {
 			continue
@@ -264,7 +222,7 @@ func (s *session) look(ctx context.Context) error {
 		}
 	}
 	s.silence()
-	if to := s.watermark(); s.stream.Crosses(s.st.Closed, to) {
+	if to := s.watermark(&s.engine); s.stream.Crosses(s.st.Closed, to) {
 		if err := s.flush(ctx); err != nil {
 			return err
 		}
@@ -280,7 +238,7 @@ func (s *session) look(ctx context.Context) error {
 			return err
 		}
 	}
-	s.align()
+	s.align(&s.engine)
 	s.gauges()
 	return nil
 }
@@ -290,10 +248,7 @@ func (s *session) finish(ctx context.Context) error {
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
-	last := int64(window.NoTime)
-	for _, sh := range s.shards {
-		last = max(last, sh.src.Newest)
-	}
+	last := s.newest()
 	if last == window.NoTime {
 		return nil
 	}

@@ -37,16 +37,34 @@ type shard struct {
 	owed    bool // it would go on, were it not paused
 }
 
-// add makes a shard of the session out of what the state knows of it.
-func (s *session) add(id string, p place) *shard {
+// shards are those of the stream that are read, or were and are still needed.
+type shards struct {
+	cfg      *Config // the session's
+	reader   *stream.Reader
+	byID     map[string]*shard
+	numbered []*shard // by the number that stands for a shard in the engine
+	fetches  chan stream.Fetch
+	replay   int       // shards that have not come to their cut yet
+	listed   time.Time // when they were looked for last
+}
+
+func newShards(cfg *Config) shards {
+	return shards{
+		cfg: cfg, byID: make(map[string]*shard), fetches: make(chan stream.Fetch),
+		reader: &stream.Reader{API: cfg.Kinesis, Stream: cfg.Stream, Log: cfg.Log, Interval: cfg.Poll, Now: cfg.Now},
+	}
+}
+
+// add makes a shard out of what the state knows of it. Windows are closed up to a watermark.
+func (s *shards) add(id string, p place, closed int64) *shard {
 	sh := &shard{
 		id: id, number: int32(len(s.numbered)), parents: p.Parents, at: p.Position, cut: p.Cut, waits: p.Waits, ended: p.Ended,
-		src: window.Source{MaxTS: p.MaxTS, Newest: p.MaxTS, Floor: s.st.Closed}, heard: s.cfg.Now().UnixMilli(), more: make(chan struct{}, 1),
+		src: window.Source{MaxTS: p.MaxTS, Newest: p.MaxTS, Floor: closed}, heard: s.cfg.Now().UnixMilli(), more: make(chan struct{}, 1),
 	}
 	if p.Ended && p.Cut == "" { // nothing of it has to be read again
 		sh.closed = true
 	}
-	s.shards[id] = sh
+	s.byID[id] = sh
 	s.numbered = append(s.numbered, sh)
 	return sh
 }
@@ -96,7 +114,7 @@ func (s *session) take(ctx context.Context, f stream.Fetch) error {
 	if err := s.consult(ctx, f); err != nil {
 		return err
 	}
-	sh := s.shards[f.Shard]
+	sh := s.byID[f.Shard]
 	if f.Lost {
 		s.tally.Lost++
 		s.metrics.lost.Inc()
@@ -166,7 +184,7 @@ func (s *session) takeAgain(ctx context.Context, sh *shard, f stream.Fetch) erro
 // inherit starts the shards whose parents are all read to their ends: they go on where those have come to.
 func (s *session) inherit(ctx context.Context) error {
 	s.listed = time.Now()
-	for _, sh := range s.shards {
+	for _, sh := range s.byID {
 		if !sh.closed || sh.ended || s.replay > 0 {
 			continue
 		}
@@ -194,9 +212,9 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 	}
 	var out []*shard
 	for _, l := range stream.Successors(listed, parent.id, parent.gone) {
-		sh := s.shards[l.ID]
+		sh := s.byID[l.ID]
 		if sh == nil {
-			sh = s.add(l.ID, place{MaxTS: window.NoTime, Waits: true, Parents: l.Parents})
+			sh = s.add(l.ID, place{MaxTS: window.NoTime, Waits: true, Parents: l.Parents}, s.st.Closed)
 		}
 		if sh.waits && !s.unheard(l.Parents, listed) {
 			s.succeed(sh)
@@ -211,15 +229,15 @@ func (s *session) childrenOf(ctx context.Context, parent *shard) ([]*shard, erro
 
 // unheard reports whether one of the parents of a shard that waits is listed, but not known to the session yet: it is the child of one that is
 // still read. It cannot be one that is done with, for a shard is kept until all its children have begun.
-func (s *session) unheard(parents []string, listed []stream.Shard) bool {
-	return slices.ContainsFunc(listed, func(l stream.Shard) bool { return s.shards[l.ID] == nil && slices.Contains(parents, l.ID) })
+func (s *shards) unheard(parents []string, listed []stream.Shard) bool {
+	return slices.ContainsFunc(listed, func(l stream.Shard) bool { return s.byID[l.ID] == nil && slices.Contains(parents, l.ID) })
 }
 
 // succeed begins a shard if all its parents are read to their ends. It takes over from the one that is furthest behind.
 func (s *session) succeed(sh *shard) {
 	from := window.Source{MaxTS: window.EndOfTime}
 	for _, id := range sh.parents {
-		p := s.shards[id]
+		p := s.byID[id]
 		if p == nil {
 			continue // it was done with long ago
 		}
@@ -251,17 +269,17 @@ const lookMargin = 2 * time.Second
 // silence finds the shards that are read to their ends and have had no event for the idle timeout. Only what was looked at can be found
 // silent: a shard that is paused, or that cannot be read, or all of them while the worker waited for something else, may have had events
 // since, and what closed their windows would make those late.
-func (s *session) silence() {
+func (s *shards) silence() {
 	now, timeout, recent := s.cfg.Now().UnixMilli(), s.cfg.IdleTimeout.Milliseconds(), (2*s.cfg.Poll + lookMargin).Milliseconds()
-	for _, sh := range s.shards {
+	for _, sh := range s.byID {
 		sh.src.Idle = timeout > 0 && sh.live() && !sh.closed && !sh.paused && sh.atEnd && sh.looked-sh.heard >= timeout && now-sh.looked <= recent
 	}
 }
 
 // watermark is how far windows could be closed.
-func (s *session) watermark() int64 {
+func (s *shards) watermark(e *engine) int64 {
 	var peers []window.Peer
-	for _, sh := range s.shards {
+	for _, sh := range s.byID {
 		if sh.live() {
 			peers = append(peers, window.Peer{Source: sh.src, Known: true})
 		}
@@ -269,12 +287,24 @@ func (s *session) watermark() int64 {
 	if len(peers) == 0 {
 		return window.NoTime
 	}
-	return s.idleness.Promise(s.cfg.Now().UnixMilli(), peers)
+	return e.idleness.Promise(s.cfg.Now().UnixMilli(), peers)
 }
 
+// newest is the highest event time of all shards.
+func (s *shards) newest() int64 {
+	newest := int64(window.NoTime)
+	for _, sh := range s.byID {
+		newest = max(newest, sh.src.Newest)
+	}
+	return newest
+}
+
+// sources is how many numbers of shards the engine knows.
+func (s *shards) sources() int32 { return max(1, int32(len(s.numbered))) }
+
 // drained reports whether every shard is read to its end.
-func (s *session) drained() bool {
-	for _, sh := range s.shards {
+func (s *shards) drained() bool {
+	for _, sh := range s.byID {
 		if sh.waits || !sh.ended && (sh.closed || !sh.atEnd) {
 			return false
 		}
@@ -287,10 +317,10 @@ const maxLead = time.Minute
 
 // align keeps the shards together in event time while there is a backlog: all windows between the slowest and the fastest are open, with
 // everyone who has an event in them. With too many open windows, only the slowest is read.
-func (s *session) align() {
-	full := s.table.Stats().Open() >= s.cfg.MaxOpenWindows
+func (s *shards) align(e *engine) {
+	full := e.table.Stats().Open() >= s.cfg.MaxOpenWindows
 	slowest := int64(window.EndOfTime)
-	for _, sh := range s.shards {
+	for _, sh := range s.byID {
 		switch {
 		case !sh.live() || sh.closed || sh.src.Idle:
 		case full: // whoever holds windows open is waited for, be it that nothing of it has come yet
@@ -299,11 +329,11 @@ func (s *session) align() {
 			slowest = min(slowest, sh.src.MaxTS)
 		}
 	}
-	lead := s.stream.Span() + s.stream.LatenessMS + maxLead.Milliseconds()
+	lead := e.stream.Span() + e.stream.LatenessMS + maxLead.Milliseconds()
 	if full {
 		lead = 0
 	}
-	for _, sh := range s.shards {
+	for _, sh := range s.byID {
 		ahead := sh.src.MaxTS != window.NoTime && sh.src.MaxTS-lead > slowest
 		if ahead == sh.paused {
 			continue
