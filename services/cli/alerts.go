@@ -96,12 +96,13 @@ func (f migrateFlags) directoryNotState(states ...string) error {
 type alertsLsCommand struct {
 	migrateFlags
 	tableFlags
-	User     *string `placeholder:"USER" help:"List only alerts of this user: 7 is the number, '\"7\"' is the string, and any other text is a string."`
-	Only     string  `name:"only" placeholder:"STATE" help:"List only alerts in this state: opened (the window has not closed yet), raised (it has become critical since) or closed."`
-	Severity string  `placeholder:"SEVERITY" help:"List only alerts of at least this severity: warning or critical."`
-	Rule     string  `placeholder:"RULE" help:"List only alerts of this rule. Without a rules file it is burst."`
-	Since    string  `placeholder:"TIME" help:"List only windows that start at or after this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24, from midnight UTC), or an age (1h, 7d)."`
-	Until    string  `placeholder:"TIME" help:"List only windows that start before this time, in the same form as --since."`
+	User     *string  `placeholder:"USER" help:"List only alerts of this user: 7 is the number, '\"7\"' is the string, and any other text is a string."`
+	Only     string   `name:"only" placeholder:"STATE" help:"List only alerts in this state: opened (the window has not closed yet), raised (it has become critical since) or closed."`
+	Severity string   `placeholder:"SEVERITY" help:"List only alerts of at least this severity: warning or critical."`
+	Key      []string `name:"key" placeholder:"COLUMN=VALUE" help:"List only alerts whose key has this value, such as product_id=7: the number or the string. Repeatable; all must hold."`
+	Rule     string   `placeholder:"RULE" help:"List only alerts of this rule. Without a rules file it is burst."`
+	Since    string   `placeholder:"TIME" help:"List only windows that start at or after this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24, from midnight UTC), or an age (1h, 7d)."`
+	Until    string   `placeholder:"TIME" help:"List only windows that start before this time, in the same form as --since."`
 	listFlags
 	JSON bool `name:"json" help:"Print one JSON line per alert: the record as in the alerts topic, plus opened_at, closed_at and delivery (state, attempts)."`
 }
@@ -120,6 +121,9 @@ func (c *alertsLsCommand) filter(now time.Time) (store.Filter, error) {
 	errs = append(errs, err)
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
 		errs = append(errs, fmt.Errorf("since, until: %s is not before %s", f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339)))
+	}
+	if _, err := keyValues(c.Key); err != nil {
+		errs = append(errs, fmt.Errorf("key: %w", err))
 	}
 	errs = append(errs, f.Validate())
 	return f, errors.Join(errs...)
@@ -145,7 +149,7 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 		st = db
 	}
 	none := "no alerts yet"
-	if f.User != "" || f.State != "" || f.Rule != "" || f.MinSeverity != "" || !f.Since.IsZero() || !f.Until.IsZero() {
+	if len(c.Key) > 0 || f.User != "" || f.State != "" || f.Rule != "" || f.MinSeverity != "" || !f.Since.IsZero() || !f.Until.IsZero() {
 		none = "no alerts match; to list all alerts, run spate alerts ls without flags"
 	}
 	return list(e, c.listFlags, listing[store.Alert]{
@@ -156,8 +160,45 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 		},
 	}, func(limit int) iter.Seq2[store.Alert, error] {
 		f.Newest, f.Limit = limit > 0, limit
-		return st.Alerts(e.ctx, f)
+		if len(c.Key) == 0 {
+			return st.Alerts(e.ctx, f)
+		}
+		f.Limit = 0 // of those that have the key
+		return c.withKey(st.Alerts(e.ctx, f), limit)
 	})
+}
+
+// withKey are the alerts that have the key: at most so many, from the first; 0 is all.
+func (c *alertsLsCommand) withKey(list iter.Seq2[store.Alert, error], limit int) iter.Seq2[store.Alert, error] {
+	values, _ := keyValues(c.Key) // they were checked
+	return func(yield func(store.Alert, error) bool) {
+		n := 0
+		for a, err := range list {
+			if err == nil && !hasKey(a.Record, values) {
+				continue
+			}
+			if n++; !yield(a, err) || n == limit {
+				return
+			}
+		}
+	}
+}
+
+// hasKey reports whether the columns of an alert's key have values, as a person writes them.
+func hasKey(r alert.Record, values map[string]string) bool {
+	key := map[string]json.RawMessage{"user_id": r.UserID}
+	if r.Key != nil {
+		clear(key)
+		if json.Unmarshal(r.Key, &key) != nil {
+			return false
+		}
+	}
+	for name, value := range values {
+		if token, ok := key[name]; !ok || activity.UserText(token) != value {
+			return false
+		}
+	}
+	return true
 }
 
 // alertColumns are those of alerts wherever they are printed, with the cells of alertCells.

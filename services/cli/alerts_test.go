@@ -212,6 +212,20 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	if n := strings.Count(out, "\n"); n != 2 {
 		t.Errorf("%d lines: %s", n, out)
 	}
+	for _, c := range []struct {
+		args string
+		n    int
+	}{
+		{"--key product=5", 1}, {"--key product=5 --key ip=10.0.0.1", 1}, {"--key product=5 --key ip=10.0.0.2", 0}, {"--key user_id=7", 1}, {"--key user_id=7 --rule card-testing", 0},
+		{"--key cards=1024", 0}, {"--key product=5 --limit 1", 1}, {"--key product=5 --limit 0", 1},
+	} {
+		out, _ := b.run(ExitOK, append(strings.Fields("alerts ls --json "+c.args), "--wide")...)
+		if n := len(objects(t, out)); n != c.n {
+			t.Errorf("%s: %d alerts: %s", c.args, n, out)
+		}
+	}
+	_, errs := b.run(ExitUsage, "alerts", "ls", "--key", "7")
+	says(t, errs, "key: 7 is not COLUMN=VALUE")
 	out, _ = b.run(ExitOK, "alerts", "ls", "--only", "raised", "--json")
 	says(t, out, `"mode":"shadow","key":{"ip":"10.0.0.1","product":5},"ip":"10.0.0.1","cards":1024,"amount":"12.50","at_least":true,"event_count":12,`, `"opened_at":`)
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID)

@@ -210,7 +210,7 @@ var notOnAWS = map[string]string{
 	"deliveries": "SNS delivers the messages; to see which alerts were published, use spate alerts ls",
 	"endpoints":  "the endpoints are the subscriptions of the SNS topic",
 	"migrate":    "the DynamoDB table has no schema; create it with spate aws setup or deploy/aws/template.yaml",
-	"key":        "the worker cannot be queried; to list alerts, use spate alerts ls",
+	"key":        "the worker cannot be queried; to list the alerts of a key, use spate alerts ls --key",
 	"user":       "the worker cannot be queried; to list a user's alerts, use spate alerts ls --user",
 }
 
