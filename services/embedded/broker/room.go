@@ -46,7 +46,8 @@ type room struct {
 	reserve  *os.File
 	held     int64 // what the reserve takes
 	full     atomic.Bool
-	away     bool // the directory was taken away
+	left     atomic.Bool // the reserve is given back for good
+	away     bool        // the directory was taken away
 	fullness prometheus.GaugeFunc
 }
 
@@ -78,6 +79,7 @@ func openRoom(dir string, log *slog.Logger) (*room, error) {
 
 // leave gives everything back, for what the broker writes when it stops. Other methods may be called meanwhile.
 func (r *room) leave() {
+	r.left.Store(true)
 	if err := errors.Join(r.reserve.Truncate(0), os.Remove(r.reserve.Name())); err != nil {
 		r.log.Warn("the embedded broker cannot release its reserved disk space", "error", err)
 	}
@@ -123,7 +125,7 @@ func (r *room) taken() {
 	open, err := r.reserve.Stat()
 	is, pathErr := os.Stat(r.reserve.Name())
 	was := r.away
-	if err != nil {
+	if err != nil || r.left.Load() { // it was left before it was removed
 		return
 	}
 	r.away = errors.Is(pathErr, os.ErrNotExist) || pathErr == nil && !os.SameFile(open, is)

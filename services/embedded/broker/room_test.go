@@ -55,6 +55,20 @@ func TestDirectoryIsTakenAway(t *testing.T) {
 	}
 }
 
+// TestRecordsWhileItStops: a record that comes while the broker stops is taken or not answered. An error would end a producer that only has to wait for
+// the next start.
+func TestRecordsWhileItStops(t *testing.T) {
+	t.Parallel()
+	var out lines
+	b := startTestBroker(t, filepath.Join(t.TempDir(), "state"), slog.New(slog.NewTextHandler(&out, nil)))
+	createTopic(t, b, "in", 1)
+	cl := client(t, b, kgo.DefaultProduceTopic("in"))
+	b.room.leave()
+	if err := cl.ProduceSync(t.Context(), kgo.StringRecord("x")).FirstErr(); err != nil || strings.Contains(out.String(), "removed or replaced") {
+		t.Errorf("%v, %s", err, out.String())
+	}
+}
+
 // TestFullDisk: while another program has filled the disk, no record is taken, and transactions end as they should: what was read as committed
 // before a crash is so after it, with its offsets, and what was aborted is never read. With room again, everything goes on.
 func TestFullDisk(t *testing.T) {
