@@ -75,17 +75,28 @@ func (p *Producer) Write(table string, partition int32, key string, value []byte
 	})
 }
 
-// AbortAfter waits for the producer to be closed. When ctx ends first, it fails everything that is not acknowledged by then: without a
-// broker, nothing else would end the waiting.
+// AbortAfter waits for the producer to be closed. When ctx ends first, it fails everything that is not acknowledged by then, and what is emitted later:
+// without a broker, nothing else would end the waiting. The broker may have some of it; whoever reads the log next emits it again.
 func (p *Producer) AbortAfter(ctx context.Context) {
 	select {
 	case <-p.closed:
+		return
 	case <-ctx.Done():
-		actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = p.cl.AbortBufferedRecords(actx) // it fails only when it is not done in time, and then there is nothing else to do
+	}
+	again := time.NewTicker(abortEvery)
+	defer again.Stop()
+	for {
+		p.cl.UnsafeAbortBufferedRecords() // the other way waits until the broker has answered what it was sent
+		select {
+		case <-p.closed:
+			return
+		case <-again.C:
+		}
 	}
 }
+
+// abortEvery is how often what is still emitted is failed.
+const abortEvery = 100 * time.Millisecond
 
 // Close waits for what is under way and disconnects.
 func (p *Producer) Close() error {
