@@ -105,6 +105,7 @@ type result struct {
 	pair
 	count  int64
 	opened bool // not final
+	other  bool // of another rule than burst
 }
 
 func parseResult(value []byte) (result, error) {
@@ -112,16 +113,20 @@ func parseResult(value []byte) (result, error) {
 		User  int64  `json:"user_id"`
 		Start string `json:"window_start"`
 		Count int64  `json:"num_actions_per_watermark"`
-		State string `json:"state"` // spate alone
+		State string `json:"state"` // spate alone, as is the rule
+		Rule  string `json:"rule"`
 	}
 	if err := json.Unmarshal(value, &r); err != nil {
 		return result{}, fmt.Errorf("result %q: %w", value, err)
+	}
+	if r.Rule != "" && r.Rule != "burst" {
+		return result{other: true}, nil
 	}
 	start, err := time.Parse("2006-01-02T15:04:05", strings.TrimSuffix(r.Start, "Z"))
 	if err != nil {
 		return result{}, fmt.Errorf("result %q: %w", value, err)
 	}
-	return result{pair{r.User, start.UnixMilli()}, r.Count, r.State == "opened"}, nil
+	return result{pair{r.User, start.UnixMilli()}, r.Count, r.State == "opened", false}, nil
 }
 
 // scanEvent finds user and time in an event of ours or of the reference's generator.

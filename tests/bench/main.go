@@ -22,11 +22,11 @@ import (
 )
 
 type options struct {
-	shared, bin, brokers, json, dir, logs, cpuProfile string
-	rounds                                            int
-	events, sweepEvents                               int
-	flink                                             bool
-	transitions                                       string
+	shared, bin, beside, brokers, json, dir, logs, cpuProfile string
+	rounds                                                    int
+	events, sweepEvents                                       int
+	flink                                                     bool
+	transitions                                               string
 
 	latencyFor         time.Duration
 	maxRate            float64
@@ -48,6 +48,7 @@ func sections() []section {
 	return []section{
 		{"throughput", "a backlog: events/s, CPU and memory beside go-count and Flink SQL", true, (*bench).throughput},
 		{"sweep", "the same for other users, hot users, partitions and windows", true, (*bench).sweep},
+		{"rules", "a backlog: what rules and feeds cost, and another build beside this one (-beside)", false, (*bench).rules},
 		{"latency", "from the event that passes the threshold to its alert, at three rates", true, (*bench).latency},
 		{"memory", "a flood of users with one event each: resident memory, second by second", true, (*bench).memory},
 		{"recovery", "kill -9 of a detector with many users; another one joins and leaves", true, (*bench).recovery},
@@ -80,15 +81,16 @@ func parse(args []string, stderr io.Writer) (options, []section, error) {
 	f.SetOutput(stderr)
 	f.StringVar(&o.shared, "shared", o.shared, "`folder` of the reference data (SPATE_TEST_SHARED)")
 	f.StringVar(&o.bin, "bin", "", "measure this `program`; default: build the one of this module")
+	f.StringVar(&o.beside, "beside", "", "rules: measure this `program`, another build, in the same rounds")
 	f.StringVar(&o.brokers, "brokers", "", "use this Kafka, `host:port,...`; default: start one")
 	f.StringVar(&o.dir, "dir", os.TempDir(), "`folder` for the broker's data and all else that is temporary, up to 15 GB")
 	f.StringVar(&o.logs, "logs", "", "keep the processes' logs in this `folder`")
 	f.StringVar(&o.cpuProfile, "cpuprofile", "", "save profiles of router and detector, of their first 5 seconds, in this `folder`")
 	f.StringVar(&o.json, "json", "", "write one JSON object per measured line to this `file`")
-	f.IntVar(&o.rounds, "rounds", 3, "throughput: rounds; figures are medians over them")
-	f.IntVar(&o.events, "events", 5_000_000, "throughput: events of the backlog")
+	f.IntVar(&o.rounds, "rounds", 3, "throughput, rules: rounds; figures are medians over them")
+	f.IntVar(&o.events, "events", 5_000_000, "throughput, rules: events of the backlog")
 	f.BoolVar(&o.flink, "flink", true, "throughput: measure Flink SQL as well (needs Java, Python and, the first time, the network)")
-	f.StringVar(&o.transitions, "transitions", "closed", "throughput, sweep: alert records that spate writes; the others write closed ones alone")
+	f.StringVar(&o.transitions, "transitions", "closed", "throughput, sweep, rules: alert records that spate writes; the others write closed ones alone")
 	f.IntVar(&o.sweepEvents, "sweep-events", 2_000_000, "sweep: events of each backlog")
 	f.DurationVar(&o.latencyFor, "latency-for", time.Minute, "latency: how long each rate is held")
 	f.Float64Var(&o.maxRate, "max-rate", 0, "latency, soak: the highest `events/s` the pipeline sustains; default: measured")
@@ -102,7 +104,7 @@ func parse(args []string, stderr io.Writer) (options, []section, error) {
 	f.DurationVar(&o.rehearse, "rehearse", 20*time.Second, "latency, soak: how long the highest rate is measured")
 	all := sections()
 	f.Usage = func() {
-		fmt.Fprint(stderr, "Usage: go run ./tests/bench [flags] [section...]\n\nSections (all but soak, if none is named):\n")
+		fmt.Fprint(stderr, "Usage: go run ./tests/bench [flags] [section...]\n\nSections (all but rules and soak, if none is named):\n")
 		for _, s := range all {
 			fmt.Fprintf(stderr, "  %-11s %s\n", s.name, s.help)
 		}

@@ -97,7 +97,7 @@ func (c *collector) decode() error {
 		if err != nil {
 			return err
 		}
-		if r.opened {
+		if r.opened || r.other {
 			continue
 		}
 		if _, ok := c.got[r.pair]; ok {

@@ -50,7 +50,7 @@ func (p pipeline) with(env ...string) pipeline {
 
 // clear forgets everything but the events. The services have ended.
 func (b *bench) clear(ctx context.Context, p pipeline) error {
-	if err := b.drop(ctx, p.outputs()...); err != nil {
+	if err := b.drop(ctx, append(p.outputs(), p.names.Rules)...); err != nil {
 		return err
 	}
 	return b.dropGroups(ctx, p.names.RouterGroup, p.names.DetectorGroup, p.names.AlerterGroup)

@@ -111,7 +111,12 @@ func (b *bench) goCount(ctx context.Context, load *backlog) (run, error) {
 }
 
 // both is the whole of spate: a router and a detector, as processes.
-func (b *bench) both(ctx context.Context, load *backlog, env ...string) (r run, err error) {
+func (b *bench) both(ctx context.Context, load *backlog, env ...string) (run, error) {
+	return b.bothWith(ctx, load, "", env...)
+}
+
+// bothWith is the same with rules, unless there are none.
+func (b *bench) bothWith(ctx context.Context, load *backlog, rules string, env ...string) (r run, err error) {
 	r = run{System: spateBoth, Events: load.events}
 	b.say("%s", r.System)
 	pipe, err := b.pipeline(ctx, load.topic, load.partitions, b.settings(env)...)
@@ -119,6 +124,11 @@ func (b *bench) both(ctx context.Context, load *backlog, env ...string) (r run, 
 		return r, err
 	}
 	defer func() { err = errors.Join(err, b.clear(context.WithoutCancel(ctx), pipe)) }()
+	if rules != "" {
+		if err := b.apply(ctx, pipe, rules); err != nil {
+			return r, err
+		}
+	}
 	c, err := b.collect(pipe.names.Alerts, load)
 	if err != nil {
 		return r, err
