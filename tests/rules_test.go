@@ -116,6 +116,9 @@ GROUP BY HOP(txn_timestamp, INTERVAL '5' SECOND, INTERVAL '10' SECOND), user_id,
 -- rule: all
 -- mode: shadow
 INSERT INTO alerts SELECT COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND) HAVING COUNT(*) > 100;
+-- rule: ratio
+INSERT INTO alerts SELECT category_code, COUNT(*) AS n FROM activity
+GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), category_code HAVING COUNT(*) / COUNT(brand) > 3;
 `), 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +126,31 @@ INSERT INTO alerts SELECT COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timest
 	up := harness.Spate(t, "up", []string{"SPATE_BROKERS="}, "up", "--state", state, "--listen", addr, "--max-ahead", "0", "--rules", rules).Start()
 	harness.Eventually(t, 20*time.Second, "up is ready", func() bool { code, _ := up.Get("/readyz"); return code == http.StatusOK })
 	cl := harness.Connect(t, addr)
+	faults := func() (n float64) {
+		for line := range bytes.Lines(run(t, 0, "rules", "ls", "--json", "--brokers", addr)) {
+			var r struct {
+				Name   string
+				Faults *float64
+			}
+			if err := json.Unmarshal(line, &r); err != nil || r.Faults == nil || *r.Faults > 0 && r.Name != "ratio" {
+				t.Fatalf("%v: %s", err, line)
+			}
+			n += *r.Faults
+		}
+		return n
+	}
+	if n := faults(); n > 0 {
+		t.Errorf("%v faults of no events", n)
+	}
+	// What cannot be computed when a window ends is counted: the event has no brand. It is long ago, so its window ends when nothing else comes.
+	r := &kgo.Record{Topic: "activity", Value: []byte(`{"user_id":3,"event_time":"2020-01-01T00:01:00Z"}`)}
+	if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, time.Minute, "the fault of ratio is shown", func() bool { return faults() == 1 })
+	if out := string(run(t, 0, "rules", "ls", "--brokers", addr)); !strings.Contains(out, "FAULTS") {
+		t.Error(out)
+	}
 	for _, user := range []string{`1`, `"1"`, `2`, `2`} {
 		r := &kgo.Record{Topic: "activity", Value: []byte(`{"user_id":` + user + `,"product_id":"7","price":2.5,"event_time":"2030-01-01T00:00:07Z"}`)}
 		if err := cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
@@ -175,7 +203,7 @@ INSERT INTO alerts SELECT COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timest
 	}
 	for args, want := range map[string]string{
 		"product_id=7 --rule pair": "no rule has the key product_id; the keys are: user_id, item (pair)",
-		"user_id=7":                "no rule has the key user_id; the keys are: no column (all); product_id (scraped); user_id, item (pair)",
+		"user_id=7":                "no rule has the key user_id; the keys are: category_code (ratio); no column (all); product_id (scraped); user_id, item (pair)",
 		"7":                        "7 is not COLUMN=VALUE, such as user_id=alice",
 		"product_id=x":             "scraped: column product_id: \"x\" is not a value of type BIGINT",
 		"--rule nobody":            "there is no rule nobody",

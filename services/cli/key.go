@@ -18,19 +18,26 @@ import (
 	"spate/shared/terminal"
 )
 
-// keyFlags say which detectors are asked, and how.
-type keyFlags struct {
-	brokerFlags
+// askFlags say how detectors are asked.
+type askFlags struct {
 	tokenFlags
 	HTTPTLSCAFile string `name:"http-tls-ca-file" env:"SPATE_HTTP_TLS_CA_FILE" placeholder:"FILE" help:"CA certificates (PEM) used to verify the detectors' certificates; if set, detectors without TLS are not queried. Default: the system's."`
-	Topic         string `env:"SPATE_TOPIC" default:"activity" help:"Events topic."`
-	Wide          bool   `short:"w" help:"Do not shorten lines to fit the terminal."`
-	JSON          bool   `name:"json" help:"Print one JSON line per matching key (a number and a string can both match)."`
+}
+
+func (f askFlags) asker() ops.Asker { return ops.Asker{CAFile: f.HTTPTLSCAFile, Access: f.access()} }
+
+// keyFlags say which detectors are asked for a key.
+type keyFlags struct {
+	brokerFlags
+	askFlags
+	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic."`
+	Wide  bool   `short:"w" help:"Do not shorten lines to fit the terminal."`
+	JSON  bool   `name:"json" help:"Print one JSON line per matching key (a number and a string can both match)."`
 }
 
 // ask asks the detectors for keys, and prints the windows of each that a condition is about.
 func (f keyFlags) ask(e *env, k kafka.Config, what string, tokens []string, about func(detector.KeyWindow) bool) error {
-	keys, err := detector.Ask(e.ctx, k, kafka.NamesFor(f.Topic), ops.Asker{CAFile: f.HTTPTLSCAFile, Access: f.access()}, tokens...)
+	keys, err := detector.Ask(e.ctx, k, kafka.NamesFor(f.Topic), f.asker(), tokens...)
 	if err != nil {
 		return err
 	}

@@ -96,8 +96,9 @@ func (c *detectCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	pattern, users := d.Handler()
-	server.HandleHere(pattern, users, cfg.Address)
+	for pattern, page := range d.Handlers() {
+		server.HandleHere(pattern, page, cfg.Address)
+	}
 	return serve(e, server, log, d.Run)
 }
 

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -59,6 +60,9 @@ type KeyWindow struct {
 // keysPath is where a detector answers for its keys.
 const keysPath = "/keys/"
 
+// faultsPath is where a detector says what its rules could not compute.
+const faultsPath = "/faults"
+
 // mostWindows bounds the windows of one rule in an answer: those of a window that hops are many.
 const mostWindows = 100
 
@@ -103,19 +107,26 @@ func (d *Detector) Lookup(token string) (Key, error) {
 	return k, nil
 }
 
-// Handler answers GET /keys/{token}: 200 with a Key, 421 if the partition is not owned here.
-func (d *Detector) Handler() (pattern string, h http.Handler) {
-	return "GET " + keysPath + "{token}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		k, err := d.Lookup(r.PathValue("token"))
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
-			return
-		}
+// Handlers are the pages that others ask: GET /keys/{token} answers 200 with a Key, or 421 if the partition is not owned here; GET /faults answers
+// 200 with the faults of each rule.
+func (d *Detector) Handlers() map[string]http.Handler {
+	answer := func(w http.ResponseWriter, v any) {
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false) // the token stays as it is
-		_ = enc.Encode(k)        // the status line is out: an error here is the client's going away
-	})
+		_ = enc.Encode(v)        // the status line is out: an error here is the client's going away
+	}
+	return map[string]http.Handler{
+		"GET " + keysPath + "{token}": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			k, err := d.Lookup(r.PathValue("token"))
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+				return
+			}
+			answer(w, k)
+		}),
+		"GET " + faultsPath: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, tables{&d.partitions, &d.rules}.faults()) }),
+	}
 }
 
 // The client id carries the address of the pages of keys; the group's description shows it to everyone who asks.
@@ -181,14 +192,11 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 		return Key{}, fmt.Errorf("topic %s does not exist, because no detector has run here yet; start one with `spate up` or `spate detect`", names.Keyed)
 	}
 	p := kafka.PartitionFor([]byte(token), n)
-	groups, err := adm.DescribeGroups(ctx, names.DetectorGroup)
+	all, err := members(ctx, adm, names)
 	if err != nil {
-		return Key{}, fmt.Errorf("describe group %s: %w", names.DetectorGroup, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: names.DetectorGroup}))
+		return Key{}, err
 	}
-	if len(groups[names.DetectorGroup].Members) == 0 {
-		return Key{}, fmt.Errorf("no detector is running: group %s has no members; start one with `spate up` or `spate detect`", names.DetectorGroup)
-	}
-	for _, m := range groups[names.DetectorGroup].Members {
+	for _, m := range all {
 		as, ok := m.Assigned.AsConsumer()
 		if !ok {
 			continue
@@ -202,12 +210,77 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 				if !ok {
 					return Key{}, fmt.Errorf("partition %d of %s is assigned to a member of group %s that is not a detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
 				}
-				return get(ctx, asker, address, token)
+				body, err := get(ctx, asker, address, keysPath+url.PathEscape(token))
+				if err != nil {
+					return Key{}, err
+				}
+				k, err := parseKey(body, token)
+				if err != nil {
+					return Key{}, fmt.Errorf("query %s: not a detector's response: %w", address, err)
+				}
+				return k, nil
 			}
 		}
 	}
 	return Key{}, fmt.Errorf("partition %d of %s: %w", p, names.Keyed, ErrNotOwner)
 }
+
+// members are those of the detectors' group.
+func members(ctx context.Context, adm *kadm.Client, names kafka.Names) ([]kadm.DescribedGroupMember, error) {
+	groups, err := adm.DescribeGroups(ctx, names.DetectorGroup)
+	if err != nil {
+		return nil, fmt.Errorf("describe group %s: %w", names.DetectorGroup, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: names.DetectorGroup}))
+	}
+	all := groups[names.DetectorGroup].Members
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no detector is running: group %s has no members; start one with `spate up` or `spate detect`", names.DetectorGroup)
+	}
+	return all, nil
+}
+
+// AskFaults asks all detectors what each rule could not compute in the partitions that they have, since they took them over. silent is how many of
+// them have not answered.
+func AskFaults(ctx context.Context, cfg kafka.Config, names kafka.Names, asker ops.Asker) (faults map[string]int64, silent int, err error) {
+	cl, err := kgo.NewClient(cfg.Options()...)
+	if err != nil {
+		return nil, 0, fmt.Errorf("connect: %w", err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(ctx, faultsTimeout)
+	defer cancel()
+	all, err := members(ctx, kadm.NewClient(cl), names)
+	if err != nil {
+		return nil, 0, err
+	}
+	answers := make([]map[string]int64, len(all))
+	var wg sync.WaitGroup
+	for i, m := range all {
+		wg.Go(func() {
+			address, ok := addressOf(m.ClientID)
+			if !ok {
+				return
+			}
+			var answer map[string]int64
+			if body, err := get(ctx, asker, address, faultsPath); err == nil && len(body) <= maxAnswer && json.Unmarshal(body, &answer) == nil {
+				answers[i] = answer
+			}
+		})
+	}
+	wg.Wait()
+	faults = map[string]int64{}
+	for _, answer := range answers {
+		if answer == nil {
+			silent++
+		}
+		for rule, n := range answer {
+			faults[rule] += n
+		}
+	}
+	return faults, silent, nil
+}
+
+// faultsTimeout bounds how long a list of rules waits for the detectors.
+const faultsTimeout = 2 * time.Second
 
 // addressOf returns the address in a client id. Whoever may join the group says there what they like, so that nothing of it is believed but
 // a host and a port: no path, no user, no query. Who asks sends that member a key, and takes nothing from it but an answer's form.
@@ -238,12 +311,12 @@ const (
 
 // get asks a detector. The address is whatever a member of the group says: with authorities of its own, the asker believes those only whom they vouch
 // for.
-func get(ctx context.Context, asker ops.Asker, address, token string) (Key, error) {
+func get(ctx context.Context, asker ops.Asker, address, page string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+keysPath+url.PathEscape(token), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+page, http.NoBody)
 	if err != nil {
-		return Key{}, fmt.Errorf("query %s: %w", address, err)
+		return nil, fmt.Errorf("query %s: %w", address, err)
 	}
 	client, err := asker.Client()
 	// A member of the group says where to ask, and says what it likes: only a certificate of the asker's own authorities makes it one to trust a
@@ -255,31 +328,27 @@ func get(ctx context.Context, asker ops.Asker, address, token string) (Key, erro
 		err = asker.Sign(req)
 	}
 	if err != nil {
-		return Key{}, fmt.Errorf("query %s: %w", address, err)
+		return nil, fmt.Errorf("query %s: %w", address, err)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return Key{}, fmt.Errorf("query the key's detector: %w (is its address, set by SPATE_ADVERTISE, reachable from here?)", err)
+		return nil, fmt.Errorf("query the detector: %w (is its address, set by SPATE_ADVERTISE, reachable from here?)", err)
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusMisdirectedRequest:
-		return Key{}, fmt.Errorf("query %s: %w", address, ErrNotOwner)
+		return nil, fmt.Errorf("query %s: %w", address, ErrNotOwner)
 	case http.StatusUnauthorized:
-		return Key{}, fmt.Errorf("query %s: a token is required: set SPATE_HTTP_TOKEN or SPATE_HTTP_TOKEN_FILE to the detectors' value", address)
+		return nil, fmt.Errorf("query %s: a token is required: set SPATE_HTTP_TOKEN or SPATE_HTTP_TOKEN_FILE to the detectors' value", address)
 	default:
-		return Key{}, fmt.Errorf("query %s: status %d", address, resp.StatusCode)
+		return nil, fmt.Errorf("query %s: status %d", address, resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return Key{}, fmt.Errorf("query %s: %w", address, err)
+		return nil, fmt.Errorf("query %s: %w", address, err)
 	}
-	k, err := parseKey(body, token)
-	if err != nil {
-		return Key{}, fmt.Errorf("query %s: not a detector's response: %w", address, err)
-	}
-	return k, nil
+	return body, nil
 }
 
 // parseKey reads an answer, which has to be about the key that was asked for.

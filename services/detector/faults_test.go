@@ -266,7 +266,9 @@ func TestAsk(t *testing.T) {
 		}
 		d, stop := b.start(func(c *detector.Config) { c.Address, c.Registry = ln.Addr().String(), prometheus.NewRegistry() })
 		mux := http.NewServeMux()
-		mux.Handle(d.Handler())
+		for pattern, h := range d.Handlers() {
+			mux.Handle(pattern, h)
+		}
 		srv := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
 		done := make(chan error, 1)
 		go func() { done <- srv.Serve(ln) }()

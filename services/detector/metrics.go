@@ -79,16 +79,9 @@ func (t tables) Collect(ch chan<- prometheus.Metric) {
 	if s == nil {
 		return
 	}
-	faults := map[string]int64{}
-	plan := t.rules.Load().now().plan
 	for _, kp := range s.all() {
 		kp.mu.Lock()
 		st := kp.table.Stats()
-		for i, n := range kp.table.Faults() {
-			if i < len(plan.Rules) { // a session that begins can have other rules already
-				faults[plan.Rules[i].Name] += n
-			}
-		}
 		kp.mu.Unlock()
 		p := strconv.Itoa(int(kp.partition))
 		ch <- prometheus.MustNewConstMetric(descWindows, prometheus.GaugeValue, float64(st.Panes), p)
@@ -100,7 +93,27 @@ func (t tables) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(descWatermark, prometheus.GaugeValue, float64(st.WatermarkMS)/1000, p)
 		}
 	}
-	for rule, n := range faults {
+	for rule, n := range t.faults() {
 		ch <- prometheus.MustNewConstMetric(descFaults, prometheus.CounterValue, float64(n), rule)
 	}
+}
+
+// faults are what each rule could not compute in the partitions that are here.
+func (t tables) faults() map[string]int64 {
+	out := map[string]int64{}
+	s := t.partitions.Load()
+	if s == nil {
+		return out
+	}
+	plan := t.rules.Load().now().plan
+	for _, kp := range s.all() {
+		kp.mu.Lock()
+		for i, n := range kp.table.Faults() {
+			if i < len(plan.Rules) { // a session that begins can have other rules already
+				out[plan.Rules[i].Name] += n
+			}
+		}
+		kp.mu.Unlock()
+	}
+	return out
 }

@@ -344,9 +344,14 @@ func TestLookup(t *testing.T) {
 	b.events(`7`, 12, 1)
 	b.batch(-9_000)
 	d, stop := b.start()
-	pattern, h := d.Handler()
-	mux := http.NewServeMux()
-	mux.Handle(pattern, h)
+	serve := func(d *detector.Detector) (mux *http.ServeMux) {
+		mux = http.NewServeMux()
+		for pattern, h := range d.Handlers() {
+			mux.Handle(pattern, h)
+		}
+		return mux
+	}
+	mux := serve(d)
 	get := func(token string) (int, detector.Key) {
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/keys/"+token, nil))
@@ -373,9 +378,7 @@ func TestLookup(t *testing.T) {
 	// The next one answers as soon as it has read the log, though no router writes: the log ends with the marker of a transaction.
 	b.aborted(kafka.PartitionFor([]byte("7"), partitions))
 	d, _ = b.start()
-	pattern, h = d.Handler()
-	mux = http.NewServeMux()
-	mux.Handle(pattern, h)
+	mux = serve(d)
 	b.eventually("the user is known to the next detector", func() bool {
 		code, u := get("7")
 		return code == http.StatusOK && len(u.Windows) == 2

@@ -178,8 +178,9 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	pattern, users := det.Handler()
-	s.server.HandleHere(pattern, users, s.server.Addr())
+	for pattern, page := range det.Handlers() {
+		s.server.HandleHere(pattern, page, s.server.Addr())
+	}
 
 	wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
