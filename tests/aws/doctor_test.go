@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
@@ -20,7 +19,7 @@ func TestDoctor(t *testing.T) {
 	look := func(env ...string) (found map[string][]doctor.Finding, failed bool) {
 		t.Helper()
 		p := harness.Spate(t, "doctor", append(a.Env, env...), "doctor", "--json").Start()
-		failed = p.Wait(time.Minute) != nil
+		failed = p.Wait(patience) != nil
 		found = make(map[string][]doctor.Finding)
 		for line := range strings.Lines(string(p.Output())) {
 			var f doctor.Finding
@@ -48,7 +47,7 @@ func TestDoctor(t *testing.T) {
 	if _, err := a.Kinesis.DeleteStream(t.Context(), &kinesis.DeleteStreamInput{StreamName: aws.String(a.AlertsStream)}); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, 20*time.Second, "the stream is gone", func() bool {
+	harness.Eventually(t, patience, "the stream is gone", func() bool {
 		_, err := a.Kinesis.DescribeStreamSummary(t.Context(), &kinesis.DescribeStreamSummaryInput{StreamName: aws.String(a.AlertsStream)})
 		return err != nil
 	})

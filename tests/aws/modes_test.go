@@ -192,7 +192,7 @@ func generated(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "generated.csv")
 	p := harness.Spate(t, "generate", nil, "simulate", "--out", path, "--speed", "0", "--event-rate", "300", "--users", "4000", "--duration", "2m", "--disorder", "8s", "--quiet").Start()
-	if err := p.Wait(time.Minute); err != nil {
+	if err := p.Wait(patience); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -244,14 +244,14 @@ func (m *kafkaMode) feed(t *testing.T, file string) {
 	// The topic is made by the router, and filled before the router may read it: what is silent, and for how long, is not for this test.
 	harness.Spate(t, "router", env, "route").Start()
 	cl := harness.Connect(t, m.broker.Addr)
-	harness.Eventually(t, time.Minute, "the topic is there", func() bool { return harness.TopicExists(t, cl, "activity") })
+	harness.Eventually(t, patience, "the topic is there", func() bool { return harness.TopicExists(t, cl, "activity") })
 	p := harness.Spate(t, "feed", env, "simulate", file, "--speed", "0", "--quiet").Start()
-	if err := p.Wait(time.Minute); err != nil {
+	if err := p.Wait(patience); err != nil {
 		t.Fatal(err)
 	}
 	harness.Spate(t, "detector", env, "detect").Start()
 	harness.Spate(t, "alerter", env, "alert").Start()
-	harness.Eventually(t, 2*time.Minute, "every window is closed, stored and told", func() bool {
+	harness.Eventually(t, patience, "every window is closed, stored and told", func() bool {
 		alerts := m.stored(t)
 		return len(alerts) > 0 && !slices.ContainsFunc(alerts, func(a store.Alert) bool { return a.State != alert.Closed || a.Delivery.State != store.Delivered })
 	})
@@ -297,13 +297,13 @@ func (m *awsMode) feed(t *testing.T, file string) {
 	t.Helper()
 	for _, args := range [][]string{{"simulate", file, "--speed", "0", "--quiet"}, {"work", "--drain"}} {
 		p := harness.Spate(t, args[0], m.Env, args...).Start()
-		if err := p.Wait(2 * time.Minute); err != nil {
+		if err := p.Wait(patience); err != nil {
 			t.Fatalf("spate %v: %v", args, err)
 		}
 	}
 	closed, _ := alerts(t, m.AWS)
 	p := harness.Spate(t, "alerter", m.Env, "alert").Start()
-	harness.Eventually(t, 2*time.Minute, "every alert is stored, closed and told", func() bool {
+	harness.Eventually(t, patience, "every alert is stored, closed and told", func() bool {
 		if len(m.told(t)) < len(closed) { // moto gets slower with every message that nobody takes
 			return false
 		}

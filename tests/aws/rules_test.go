@@ -29,7 +29,7 @@ func apply(t *testing.T, a *harness.AWS, script string, args ...string) {
 		t.Fatal(err)
 	}
 	p := harness.Spate(t, "apply", a.Env, append([]string{"rules", "apply", file, "--yes"}, args...)...).Start()
-	if err := p.Wait(time.Minute); err != nil {
+	if err := p.Wait(patience); err != nil {
 		t.Fatalf("spate rules apply: %v: %s", err, p.Output())
 	}
 }
