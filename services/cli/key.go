@@ -124,13 +124,15 @@ func (c *keyCommand) Run(e *env) error {
 	}
 	var tokens []string
 	var about []*rule.Rule
+	var wrong error
 	for _, r := range l.Plan().Rules { // windows of earlier revisions may not have ended
 		if !r.HasKey(sortedKeys(values)) || c.Rule != "" && r.Name != c.Rule {
 			continue
 		}
 		more, err := r.KeyTokens(values)
-		if err != nil {
-			return usage(fmt.Errorf("%s: %w", r.Name, err))
+		if err != nil { // the column may have another type for another rule
+			wrong = fmt.Errorf("%s: %w", r.Name, err)
+			continue
 		}
 		about = append(about, r)
 		for _, t := range more {
@@ -139,7 +141,10 @@ func (c *keyCommand) Run(e *env) error {
 			}
 		}
 	}
-	if len(about) == 0 {
+	switch {
+	case len(about) == 0 && wrong != nil:
+		return usage(wrong)
+	case len(about) == 0:
 		return usage(noSuchKey(l.InForce(), sortedKeys(values), c.Rule))
 	}
 	return c.ask(e, k, "key", tokens, func(w detector.KeyWindow) bool {

@@ -47,6 +47,7 @@ func open(t testing.TB, url string) *Store {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) func() store.Store {
 		database := postgrestest.URL(t)
 		return func() store.Store { return open(t, database) }
