@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -27,7 +28,7 @@ func (b *bench) pipeline(ctx context.Context, activity string, partitions int, e
 	for _, t := range append(pipe.outputs(), activity) {
 		b.made[t] = struct{}{}
 	}
-	maker, err := b.spate(ctx, pipe.with("SPATE_DATABASE_URL="+b.file("maker.db")), "alert")
+	maker, err := b.spate(ctx, pipe.with("SPATE_DATABASE_URL="+b.file(filepath.Base(b.program)+"-maker.db")), "alert")
 	if err != nil {
 		return pipe, err
 	}
