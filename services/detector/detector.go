@@ -163,6 +163,14 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 		ctx.Fail(fmt.Errorf("partition %d is not assigned", ctx.Partition()))
 		return
 	}
+	fail := func(err error) {
+		kp.fail(ctx.Offset())
+		ctx.Fail(err)
+	}
+	if kp.hasFailed() {
+		fail(fmt.Errorf("partition %d: a batch before offset %d was not applied", ctx.Partition(), ctx.Offset()))
+		return
+	}
 	batch := msg.([]byte)
 	var h window.Header
 	var verdicts []window.Verdict
@@ -172,14 +180,14 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 	if err == nil {
 		sources, serr := d.sourcesOf(ctx.Context(), &h)
 		if serr != nil {
-			ctx.Fail(serr) // it is not known whether the batch counts: it is read again
+			fail(serr) // it is not known whether the batch counts: it is read again
 			return
 		}
 		err = window.Guard{Sources: sources, LatestMS: ctx.Timestamp().Add(maxAhead).UnixMilli(), Drains: d.cfg.Drains}.Check(&h)
 	}
 	if err == nil {
 		if known, err = d.rules.Load().upTo(ctx.Context(), h.Revision); err != nil {
-			ctx.Fail(fmt.Errorf("batch at offset %d of partition %d: %w", ctx.Offset(), ctx.Partition(), err)) // nor this
+			fail(fmt.Errorf("batch at offset %d of partition %d: %w", ctx.Offset(), ctx.Partition(), err)) // nor this
 			return
 		}
 		verdicts, repeated, err = kp.apply(ctx.Offset(), batch, known.plan)

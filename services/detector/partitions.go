@@ -159,6 +159,9 @@ func (s *keyedPartitions) Position(partition int32, next int64) (gokaclient.Comm
 	}
 	kp.mu.Lock()
 	defer kp.mu.Unlock()
+	if kp.failed >= 0 {
+		next = min(next, kp.failed)
+	}
 	pos := kp.table.Position(next)
 	pos.Log = s.log
 	if fault.NoClamp {

@@ -28,6 +28,7 @@ type keyedPartition struct {
 	// caughtUp: the log was read up to there. Before that the table lacks what is still to be read again.
 	caughtUp bool
 	latest   window.Position // as last handed out for commit
+	failed   int64           // the first batch that was not applied, and must be read again; -1: there is none
 }
 
 var _ storage.Storage = (*keyedPartition)(nil)
@@ -85,7 +86,7 @@ func (s *keyedPartition) IteratorWithRange([]byte, []byte) (storage.Iterator, er
 func (s *keyedPartition) begin(p window.Position, until int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.resume, s.until, s.ready, s.caughtUp = p, until, false, false
+	s.resume, s.until, s.ready, s.caughtUp, s.failed = p, until, false, false, -1
 }
 
 // end tells that the partition is another's.
@@ -93,6 +94,22 @@ func (s *keyedPartition) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ready = false
+}
+
+// fail tells that a batch was not applied: nothing from it on is done, whatever goka makes of it. A context that has ended makes a failure a success for it.
+func (s *keyedPartition) fail(offset int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed < 0 {
+		s.failed = offset
+	}
+}
+
+// hasFailed reports whether a batch was not applied: the next ones must not be either.
+func (s *keyedPartition) hasFailed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed >= 0
 }
 
 // apply applies a batch and returns its verdicts, and how many of its events were counted before.
