@@ -132,12 +132,15 @@ type Ignored struct {
 type Log struct {
 	initial *rule.Set
 	history rule.History
-	at      []int64 // append times of all revisions, those included that are never in force
+	all     []appended // all revisions, those included that are never in force
 	entries []Entry
 	first   int // the number of the entry that the history begins with
 	ignored []Ignored
 	unread  *Unreadable
 }
+
+// appended is when a revision was appended, and the earliest boundary that was asked for.
+type appended struct{ atMS, fromMS int64 }
 
 // Unreadable is a revision whose rules this program cannot evaluate: what it, and those after it, are about must not be judged.
 type Unreadable struct {
@@ -168,7 +171,7 @@ func NewLog(initial *rule.Set) *Log {
 }
 
 // Revision is the newest one; 0 if there is none.
-func (l *Log) Revision() int64 { return int64(len(l.at)) }
+func (l *Log) Revision() int64 { return int64(len(l.all)) }
 
 // Plan is that of all revisions that can be read.
 func (l *Log) Plan() *rule.Plan { return l.history.Plan() }
@@ -240,18 +243,19 @@ func (l *Log) Take(atMS int64, value []byte) {
 		ignore("it was written instead of revision %d, which is none of those before it", r.InsteadOf)
 		return
 	}
-	if n := len(l.at); n > 0 {
-		atMS = max(atMS, l.at[n-1]) // an append time can go back when another broker leads
+	if n := len(l.all); n > 0 {
+		atMS = max(atMS, l.all[n-1].atMS) // an append time can go back when another broker leads
 	}
 	if l.unread != nil && (r.InsteadOf == 0 || r.InsteadOf > l.unread.Revision) {
 		// One before it cannot be read, so nobody knows what its windows are.
-		l.at = append(l.at, atMS)
+		l.all = append(l.all, appended{atMS, r.FromMS})
 		return
 	}
 	e := Entry{Record: r, AtMS: atMS, fromMS: atMS}
-	base := l
+	base, judged := l, false
 	if r.InsteadOf > 0 {
-		base, e.fromMS = l.before(r.InsteadOf), l.at[r.InsteadOf-1]
+		base, e.fromMS = l.before(r.InsteadOf), l.all[r.InsteadOf-1].atMS
+		judged = len(base.entries) < len(l.entries)
 	}
 	var err error
 	if r.Version > version {
@@ -266,15 +270,21 @@ func (l *Log) Take(atMS int64, value []byte) {
 		}
 	}
 	*l = *base
-	l.at = append(l.at, atMS)
+	l.all = append(l.all, appended{atMS, r.FromMS})
 	if err != nil {
 		l.unread = &Unreadable{r.Revision, e.SinceMS(), r.Program, err}
 		return
 	}
 	if !r.Beginning {
 		e.BoundaryMS = max(1, r.FromMS, e.SinceMS()+r.MaxAheadMS)
+		if r.InsteadOf > 0 { // it has the boundary of the one that it is instead of
+			e.BoundaryMS = max(e.BoundaryMS, min(l.all[r.InsteadOf-1].fromMS, MaxFromMS))
+		}
 	}
 	l.follow(e)
+	if judged {
+		l.history.StartOver() // this program may have judged events by what is not in force any more
+	}
 }
 
 // follow puts the next revision in force from its boundary on.
@@ -301,9 +311,9 @@ func (l *Log) before(revision int64) *Log {
 			out.follow(e)
 		}
 	}
-	out.at, out.ignored = l.at, slices.Clone(l.ignored)
+	out.all, out.ignored = l.all, slices.Clone(l.ignored)
 	for n := revision; n <= l.Revision(); n++ {
-		out.ignored = append(out.ignored, Ignored{l.at[n-1], n - 1, fmt.Sprintf("it was revision %d, which is never in force: revision %d was applied instead", n, l.Revision()+1)})
+		out.ignored = append(out.ignored, Ignored{l.all[n-1].atMS, n - 1, fmt.Sprintf("it was revision %d, which is never in force: revision %d was applied instead", n, l.Revision()+1)})
 	}
 	return out
 }
@@ -389,7 +399,7 @@ func (l *Log) With(atMS int64, r Record) (*Log, error) {
 		return nil, err
 	}
 	next := *l
-	next.at, next.entries, next.ignored = slices.Clone(l.at), slices.Clone(l.entries), slices.Clone(l.ignored)
+	next.all, next.entries, next.ignored = slices.Clone(l.all), slices.Clone(l.entries), slices.Clone(l.ignored)
 	next.Take(atMS, value)
 	return &next, nil
 }

@@ -94,6 +94,13 @@ func (h *History) Add(revision int64, s *Set, fromMS int64) {
 	h.plan, h.inputs = p, s.Inputs
 }
 
+// StartOver makes the newest revision the origin of the plan: rules that were judged by are no longer in it, so numbers of rules and feeds mean others.
+func (h *History) StartOver() {
+	p := *h.plan
+	p.Origin = p.Revision
+	h.plan = &p
+}
+
 // revoke ends the rules that begin after a time before they begin, and returns those that are in force at that time.
 func (p *Plan) revoke(atMS int64) (inForce []int) {
 	for i, r := range p.Rules {

@@ -67,6 +67,9 @@ func (r *Rule) KeyTokens(values map[string]string) ([]string, error) {
 			continue
 		}
 		v, ok := Parse(k.Type, []byte(text))
+		if _, err := strconv.ParseInt(text, 10, 64); k.Type.whole() && err != nil {
+			ok = false // 1.5 would be 1
+		}
 		if !ok {
 			return nil, fmt.Errorf("column %s: %q is not a value of type %v", k.Name, text, k.Type)
 		}
