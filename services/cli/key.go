@@ -190,7 +190,7 @@ func noSuchKey(rules []*rule.Rule, names []string, only string) error {
 		}
 	}
 	if len(byKey) == 0 {
-		return fmt.Errorf("rule: there is no rule %s; spate rules ls lists those in force", terminal.Text(only))
+		return fmt.Errorf("rule: %s is not a rule in force; spate rules ls lists those in force", terminal.Text(only))
 	}
 	var list []string
 	for _, key := range sortedKeys(byKey) {

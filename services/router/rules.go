@@ -21,10 +21,8 @@ func (s *session) follow(r *topic.Reader) {
 		Own:     revision.Settings{Lateness: c.Lateness, MaxAhead: c.MaxAhead, Time: c.Events.Fields.Time},
 		Service: "router",
 		Adopt:   s.adopt,
-		Late: func(e revision.Entry) {
-			s.metrics.rulesLate.Inc()
-			c.Log.Error(revision.TooLate, e.LogValues()...)
-		},
+		Late:    func(revision.Entry) { s.metrics.rulesLate.Inc() },
+		Report:  c.Log,
 	}
 }
 
@@ -46,9 +44,6 @@ func (s *session) adopt(set revision.Settings) (err error) {
 	s.idleness.Stream, s.idleness.TimeoutMS = s.stream, s.cfg.IdleTimeout.Milliseconds()
 	s.maxLeadMS = s.stream.Span() + s.stream.LatenessMS + maxLead.Milliseconds()
 	s.metrics.rules.Set(float64(s.stream.Plan.Revision))
-	if e, ok := s.rules.Newest(); ok {
-		s.cfg.Log.Info("rules in force", "revision", e.Revision, "from", e.Boundary(), "rules", s.rules.Names())
-	}
 	return nil
 }
 

@@ -153,7 +153,7 @@ func exactly(v driver.Value) *big.Rat {
 	return rational(v.(string))
 }
 
-// like is LIKE as a regular expression. Without ESCAPE a backslash is one if the pattern is no literal, or has a _ in it.
+// like is LIKE as a regular expression. Without ESCAPE, a backslash is one if the pattern is not a literal or contains a _.
 func like(a []driver.Value) (driver.Value, error) {
 	pattern, escape := a[1].(string), ""
 	switch {

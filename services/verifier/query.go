@@ -325,7 +325,7 @@ func (q *query) tableFunction(tables []*table) {
 	}
 	q.checkWindow()
 	if w := q.window; w.kind != "SESSION" && w.size%w.step != 0 {
-		refuse("the size is no multiple of the step")
+		refuse("the size is not a multiple of the step")
 	}
 }
 

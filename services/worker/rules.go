@@ -35,10 +35,8 @@ func (s *session) follow(initial *rule.Set) {
 		Own:     revision.Settings{Lateness: c.Lateness, MaxAhead: c.MaxAhead, Time: c.Events.Fields.Time},
 		Service: "worker",
 		Adopt:   s.adopt,
-		Late: func(e revision.Entry) {
-			s.metrics.rulesLate.Inc()
-			c.Log.Error(revision.TooLate, e.LogValues()...)
-		},
+		Late:    func(revision.Entry) { s.metrics.rulesLate.Inc() },
+		Report:  c.Log,
 	}
 }
 
@@ -54,9 +52,6 @@ func (s *session) adopt(set revision.Settings) (err error) {
 		return err
 	}
 	s.metrics.rules.Set(float64(plan.Revision))
-	if e, ok := s.rules.Newest(); ok {
-		s.cfg.Log.Info("rules in force", "revision", e.Revision, "from", e.Boundary(), "rules", s.rules.Names())
-	}
 	return nil
 }
 

@@ -115,7 +115,7 @@ func (r *Record) checkContent() error {
 	}
 	switch {
 	case r.Rule != Burst:
-		return fmt.Errorf("rule: %.40q is not %q, and there is no key", r.Rule, Burst)
+		return fmt.Errorf("rule: %.40q is not %q, so a key is required", r.Rule, Burst)
 	case !canonical(r.UserID):
 		return fmt.Errorf("user_id: %.100q is neither a number nor a string in canonical form, of up to %d bytes", r.UserID, maxUser)
 	case r.Threshold < 1:

@@ -36,7 +36,7 @@ func (c Config) remarks() []string {
 func (c Connection) differences() []string {
 	lines := []string{
 		"* no alert as soon as a window exceeds the threshold (opened); no severity, id, evidence, or first and last event time;",
-		"* late events are dropped silently, and an invalid record fails the job: there is no dead-letter stream;",
+		"* late events are dropped silently, and an invalid record fails the job, because Flink has no dead-letter stream;",
 	}
 	if c.Connector == Kafka {
 		lines = append(lines, "* a silent partition holds all windows open; the table option scan.watermark.idle-timeout is similar to SPATE_IDLE_TIMEOUT;")

@@ -314,7 +314,7 @@ func (r *Reader) decode(partition int32, batch []byte) (next int64, err error) {
 	return max(next, reached), nil
 }
 
-// past returns the offset behind the batches of aborted transactions that begin at an offset; the offset itself if there are none. A transaction
+// past returns the offset after the batches of aborted transactions that begin at an offset, or the offset itself if no such batch begins there. A transaction
 // usually ends with a mark, which the client hands out. A broker that was killed aborts what was open without one.
 func (r *Reader) past(ctx context.Context, partition int32, at int64) (int64, error) {
 	p, err := r.fetchPartition(ctx, partition, at, examineBytes, committedOnly)

@@ -62,7 +62,7 @@ const (
 	Throttled Outcome = "throttled" // the endpoint says when to come again
 	Gone      Outcome = "gone"      // the endpoint wants no more messages, ever
 	Exhausted Outcome = "exhausted" // it failed, and was the last try
-	// Unsendable says nothing about the endpoint: no request can be made of the message. There is no next try; it is Exhausted.
+	// Unsendable says nothing about the endpoint: the message cannot become a request. It is not tried again, as if it were Exhausted.
 	Unsendable Outcome = "unsendable"
 )
 

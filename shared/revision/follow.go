@@ -3,6 +3,7 @@ package revision
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -20,8 +21,10 @@ type Follower struct {
 	Service string
 	// Adopt makes its owner judge by all rules of the log, and by the settings that were applied with them.
 	Adopt func(Settings) error
-	// Late is told of a revision that can be about events which were judged without it.
+	// Late is called for a revision that can be about events which were judged without it, after that is reported.
 	Late func(Entry)
+	// Report is where new rules are reported.
+	Report *slog.Logger
 
 	// Now is the clock that the time since the last look is measured by; time.Now if nil.
 	Now func() time.Time
@@ -51,7 +54,13 @@ func (f *Follower) adopt() error {
 	if err != nil {
 		return err
 	}
-	return f.Adopt(set)
+	if err := f.Adopt(set); err != nil {
+		return err
+	}
+	if e, ok := f.Newest(); ok {
+		f.Report.Info("rules known", "revision", e.Revision, "from", e.Boundary(), "rules", f.Names())
+	}
+	return nil
 }
 
 // Consult makes sure, before events are judged, that all rules are known which they can be about: it looks for newer ones, unless the last look
@@ -87,6 +96,7 @@ func (f *Follower) refresh(ctx context.Context) error {
 	}
 	for _, e := range f.entries {
 		if !f.looked.IsZero() && e.Revision > known && e.SinceMS() < judged {
+			f.Report.Error(TooLate, "revision", e.Revision, "from", e.Boundary(), "appended", time.UnixMilli(e.AtMS).UTC())
 			f.Late(e)
 		}
 	}
@@ -96,13 +106,8 @@ func (f *Follower) refresh(ctx context.Context) error {
 	return f.adopt()
 }
 
-// TooLate is how a revision is reported that [Follower.Late] is told of. The rest of the log line is [Entry.LogValues].
+// TooLate is how a revision is reported that [Follower.Late] is called for.
 const TooLate = "a revision of the rules became readable too late: alerts of its rules in the windows right after its boundary can be missing or have counts that are too low"
-
-// LogValues are what a log line says of the revision.
-func (e Entry) LogValues() []any {
-	return []any{"revision", e.Revision, "from", e.Boundary(), "appended", time.UnixMilli(e.AtMS).UTC()}
-}
 
 // Settings are those of the stream that the boundary and the watermarks depend on.
 type Settings struct {

@@ -3,6 +3,7 @@ package revision
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ type followed struct {
 }
 
 func follow(t *testing.T) *followed {
-	f := &followed{Follower: &Follower{Log: newLog(t), Own: Settings{Time: []string{"txn_timestamp"}}, Service: "router"}}
+	f := &followed{Follower: &Follower{Log: newLog(t), Own: Settings{Time: []string{"txn_timestamp"}}, Service: "router", Report: slog.New(slog.DiscardHandler)}}
 	f.Now = func() time.Time { return time.UnixMilli(1).Add(f.passed) }
 	f.Look = func(context.Context) (bool, error) {
 		f.looks++

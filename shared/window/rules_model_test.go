@@ -88,7 +88,7 @@ func writeRule(b *strings.Builder, r *rand.Rand, i int, unit int64, where string
 	size := step * (1 + r.Int64N(6))
 	from, group := "t", slices.Clone(keys)
 	if r.IntN(2) == 0 {
-		other := unit * (1 + r.Int64N(30)) // no multiple of the step, nor longer
+		other := unit * (1 + r.Int64N(30)) // not a multiple of the step, and not always longer
 		group = append(group, pick(r, fmt.Sprintf("TUMBLE(ts, %s)", interval(size)), fmt.Sprintf("HOP(ts, %s, %s)", interval(step), interval(other))))
 	} else {
 		offset := ""

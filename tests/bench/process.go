@@ -98,6 +98,19 @@ func (b *bench) profile(ctx context.Context, p *process, number int) {
 	}
 }
 
+// wait waits until the process has ended by itself.
+func (p *process) wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if p.err != nil {
+		return p.failure()
+	}
+	return nil
+}
+
 // watch keeps the peak of the memory. The kernel's own peak at the end will not do: a child's begins with its parent's.
 func (p *process) watch() {
 	defer close(p.watched)

@@ -113,15 +113,7 @@ func (b *bench) apply(ctx context.Context, pipe pipeline, rules string) error {
 		return err
 	}
 	defer p.stop()
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if p.err != nil {
-		return p.failure()
-	}
-	return nil
+	return p.wait(ctx)
 }
 
 // rules prints what the section is for: by round, because only what ran side by side can be compared.

@@ -264,13 +264,8 @@ func (b *bench) flinkSetup(ctx context.Context, scripts string) error {
 		return err
 	}
 	defer p.stop()
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if p.err != nil {
-		return fmt.Errorf("flink is not there (-flink=false leaves it out): %w", p.failure())
+	if err := p.wait(ctx); err != nil {
+		return fmt.Errorf("flink is not there (-flink=false leaves it out): %w", err)
 	}
 	b.flinkReady = true
 	return nil

@@ -65,8 +65,8 @@ type Producer struct {
 	Stream string       // name
 	Log    *slog.Logger // nil discards
 
-	// Before, if not nil, is asked before every call, also those that repeat one; an error of it ends Put. The SDK does not repeat calls
-	// by itself here, so nothing is sent that Before was not asked about.
+	// Before, if not nil, runs before every call, retries included; its error ends Put. The SDK does not retry by itself here, so nothing is sent
+	// without it.
 	Before func() error
 
 	// Timeout bounds one call; 0 is 15 s. It is then made again, and whether it was carried out is not known.

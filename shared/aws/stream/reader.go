@@ -16,7 +16,7 @@ import (
 	"spate/shared/aws/cloud"
 )
 
-// ErrNotFound: there is no such stream, or no such shard any more.
+// ErrNotFound means that the stream does not exist, or that the shard no longer does.
 var ErrNotFound = errors.New("not found")
 
 // GetAPI is what a [Reader] needs of *kinesis.Client.

@@ -42,7 +42,7 @@ type GroupConfig struct {
 	Positions Positions
 	// Assigned, if set, is called with the number of partitions of each new session; 0 is a stand-by.
 	Assigned func(partitions int)
-	// Full, if set, is asked before every poll whether there is no room for more: then nothing is read until there is again.
+	// Full, if set, reports whether there is room for no more. It runs before every poll, and nothing is read while it returns true.
 	Full func() bool
 	// Every is the commit interval.
 	Every time.Duration
@@ -139,7 +139,7 @@ func (g *Group) Consume(ctx context.Context, topics []string, h sarama.ConsumerG
 	return nil
 }
 
-// poll returns what has been fetched; nothing for a while, if there is no room for more. The group is served in any case, so that others
+// poll returns what has been fetched, or nothing after a while if [GroupConfig.Full] returns true. It serves the group in either case, so that others
 // can take partitions over.
 func (g *Group) poll(ctx context.Context, r *kafka.Reader) (kgo.Fetches, []kafka.Gap, error) {
 	patience := pollFor

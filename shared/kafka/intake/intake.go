@@ -58,8 +58,8 @@ func Check(c *kfake.Cluster) error {
 	return nil
 }
 
-// Watch calls look with each request of the given keys, all if there are none, before the cluster acts on it, and makes the cluster answer with
-// refusal instead where look returns true.
+// Watch calls look with each request of the given keys, or of every key if none is given, before the cluster acts on it. If look returns true, the
+// cluster answers with refusal instead.
 //
 // It is a fault and no control, for a control keeps the last request of every connection that there ever was.
 func Watch(c *kfake.Cluster, refusal *kerr.Error, look func(kmsg.Request) bool, keys ...kmsg.Key) {
