@@ -139,8 +139,16 @@ type Log struct {
 	unread  *Unreadable
 }
 
-// appended is when a revision was appended, and the earliest boundary that was asked for.
-type appended struct{ atMS, fromMS int64 }
+// appended is what is known of a revision also by programs that cannot evaluate its rules, so that all of them count the same revisions.
+type appended struct {
+	atMS, fromMS        int64 // when it was appended, and the earliest boundary that was asked for
+	latenessMS, aheadMS int64
+	beginning, replaced bool // replaced: another one is in its place, and it never is in force
+}
+
+func (r Record) appended(atMS int64) appended {
+	return appended{atMS, r.FromMS, r.LatenessMS, r.MaxAheadMS, r.Beginning, false}
+}
 
 // Unreadable is a revision whose rules this program cannot evaluate: what it, and those after it, are about must not be judged.
 type Unreadable struct {
@@ -246,9 +254,13 @@ func (l *Log) Take(atMS int64, value []byte) {
 	if n := len(l.all); n > 0 {
 		atMS = max(atMS, l.all[n-1].atMS) // an append time can go back when another broker leads
 	}
+	if err := l.keepsSettings(r); err != nil && r.Version <= version {
+		ignore("%v", err)
+		return
+	}
 	if l.unread != nil && (r.InsteadOf == 0 || r.InsteadOf > l.unread.Revision) {
 		// One before it cannot be read, so nobody knows what its windows are.
-		l.all = append(l.all, appended{atMS, r.FromMS})
+		l.all = append(l.all, r.appended(atMS))
 		return
 	}
 	e := Entry{Record: r, AtMS: atMS, fromMS: atMS}
@@ -264,13 +276,13 @@ func (l *Log) Take(atMS int64, value []byte) {
 		e.Set, err = r.Compile(base.inputsFor(r))
 	}
 	if err == nil {
-		if err := base.agrees(e); err != nil {
+		if err := base.keepsTime(e); err != nil {
 			ignore("%v", err)
 			return
 		}
 	}
 	*l = *base
-	l.all = append(l.all, appended{atMS, r.FromMS})
+	l.all = append(l.all, r.appended(atMS))
 	if err != nil {
 		l.unread = &Unreadable{r.Revision, e.SinceMS(), r.Program, err}
 		return
@@ -311,8 +323,12 @@ func (l *Log) before(revision int64) *Log {
 			out.follow(e)
 		}
 	}
-	out.all, out.ignored = l.all, slices.Clone(l.ignored)
+	out.all, out.ignored = slices.Clone(l.all), slices.Clone(l.ignored)
 	for n := revision; n <= l.Revision(); n++ {
+		if out.all[n-1].replaced {
+			continue
+		}
+		out.all[n-1].replaced = true
 		out.ignored = append(out.ignored, Ignored{l.all[n-1].atMS, n - 1, fmt.Sprintf("it was revision %d, which is never in force: revision %d was applied instead", n, l.Revision()+1)})
 	}
 	return out
@@ -324,8 +340,9 @@ const maxAhead = 366 * 24 * time.Hour
 // MaxFromMS is the last boundary that can be asked for: the last instant that RFC 3339 can write.
 const MaxFromMS = 253_402_300_799_999
 
-// agrees returns what is wrong with the settings of a revision: what is not possible, or what it changes and cannot.
-func (l *Log) agrees(e Entry) error {
+// keepsSettings returns what is wrong with the settings of a record: what is not possible, or what it changes and cannot. It does not depend on whether
+// this program can evaluate any rules.
+func (l *Log) keepsSettings(e Record) error {
 	if e.LatenessMS < 0 || e.LatenessMS > window.MaxLateness {
 		return fmt.Errorf("its lateness of %d ms is not between 0 and %d", e.LatenessMS, window.MaxLateness)
 	}
@@ -335,19 +352,38 @@ func (l *Log) agrees(e Entry) error {
 	if e.FromMS > MaxFromMS {
 		return fmt.Errorf("its boundary of %d ms is after the year 9999", e.FromMS)
 	}
+	if e.Beginning {
+		return nil
+	}
+	before := l.all
+	if e.InsteadOf > 0 {
+		before = before[:e.InsteadOf-1]
+	}
+	var first *appended
+	for i, a := range before {
+		if !a.replaced && (first == nil || a.beginning) {
+			first = &before[i]
+		}
+	}
+	switch {
+	case first == nil:
+	case first.latenessMS != e.LatenessMS:
+		return fmt.Errorf("its lateness is %v, but that of the rules in force is %v, and it cannot change while the pipeline runs", ms(e.LatenessMS), ms(first.latenessMS))
+	case first.aheadMS != e.MaxAheadMS:
+		return fmt.Errorf("its max-ahead is %v, but that of the rules in force is %v, and it cannot change while the pipeline runs", ms(e.MaxAheadMS), ms(first.aheadMS))
+	}
+	return nil
+}
+
+// keepsTime returns an error if the events of a revision have their time in another column than before.
+func (l *Log) keepsTime(e Entry) error {
 	first, ok := l.First()
 	if !ok || e.Beginning {
 		return nil
 	}
 	_, clock, _ := first.Set.Stream() // both were compiled
-	_, now, _ := e.Set.Stream()
-	switch {
-	case clock != now:
+	if _, now, _ := e.Set.Stream(); clock != now {
 		return fmt.Errorf("its events have their time in %s, but those of the rules in force have it in %s", now, clock)
-	case first.LatenessMS != e.LatenessMS:
-		return fmt.Errorf("its lateness is %v, but that of the rules in force is %v, and it cannot change while the pipeline runs", ms(e.LatenessMS), ms(first.LatenessMS))
-	case first.MaxAheadMS != e.MaxAheadMS:
-		return fmt.Errorf("its max-ahead is %v, but that of the rules in force is %v, and it cannot change while the pipeline runs", ms(e.MaxAheadMS), ms(first.MaxAheadMS))
 	}
 	return nil
 }
@@ -356,15 +392,19 @@ func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // Check reports why a record would have no effect as the next one, or could not be read.
 func (l *Log) Check(r Record) error {
+	settings := l.keepsSettings
 	switch {
 	case r.InsteadOf > 0 && r.InsteadOf <= l.Revision():
 		l = l.before(r.InsteadOf)
 	case l.unread != nil:
 		return l.unread
 	}
+	if err := settings(r); err != nil {
+		return err
+	}
 	set, err := r.Compile(l.inputsFor(r))
 	if err == nil {
-		err = l.agrees(Entry{Record: r, Set: set})
+		err = l.keepsTime(Entry{Record: r, Set: set})
 	}
 	return err
 }

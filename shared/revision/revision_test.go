@@ -163,7 +163,7 @@ func TestInsteadOf(t *testing.T) {
 	beginning.Beginning = true
 	var want string
 	for name, value := range map[string][]byte{
-		"none can evaluate it":   record(t, Record{Revision: 2, Source: Source{Text: "SELECT"}}),
+		"none can evaluate it":   record(t, Record{Revision: 2, Source: Source{Text: "SELECT"}, LatenessMS: 5000, MaxAheadMS: ahead}),
 		"a newer one can":        []byte(`{"version":2,"revision":2}`),
 		"this one can":           record(t, good(2, "b", 2)),
 		"it was from the start":  record(t, beginning),
@@ -213,6 +213,30 @@ func TestInsteadOf(t *testing.T) {
 		if l.Take(third, record(t, good(5, "d", 5))); l.Revision() != 5 {
 			t.Errorf("%s: %v", name, l.Ignored())
 		}
+	}
+}
+
+// TestAllCountTheSame: a record whose settings cannot be is no revision for anybody, also for programs that cannot evaluate it or one before it.
+func TestAllCountTheSame(t *testing.T) {
+	good := Source{Text: text("b", 2)}
+	logs := map[string]*Log{}
+	for name, second := range map[string]Source{"can evaluate it": good, "cannot": {Text: "SELECT"}} {
+		l := newLog(t)
+		l.Take(1000, record(t, Record{Revision: 1, Source: Source{Text: text("a", 1)}, LatenessMS: 5000, MaxAheadMS: ahead}))
+		l.Take(2000, record(t, Record{Revision: 2, Source: second, LatenessMS: 6000, MaxAheadMS: ahead}))
+		l.Take(3000, record(t, Record{Revision: 2, Source: second, LatenessMS: 5000, MaxAheadMS: ahead}))
+		l.Take(4000, record(t, Record{Revision: 3, Source: good, LatenessMS: 5000, MaxAheadMS: 1}))
+		l.Take(5000, record(t, Record{Revision: 3, Source: good, LatenessMS: 5000, MaxAheadMS: ahead}))
+		l.Take(6000, record(t, Record{Revision: 4, InsteadOf: 2, Source: good, LatenessMS: 5000, MaxAheadMS: ahead}))
+		l.Take(7000, record(t, Record{Revision: 5, InsteadOf: 2, Source: good, LatenessMS: 5000, MaxAheadMS: ahead}))
+		logs[name] = l
+	}
+	x, y := logs["can evaluate it"], logs["cannot"]
+	if x.Revision() != 5 || y.Revision() != 5 || y.Unreadable() != nil || cmp.Diff(x.Ignored(), y.Ignored()) != "" || cmp.Diff(described(x), described(y)) != "" {
+		t.Errorf("%d and %d: %+v, %+v; %v, %v", x.Revision(), y.Revision(), x.Ignored(), y.Ignored(), described(x), described(y))
+	}
+	if n := len(x.Ignored()); n != 5 { // two with other settings; 2, 3 and 4, each once
+		t.Errorf("%d: %+v", n, x.Ignored())
 	}
 }
 
