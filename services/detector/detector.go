@@ -147,6 +147,7 @@ func (d *Detector) session(ctx context.Context) error {
 		producer.AbortAfter(grace)
 	})
 	err = processor.Run(ctx)
+	_ = producer.Close() // of no use any more, and goka has closed it unless it failed before
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/lovoo/goka"
@@ -20,6 +21,8 @@ type Producer struct {
 	cl         *kgo.Client
 	partitions int32
 	log        *slog.Logger
+	once       sync.Once
+	closeErr   error
 	closed     chan struct{}
 }
 
@@ -98,8 +101,13 @@ func (p *Producer) AbortAfter(ctx context.Context) {
 // abortEvery is how often what is still emitted is failed.
 const abortEvery = 100 * time.Millisecond
 
-// Close waits for what is under way and disconnects.
+// Close waits for what is under way and disconnects. It can be called again: goka closes the producer only if it got as far as to use it.
 func (p *Producer) Close() error {
+	p.once.Do(func() { p.closeErr = p.close() })
+	return p.closeErr
+}
+
+func (p *Producer) close() error {
 	defer close(p.closed)
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout/2)
 	defer cancel()
