@@ -125,7 +125,11 @@ func (c *rulesApplyCommand) checkMaxAhead() error {
 
 // test runs the cases beside the file, if there are any. Programs are told only of those that fail.
 func (c *rulesApplyCommand) test(e *env, f rulesFile) error {
-	if _, ok := cases.Beside(f.path); !ok || f.path == "-" {
+	if f.path == "-" {
+		terminal.Fprintln(e.stderr, "spate: the rules were not tested: standard input has no cases beside it")
+		return nil
+	}
+	if _, ok := cases.Beside(f.path); !ok {
 		return nil
 	}
 	quiet := *e

@@ -32,11 +32,20 @@ type initialFlags struct {
 
 // initial is that rule.
 func (f initialFlags) initial() (*rule.Set, error) {
-	critical := f.Critical
-	if critical == 0 {
-		critical = 2 * f.Threshold
+	return rule.Burst(f.Window, f.Threshold, f.critical())
+}
+
+// source is that rule as a rules file.
+func (f initialFlags) source() revision.Source {
+	text, params := rule.BurstFile(f.Window, f.Threshold, f.critical())
+	return revision.Source{Text: text, Set: params}
+}
+
+func (f initialFlags) critical() int64 {
+	if f.Critical == 0 {
+		return 2 * f.Threshold
 	}
-	return rule.Burst(f.Window, f.Threshold, critical)
+	return f.Critical
 }
 
 // rulesTableFlags say of which pipeline the rules are in mode aws.

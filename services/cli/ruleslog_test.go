@@ -175,6 +175,8 @@ func TestRulesApply(t *testing.T) {
 	says(t, errs, "is not the number of a revision")
 
 	// Back, and back again.
+	out, _ = r.run(ExitOK, "rollback", "0", "--dry-run")
+	says(t, out, "removed    scraper", "dry run: as revision 3, these rules would be in force for windows that begin at ")
 	out, _ = r.run(ExitOK, "rollback", "--dry-run")
 	says(t, out, "changed    scraper", "nothing was written\n")
 	out, _ = r.run(ExitOK, "rollback")

@@ -10,7 +10,7 @@ import (
 )
 
 type rulesRollbackCommand struct {
-	Revision revisionArg `arg:"" optional:"" help:"Revision to return to. Default: the one before the newest."`
+	Revision *rollbackArg `arg:"" optional:"" help:"Revision to return to; 0 is the rule of the settings, which applied before the first one. Default: the one before the newest."`
 	reviseFlags
 	rulesLogFlags
 }
@@ -23,6 +23,7 @@ that they began with. To roll back twice is to return to where you were.
   spate rules history
   spate rules diff 3            what has changed since revision 3
   spate rules rollback          to the revision before the newest
+  spate rules rollback 0        to the rule of the settings
   spate rules rollback 3 -m 'revision 4 flags customers'`
 }
 
@@ -35,32 +36,50 @@ func (c *rulesRollbackCommand) Run(e *env) error {
 	if err := usage(c.checkFrom()); err != nil {
 		return err
 	}
+	entries := l.Entries()
 	newest, ok := l.Newest()
-	to := int64(c.Revision)
 	switch {
 	case c.Replace && !ok && l.Unreadable() != nil:
 		return errors.New("no revision can be evaluated, so there is none to roll back to; use spate rules apply FILE --replace-unreadable")
-	case c.Replace && to == 0:
-		to = newest.Revision
 	case !c.Replace:
 		if newest, err = l.newest(); err != nil {
 			return err
 		}
 	}
-	if to == 0 {
-		if to = newest.Revision - 1; to == 0 {
-			return errors.New("revision 1 is the only one; there is none to roll back to")
-		}
+	to := int64(0)
+	switch before := len(entries) - 2; { // the index of the one before the newest
+	case c.Revision != nil:
+		to = int64(*c.Revision)
+	case c.Replace:
+		to = newest.Revision
+	case before >= 0:
+		to = entries[before].Revision
+	default:
+		return fmt.Errorf("revision %d is the only one; to return to the rule of the settings, run spate rules rollback 0", newest.Revision)
 	}
-	entry, err := l.entry(to)
-	if err != nil {
-		return err
+	source, what, name := c.source(), "the rule of the settings", "the rule of the settings"
+	if to > 0 {
+		entry, err := l.entry(to)
+		if err != nil {
+			return err
+		}
+		source, what, name = entry.Source, fmt.Sprintf("revision %d", to), fmt.Sprintf("the file of revision %d", to)
 	}
 	if c.Message == "" {
-		c.Message = fmt.Sprintf("roll back to revision %d", to)
+		c.Message = "roll back to " + what
 	}
-	rec := revision.Record{Source: entry.Source, LatenessMS: newest.LatenessMS, MaxAheadMS: newest.MaxAheadMS}
-	return c.revise(e, l, rec, fmt.Sprintf("the file of revision %d", to))
+	return c.revise(e, l, revision.Record{Source: source, LatenessMS: newest.LatenessMS, MaxAheadMS: newest.MaxAheadMS}, name)
+}
+
+// rollbackArg is the number of a revision; 0 is before the first one.
+type rollbackArg int64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *rollbackArg) UnmarshalText(text []byte) error {
+	if string(text) == "0" {
+		return nil
+	}
+	return (*revisionArg)(r).UnmarshalText(text)
 }
 
 // revisionArg is the number of a revision; 0 if none is given.

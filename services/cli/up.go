@@ -93,7 +93,7 @@ spate is up: broker, router, detector and alerter are running in this process.
 
 Press Ctrl-C to stop; nothing is lost.
 
-`, c.Topic, i.Brokers, i.Brokers, forOthers(i.Brokers), c.described(i.Rules), alternatives(c.UserField), alternatives(cfg.Events.Fields.Time), i.Database, toldTo(endpoints), i.HTTP)
+`, c.Topic, i.Brokers, i.Brokers, forOthers(i.Brokers, c.State), c.described(i.Rules), alternatives(c.UserField), alternatives(cfg.Events.Fields.Time), i.Database, toldTo(endpoints), i.HTTP)
 	})
 	if err = cmp.Or(err, view.close()); err == nil {
 		terminal.Fprintf(e.stderr, "\nspate up has stopped; it resumes from here when started again.\n%s in = %s counted + %s late + %s invalid; %s opened, %s closed\n",
@@ -192,10 +192,19 @@ func toldTo(endpoints []alerter.Endpoint) string {
 	return "notified: " + strings.Join(told, ", ")
 }
 
-// forOthers is a line of the banner for commands in other terminals: where they find the broker, if they would look elsewhere.
-func forOthers(brokers string) terminal.Safe {
-	if brokers == localBroker {
+// forOthers is a line of the banner for commands in other terminals: where they find the broker and the alerts, if they would look elsewhere.
+func forOthers(brokers, state string) terminal.Safe {
+	var settings []string
+	if brokers != localBroker {
+		settings = append(settings, "SPATE_BROKERS="+brokers)
+	}
+	if dir, err := stateDir(); err != nil || dir != state {
+		if path, err := filepath.Abs(state); err == nil {
+			settings = append(settings, "SPATE_STATE="+path)
+		}
+	}
+	if settings == nil {
 		return ""
 	}
-	return terminal.Sprintf("            other commands need it too: export SPATE_BROKERS=%s\n", brokers)
+	return terminal.Sprintf("            for other commands: export %s\n", strings.Join(settings, " "))
 }

@@ -11,15 +11,21 @@ func Burst(window time.Duration, threshold, critical int64) (*Set, error) {
 	if window < time.Millisecond || window > MaxWindowMS*time.Millisecond || window%time.Millisecond != 0 {
 		return nil, fmt.Errorf("window: %v is not a whole number of milliseconds between 1ms and %v", window, MaxWindowMS*time.Millisecond)
 	}
-	set, errs := Compile(burst, Options{Tables: []*Table{Activity()}, Set: map[string]string{
-		"burst.window":    seconds(window.Milliseconds()),
-		"burst.threshold": fmt.Sprint(threshold),
-		"burst.critical":  fmt.Sprint(critical),
-	}})
+	text, params := BurstFile(window, threshold, critical)
+	set, errs := Compile(text, Options{Tables: []*Table{Activity()}, Set: params})
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("rule burst: %s", errs[0].Message)
 	}
 	return set, nil
+}
+
+// BurstFile is that rule as a rules file, with the values of its parameters.
+func BurstFile(window time.Duration, threshold, critical int64) (text string, params map[string]string) {
+	return burst, map[string]string{
+		"burst.window":    seconds(window.Milliseconds()),
+		"burst.threshold": fmt.Sprint(threshold),
+		"burst.critical":  fmt.Sprint(critical),
+	}
 }
 
 // seconds writes milliseconds as the seconds of an interval.
