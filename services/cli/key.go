@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,9 @@ func (f keyFlags) ask(e *env, k kafka.Config, what string, tokens []string, abou
 		if len(key.Windows) == 0 && (found || i > 0) {
 			continue // the other one is meant
 		}
+		maps.DeleteFunc(key.More, func(rule string, _ int) bool {
+			return !slices.ContainsFunc(key.Windows, func(w detector.KeyWindow) bool { return w.Rule == rule })
+		})
 		if f.JSON {
 			out := any(key)
 			if what == "user" {
@@ -231,7 +235,7 @@ func printKey(w io.Writer, what string, k detector.Key, wide bool) error {
 	}
 	o.printf("\n")
 	if len(k.Windows) == 0 {
-		o.printf("  no open windows\n")
+		o.printf("  no open windows%s\n", terminal.Safe(map[string]string{"user": " of rules whose key is user_id; for other keys, use spate key"}[what]))
 		return o.end(nil)
 	}
 	now := time.Now()
@@ -250,8 +254,8 @@ func printKey(w io.Writer, what string, k detector.Key, wide bool) error {
 		t.Row(w.Rule, clockText(w.WindowStart, now)+" - "+w.WindowEnd.UTC().Format(clock), w.Count, state, strings.Trim(string(w.Columns), "{}"))
 	}
 	o.lines(t.Lines(o.width))
-	if k.More > 0 {
-		o.printf("  and %s\n", terminal.Safe(counted(k.More, "window that ends later", "windows that end later")))
+	for _, rule := range sortedKeys(k.More) {
+		o.printf("  and %s of %s\n", terminal.Safe(counted(k.More[rule], "window that ends later", "windows that end later")), rule)
 	}
 	return o.end(nil)
 }

@@ -32,9 +32,9 @@ type Key struct {
 	Partition int32           `json:"partition"`
 	// Watermark is the time up to which windows are closed; null until every source partition has spoken.
 	Watermark *time.Time `json:"watermark"`
-	// Windows are those that have not ended, by end and rule: of each rule, the 100 that end first. More is how many there are beyond those.
-	Windows []KeyWindow `json:"windows"`
-	More    int         `json:"more,omitempty"`
+	// Windows are those that have not ended, by end and rule: of each rule, the 100 that end first. More is how many a rule has beyond those.
+	Windows []KeyWindow    `json:"windows"`
+	More    map[string]int `json:"more,omitempty"`
 }
 
 // KeyWindow is a window of a key that has not ended, as it is now.
@@ -103,7 +103,12 @@ func (d *Detector) Lookup(token string) (Key, error) {
 		}
 		k.Windows = append(k.Windows, kw)
 	}
-	k.More = more
+	for rule, n := range more {
+		if k.More == nil {
+			k.More = map[string]int{}
+		}
+		k.More[teller.Rule(window.Verdict{Rule: rule})] += n
+	}
 	return k, nil
 }
 
@@ -125,7 +130,7 @@ func (d *Detector) Handlers() map[string]http.Handler {
 			}
 			answer(w, k)
 		}),
-		"GET " + faultsPath: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, tables{&d.partitions, &d.rules}.faults()) }),
+		"GET " + faultsPath: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, tables{&d.partitions, &d.rules}.faults(true)) }),
 	}
 }
 
@@ -238,7 +243,7 @@ func members(ctx context.Context, adm *kadm.Client, names kafka.Names) ([]kadm.D
 	return all, nil
 }
 
-// AskFaults asks all detectors what each rule could not compute in the partitions that they have, since they took them over. silent is how many of
+// AskFaults asks all detectors what each rule in force could not compute in the partitions that they have, since they took them over. silent is how many of
 // them have not answered.
 func AskFaults(ctx context.Context, cfg kafka.Config, names kafka.Names, asker ops.Asker) (faults map[string]int64, silent int, err error) {
 	cl, err := kgo.NewClient(cfg.Options()...)
@@ -273,7 +278,7 @@ func AskFaults(ctx context.Context, cfg kafka.Config, names kafka.Names, asker o
 			silent++
 		}
 		for rule, n := range answer {
-			faults[rule] += n
+			faults[rule] += max(0, n) // whoever answers says what they like
 		}
 	}
 	return faults, silent, nil

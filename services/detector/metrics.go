@@ -93,13 +93,14 @@ func (t tables) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(descWatermark, prometheus.GaugeValue, float64(st.WatermarkMS)/1000, p)
 		}
 	}
-	for rule, n := range t.faults() {
+	for rule, n := range t.faults(false) {
 		ch <- prometheus.MustNewConstMetric(descFaults, prometheus.CounterValue, float64(n), rule)
 	}
 }
 
-// faults are what each rule could not compute in the partitions that are here.
-func (t tables) faults() map[string]int64 {
+// faults are what each rule, or each rule in force, could not compute in the partitions that are here. Those of former revisions count for the rule of
+// their name.
+func (t tables) faults(inForce bool) map[string]int64 {
 	out := map[string]int64{}
 	s := t.partitions.Load()
 	if s == nil {
@@ -109,7 +110,7 @@ func (t tables) faults() map[string]int64 {
 	for _, kp := range s.all() {
 		kp.mu.Lock()
 		for i, n := range kp.table.Faults() {
-			if i < len(plan.Rules) { // a session that begins can have other rules already
+			if i < len(plan.Rules) && !(inForce && plan.Rules[i].Window.Until > 0) { // a session that begins can have other rules already
 				out[plan.Rules[i].Name] += n
 			}
 		}

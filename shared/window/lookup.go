@@ -13,8 +13,9 @@ type KeyWindow struct {
 	Holds, Critical, Opened bool
 }
 
-// Windows returns the windows of a key that have not ended, by end and rule: of each rule, the most that end first. more is how many there are beyond those.
-func (t *Table) Windows(key string, most int) (out []KeyWindow, more int) {
+// Windows returns the windows of a key that have not ended, by end and rule: of each rule, the most that end first. more is how many a rule has beyond those.
+func (t *Table) Windows(key string, most int) (out []KeyWindow, more map[int]int) {
+	more = map[int]int{}
 	k := []byte(key)
 	tag := tag(k)
 	for _, f := range t.feeds {
@@ -33,12 +34,17 @@ func (t *Table) Windows(key string, most int) (out []KeyWindow, more int) {
 			}
 			slices.SortFunc(spans, span.compare)
 			spans = slices.Compact(spans)
-			more += max(0, len(spans)-most)
-			for _, s := range spans[:min(most, len(spans))] {
+			for i, s := range spans {
 				w, _, _ := t.window(s)
-				if kw, ok := t.keyWindow(&w, k); ok {
-					out = append(out, kw)
+				kw, ok := t.keyWindow(&w, k)
+				if !ok {
+					break // the rule has no such keys
 				}
+				if i == most {
+					more[ri] = len(spans) - most
+					break
+				}
+				out = append(out, kw)
 			}
 		}
 	}
