@@ -3,6 +3,7 @@ package rule
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 	"slices"
 )
 
@@ -10,7 +11,7 @@ import (
 // order, with the same result.
 type Cell struct {
 	n int64 // values that are not NULL
-	// sum is that of whole numbers and decimals; for MIN and MAX, it holds the number of the extreme.
+	// sum is that of whole numbers and decimals; for MIN and MAX, it holds the number of the extreme; beside oneDouble and oneMember, the number.
 	sum  wide
 	more *more // nil while nothing needs it
 }
@@ -22,17 +23,79 @@ type more struct {
 	distinct set
 }
 
+// Most keys have one event in a slice. These stand for what one number tells, so that such a cell needs no memory of its own.
+var (
+	oneDouble = &more{} // the sum is exactly this floating-point number
+	oneMember = &more{} // the only distinct value is this one
+)
+
+// rest is what only some aggregates need, to be changed.
 func (c *Cell) rest() *more {
-	if c.more == nil {
+	switch c.more {
+	case nil:
 		c.more = &more{}
+	case oneDouble:
+		f := math.Float64frombits(c.sum.lo)
+		c.sum, c.more = wide{}, &more{}
+		c.more.double.add(f)
+	case oneMember:
+		member := c.sum.lo
+		c.sum, c.more = wide{}, &more{}
+		c.more.distinct.add(member)
 	}
 	return c.more
 }
 
+// addDouble adds a floating-point number to the sum.
+func (c *Cell) addDouble(f float64) {
+	if sum, ok := c.double(); ok && !math.IsNaN(f) {
+		if exactly, ok := addExactly(sum, f); ok {
+			c.sum.lo, c.more = math.Float64bits(exactly), oneDouble
+			return
+		}
+	}
+	c.rest().double.add(f)
+}
+
+// double is the sum, if it is exactly one floating-point number.
+func (c *Cell) double() (sum float64, ok bool) {
+	switch {
+	case c.more == oneDouble:
+		return math.Float64frombits(c.sum.lo), true
+	case c.more == nil:
+		return 0, c.sum == wide{}
+	}
+	return 0, false
+}
+
+// addMember adds a distinct value.
+func (c *Cell) addMember(member uint64) {
+	switch {
+	case c.more == nil && c.sum == wide{}:
+		c.sum.lo, c.more = member, oneMember
+	case c.more != oneMember || c.sum.lo != member:
+		c.rest().distinct.add(member)
+	}
+}
+
+// members calls f for each distinct value.
+func (c *Cell) members(f func(uint64)) {
+	switch c.more {
+	case nil, oneDouble:
+	case oneMember:
+		f(c.sum.lo)
+	default:
+		c.more.distinct.each(f)
+	}
+}
+
 // Distinct is the number of distinct values that the cell holds.
 func (c *Cell) Distinct() int {
-	if c.more == nil {
+	switch c.more {
+	case nil, oneDouble:
 		return 0
+	case oneMember:
+		return 1
 	}
 	return c.more.distinct.n
 }
@@ -73,7 +136,7 @@ func (a *Accumulator) Add(c *Cell, row []Value) {
 		return
 	}
 	if a.Distinct {
-		c.rest().distinct.add(a.member(v))
+		c.addMember(a.member(v))
 		return
 	}
 	switch a.Function {
@@ -104,7 +167,7 @@ func (a *Accumulator) member(v Value) uint64 {
 func (a *Accumulator) sum(c *Cell, v Value) {
 	switch a.kind {
 	case Double:
-		c.rest().double.add(v.Double())
+		c.addDouble(v.Double())
 	case Decimal:
 		c.sum.add(v.decimal())
 	default:
@@ -135,10 +198,10 @@ func (a *Accumulator) extreme(c *Cell, v Value) {
 
 // held is the extreme that the cell holds.
 func (c *Cell) held(k Kind) Value {
-	if k == String && c.more == nil {
-		return StringValue(nil)
-	}
 	if k == String {
+		if c.more == nil {
+			return StringValue(nil)
+		}
 		return StringValue(c.more.text)
 	}
 	return Value{set: true, n: int64(c.sum.lo), hi: int64(c.sum.hi)}
@@ -146,17 +209,26 @@ func (c *Cell) held(k Kind) Value {
 
 // Merge adds what another cell of the same aggregate knows.
 func (a *Accumulator) Merge(c, from *Cell) {
-	if a.Function == Min || a.Function == Max {
+	if *c == (Cell{}) && (from.more == nil || from.more == oneDouble || from.more == oneMember) {
+		*c = *from // as most are
+		return
+	}
+	switch {
+	case a.Function == Min || a.Function == Max:
 		if from.n > 0 {
 			a.extreme(c, from.held(a.kind))
 		}
-	} else {
+	case from.more == nil:
 		c.sum.sum(from.sum)
-		if from.more != nil {
-			m := c.rest()
-			m.double.merge(&from.more.double)
-			from.more.distinct.each(m.distinct.add)
-		}
+	case from.more == oneDouble:
+		c.addDouble(math.Float64frombits(from.sum.lo))
+	case from.more == oneMember:
+		c.addMember(from.sum.lo)
+	default:
+		m := c.rest()
+		c.sum.sum(from.sum)
+		m.double.merge(&from.more.double)
+		from.more.distinct.each(m.distinct.add)
 	}
 	c.n += from.n
 }
@@ -181,8 +253,8 @@ func (a *Accumulator) Result(c *Cell) Value {
 func (a *Accumulator) total(c *Cell) Value {
 	switch a.kind {
 	case Double:
-		var f float64
-		if c.more != nil { // else all values were 0
+		f, one := c.double()
+		if !one && c.more != nil {
 			f = c.more.double.float()
 		}
 		if a.Function == Avg {
@@ -230,7 +302,7 @@ func (a *Accumulator) distinctResult(c *Cell) Value {
 		return a.compiler.fault()
 	}
 	one := Cell{n: int64(c.Distinct())}
-	c.more.distinct.each(func(member uint64) {
+	c.members(func(member uint64) {
 		v := Value{set: true, n: int64(member)}
 		if a.kind == Decimal {
 			v.hi = v.n >> 63

@@ -3,20 +3,22 @@ package rule
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 )
 
 // ErrCell is the error of bytes that are not a cell.
 var ErrCell = errors.New("corrupt cell")
 
 // A cell is written as: what it has, in bits; then, in this order, as far as it has them: the number of values, the sum (or extreme) as three
-// numbers, the exact sum of floating-point numbers (flags, first digit, digits), text with its length, and distinct values (their number, 8
-// bytes each). It says itself what it has, so it can be checked, passed over and merged without the rule.
+// numbers, the exact sum of floating-point numbers (flags, first digit, digits), text with its length, distinct values (their number, 8
+// bytes each), and a sum that is exactly one floating-point number (its 8 bytes). It says itself what it has, so it can be checked, passed over and merged without the rule.
 const (
 	hasN = 1 << iota
 	hasSum
 	hasDouble
 	hasText
 	hasDistinct
+	hasOneDouble
 )
 
 // Append writes the cell.
@@ -27,13 +29,21 @@ func (c *Cell) Append(b []byte) []byte {
 		b[at] |= hasN
 		b = binary.AppendUvarint(b, uint64(c.n))
 	}
+	m := c.more
+	switch m {
+	case oneDouble:
+		b[at] |= hasOneDouble
+		return binary.LittleEndian.AppendUint64(b, c.sum.lo)
+	case oneMember:
+		b[at] |= hasDistinct
+		return binary.LittleEndian.AppendUint64(append(b, 1), c.sum.lo)
+	}
 	if c.sum != (wide{}) {
 		b[at] |= hasSum
 		b = binary.AppendVarint(b, int64(c.sum.lo))
 		b = binary.AppendVarint(b, int64(c.sum.hi))
 		b = binary.AppendVarint(b, c.sum.top)
 	}
-	m := c.more
 	if m == nil {
 		return b
 	}
@@ -74,6 +84,11 @@ type reader struct {
 }
 
 func (r *reader) uint() uint64 {
+	if len(r.b) > 0 && r.b[0] < 0x80 { // most numbers are small
+		v := r.b[0]
+		r.b = r.b[1:]
+		return uint64(v)
+	}
 	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
 		r.fail, r.b = true, nil
@@ -83,14 +98,10 @@ func (r *reader) uint() uint64 {
 	return v
 }
 
+// int reads a number that is written with its sign in the lowest bit.
 func (r *reader) int() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.fail, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
+	v := r.uint()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 // take returns the next n units of size bytes.
@@ -107,12 +118,16 @@ func (r *reader) take(n uint64, size int) []byte {
 // maxValues bounds the number of values of a cell that is read, so that sums of them do not overflow.
 const maxValues = 1 << 62
 
-// ReadCell reads a cell and returns the bytes behind it. The cell shares no memory with b.
+// ReadCell reads a cell and returns the bytes behind it. The cell shares no memory with b. Without a cell, it checks that there is one.
 func ReadCell(b []byte, c *Cell) ([]byte, error) {
 	r := reader{b: b}
 	kind := r.take(1, 1)
-	if r.fail || kind[0] >= 2*hasDistinct {
+	if r.fail || kind[0] >= 2*hasOneDouble {
 		return nil, ErrCell
+	}
+	check := c == nil
+	if check {
+		c = &Cell{}
 	}
 	*c = Cell{}
 	if kind[0]&hasN != 0 {
@@ -125,18 +140,25 @@ func ReadCell(b []byte, c *Cell) ([]byte, error) {
 		c.sum.lo, c.sum.hi, c.sum.top = uint64(r.int()), uint64(r.int()), r.int()
 	}
 	if kind[0]&hasDouble != 0 {
-		r.double(&c.rest().double)
+		r.double(c, check)
 	}
 	if kind[0]&hasText != 0 {
-		c.rest().text = append([]byte(nil), r.take(r.uint(), 1)...)
+		if text := r.take(r.uint(), 1); !check {
+			c.rest().text = append([]byte(nil), text...)
+		}
 	}
 	if kind[0]&hasDistinct != 0 {
 		n := r.uint()
 		if n == 0 || n > MaxDistinct {
 			r.fail = true
 		}
-		for m := r.take(n, 8); len(m) > 0; m = m[8:] {
-			c.rest().distinct.add(binary.LittleEndian.Uint64(m))
+		for m := r.take(n, 8); len(m) > 0 && !check; m = m[8:] {
+			c.addMember(binary.LittleEndian.Uint64(m))
+		}
+	}
+	if kind[0]&hasOneDouble != 0 {
+		if f := r.take(1, 8); len(f) > 0 && !check {
+			c.addDouble(math.Float64frombits(binary.LittleEndian.Uint64(f)))
 		}
 	}
 	if r.fail {
@@ -145,13 +167,14 @@ func ReadCell(b []byte, c *Cell) ([]byte, error) {
 	return r.b, nil
 }
 
-func (r *reader) double(e *exact) {
+func (r *reader) double(c *Cell, check bool) {
 	flags := r.take(1, 1)
 	base, n := r.uint(), r.uint()
 	if r.fail || flags[0] > 7 || base > maxDigits || n > maxDigits {
 		r.fail = true
 		return
 	}
+	var e exact
 	e.nan, e.plus, e.minus = flags[0]&1 != 0, flags[0]&2 != 0, flags[0]&4 != 0
 	e.base, e.adds = int(base), 1
 	for range n {
@@ -159,6 +182,11 @@ func (r *reader) double(e *exact) {
 		if d < -1<<33 || d > 1<<33 { // normalized
 			r.fail = true
 		}
-		e.digits = append(e.digits, d)
+		if !check {
+			e.digits = append(e.digits, d)
+		}
+	}
+	if !check {
+		c.rest().double = e
 	}
 }

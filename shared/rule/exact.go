@@ -50,6 +50,13 @@ const (
 	maxDigits = (1024+lowest)/digitBits + 3 // with room for carries
 )
 
+// addExactly returns a + b, and reports whether that is the sum without any rounding.
+func addExactly(a, b float64) (sum float64, ok bool) {
+	sum = a + b
+	of := sum - a // what the sum has of b
+	return sum, !math.IsInf(sum, 0) && (a-(sum-of))+(b-of) == 0
+}
+
 func (e *exact) add(f float64) {
 	switch {
 	case math.IsNaN(f):

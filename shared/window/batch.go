@@ -236,7 +236,6 @@ func (d decoder) whole(h *Header, check func(*Header, *section) error) error {
 		}
 	}
 	begun, keys := false, true // whether the slice that has begun has keys
-	var c rule.Cell
 	for !d.fail {
 		switch kind, _ := d.next(h, &s); kind {
 		case itemEnd:
@@ -267,7 +266,7 @@ func (d decoder) whole(h *Header, check func(*Header, *section) error) error {
 			keys = true
 			d.sum(h, s.sizeMS)
 			for range s.width {
-				d.cell(&c)
+				d.cell(nil)
 			}
 		}
 	}
@@ -288,14 +287,13 @@ func (d *decoder) pass(h *Header, s *section) int64 {
 	ahead := *d
 	n := ahead.natural()
 	d.sum(h, s.sizeMS)
-	var c rule.Cell
 	for range s.width {
-		d.cell(&c)
+		d.cell(nil)
 	}
 	return n
 }
 
-// cell reads a cell.
+// cell reads a cell; it only checks it if there is none to read it into.
 func (d *decoder) cell(c *rule.Cell) {
 	rest, err := rule.ReadCell(d.b, c)
 	if d.b = rest; err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"spate/shared/rule"
@@ -268,6 +269,62 @@ func BenchmarkCombineScattered(b *testing.B) {
 		c.Add(&Event{MS: int64(i%20_000) * 10_000, Offset: int64(i), Values: values}, onTime)
 		if i%20_000 == 19_999 {
 			c.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1}, func(int32, []byte) {})
+		}
+	}
+}
+
+// BenchmarkRules is per event of 1,000,000 users, of whom nearly all come once in a window: through both halves, and closed. A commit has 20,000 events.
+func BenchmarkRules(b *testing.B) {
+	many := []string{"COUNT(*) > 5", "COUNT(*) > 300 AND COUNT(*) FILTER (WHERE event_type = 'purchase') = 0", "COUNT(*) FILTER (WHERE event_type = 'view') > 200",
+		"COUNT(*) FILTER (WHERE event_type = 'cart') > 200", "SUM(price) > 1000000", "MAX(price) > 100000", "COUNT(DISTINCT product_id) > 200", "COUNT(DISTINCT brand) > 200",
+		"AVG(price) > 100000", "COUNT(*) > 200"}
+	for _, n := range []int{1, len(many)} {
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) { benchmarkRules(b, many[:n]) })
+	}
+}
+
+func benchmarkRules(b *testing.B, having []string) {
+	var text strings.Builder
+	for i, h := range having {
+		fmt.Fprintf(&text, "-- rule: r%d\nINSERT INTO alerts SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING %s;\n", i, h)
+	}
+	set, errs := rule.Compile(text.String(), rule.Options{Tables: []*rule.Table{rule.Activity()}})
+	if len(errs) > 0 {
+		b.Fatal(errs)
+	}
+	s := Stream{Plan: set.Plan()}
+	c, table, us := NewCombiner(s), NewTable(s), users(1_000_000)
+	types, brands := [][]byte{[]byte("view"), []byte("cart"), []byte("purchase")}, users(1_000)
+	e := Event{Values: make([]rule.Value, len(set.Inputs))}
+	var out []Verdict
+	offset := int64(0)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		for n, in := range set.Inputs {
+			switch in.Name() {
+			case "user_id":
+				e.Values[n] = rule.TokenValue(us[i*7919%len(us)])
+			case "event_type":
+				e.Values[n] = rule.StringValue(types[i%3])
+			case "brand":
+				e.Values[n] = rule.StringValue(brands[i%1000])
+			case "price":
+				e.Values[n] = rule.DoubleValue(float64(i%100_000) / 100)
+			default:
+				e.Values[n] = rule.IntValue(int64(i % 50_000))
+			}
+		}
+		e.MS, e.Offset = int64(i/20), int64(i)
+		c.Add(&e, onTime)
+		if i%20_000 == 19_999 {
+			c.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1, Watermarks: []Watermark{{0, e.MS - 10_000}}}, func(_ int32, v []byte) {
+				var err error
+				if out, err = table.Apply(offset, v, out[:0]); err != nil {
+					b.Fatal(err)
+				}
+				offset++
+			})
+			table.Committed(table.Position(offset))
 		}
 	}
 }

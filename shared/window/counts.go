@@ -85,6 +85,7 @@ type room struct {
 	index [][]uint64
 	panes [][]pane
 	keys  [][]byte
+	cells [][]rule.Cell // cleared
 	more  [][]link
 	used  int // arrays of panes that windows have
 	size  int // panes of a window, as the last ones had them
@@ -120,6 +121,10 @@ func (r *room) close(c *counts) {
 	most := max(r.used, len(c.panes))
 	r.panes = spare(r.panes, c.panes, panesPerArray, most)
 	r.keys = spare(r.keys, c.keys, keysPerArray, most)
+	for _, a := range c.cells {
+		clear(a)
+	}
+	r.cells = spare(r.cells, c.cells, panesPerArray*c.width, most)
 	if len(r.index) < most {
 		r.index = append(r.index, c.index)
 	}
@@ -249,7 +254,7 @@ func (c *counts) add(user []byte) int {
 // widen adds the cells of the last pane.
 func (c *counts) widen(last int) {
 	if len(c.cells) == last {
-		c.cells = append(c.cells, make([]rule.Cell, 0, cap(c.panes[last])*c.width))
+		c.cells = push(c.cells, &c.room.cells, 4*c.width, panesPerArray*c.width)
 	}
 	a := grow(c.cells[last], c.width, panesPerArray*c.width)
 	c.cells[last] = a[:len(a)+c.width]
