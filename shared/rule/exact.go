@@ -50,11 +50,11 @@ const (
 	maxDigits = (1024+lowest)/digitBits + 3 // with room for carries
 )
 
-// addExactly returns a + b, and reports whether that is the sum without any rounding.
-func addExactly(a, b float64) (sum float64, ok bool) {
+// twoSum returns a + b rounded, and what the rounding has left out. That is NaN if the sum is not finite.
+func twoSum(a, b float64) (sum, err float64) {
 	sum = a + b
 	of := sum - a // what the sum has of b
-	return sum, !math.IsInf(sum, 0) && (a-(sum-of))+(b-of) == 0
+	return sum, (a - (sum - of)) + (b - of)
 }
 
 func (e *exact) add(f float64) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // Plan is what the engine evaluates: the rules of a pipeline, and the feeds that they share. It is never changed: a new revision of the rules gives
@@ -64,9 +65,17 @@ func (f *Feed) has(r *Rule) bool {
 	return !slices.ContainsFunc(r.Aggregates, func(a *Aggregate) bool { return !a.all() && f.aggregate(a) < 0 })
 }
 
-// aggregate is the number of an aggregate among the feed's; -1 if it is none of them.
+// aggregate is the number of the aggregate among the feed's whose cell this one can use; -1 if there is none.
 func (f *Feed) aggregate(a *Aggregate) int {
-	return slices.IndexFunc(f.Aggregates, func(b *Aggregate) bool { return b.key == a.key })
+	return slices.IndexFunc(f.Aggregates, func(b *Aggregate) bool { return b.cell() == a.cell() })
+}
+
+// cell names what a cell of the aggregate knows. SUM and AVG need the same.
+func (a *Aggregate) cell() string {
+	if a.Function == Avg {
+		return "SUM" + strings.TrimPrefix(a.key, "AVG")
+	}
+	return a.key
 }
 
 // join adds a rule to the feed.
@@ -186,14 +195,14 @@ func (w Window) Each(ms, after, until int64, f func(start, end int64)) {
 // FeedProgram is a feed that is ready to be evaluated, by one goroutine.
 type FeedProgram struct {
 	*Feed
-	Accumulators []Accumulator
 	// Faults is as in [Program].
-	Faults int64
-	where  evaluator
-	keys   []evaluator
-	row    []Value
-	key    []byte
-	token  int // the input that is the key as it stands; -1 if there is none
+	Faults       int64
+	accumulators []Accumulator
+	where        evaluator
+	keys         []evaluator
+	row          []Value
+	key          []byte
+	token        int // the input that is the key as it stands; -1 if there is none
 }
 
 // Program compiles the feed.
@@ -210,7 +219,7 @@ func (f *Feed) Program() *FeedProgram {
 		p.keys = append(p.keys, c.compile(k.node))
 	}
 	for _, a := range f.Aggregates {
-		p.Accumulators = append(p.Accumulators, c.accumulator(a))
+		p.accumulators = append(p.accumulators, c.accumulator(a))
 	}
 	return p
 }
@@ -233,6 +242,20 @@ func (p *FeedProgram) AppendKey(b []byte, event []Value) []byte {
 		p.row[i] = k(event)
 	}
 	return appendKey(b, p.Feed.keys, p.row)
+}
+
+// Add adds an event to the cells of its group.
+func (p *FeedProgram) Add(c Cells, event []Value) {
+	for i := range p.accumulators {
+		p.accumulators[i].add(&c.List[i], c.Spill, event)
+	}
+}
+
+// Merge adds what other cells know.
+func (p *FeedProgram) Merge(c, from Cells) {
+	for i := range p.accumulators {
+		p.accumulators[i].merge(&c.List[i], c.Spill, &from.List[i], from.Spill)
+	}
 }
 
 // Unfiltered reports whether the feed takes every event.

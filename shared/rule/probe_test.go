@@ -250,7 +250,7 @@ func windowed(t *testing.T, set *Set, input string) (columns, rows []string) {
 	}
 	type group struct {
 		n     int64
-		cells []Cell
+		cells Cells
 	}
 	groups := map[at]*group{}
 	for _, event := range probeRows(t, input, set.Inputs) {
@@ -261,12 +261,10 @@ func windowed(t *testing.T, set *Set, input string) (columns, rows []string) {
 		add := func(start, end int64) {
 			g := at{start, end, string(f.AppendKey(nil, event))}
 			if groups[g] == nil {
-				groups[g] = &group{cells: make([]Cell, len(f.Accumulators))}
+				groups[g] = &group{cells: NewCells(len(f.Aggregates))}
 			}
 			groups[g].n++
-			for i := range f.Accumulators {
-				f.Accumulators[i].Add(&groups[g].cells[i], event)
-			}
+			f.Add(groups[g].cells, event)
 		}
 		if p.Window.Kind == Session {
 			add(0, 0)

@@ -42,7 +42,7 @@ func (p *Plan) Program(i int) *Program {
 
 // Row sets the row that the methods below are about: the group with the key in the window [start, end), its events, and the cells of the
 // feed's aggregates. It reports whether key is a key of the rule.
-func (p *Program) Row(key []byte, events int64, cells []Cell, start, end int64) bool {
+func (p *Program) Row(key []byte, events int64, cells Cells, start, end int64) bool {
 	if !parseKey(key, p.Keys, p.row) {
 		return false
 	}
@@ -51,7 +51,7 @@ func (p *Program) Row(key []byte, events int64, cells []Cell, start, end int64) 
 		if c < 0 {
 			p.row[at+i] = IntValue(events)
 		} else {
-			p.row[at+i] = p.accumulators[i].Result(&cells[c])
+			p.row[at+i] = p.accumulators[i].result(&cells.List[c], cells.Spill)
 		}
 	}
 	at += len(p.cells)

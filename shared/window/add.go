@@ -3,8 +3,6 @@ package window
 import (
 	"encoding/binary"
 	"slices"
-
-	"spate/shared/rule"
 )
 
 // added are new events of a pane.
@@ -22,7 +20,7 @@ func (t *Table) add(fi int, c *counts, key []byte, d *decoder, offset int64) (st
 	span := d.natural()
 	ranges := d.count()
 	t.added, t.again = t.added[:0], 0
-	width := len(t.feeds[fi].Accumulators)
+	width := len(t.feeds[fi].Aggregates)
 	if c != nil && width == 0 && !t.header.once { // as most are
 		i := t.paneOf(c, key)
 		p := c.at(i)
@@ -53,20 +51,19 @@ func (t *Table) add(fi int, c *counts, key []byte, d *decoder, offset int64) (st
 			}
 		}
 	}
-	t.cells = slices.Grow(t.cells[:0], width)[:width]
-	for k := range t.cells {
-		d.cell(&t.cells[k])
-	}
-	var cells []rule.Cell // those of the events that are new: in a batch with identities, an event that has one comes alone
-	for _, a := range t.added {
+	t.cells.Reset(width)
+	d.cells(t.cells)
+	fresh := -1 // the events that are new: in a batch with identities, an event that has one comes alone
+	for k, a := range t.added {
 		p := a.c.at(a.i)
 		p.add(a.n, first, first+span)
 		if p.dirty = true; a.n > 0 {
-			cells = a.c.cellsOf(a.i)
+			fresh = k
 		}
 	}
-	for k := range cells {
-		t.feeds[fi].Accumulators[k].Merge(&cells[k], &t.cells[k])
+	if fresh >= 0 && width > 0 {
+		a := t.added[fresh]
+		t.feeds[fi].Merge(a.c.cellsOf(a.i), t.cells)
 	}
 	return stray
 }

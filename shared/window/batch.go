@@ -265,9 +265,7 @@ func (d decoder) whole(h *Header, check func(*Header, *section) error) error {
 			}
 			keys = true
 			d.sum(h, s.sizeMS)
-			for range s.width {
-				d.cell(nil)
-			}
+			d.passCells(s.width)
 		}
 	}
 	return ErrCorrupt
@@ -287,15 +285,21 @@ func (d *decoder) pass(h *Header, s *section) int64 {
 	ahead := *d
 	n := ahead.natural()
 	d.sum(h, s.sizeMS)
-	for range s.width {
-		d.cell(nil)
-	}
+	d.passCells(s.width)
 	return n
 }
 
-// cell reads a cell; it only checks it if there is none to read it into.
-func (d *decoder) cell(c *rule.Cell) {
-	rest, err := rule.ReadCell(d.b, c)
+// cells reads cells.
+func (d *decoder) cells(c rule.Cells) {
+	rest, err := c.Read(d.b)
+	if d.b = rest; err != nil {
+		d.fail = true
+	}
+}
+
+// passCells reads n cells, and only checks them.
+func (d *decoder) passCells(n int) {
+	rest, err := rule.PassCells(d.b, n)
 	if d.b = rest; err != nil {
 		d.fail = true
 	}

@@ -119,7 +119,7 @@ func (f *localFeed) slice(ms, closed int64) *counts {
 		f.last = s
 		return s
 	}
-	f.last = f.room.open(start, f.SliceMS, after, len(f.Accumulators))
+	f.last = f.room.open(start, f.SliceMS, after, len(f.Aggregates))
 	f.at[[2]int64{start, after}] = f.last
 	f.slices = append(f.slices, f.last)
 	return f.last
@@ -139,10 +139,7 @@ func (c *Combiner) add(f *localFeed, s *counts, key []byte, e *Event) {
 	p.add(1, e.MS-s.startMS, e.MS-s.startMS)
 	s.witness(p, Range{e.Partition, e.Offset, e.Offset})
 	if s.width > 0 {
-		cells := s.cellsOf(i)
-		for k := range f.Accumulators {
-			f.Accumulators[k].Add(&cells[k], e.Values)
-		}
+		f.Add(s.cellsOf(i), e.Values)
 	}
 	if e.Identity != 0 {
 		c.once = true
@@ -166,9 +163,7 @@ func (c *Combiner) Faults() (n int64) {
 func (c *Combiner) Reset() {
 	for i := range c.feeds {
 		f := c.feeds[i]
-		for _, s := range f.slices {
-			f.room.close(s)
-		}
+		f.room.close(f.slices...)
 		clear(f.slices)
 		if len(f.slices) < 100 {
 			clear(f.at)
@@ -236,7 +231,7 @@ func (c *Combiner) Flush(n int32, partition func(key []byte) int32, h Header, em
 func (f *localFeed) appendFeed(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(append(b, isFeed), f.ID)
 	b = binary.AppendUvarint(b, uint64(f.SliceMS))
-	return binary.AppendUvarint(b, uint64(len(f.Accumulators)))
+	return binary.AppendUvarint(b, uint64(len(f.Aggregates)))
 }
 
 func (c *counts) appendSlice(b []byte) []byte {
@@ -251,8 +246,8 @@ func (c *counts) appendKey(b []byte, i int, key []byte, once bool) []byte {
 	if once {
 		b = c.ids.append(b, i)
 	}
-	for k := range c.width {
-		b = c.cellsOf(i)[k].Append(b)
+	if c.width > 0 {
+		b = c.cellsOf(i).Append(b)
 	}
 	return b
 }

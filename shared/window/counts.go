@@ -28,6 +28,7 @@ type counts struct {
 	keys  [][]byte      // the users, back to back
 	more  []link        // evidence of the second and further source partitions of a key
 	cells [][]rule.Cell // beside the panes, width for each
+	spill *rule.Spill
 	width int
 	room  *room
 
@@ -107,6 +108,9 @@ func (r *room) open(start, size, after int64, width int) *counts {
 		c.index = make([]uint64, 8)
 	}
 	clear(c.index)
+	if width > 0 {
+		c.spill = &rule.Spill{}
+	}
 	if n := len(r.more); n > 0 {
 		c.more = r.more[n-1]
 		r.more = r.more[:n-1]
@@ -114,24 +118,30 @@ func (r *room) open(start, size, after int64, width int) *counts {
 	return c
 }
 
-// close takes the arrays of a window back. What is kept is no more than what is in use, so that a flood does not hold memory for ever.
-func (r *room) close(c *counts) {
-	r.size = max(c.n, r.size-r.size/8)
-	r.used -= len(c.panes)
-	most := max(r.used, len(c.panes))
-	r.panes = spare(r.panes, c.panes, panesPerArray, most)
-	r.keys = spare(r.keys, c.keys, keysPerArray, most)
-	for _, a := range c.cells {
-		clear(a)
+// close takes the arrays of windows back. What is kept is no more than what they or the others use, so that a flood does not hold memory for ever.
+func (r *room) close(list ...*counts) {
+	arrays := 0
+	for _, c := range list {
+		arrays += len(c.panes)
 	}
-	r.cells = spare(r.cells, c.cells, panesPerArray*c.width, most)
-	if len(r.index) < most {
-		r.index = append(r.index, c.index)
+	r.used -= arrays
+	most := max(r.used, arrays)
+	for _, c := range list {
+		r.size = max(c.n, r.size-r.size/8)
+		r.panes = spare(r.panes, c.panes, panesPerArray, most)
+		r.keys = spare(r.keys, c.keys, keysPerArray, most)
+		for _, a := range c.cells {
+			clear(a)
+		}
+		r.cells = spare(r.cells, c.cells, panesPerArray*c.width, most)
+		if len(r.index) < most {
+			r.index = append(r.index, c.index)
+		}
+		if len(r.more) < most && cap(c.more) > 0 && cap(c.more) <= 16*(r.size+1) {
+			r.more = append(r.more, c.more[:0])
+		}
+		*c = counts{}
 	}
-	if len(r.more) < most && cap(c.more) > 0 && cap(c.more) <= 16*(r.size+1) {
-		r.more = append(r.more, c.more[:0])
-	}
-	*c = counts{}
 }
 
 // spare adds the arrays that have their full size to those that are kept, and keeps most of them at most.
@@ -261,12 +271,9 @@ func (c *counts) widen(last int) {
 }
 
 // cellsOf are the cells beside a pane.
-func (c *counts) cellsOf(i int) []rule.Cell {
-	if c.width == 0 {
-		return nil
-	}
+func (c *counts) cellsOf(i int) rule.Cells {
 	at := i % panesPerArray * c.width
-	return c.cells[i/panesPerArray][at : at+c.width]
+	return rule.Cells{List: c.cells[i/panesPerArray][at : at+c.width], Spill: c.spill}
 }
 
 // keep stores a user and returns where it is.

@@ -1,17 +1,13 @@
 package window
 
-import (
-	"slices"
-
-	"spate/shared/rule"
-)
+import "spate/shared/rule"
 
 // merged is the sum of a key's panes in the slices of a window.
 type merged struct {
 	n     int64
 	panes []mergedPane
-	cells []rule.Cell // those of the only pane, or own
-	own   []rule.Cell
+	cells rule.Cells // those of the only pane, or own
+	own   rule.Cells
 }
 
 type mergedPane struct {
@@ -42,17 +38,14 @@ func (t *Table) mergeCells(w *openWindow) {
 	m := &t.merged
 	f := t.feeds[t.rules[w.rule].feed]
 	switch {
-	case len(f.Accumulators) == 0:
-		m.cells = nil
+	case len(f.Aggregates) == 0:
+		m.cells = rule.Cells{}
 	case len(m.panes) == 1:
 		m.cells = m.panes[0].c.cellsOf(m.panes[0].i)
 	default:
-		m.own = slices.Grow(m.own[:0], len(f.Accumulators))[:len(f.Accumulators)]
-		clear(m.own)
+		m.own.Reset(len(f.Aggregates))
 		for _, p := range m.panes {
-			for k, cell := range p.c.cellsOf(p.i) {
-				f.Accumulators[k].Merge(&m.own[k], &cell)
-			}
+			f.Merge(m.own, p.c.cellsOf(p.i))
 		}
 		m.cells = m.own
 	}

@@ -31,7 +31,7 @@ type rulesTrial struct {
 type modelGroup struct {
 	known       map[uint64]bool
 	n           int64
-	cells       []rule.Cell
+	cells       rule.Cells
 	first, last int64
 	evidence    map[int32]Range
 }
@@ -285,7 +285,7 @@ func (t *rulesTrial) count(k windowKey, e event, partition int32, offset int64) 
 	f := t.feeds[t.stream.Plan.FeedOf[k.rule]]
 	g := t.groups[k]
 	if g == nil {
-		g = &modelGroup{known: map[uint64]bool{}, cells: make([]rule.Cell, len(f.Accumulators)), first: e.ts, last: e.ts, evidence: map[int32]Range{}}
+		g = &modelGroup{known: map[uint64]bool{}, cells: rule.NewCells(len(f.Aggregates)), first: e.ts, last: e.ts, evidence: map[int32]Range{}}
 		t.groups[k] = g
 	}
 	at, ok := g.evidence[partition]
@@ -301,9 +301,7 @@ func (t *rulesTrial) count(k windowKey, e event, partition int32, offset int64) 
 	g.known[e.id] = e.id != 0
 	g.n++
 	g.first, g.last = min(g.first, e.ts), max(g.last, e.ts)
-	for i := range f.Accumulators {
-		f.Accumulators[i].Add(&g.cells[i], e.values)
-	}
+	f.Add(g.cells, e.values)
 }
 
 // judge compares what the engine made of an event with the model, which counts it in all windows of all rules.

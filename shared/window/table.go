@@ -38,7 +38,7 @@ type Table struct {
 	known      int    // identities in slices
 	joins      room   // of the keys of windows that close
 	header     Header // of the batch that is applied
-	cells      []rule.Cell
+	cells      rule.Cells
 	merged     merged
 	around     around
 	near       []mergedPane // a key's panes around
@@ -177,7 +177,7 @@ func (t *Table) check(h *Header, s *section) error {
 		return nil // it is left out
 	}
 	f := t.feeds[i]
-	if f.SliceMS != s.sizeMS || len(f.Accumulators) != s.width || s.begun && (f.Slice(s.start) != s.start || h.Revision == t.revision && f.LastEnd(s.start) <= s.after) {
+	if f.SliceMS != s.sizeMS || len(f.Aggregates) != s.width || s.begun && (f.Slice(s.start) != s.start || h.Revision == t.revision && f.LastEnd(s.start) <= s.after) {
 		return fmt.Errorf("feed %x: %w", s.id, ErrCorrupt)
 	}
 	return nil
@@ -190,7 +190,7 @@ func (t *Table) feed(id uint64) int {
 // oneRuleFeed is the feed that batches of the one rule are of: all events, in slices of this size.
 func (t *Table) oneRuleFeed(size int64) int {
 	return slices.IndexFunc(t.feeds, func(f *globalFeed) bool {
-		return f.SliceMS == size && f.OffsetMS == 0 && f.Unfiltered() && len(f.Accumulators) == 0
+		return f.SliceMS == size && f.OffsetMS == 0 && f.Unfiltered() && len(f.Aggregates) == 0
 	})
 }
 
@@ -212,7 +212,7 @@ func (t *Table) slice(fi int, start, after, until, offset int64) *counts {
 	if last == NoTime {
 		return nil
 	}
-	c := f.room.open(start, f.SliceMS, after, len(f.Accumulators))
+	c := f.room.open(start, f.SliceMS, after, len(f.Aggregates))
 	c.untilMS, c.lastEnd, c.first, c.feed = until, last, offset, fi
 	f.slices = slices.Insert(f.slices, i, c)
 	t.around.c = nil

@@ -32,9 +32,7 @@ func (t *Table) verdict(w *openWindow, key []byte, state State, critical bool) V
 	m := &t.merged
 	v := Verdict{Rule: w.rule, Key: string(key), State: state, Critical: critical, Columns: t.rules[w.rule].AppendColumns(nil)}
 	v.Pane = w.pane(m.panes)
-	for i := range m.cells {
-		v.AtLeast = v.AtLeast || m.cells[i].AtLeast()
-	}
+	v.AtLeast = m.cells.AtLeast()
 	return v
 }
 

@@ -76,25 +76,21 @@ func Naive(t testing.TB, plan *rule.Plan, i int, events []Event) []Timed {
 // group are the events of a key in a window.
 type group struct {
 	n     int64
-	cells []rule.Cell
+	cells rule.Cells
 }
 
 func newGroup(f *rule.FeedProgram) *group {
-	return &group{cells: make([]rule.Cell, len(f.Accumulators))}
+	return &group{cells: rule.NewCells(len(f.Aggregates))}
 }
 
 func (g *group) add(f *rule.FeedProgram, e Event) {
 	g.n++
-	for i := range f.Accumulators {
-		f.Accumulators[i].Add(&g.cells[i], e.Values)
-	}
+	f.Add(g.cells, e.Values)
 }
 
 func (g *group) merge(f *rule.FeedProgram, from *group) {
 	g.n += from.n
-	for i := range f.Accumulators {
-		f.Accumulators[i].Merge(&g.cells[i], &from.cells[i])
-	}
+	f.Merge(g.cells, from.cells)
 }
 
 type session struct {
