@@ -111,7 +111,7 @@ func held(c *Cell, s *Spill, k Kind) Value {
 
 // merge adds what another cell of the same aggregate knows.
 func (a *Accumulator) merge(c *Cell, s *Spill, from *Cell, of *Spill) {
-	if from.spill == 0 && *c == (Cell{}) {
+	if from.spill == 0 && c.n == 0 && c.empty() {
 		*c = *from // as most are
 		return
 	}

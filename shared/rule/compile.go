@@ -69,6 +69,9 @@ func (c *compiler) compile(n *node) evaluator {
 			return convert(v)
 		}
 	case opCompare:
+		if is := columnIs(n); is != nil {
+			return is
+		}
 		return comparison(n.name, n.args[0].typ.Kind, args[0], args[1])
 	case opAnd:
 		return conjunction(args[0], args[1], false)
@@ -188,6 +191,24 @@ func comparison(op string, k Kind, x, y evaluator) evaluator {
 			return Value{}
 		}
 		return BoolValue(holds(a, b))
+	}
+}
+
+// columnIs compiles that a text column equals a constant, as most conditions on events do; nil for other comparisons.
+func columnIs(n *node) evaluator {
+	column, constant := n.args[0], n.args[1]
+	if column.op == opConst {
+		column, constant = constant, column
+	}
+	if n.name != "=" || column.op != opInput || column.typ.Kind != String || constant.op != opConst || constant.value.IsNull() {
+		return nil
+	}
+	i, text := column.index, string(constant.value.text)
+	return func(row []Value) Value {
+		if v := &row[i]; v.set {
+			return BoolValue(string(v.text) == text)
+		}
+		return Value{}
 	}
 }
 
