@@ -202,14 +202,16 @@ type FeedProgram struct {
 	keys         []evaluator
 	row          []Value
 	key          []byte
-	token        int // the input that is the key as it stands; -1 if there is none
+	token, input int // the input that is the key as it stands, or alone; -1 if there is none
 }
 
 // Program compiles the feed.
 func (f *Feed) Program() *FeedProgram {
-	p := &FeedProgram{Feed: f, row: make([]Value, len(f.keys)), token: -1}
-	if len(f.keys) == 1 && f.keys[0].node.op == opInput && f.keys[0].Type.Kind == Token {
-		p.token = f.keys[0].node.index
+	p := &FeedProgram{Feed: f, row: make([]Value, len(f.keys)), token: -1, input: -1}
+	if len(f.keys) == 1 && f.keys[0].node.op == opInput {
+		if p.input = f.keys[0].node.index; f.keys[0].Type.Kind == Token {
+			p.token = p.input
+		}
 	}
 	c := &compiler{faults: &p.Faults}
 	if f.where != nil {
@@ -238,6 +240,9 @@ func (p *FeedProgram) Key(event []Value) []byte {
 
 // AppendKey appends the key of the group that an event belongs to.
 func (p *FeedProgram) AppendKey(b []byte, event []Value) []byte {
+	if p.input >= 0 {
+		return AppendJSON(b, p.Feed.keys[0].Type, event[p.input])
+	}
 	for i, k := range p.keys {
 		p.row[i] = k(event)
 	}

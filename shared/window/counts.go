@@ -2,6 +2,7 @@ package window
 
 import (
 	"cmp"
+	"encoding/binary"
 	"hash/maphash"
 	"math"
 	"slices"
@@ -12,7 +13,7 @@ import (
 // counts are the panes of one slice of a feed, one for each key. Both halves of the aggregation keep them: the local one for the length of a
 // transaction, the global one until the close of the last window with the slice is committed.
 //
-// There may be millions, so they are laid out for the memory and for the garbage collector: 48 bytes a pane and 8 to 22 of index, in
+// There may be millions, so they are laid out for the memory and for the garbage collector: a cache line of 64 bytes a pane, with its key if that is short, and 8 to 22 of index, in
 // arrays without pointers, which the collector need not look through. The arrays come from a [room] and return there with the slice.
 // Aggregates other than the count are cells beside the panes, which only feeds that have some pay for.
 type counts struct {
@@ -25,7 +26,7 @@ type counts struct {
 	index []uint64 // open addressing: the high half is of the hash, the low half 1 + the pane's number; 0 is free
 	panes [][]pane // in the order in which their users came
 	n     int
-	keys  [][]byte      // the users, back to back
+	keys  [][]byte      // those that are long, back to back
 	more  []link        // evidence of the second and further source partitions of a key
 	cells [][]rule.Cell // beside the panes, width for each
 	spill *rule.Spill
@@ -47,11 +48,11 @@ type counts struct {
 // pane is the count of one key.
 type pane struct {
 	count                 int64
-	from, to              int64 // evidence: offsets of the first and the last event in one source partition
-	key                   uint32
-	firstEvent, lastEvent uint32 // times, since the slice's start
-	partition             int32  // of from and to; -1 without evidence
-	more                  uint32 // 1 + the number of the first link with further evidence; 0 is none
+	from, to              int64          // evidence: offsets of the first and the last event in one source partition
+	firstEvent, lastEvent uint32         // times, since the slice's start
+	partition             int32          // of from and to; -1 without evidence
+	more                  uint32         // 1 + the number of the first link with further evidence; 0 is none
+	key                   [shortKey]byte // the key, or where a longer one is among the keys
 	keyLen                uint16
 	dirty                 bool // changed since the checkpoint wrote it
 	marks                 uint8
@@ -72,6 +73,8 @@ type link struct {
 const (
 	panesPerArray = 1 << 10
 	keysPerArray  = 1 << 16
+	// shortKey is the longest key that a pane has room for.
+	shortKey = 20
 	// maxKey bounds a key. That of a user is far below; see shared/activity.
 	maxKey = 1 << 12
 )
@@ -188,8 +191,12 @@ func grow[T any](a []T, n, size int) []T {
 func (c *counts) at(i int) *pane { return &c.panes[i/panesPerArray][i%panesPerArray] }
 
 func (c *counts) user(p *pane) []byte {
-	a := c.keys[p.key/keysPerArray]
-	k := p.key % keysPerArray
+	if p.keyLen <= shortKey {
+		return p.key[:p.keyLen:p.keyLen]
+	}
+	at := binary.LittleEndian.Uint32(p.key[:])
+	a := c.keys[at/keysPerArray]
+	k := at % keysPerArray
 	return a[k : k+uint32(p.keyLen) : k+uint32(p.keyLen)]
 }
 
@@ -253,7 +260,12 @@ func (c *counts) add(user []byte) int {
 	}
 	last := len(c.panes) - 1
 	a := grow(c.panes[last], 1, panesPerArray)
-	c.panes[last] = append(a, pane{key: c.keep(user), keyLen: uint16(len(user)), partition: -1, firstEvent: math.MaxUint32})
+	c.panes[last] = append(a, pane{keyLen: uint16(len(user)), partition: -1, firstEvent: math.MaxUint32})
+	if p := &c.panes[last][len(a)]; len(user) <= shortKey {
+		copy(p.key[:], user)
+	} else {
+		binary.LittleEndian.PutUint32(p.key[:], c.keep(user))
+	}
 	if c.width > 0 {
 		c.widen(last)
 	}
@@ -276,7 +288,7 @@ func (c *counts) cellsOf(i int) rule.Cells {
 	return rule.Cells{List: c.cells[i/panesPerArray][at : at+c.width], Spill: c.spill}
 }
 
-// keep stores a user and returns where it is.
+// keep stores a long key and returns where it is.
 func (c *counts) keep(user []byte) uint32 {
 	if len(c.keys) == 0 || len(c.keys[len(c.keys)-1])+len(user) > keysPerArray {
 		c.keys = push(c.keys, &c.room.keys, 64, keysPerArray)
