@@ -112,7 +112,7 @@ type joined struct{ part, pane, next uint32 }
 
 // join calls f for every key in the slices of a window, with its panes in t.merged. It looks at each pane once.
 func (t *Table) join(w *openWindow, parts []*counts, f func(key []byte)) {
-	keys := t.joins.open(w.startMS, 1, w.startMS, 0)
+	keys := t.joins.open(w.startMS, 1, w.startMS, 0, 0)
 	defer t.joins.close(keys)
 	var heads []uint32 // by key: 1 + the number of its last pane
 	var list []joined

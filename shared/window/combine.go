@@ -119,7 +119,7 @@ func (f *localFeed) slice(ms, closed int64) *counts {
 		f.last = s
 		return s
 	}
-	f.last = f.room.open(start, f.SliceMS, after, len(f.Aggregates))
+	f.last = f.room.open(start, f.SliceMS, after, len(f.Aggregates), 0)
 	f.at[[2]int64{start, after}] = f.last
 	f.slices = append(f.slices, f.last)
 	return f.last

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"math"
+	"math/bits"
 	"slices"
 
 	"spate/shared/rule"
@@ -100,15 +101,15 @@ func (c *counts) compare(o *counts) int {
 	return cmp.Or(cmp.Compare(c.startMS, o.startMS), cmp.Compare(c.afterMS, o.afterMS), cmp.Compare(c.untilMS, o.untilMS))
 }
 
-// open returns the counts of a slice, empty.
-func (r *room) open(start, size, after int64, width int) *counts {
+// open returns the counts of a slice, empty; expect is how many panes it is likely to have.
+func (r *room) open(start, size, after int64, width, expect int) *counts {
 	c := &counts{startMS: start, sizeMS: size, afterMS: after, width: width, room: r}
 	if n := len(r.index); n > 0 {
 		c.index = r.index[n-1]
 		r.index = r.index[:n-1]
 	}
-	if len(c.index) == 0 || len(c.index) > 16*(r.size+1) {
-		c.index = make([]uint64, 8)
+	if fits := 1 << bits.Len(uint(max(expect+expect/3, 7))); len(c.index) < fits || len(c.index) > 16*(max(r.size, expect)+1) {
+		c.index = make([]uint64, fits)
 	}
 	clear(c.index)
 	if width > 0 {

@@ -212,7 +212,11 @@ func (t *Table) slice(fi int, start, after, until, offset int64) *counts {
 	if last == NoTime {
 		return nil
 	}
-	c := f.room.open(start, f.SliceMS, after, len(f.Aggregates))
+	expect := 0 // of late events there are few
+	if i > 0 && after == start && until == EndOfTime {
+		expect = f.slices[i-1].n
+	}
+	c := f.room.open(start, f.SliceMS, after, len(f.Aggregates), expect)
 	c.untilMS, c.lastEnd, c.first, c.feed = until, last, offset, fi
 	f.slices = slices.Insert(f.slices, i, c)
 	t.around.c = nil
