@@ -154,7 +154,7 @@ func evaluate(t testing.TB, set *rule.Set, events []ruletest.Event) (out []found
 	t.Helper()
 	plan := set.Plan()
 	for i, r := range plan.Rules {
-		for _, l := range ruletest.Naive(t, plan, i, events) {
+		for _, l := range ruletest.Naive(t, plan, i, ruletest.LatenessMS, events) {
 			f := found{rule: r.Name, live: r.Mode == rule.Live, from: l.Start, to: l.End}
 			d := json.NewDecoder(strings.NewReader(l.Line))
 			d.UseNumber()

@@ -77,7 +77,7 @@ func (g *generator) compare(t *testing.T, rules int) (rows int) {
 			t.Errorf("%s\nis refused: %v", texts[i], want.Refused)
 			continue
 		}
-		got := ruletest.Sort(ruletest.Naive(t, plan, i, events))
+		got := ruletest.Sort(ruletest.Naive(t, plan, i, ruletest.LatenessMS, events))
 		rows += len(got)
 		if problem := differ(r, got, want); problem != "" {
 			t.Errorf("%s\n%s", texts[i], problem)

@@ -28,7 +28,7 @@ func TestGolden(t *testing.T) {
 			if logs[c.Input] == nil {
 				logs[c.Input] = ruletest.ReadLog(t, c.Input)
 			}
-			got := ruletest.Sort(ruletest.Naive(t, set.Plan(), 0, logs[c.Input].Events(t, set.Inputs)))
+			got := ruletest.Sort(ruletest.Naive(t, set.Plan(), 0, ruletest.LatenessMS, logs[c.Input].Events(t, set.Inputs)))
 			ruletest.Diff(t, set.Rules[0], got, c.Want)
 		})
 	}

@@ -8,8 +8,9 @@ import (
 )
 
 // Naive evaluates rule number i of a plan over a log in the plainest way: one group of events per window and key, judged one after the other as Flink's
-// documentation has it, by the watermark of its own partition. It has none of the engine's code. The lines are in no order.
-func Naive(t testing.TB, plan *rule.Plan, i int, events []Event) []Timed {
+// documentation has it, by the watermark of its own partition, which stays behind by a lateness in milliseconds. It has none of the engine's code. The lines are
+// in no order.
+func Naive(t testing.TB, plan *rule.Plan, i int, latenessMS int64, events []Event) []Timed {
 	t.Helper()
 	f, p := plan.Feeds[plan.FeedOf[i]].Program(), plan.Program(i)
 	type window struct {
@@ -32,7 +33,7 @@ func Naive(t testing.TB, plan *rule.Plan, i int, events []Event) []Timed {
 				byKey[key] = meet(f, byKey[key], e, watermark, &sessions, key)
 			} else {
 				for _, w := range windowsOf(p.Window, e.MS) {
-					if w[1]-1 <= watermark {
+					if from, until := p.Window.From, p.Window.Until; w[1]-1 <= watermark || from != 0 && w[0] < from || until != 0 && w[0] >= until {
 						continue
 					}
 					at := window{w[0], w[1], key, e.Partition}
@@ -43,7 +44,7 @@ func Naive(t testing.TB, plan *rule.Plan, i int, events []Event) []Timed {
 				}
 			}
 		}
-		watermarks[e.Partition] = max(watermark, e.MS-LatenessMS)
+		watermarks[e.Partition] = max(watermark, e.MS-latenessMS)
 	}
 	var lines []Timed
 	emit := func(key string, g *group, start, end int64) {
@@ -51,7 +52,7 @@ func Naive(t testing.TB, plan *rule.Plan, i int, events []Event) []Timed {
 			t.Fatalf("key %s cannot be read back", key)
 		}
 		if p.Holds() {
-			lines = append(lines, Timed{Start: start, End: end, Line: Line(p)})
+			lines = append(lines, Timed{Start: start, End: end, Line: Line(p), Critical: p.Critical()})
 		}
 	}
 	merged := map[window]*group{}

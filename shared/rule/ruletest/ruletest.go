@@ -211,6 +211,7 @@ func Sort(lines []Timed) []string {
 type Timed struct {
 	Start, End int64
 	Line       string
+	Critical   bool
 }
 
 // ISO is a time as people read it, for messages.
