@@ -44,9 +44,8 @@ func (r *Reader) Columns(mark activity.Mark, headers []kgo.RecordHeader) []rule.
 		return c.values
 	}
 	c.text = c.text[:0]
-	for k, s := range c.from.columns {
-		i := c.at[k]
-		v := s.of(r.values, headers, &r.buf)
+	for k, i := range c.at {
+		v := c.from.columns[k].of(r.values, headers, &r.buf)
 		if c.inputs[i].Time {
 			// The mark's time counts; the text may have more digits.
 			if t, ok := rule.ParseTime(v.token); ok && t.Int() == mark.TimeMS {

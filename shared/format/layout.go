@@ -83,23 +83,24 @@ func newPlain(f fields) *layout {
 func (l *layout) choose(values []value, headers []kgo.RecordHeader, buf *[]byte) (activity.Mark, activity.Reason) {
 	var user []byte
 	reason := activity.ReasonNoUser
-	for _, s := range l.users {
-		if user, reason = activity.CanonicalUser(s.of(values, headers, buf).token); reason != activity.ReasonNoUser {
+	for i := range l.users {
+		if user, reason = activity.CanonicalUser(l.users[i].of(values, headers, buf).token); reason != activity.ReasonNoUser {
 			break
 		}
 	}
 	if reason != activity.ReasonNone {
 		return activity.Mark{}, reason
 	}
-	for _, s := range l.times {
-		v := s.of(values, headers, buf)
+	for i := range l.times {
+		v := l.times[i].of(values, headers, buf)
 		if activity.Absent(v.token) {
 			continue
 		}
-		if v.unit == "" {
-			v.unit = s.format
+		unit := v.unit
+		if unit == "" {
+			unit = l.times[i].format
 		}
-		ms, reason := v.unit.Instant(v.token)
+		ms, reason := unit.Instant(v.token)
 		if reason != activity.ReasonNone {
 			return activity.Mark{}, reason
 		}
@@ -116,7 +117,7 @@ func (l *layout) choose(values []value, headers []kgo.RecordHeader, buf *[]byte)
 }
 
 // of returns what an alternative holds.
-func (s source) of(values []value, headers []kgo.RecordHeader, buf *[]byte) (v value) {
+func (s *source) of(values []value, headers []kgo.RecordHeader, buf *[]byte) (v value) {
 	if s.header == "" {
 		return values[s.path]
 	}

@@ -27,11 +27,30 @@ func FromJSON(t Type, token, room []byte) (Value, []byte) {
 	case t.Kind == Boolean:
 		return fromJSONBool(text), room
 	}
+	if t.whole() {
+		if n, ok := digits(token); ok && inRange(t.Kind, n) {
+			return Value{set: true, n: n, text: token}, room
+		}
+	}
 	v, ok := Parse(t, bytes.TrimSpace(text))
 	if !ok {
 		return Value{}, room
 	}
 	return v, room
+}
+
+// digits reads a whole number that is written as AppendJSON writes it, and is not negative.
+func digits(token []byte) (n int64, ok bool) {
+	if len(token) > 18 || token[0] == '0' && len(token) > 1 {
+		return 0, false
+	}
+	for _, c := range token {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, true
 }
 
 // fromJSONBool is TRUE for true, in any case, and FALSE for all other text.

@@ -202,16 +202,15 @@ type FeedProgram struct {
 	keys         []evaluator
 	row          []Value
 	key          []byte
-	token, input int // the input that is the key as it stands, or alone; -1 if there is none
+	input        int  // the one that is the key; -1 if there is none
+	asText       bool // its text, if it has any, is that of the key
 }
 
 // Program compiles the feed.
 func (f *Feed) Program() *FeedProgram {
-	p := &FeedProgram{Feed: f, row: make([]Value, len(f.keys)), token: -1, input: -1}
+	p := &FeedProgram{Feed: f, row: make([]Value, len(f.keys)), input: -1}
 	if len(f.keys) == 1 && f.keys[0].node.op == opInput {
-		if p.input = f.keys[0].node.index; f.keys[0].Type.Kind == Token {
-			p.token = p.input
-		}
+		p.input, p.asText = f.keys[0].node.index, f.keys[0].Type.Kind == Token || f.keys[0].Type.whole()
 	}
 	c := &compiler{faults: &p.Faults}
 	if f.where != nil {
@@ -231,8 +230,8 @@ func (p *FeedProgram) Takes(event []Value) bool { return p.where == nil || p.whe
 
 // Key returns the key of the group that an event belongs to. It is valid until the next call, and as long as the event is.
 func (p *FeedProgram) Key(event []Value) []byte {
-	if p.token >= 0 {
-		return event[p.token].text
+	if p.asText && event[p.input].text != nil {
+		return event[p.input].text
 	}
 	p.key = p.AppendKey(p.key[:0], event)
 	return p.key

@@ -17,7 +17,7 @@ import (
 type Value struct {
 	set bool
 	// n is the number: a boolean as 0 or 1, a whole number, the bits of a floating-point number, milliseconds since 1970 of a time, the low half of
-	// a decimal. hi is the high half of a decimal, or nanoseconds within the millisecond of a time.
+	// a decimal. hi is the high half of a decimal, or nanoseconds within the millisecond of a time. A whole number of an event may have its digits as text.
 	n, hi int64
 	text  []byte
 }
@@ -111,6 +111,9 @@ func AppendJSON(b []byte, t Type, v Value) []byte {
 	case Token:
 		return append(b, v.text...)
 	default:
+		if v.text != nil {
+			return append(b, v.text...)
+		}
 		return strconv.AppendInt(b, v.n, 10)
 	}
 }

@@ -101,7 +101,7 @@ func (c *Combiner) Add(e *Event, j Judgement) (fate Fate, missed Missed) {
 
 // slice returns the counts of the slice that an instant is in, nil if its last window has ended at closed.
 func (f *localFeed) slice(ms, closed int64) *counts {
-	if s := f.last; s != nil && ms >= s.startMS && ms < s.startMS+s.sizeMS && s.afterMS == s.startMS && closed <= s.startMS {
+	if s := f.last; s != nil && ms >= s.startMS && ms < s.startMS+s.sizeMS && s.afterMS == s.startMS && closed < s.startMS+s.sizeMS {
 		return s // as most are
 	}
 	start := f.Slice(ms)
