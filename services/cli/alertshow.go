@@ -223,6 +223,9 @@ func (s *story) reason(o *out) {
 func (s *story) write(o *out, wide bool) {
 	const dayClock = "2006-01-02 15:04:05.999"
 	size := s.WindowEnd.Sub(s.WindowStart)
+	if s.Summary != "" {
+		o.printf("%s\n", s.Summary)
+	}
 	s.reason(o)
 	o.printf("alert     %s\n", s.ID)
 	if s.Key == nil {
@@ -234,6 +237,9 @@ func (s *story) write(o *out, wide bool) {
 		o.printf("mode      %s: stored, nobody is notified\n", s.Mode)
 	}
 	o.printf("severity  %s\n", severityText(o, s.Severity))
+	if s.Runbook != "" {
+		o.printf("runbook   %s\n", s.Runbook)
+	}
 	if s.Key == nil {
 		o.printf("user      %s\n", s.KeyText())
 	} else {

@@ -93,6 +93,9 @@ type Record struct {
 	RuleRevision int64 `json:"rule_revision,omitempty"`
 	// Mode is Shadow or empty.
 	Mode string `json:"mode,omitempty"`
+	// Summary says in the rule's words what the key did, Runbook is the URL of what to do about it; empty if the rule has none.
+	Summary string `json:"summary,omitempty"`
+	Runbook string `json:"runbook,omitempty"`
 	// UserID is the user as the events had it: a JSON number or string. In an alert with a Key it is the key's token, whatever that is: the value
 	// of the only key column, or the JSON array of all. It is user_id in the JSON only if [Record.IsUser].
 	UserID json.RawMessage `json:"user_id"`

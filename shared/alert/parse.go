@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -79,6 +81,11 @@ func (r *Record) Check() error {
 		return fmt.Errorf("rule_revision: %d is negative", r.RuleRevision)
 	case r.Mode != "" && r.Mode != Shadow:
 		return fmt.Errorf("mode: %.40q is not %s", r.Mode, Shadow)
+	}
+	for _, of := range [...]struct{ name, text string }{{"summary", r.Summary}, {"runbook", r.Runbook}} {
+		if len(of.text) > maxText || !utf8.ValidString(of.text) || strings.ContainsFunc(of.text, unicode.IsControl) {
+			return fmt.Errorf("%s: %.100q has more than %d bytes, control characters, or bytes that are not UTF-8", of.name, of.text, maxText)
+		}
 	}
 	if err := r.checkContent(); err != nil {
 		return err

@@ -16,6 +16,8 @@ const (
 	// maxRow bounds a key and the columns, in bytes each, and maxColumn the name of a column.
 	maxRow    = 64 << 10
 	maxColumn = 512
+	// maxText bounds a summary and a runbook, in bytes each.
+	maxText = 2000
 	// maxRule bounds the name of a rule, in bytes.
 	maxRule = 63
 )
@@ -23,7 +25,7 @@ const (
 // reserved are the names that a column cannot have: those of members of every alert. Names that differ in case only are refused as well: many
 // decoders, Go's among them, take them for the same. They are those of package rule, which this one does not import.
 var reserved = []string{
-	"id", "rule", "state", "severity", "rule_revision", "mode", "key", "values", "user", "threshold", "at_least", "event_count",
+	"id", "rule", "state", "severity", "rule_revision", "mode", "summary", "runbook", "key", "values", "user", "threshold", "at_least", "event_count",
 	"window_start", "window_end", "first_event_at", "last_event_at", "evidence",
 }
 
@@ -41,6 +43,8 @@ type (
 		Severity     Severity        `json:"severity"`
 		RuleRevision int64           `json:"rule_revision,omitempty"`
 		Mode         string          `json:"mode,omitempty"`
+		Summary      string          `json:"summary,omitempty"`
+		Runbook      string          `json:"runbook,omitempty"`
 		Key          json.RawMessage `json:"key"`
 	}
 	user struct {
@@ -65,7 +69,7 @@ func (r Record) encodeRow() ([]byte, error) {
 		of.UserID = nil
 	}
 	b, err := Join([]byte("{}"),
-		head{ID: r.ID, Rule: r.Rule, State: r.State, Severity: r.Severity, RuleRevision: r.RuleRevision, Mode: r.Mode, Key: r.Key},
+		head{ID: r.ID, Rule: r.Rule, State: r.State, Severity: r.Severity, RuleRevision: r.RuleRevision, Mode: r.Mode, Summary: r.Summary, Runbook: r.Runbook, Key: r.Key},
 		of, r.Columns,
 		tail{r.AtLeast, r.Count, r.WindowStart, r.WindowEnd, r.FirstEventAt, r.LastEventAt, r.Evidence})
 	if err != nil {
@@ -81,7 +85,7 @@ var errNoKey = errors.New("record has no key")
 func parseRow(value []byte) (Record, error) {
 	var r Record
 	known := map[string]any{
-		"id": &r.ID, "rule": &r.Rule, "state": &r.State, "severity": &r.Severity, "rule_revision": &r.RuleRevision, "mode": &r.Mode,
+		"id": &r.ID, "rule": &r.Rule, "state": &r.State, "severity": &r.Severity, "rule_revision": &r.RuleRevision, "mode": &r.Mode, "summary": &r.Summary, "runbook": &r.Runbook,
 		"key": &r.Key, "user": &r.User, "at_least": &r.AtLeast, "event_count": &r.Count, "window_start": &r.WindowStart, "window_end": &r.WindowEnd,
 		"first_event_at": &r.FirstEventAt, "last_event_at": &r.LastEventAt, "evidence": &r.Evidence,
 	}

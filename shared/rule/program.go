@@ -11,6 +11,7 @@ type Program struct {
 	having       evaluator
 	critical     evaluator
 	columns      []evaluator
+	summary      summary
 	row          []Value
 }
 
@@ -34,6 +35,7 @@ func (p *Plan) Program(i int) *Program {
 		out.cells = append(out.cells, at)
 		out.accumulators = append(out.accumulators, c.accumulator(a))
 	}
+	out.summary = r.summary()
 	for _, col := range r.Columns {
 		out.columns = append(out.columns, c.compile(col.node))
 	}

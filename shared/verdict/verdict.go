@@ -17,6 +17,7 @@ type Teller struct{ rules []told }
 // told is what the alerts of a rule have in common.
 type told struct {
 	name, mode string
+	runbook    string
 	since      int64 // the revision that brought the rule
 	threshold  int64
 	plain      bool     // alerts have the form that they had before there were rules files
@@ -27,7 +28,7 @@ type told struct {
 func New(plan *rule.Plan) Teller {
 	var t Teller
 	for i, r := range plan.Rules {
-		of := told{name: r.Name, since: plan.Since[i]}
+		of := told{name: r.Name, runbook: r.Runbook, since: plan.Since[i]}
 		of.threshold, of.plain = r.Threshold()
 		if r.Mode == rule.Shadow {
 			of.mode = alert.Shadow
@@ -47,7 +48,7 @@ func (t Teller) Rule(v window.Verdict) string { return t.rules[v.Rule].name }
 func (t Teller) Record(v window.Verdict) alert.Record {
 	of := &t.rules[v.Rule]
 	r := record(of.name, of.threshold, v)
-	r.Mode, r.RuleRevision = of.mode, of.since
+	r.Mode, r.RuleRevision, r.Summary, r.Runbook = of.mode, of.since, v.Summary, of.runbook
 	if v.Critical {
 		r.Severity = alert.Critical
 	}

@@ -23,6 +23,8 @@ type Verdict struct {
 	Critical bool
 	// Columns are the rule's columns, as the members of a JSON object.
 	Columns []byte
+	// Summary is the rule's summary of the row; empty if it has none.
+	Summary string
 	// AtLeast reports whether some column is a lower bound: it counts more distinct values than are kept.
 	AtLeast bool
 }
@@ -30,7 +32,7 @@ type Verdict struct {
 // verdict is what the rule's row says, which has been set.
 func (t *Table) verdict(w *openWindow, key []byte, state State, critical bool) Verdict {
 	m := &t.merged
-	v := Verdict{Rule: w.rule, Key: string(key), State: state, Critical: critical, Columns: t.rules[w.rule].AppendColumns(nil)}
+	v := Verdict{Rule: w.rule, Key: string(key), State: state, Critical: critical, Columns: t.rules[w.rule].AppendColumns(nil), Summary: string(t.rules[w.rule].AppendSummary(nil))}
 	v.Pane = w.pane(m.panes)
 	v.AtLeast = m.cells.AtLeast()
 	return v

@@ -37,6 +37,8 @@ const (
 	attrAtLeast      = "at_least"
 	attrRevision     = "rule_revision"
 	attrMode         = "mode"
+	attrSummary      = "summary"
+	attrRunbook      = "runbook"
 	attrArrived      = "arrived_at"
 	attrOpened       = "opened_at"
 	attrClosed       = "closed_at"
@@ -91,8 +93,10 @@ func (it Item) recordAttributes() (attributes, error) {
 	if it.RuleRevision > 0 {
 		out[attrRevision] = number(it.RuleRevision)
 	}
-	if it.Mode != "" {
-		out[attrMode] = text(it.Mode)
+	for name, value := range map[string]string{attrMode: it.Mode, attrSummary: it.Summary, attrRunbook: it.Runbook} {
+		if value != "" {
+			out[name] = text(value)
+		}
 	}
 	for name, t := range map[string]time.Time{
 		attrWindowStart: it.WindowStart, attrWindowEnd: it.WindowEnd, attrFirst: it.FirstEventAt, attrLast: it.LastEventAt, attrArrived: it.ArrivedAt,
@@ -204,7 +208,7 @@ func readItem(a attributes) (Item, error) {
 		it.Record.Key, it.Columns, it.Count = json.RawMessage(key), json.RawMessage(r.text(attrColumns)), r.number(attrEvents)
 		it.AtLeast = r.truth(attrAtLeast)
 	}
-	it.RuleRevision, it.Mode = r.number(attrRevision), r.text(attrMode)
+	it.RuleRevision, it.Mode, it.Summary, it.Runbook = r.number(attrRevision), r.text(attrMode), r.text(attrSummary), r.text(attrRunbook)
 	it.WindowStart, it.WindowEnd = r.instant(attrWindowStart), r.instant(attrWindowEnd)
 	it.FirstEventAt, it.LastEventAt = r.instant(attrFirst), r.instant(attrLast)
 	if evidence := r.text(attrEvidence); evidence != "" {

@@ -20,7 +20,7 @@ import (
 const page = 1000
 
 const selectAlert = `SELECT id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, opened_at, closed_at,
-  key, columns, at_least, rule_revision, mode, (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
+  key, columns, at_least, rule_revision, mode, summary, runbook, (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
 FROM alert`
 
 // Alerts implements store.Store.
@@ -150,7 +150,7 @@ func scan(row pgx.CollectableRow) (store.Alert, error) {
 	var evidence []byte
 	var closed *time.Time
 	err := row.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &a.WindowStart, &a.WindowEnd, &a.FirstEventAt, &a.LastEventAt, &evidence, &a.OpenedAt, &closed,
-		(*[]byte)(&a.Key), (*[]byte)(&a.Columns), &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Delivery.State, &a.Delivery.Attempts)
+		(*[]byte)(&a.Key), (*[]byte)(&a.Columns), &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Summary, &a.Runbook, &a.Delivery.State, &a.Delivery.Attempts)
 	if err != nil {
 		return store.Alert{}, err
 	}
@@ -170,7 +170,7 @@ func scanRecord(row pgx.CollectableRow) (r alert.Record, err error) {
 	var user string
 	var evidence []byte
 	err = row.Scan(&r.ID, &r.Rule, &user, &r.State, &r.Severity, &r.Count, &r.Threshold, &r.WindowStart, &r.WindowEnd, &r.FirstEventAt, &r.LastEventAt, &evidence,
-		(*[]byte)(&r.Key), (*[]byte)(&r.Columns), &r.AtLeast, &r.RuleRevision, &r.Mode)
+		(*[]byte)(&r.Key), (*[]byte)(&r.Columns), &r.AtLeast, &r.RuleRevision, &r.Mode, &r.Summary, &r.Runbook)
 	if err != nil {
 		return alert.Record{}, err
 	}

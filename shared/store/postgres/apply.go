@@ -17,21 +17,21 @@ import (
 // state that it moved from, which is empty in a row that was inserted. That may be another than the snapshot's.
 const move = `WITH next AS (
   SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::text[],
-    $14::text[], $15::text[], $16::boolean[], $17::bigint[], $18::text[])
-  WITH ORDINALITY AS n (id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, key, columns, at_least, rule_revision, mode, n)
+    $14::text[], $15::text[], $16::boolean[], $17::bigint[], $18::text[], $19::text[], $20::text[])
+  WITH ORDINALITY AS n (id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, key, columns, at_least, rule_revision, mode, summary, runbook, n)
 ), seen AS (
   SELECT next.*, a.rule AS was_rule, a.user_id AS was_user_id, a.state AS was_state, a.count AS was_count, a.window_start AS was_start, a.window_end AS was_end, a.columns::text AS was_columns
   FROM next LEFT JOIN alert a ON a.id = next.id
 ), moved AS (
-  INSERT INTO alert (id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, key, columns, at_least, rule_revision, mode, opened_at, closed_at)
+  INSERT INTO alert (id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, key, columns, at_least, rule_revision, mode, summary, runbook, opened_at, closed_at)
   SELECT id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence::jsonb,
-    key::json, columns::json, at_least, rule_revision, mode, $1::timestamptz, CASE state WHEN 'closed' THEN $1::timestamptz END
+    key::json, columns::json, at_least, rule_revision, mode, summary, runbook, $1::timestamptz, CASE state WHEN 'closed' THEN $1::timestamptz END
   FROM seen WHERE was_state IS NULL OR was_state = 'opened' AND state <> 'opened' OR was_state = 'raised' AND state = 'closed'
   ORDER BY id COLLATE "C"
   ON CONFLICT (id) DO UPDATE SET
     state = excluded.state, severity = excluded.severity, count = excluded.count, threshold = excluded.threshold,
     first_event_at = excluded.first_event_at, last_event_at = excluded.last_event_at, evidence = excluded.evidence, closed_at = excluded.closed_at,
-    columns = excluded.columns, at_least = excluded.at_least, rule_revision = excluded.rule_revision, mode = excluded.mode, previous = alert.state
+    columns = excluded.columns, at_least = excluded.at_least, rule_revision = excluded.rule_revision, mode = excluded.mode, summary = excluded.summary, runbook = excluded.runbook, previous = alert.state
   WHERE (alert.state = 'opened' AND excluded.state <> 'opened' OR alert.state = 'raised' AND excluded.state = 'closed')
     AND alert.rule = excluded.rule AND alert.user_id = excluded.user_id
     AND alert.window_start = excluded.window_start AND alert.window_end = excluded.window_end
@@ -210,6 +210,7 @@ func arrays(now time.Time, moves []store.Move) ([]any, error) {
 	ids, rules, users, states, severities, evidence := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	counts, thresholds := make([]int64, n), make([]int64, n)
 	keys, columns, atLeast, revisions, modes := make([]*string, n), make([]*string, n), make([]bool, n), make([]int64, n), make([]string, n)
+	summaries, runbooks := make([]string, n), make([]string, n)
 	starts, ends, firsts, lasts := make([]time.Time, n), make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
 	for i, m := range moves {
 		r := m.Next
@@ -221,9 +222,10 @@ func arrays(now time.Time, moves []store.Move) ([]any, error) {
 		counts[i], thresholds[i] = r.Count, r.Threshold
 		starts[i], ends[i], firsts[i], lasts[i] = r.WindowStart, r.WindowEnd, r.FirstEventAt, r.LastEventAt
 		keys[i], columns[i], atLeast[i], revisions[i], modes[i] = textOrNull(r.Key), textOrNull(r.Columns), r.AtLeast, r.RuleRevision, r.Mode
+		summaries[i], runbooks[i] = r.Summary, r.Runbook
 	}
 	return []any{planned, now, ids, rules, users, states, severities, counts, thresholds, starts, ends, firsts, lasts, evidence,
-		keys, columns, atLeast, revisions, modes}, nil
+		keys, columns, atLeast, revisions, modes, summaries, runbooks}, nil
 }
 
 // textOrNull is JSON as it is stored: NULL if there is none.

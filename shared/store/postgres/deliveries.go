@@ -221,7 +221,7 @@ func (s *Store) Disable(ctx context.Context, webhookID, endpoint string) error {
 
 // selectHeld: what a message is about is behind "alert." in its type.
 const selectHeld = `SELECT alert.id, alert.rule, user_id, substr(type, 7), severity, count, threshold,
-  window_start, window_end, first_event_at, last_event_at, evidence, key, columns, at_least, rule_revision, mode
+  window_start, window_end, first_event_at, last_event_at, evidence, key, columns, at_least, rule_revision, mode, summary, runbook
 FROM delivery JOIN alert ON alert.id = delivery.alert_id WHERE delivery.digest = $1 AND delivery.endpoint = $2 ORDER BY alert.id, type DESC`
 
 // Seal implements store.Deliveries.

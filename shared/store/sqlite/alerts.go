@@ -16,7 +16,7 @@ import (
 
 const (
 	columns = `id, rule, user_id, state, severity, count, threshold, window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, opened_at, closed_at,
-  key, columns, at_least, rule_revision, mode`
+  key, columns, at_least, rule_revision, mode, summary, runbook`
 
 	selectAlert = `SELECT ` + columns + `,
   (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
@@ -27,11 +27,11 @@ FROM alert`
 
 	// upsert changes one row or none. What moves is decided here, in the statement, so no other process can come between.
 	upsert = `INSERT INTO alert (` + columns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, CASE ?4 WHEN 'closed' THEN ?13 END,
-  ?14, ?15, ?16, ?17, ?18)
+  ?14, ?15, ?16, ?17, ?18, ?19, ?20)
 ON CONFLICT (id) DO UPDATE SET
   state = excluded.state, severity = excluded.severity, count = excluded.count, threshold = excluded.threshold,
   first_event_ms = excluded.first_event_ms, last_event_ms = excluded.last_event_ms, evidence = excluded.evidence, closed_at = excluded.closed_at,
-  columns = excluded.columns, at_least = excluded.at_least, rule_revision = excluded.rule_revision, mode = excluded.mode
+  columns = excluded.columns, at_least = excluded.at_least, rule_revision = excluded.rule_revision, mode = excluded.mode, summary = excluded.summary, runbook = excluded.runbook
 WHERE (alert.state = 'opened' AND excluded.state <> 'opened' OR alert.state = 'raised' AND excluded.state = 'closed')
   AND alert.rule = excluded.rule AND alert.user_id = excluded.user_id
   AND alert.window_start_ms = excluded.window_start_ms AND alert.window_end_ms = excluded.window_end_ms`
@@ -77,7 +77,7 @@ func apply(ctx context.Context, put, get *sql.Stmt, nowMS int64, r alert.Record)
 	}
 	res, err := put.ExecContext(ctx, r.ID, r.Rule, string(r.UserID), string(r.State), string(r.Severity), r.Count, r.Threshold,
 		r.WindowStart.UnixMilli(), r.WindowEnd.UnixMilli(), r.FirstEventAt.UnixMilli(), r.LastEventAt.UnixMilli(), string(evidence), nowMS,
-		textOrNull(r.Key), textOrNull(r.Columns), r.AtLeast, r.RuleRevision, r.Mode)
+		textOrNull(r.Key), textOrNull(r.Columns), r.AtLeast, r.RuleRevision, r.Mode, r.Summary, r.Runbook)
 	if constraint(err) { // undoes the statement only; the transaction goes on
 		return r, false, fmt.Errorf("%w: %s: %w", store.ErrInvalid, r.ID, err), nil
 	} else if err != nil {
@@ -156,7 +156,7 @@ func scan(r row) (store.Alert, error) {
 	var closed sql.NullInt64
 	var key, columns sql.NullString
 	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence, &opened, &closed,
-		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Delivery.State, &a.Delivery.Attempts); err != nil {
+		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Summary, &a.Runbook, &a.Delivery.State, &a.Delivery.Attempts); err != nil {
 		return store.Alert{}, err
 	}
 	if err := json.Unmarshal([]byte(evidence), &a.Evidence); err != nil {
@@ -176,7 +176,7 @@ func scanRecord(r row) (a alert.Record, err error) {
 	var start, end, first, last int64
 	var key, columns sql.NullString
 	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence,
-		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode); err != nil {
+		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Summary, &a.Runbook); err != nil {
 		return alert.Record{}, err
 	}
 	at := func(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

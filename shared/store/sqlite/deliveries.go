@@ -43,7 +43,7 @@ ON CONFLICT (name) DO UPDATE SET disabled_at = excluded.disabled_at, reason = ex
 
 	// selectHeld: what a message is about is behind "alert." in its type.
 	selectHeld = `SELECT alert.id, alert.rule, user_id, substr(type, 7), severity, count, threshold,
-  window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, key, columns, at_least, rule_revision, mode
+  window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, key, columns, at_least, rule_revision, mode, summary, runbook
 FROM delivery JOIN alert ON alert.id = delivery.alert_id WHERE delivery.digest = ? AND delivery.endpoint = ? ORDER BY alert.id, type DESC`
 
 	selectEndpoints = `SELECT name, max(disabled_at), max(reason), sum(pending), sum(exhausted), sum(dropped), max(config), max(configured_at) FROM (

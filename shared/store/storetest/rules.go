@@ -16,6 +16,7 @@ import (
 func Row(rule string, names []string, token string, n int, state alert.State) alert.Record {
 	r := Record("1", n, state)
 	r.Rule, r.Threshold, r.AtLeast, r.RuleRevision = rule, 0, state == alert.Closed, 3
+	r.Summary, r.Runbook = "it did <things> & "+string(state), "https://runbooks.example/"+rule
 	r.SetRow(names, token, []byte(`"z <&>":`+map[alert.State]string{alert.Opened: "6", alert.Raised: "11", alert.Closed: "-0.0"}[state]+`,"a":"1.50 \u0000  ","EXPR$2":null`))
 	r.ID = alert.ID(rule, token, r.WindowStart.UnixMilli(), size.Milliseconds())
 	return r
