@@ -154,7 +154,7 @@ func TestRulesApply(t *testing.T) {
 	for _, m := range objects(t, out) {
 		since = append(since, fmt.Sprint(m["name"], m["since"], m["from"] == nil))
 	}
-	if d := cmp.Diff([]string{"burst1 true", "scraper2 false"}, since); d != "" {
+	if d := cmp.Diff([]string{"burst1 true", "scraper2 false", "scraper1 true"}, since); d != "" {
 		t.Error(d)
 	}
 
@@ -196,6 +196,30 @@ func TestRulesApply(t *testing.T) {
 	}
 	out, _ = r.run(ExitOK, "history")
 	says(t, out, "REVISION", "roll back to revision 1", "1 changed, 1 unchanged", "the beginning")
+}
+
+// TestRulesLsBounds: rules that end later are listed beside those that begin then, with the times.
+func TestRulesLsBounds(t *testing.T) {
+	r := newRuled(t)
+	r.run(ExitOK, "apply", rulesFileOf(t, "one.sql", rulesText(1)))
+	if out, _ := r.run(ExitOK, "ls"); strings.Contains(out, "IN FORCE") {
+		t.Errorf("nothing begins or ends, but: %s", out)
+	}
+	r.count()
+	boundary := time.Now().AddDate(1, 0, 0).UTC().Truncate(time.Second)
+	r.run(ExitOK, "apply", rulesFileOf(t, "two.sql", strings.Replace(rulesText(1), "rule: a", "rule: b", 1)), "--from", boundary.Format(time.RFC3339))
+	out, _ := r.run(ExitOK, "ls", "--wide")
+	says(t, out, "NAME  MODE  IN FORCE (UTC)", "b     live  begins "+boundary.Format(time.DateTime), "a     live  ends "+boundary.Format(time.DateTime))
+	out, _ = r.run(ExitOK, "ls", "--json")
+	list := objects(t, out)
+	if at := boundary.Format(time.RFC3339); len(list) != 2 || list[0]["from"] != at || list[0]["until"] != nil || list[1]["from"] != nil || list[1]["until"] != at {
+		t.Error(out)
+	}
+	// A rule that is never in force neither begins nor ends.
+	r.run(ExitOK, "rollback", "1", "--from", boundary.Add(-time.Hour).Format(time.RFC3339))
+	if out, _ = r.run(ExitOK, "ls", "--wide"); strings.Contains(out, "\nb ") || strings.Contains(out, "IN FORCE") {
+		t.Error(out)
+	}
 }
 
 // TestRulesDiff: rules are compared by what they do, texts by their lines.

@@ -15,14 +15,15 @@ import (
 
 type rulesLsCommand struct {
 	Wide bool `short:"w" help:"Do not truncate lines to fit the terminal."`
-	JSON bool `name:"json" help:"Print one JSON object per rule: name, mode, window, key, since (the revision that it has been the same since), from (null: from the beginning), feed, opens_early, reason, faults (null: no detector was asked)."`
+	JSON bool `name:"json" help:"Print one JSON object per rule: name, mode, window, key, since (the revision that it has been the same since), from (null: from the beginning), until (null: no end is known; otherwise it is in force for windows that begin before then), feed, opens_early, reason, faults (null: not known)."`
 	rulesLogFlags
 	askFlags
 }
 
 // Help is shown below the usage.
 func (rulesLsCommand) Help() string {
-	return `Lists the rules of the newest revision that are evaluated. SINCE is the revision that a rule has not changed since. Rules with the same FEED are counted
+	return `Lists the rules of the newest revision that are evaluated, and those of earlier ones that are still in force. If some of them begin or end later, IN
+FORCE says when: their first window begins at that time or later, their last one before it. SINCE is the revision that a rule has not changed since. Rules with the same FEED are counted
 together. FAULTS is how often a result was NULL because it is impossible (a division by zero, an overflow), since the running detectors took their partitions
 over; it is shown if there were any.
 
@@ -38,10 +39,33 @@ type listedRule struct {
 	Key        []string   `json:"key"`
 	Since      int64      `json:"since"` // 0: the rule of the settings
 	From       *time.Time `json:"from"`  // null: the beginning
+	Until      *time.Time `json:"until"` // null: no end is known
 	Feed       string     `json:"feed"`
 	OpensEarly bool       `json:"opens_early"`
 	Reason     string     `json:"reason"`
-	Faults     *int64     `json:"faults"` // null: no detector was asked
+	Faults     *int64     `json:"faults"` // null: not known
+}
+
+// ending are the rules that a later revision ends, but that are still in force, or will be before.
+func (l *rulesLog) ending(now time.Time) (rules []*rule.Rule) {
+	for _, r := range l.Plan().Rules {
+		if until := r.Window.Until; until > now.UnixMilli() && until > r.Window.From {
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
+// bounds says when a rule begins and ends, as far as it is to do so after now.
+func (r listedRule) bounds(now time.Time) string {
+	var out []string
+	if r.From != nil && r.From.After(now) {
+		out = append(out, "begins "+clockText(*r.From, now))
+	}
+	if r.Until != nil {
+		out = append(out, "ends "+clockText(*r.Until, now))
+	}
+	return strings.Join(out, ", ")
 }
 
 // faults asks the detectors for the faults of each rule; nil if there is none to ask.
@@ -84,15 +108,20 @@ func (c *rulesLsCommand) Run(e *env) error {
 		o.width = 0
 	}
 	t := terminal.Table{Columns: []terminal.Column{{Head: "NAME"}, {Head: "MODE"}, {Head: "WINDOW"}, {Head: "KEY", Floor: 8}, {Head: "SINCE", Right: true}, {Head: "FEED"}, {Head: "OPENS EARLY", Floor: 12}}}
-	plan, faults := l.Plan(), c.faults(e)
+	plan, faults, now := l.Plan(), c.faults(e), time.Now()
+	rules := slices.Concat(l.InForce(), l.ending(now))
+	bounded := slices.ContainsFunc(rules, func(r *rule.Rule) bool { return r.Window.From > now.UnixMilli() || r.Window.Until > 0 })
+	if bounded {
+		t.Columns = slices.Insert(t.Columns, 2, terminal.Column{Head: "IN FORCE (UTC)"})
+	}
 	faulty := slices.ContainsFunc(l.InForce(), func(r *rule.Rule) bool { return faults[r.Name] > 0 })
 	if faulty {
 		t.Columns = append(t.Columns, terminal.Column{Head: "FAULTS", Right: true})
 	}
-	for _, r := range l.InForce() {
+	for _, r := range rules {
 		early, reason := r.Early()
 		listed := listedRule{Name: r.Name, Mode: r.Mode, Window: r.Window.String(), Key: []string{}, Since: plan.Since[slices.Index(plan.Rules, r)], Feed: feedText(feedOf(plan, r)), OpensEarly: early, Reason: reason}
-		if n := faults[r.Name]; faults != nil {
+		if n := faults[r.Name]; faults != nil && r.Window.Until == 0 {
 			listed.Faults = &n
 		}
 		for _, k := range r.Keys {
@@ -101,6 +130,10 @@ func (c *rulesLsCommand) Run(e *env) error {
 		if r.Window.From > 0 {
 			from := time.UnixMilli(r.Window.From).UTC()
 			listed.From = &from
+		}
+		if r.Window.Until > 0 {
+			until := time.UnixMilli(r.Window.Until).UTC()
+			listed.Until = &until
 		}
 		if c.JSON {
 			if err := o.json(listed); err != nil {
@@ -113,8 +146,15 @@ func (c *rulesLsCommand) Run(e *env) error {
 			opens = "yes"
 		}
 		cells := []any{listed.Name, string(listed.Mode), listed.Window, strings.Join(listed.Key, ", "), listed.Since, listed.Feed, opens}
+		if bounded {
+			cells = slices.Insert(cells, 2, any(listed.bounds(now)))
+		}
 		if faulty {
-			cells = append(cells, o.paint(fmt.Sprint(faults[r.Name]), terminal.Red))
+			n := any("")
+			if listed.Faults != nil {
+				n = o.paint(fmt.Sprint(*listed.Faults), terminal.Red)
+			}
+			cells = append(cells, n)
 		}
 		t.Row(cells...)
 	}
@@ -127,6 +167,6 @@ func (c *rulesLsCommand) Run(e *env) error {
 	if err := o.end(nil); err != nil {
 		return err
 	}
-	terminal.Fprintf(e.stderr, "revision %d, in force %s\n", newest.Revision, terminal.Safe(inForce(newest, time.Now())))
+	terminal.Fprintf(e.stderr, "revision %d, in force %s\n", newest.Revision, terminal.Safe(inForce(newest, now)))
 	return nil
 }
