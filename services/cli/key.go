@@ -17,6 +17,7 @@ import (
 	"spate/shared/ops"
 	"spate/shared/rule"
 	"spate/shared/terminal"
+	"spate/shared/window"
 )
 
 // askFlags say how detectors are asked.
@@ -38,6 +39,11 @@ type keyFlags struct {
 
 // ask asks the detectors for keys, and prints the windows of each that a condition is about.
 func (f keyFlags) ask(e *env, k kafka.Config, what string, tokens []string, about func(detector.KeyWindow) bool) error {
+	for _, token := range tokens {
+		if len(token) > window.MaxKey {
+			return usage(fmt.Errorf("%s: a key has at most %s bytes as JSON, but this one has %s; rules do not count events with longer keys", what, terminal.Grouped(window.MaxKey), terminal.Grouped(len(token))))
+		}
+	}
 	keys, err := detector.Ask(e.ctx, k, kafka.NamesFor(f.Topic), f.asker(), tokens...)
 	if err != nil {
 		return err
@@ -96,6 +102,7 @@ func (c *userCommand) Run(e *env) error {
 
 type keyCommand struct {
 	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a column of the key, such as user_id=alice. Give all columns of the key; a rule without GROUP BY columns has none."`
+	Null    []string `name:"null" placeholder:"COLUMN" help:"Column of the key that is NULL, in place of COLUMN=VALUE. Repeatable."`
 	Rule    string   `placeholder:"NAME" help:"Only this rule. Default: all rules with this key."`
 	keyFlags
 	initialFlags
@@ -109,12 +116,13 @@ answer is the detector's, which counts the key; nothing is read from the databas
   spate key user_id=900600000
   spate key product_id=44600062 --rule scraped
   spate key user_id=7 ip=10.0.0.1         of a rule with GROUP BY user_id, ip
+  spate key user_id=7 --null ip           of its events without ip; ip=NULL is those with the text NULL
   spate rules ls                          lists the rules and their keys`
 }
 
 func (c *keyCommand) Run(e *env) error {
 	k, err := c.config(e.logger(slog.LevelError))
-	values, verr := keyValues(c.Columns)
+	values, verr := c.values()
 	if err := usage(errors.Join(err, k.Validate(), verr)); err != nil {
 		return err
 	}
@@ -151,11 +159,33 @@ func (c *keyCommand) Run(e *env) error {
 	case len(about) == 0:
 		return usage(noSuchKey(l.InForce(), sortedKeys(values), c.Rule))
 	}
+	plan, now := l.Plan(), time.Now()
+	for _, r := range about {
+		if from := r.Window.From; from > now.UnixMilli() && r.Window.Until != from {
+			terminal.Fprintf(e.stderr, "spate: rule %s of revision %d begins at %s UTC, and has no windows before that\n", r.Name, plan.Since[slices.Index(plan.Rules, r)], clockText(time.UnixMilli(from), now))
+		}
+	}
 	return c.ask(e, k, "key", tokens, func(w detector.KeyWindow) bool {
 		return slices.ContainsFunc(about, func(r *rule.Rule) bool {
 			return r.Name == w.Rule && (w.Key == nil || r.HasKey(slices.Sorted(slices.Values(keyNames(w.Key)))))
 		})
 	})
+}
+
+// values are those of the columns; nil is NULL.
+func (c *keyCommand) values() (map[string]*string, error) {
+	texts, err := keyValues(c.Columns)
+	out := map[string]*string{}
+	for name, text := range texts {
+		out[name] = &text
+	}
+	for _, name := range c.Null {
+		if _, twice := out[name]; twice {
+			err = errors.Join(err, fmt.Errorf("column %s is given twice", terminal.Text(name)))
+		}
+		out[name] = nil
+	}
+	return out, err
 }
 
 // keyValues reads COLUMN=VALUE.

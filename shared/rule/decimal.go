@@ -166,6 +166,15 @@ func parseDecimal(text string, precision, scale int) (int128, bool) {
 	return fromBig(b, precision)
 }
 
+// exactDecimal reports whether text is a number of at most so many digits after the point, so that parseDecimal need not round it.
+func exactDecimal(text string, scale int) bool {
+	mantissa, exp, ok := splitNumber(text)
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	digits := strings.TrimLeft(whole, "+-") + fraction
+	significant := strings.TrimRight(digits, "0")
+	return ok && (significant == "" || len(fraction)-exp-(len(digits)-len(significant)) <= scale)
+}
+
 // splitNumber splits a decimal number into mantissa and exponent, and reports whether it is one.
 func splitNumber(text string) (mantissa string, exp int, ok bool) {
 	mantissa = text

@@ -57,21 +57,25 @@ func (r *Rule) HasKey(columns []string) bool {
 	return slices.Equal(names, columns)
 }
 
-// KeyTokens returns the keys that a person may mean by the text of each column: there are several if a number and a string are two users.
-func (r *Rule) KeyTokens(values map[string]string) ([]string, error) {
+// KeyTokens returns the keys that a person may mean by the text of each column, nil for NULL: there are several if a number and a string are two users.
+func (r *Rule) KeyTokens(values map[string]*string) ([]string, error) {
 	lists := make([][]string, len(r.Keys))
 	for i, k := range r.Keys {
 		text := values[k.Name]
-		if k.Type.Kind == Token {
-			lists[i] = activity.UserToken(text)
+		switch {
+		case text == nil:
+			lists[i] = []string{"null"}
+			continue
+		case k.Type.Kind == Token:
+			lists[i] = activity.UserToken(*text)
 			continue
 		}
-		v, ok := Parse(k.Type, []byte(text))
-		if _, err := strconv.ParseInt(text, 10, 64); k.Type.whole() && err != nil {
+		v, ok := Parse(k.Type, []byte(*text))
+		if _, err := strconv.ParseInt(*text, 10, 64); k.Type.whole() && err != nil {
 			ok = false // 1.5 would be 1
 		}
-		if !ok {
-			return nil, fmt.Errorf("column %s: %q is not a value of type %v", k.Name, text, k.Type)
+		if !ok || k.Type.Kind == Decimal && !exactDecimal(*text, k.Type.Scale) {
+			return nil, fmt.Errorf("column %s: %q is not a value of type %v", k.Name, *text, k.Type)
 		}
 		lists[i] = []string{string(AppendJSON(nil, k.Type, v))}
 	}

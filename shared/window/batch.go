@@ -219,7 +219,7 @@ func (d *decoder) next(h *Header, s *section) (kind item, key []byte) {
 
 // key reads a key of n bytes.
 func (d *decoder) key(n uint64) []byte {
-	if n >= maxKey {
+	if n > MaxKey {
 		d.fail = true
 		return nil
 	}

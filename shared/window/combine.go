@@ -80,7 +80,7 @@ func (c *Combiner) Add(e *Event, j Judgement) (fate Fate, missed Missed) {
 			continue
 		}
 		key := f.Key(e.Values)
-		if len(key) >= maxKey { // a table would refuse the whole batch
+		if len(key) > MaxKey { // a table would refuse the whole batch
 			f.Faults++
 			continue
 		}

@@ -76,9 +76,10 @@ const (
 	keysPerArray  = 1 << 16
 	// shortKey is the longest key that a pane has room for.
 	shortKey = 20
-	// maxKey bounds a key. That of a user is far below; see shared/activity.
-	maxKey = 1 << 12
 )
+
+// MaxKey is the most bytes that a key may have, as JSON. That of a user has far fewer; see shared/activity.
+const MaxKey = 1<<12 - 1
 
 var seed = maphash.MakeSeed() // of the index; no result depends on it
 

@@ -25,11 +25,11 @@ func TestLongKey(t *testing.T) {
 	flush := func() {
 		c.Flush(1, func([]byte) int32 { return 0 }, Header{Sources: 1, Watermarks: []Watermark{{0, 100_000}}}, func(_ int32, b []byte) { batches = append(batches, slices.Clone(b)) })
 	}
-	for _, n := range []int{maxKey - 3, maxKey - 2, 5_000_000} { // with two quotes
+	for _, n := range []int{MaxKey - 2, MaxKey - 1, 5_000_000} { // with two quotes
 		values := make([]rule.Value, len(s.Plan.Inputs))
 		values[at] = rule.StringValue([]byte(strings.Repeat("x", n)))
 		c.Add(&Event{MS: 1000, Values: values}, Judgement{})
-		if n == maxKey-2 && c.Panes() != 1 {
+		if n == MaxKey-1 && c.Panes() != 1 {
 			t.Errorf("%d panes", c.Panes())
 		}
 	}
@@ -40,7 +40,7 @@ func TestLongKey(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(found) != 2 || len(found[0].Key) != maxKey-1 || c.Faults() != 2 { // opened and closed
+	if len(found) != 2 || len(found[0].Key) != MaxKey || c.Faults() != 2 { // opened and closed
 		t.Errorf("%d verdicts, %d faults", len(found), c.Faults())
 	}
 }
