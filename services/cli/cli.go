@@ -76,8 +76,8 @@ type env struct {
 	mode   string
 }
 
-// errUsage marks an error that the user has to fix.
-var errUsage = errors.New("invalid settings")
+// errUsage is what an error is that the user has to fix.
+var errUsage = errors.New("usage")
 
 // errDiffers is how a comparison that found differences ends; it has been printed already.
 var errDiffers = errors.New("differences found")
@@ -217,17 +217,17 @@ var notOnAWS = map[string]string{
 func (e *env) validate(command string) error {
 	name, _, _ := strings.Cut(command, " ")
 	if why := notOnAWS[name]; why != "" && e.mode == "aws" {
-		return fmt.Errorf("%w: mode: spate %s is not available in mode aws: %s", errUsage, name, why)
+		return usage(fmt.Errorf("mode: spate %s is not available in mode aws: %s", name, why))
 	}
 	switch e.mode {
 	case "", "embedded", "kafka", "aws":
 	default:
-		return fmt.Errorf("%w: mode: %q is not one of embedded, kafka, aws (SPATE_MODE, --mode)", errUsage, e.mode)
+		return usage(fmt.Errorf("mode: %q is not one of embedded, kafka, aws (SPATE_MODE, --mode)", e.mode))
 	}
 	if e.level != "" {
 		var l slog.Level
 		if err := l.UnmarshalText([]byte(e.level)); err != nil {
-			return fmt.Errorf("%w: log-level: %q is not one of debug, info, warn, error (SPATE_LOG_LEVEL, --log-level)", errUsage, e.level)
+			return usage(fmt.Errorf("log-level: %q is not one of debug, info, warn, error (SPATE_LOG_LEVEL, --log-level)", e.level))
 		}
 	}
 	return nil
@@ -251,7 +251,9 @@ func (e *env) fail(err error) int {
 	case errors.Is(err, errRules):
 		return ExitUsage
 	case errors.Is(err, errUsage):
-		terminal.Fprintln(e.stderr, "spate:", err)
+		for problem := range strings.Lines(err.Error()) {
+			terminal.Fprintln(e.stderr, "spate:", strings.TrimSuffix(problem, "\n"))
+		}
 		return ExitUsage
 	case errors.Is(err, context.Canceled) && e.ctx.Err() != nil:
 		terminal.Fprintln(e.stderr, "spate: interrupted")
@@ -261,13 +263,21 @@ func (e *env) fail(err error) int {
 	return ExitFailed
 }
 
-// usage marks the problems of a configuration as the person's to mend.
+// usage marks the problems of a command line, of settings or of a file as the person's to mend.
 func usage(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w:\n%w", errUsage, err)
+	return usageError{err}
 }
+
+// usageError is errUsage, and says only what is wrong.
+type usageError struct{ error }
+
+func (usageError) Is(target error) bool { return target == errUsage }
+
+// Unwrap returns the problems.
+func (e usageError) Unwrap() error { return e.error }
 
 // logger writes to standard error. quiet is the level unless one was asked for.
 func (e *env) logger(quiet slog.Level) *slog.Logger {

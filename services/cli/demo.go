@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,10 +29,10 @@ type demoCommand struct {
 func (c *demoCommand) Run(e *env) error {
 	cfg := embedded.DemoConfig{Rule: c.rule(), Duration: c.Duration, EventRate: c.EventRate, Seed: c.Seed, Log: e.logger(slog.LevelWarn), Begin: func(embedded.Info) {}}
 	if !defaultFields(c.ruleFlags) {
-		return fmt.Errorf("%w: user-field, time-field: the demo generates its own events, whose field names are fixed; leave these settings out", errUsage)
+		return usage(errors.New("user-field, time-field: the demo generates its own events, whose field names are fixed; leave these settings out"))
 	}
 	if c.Duration < 15*time.Second || c.Duration > time.Hour {
-		return fmt.Errorf("%w: duration: %v is not between 15s (the time every kind of attacker needs) and 1h", errUsage, c.Duration)
+		return usage(fmt.Errorf("duration: %v is not between 15s (the time every kind of attacker needs) and 1h", c.Duration))
 	}
 	if err := c.load(&cfg.Rule, e.stderr); err != nil {
 		return err
