@@ -143,6 +143,12 @@ func (c *rulesApplyCommand) test(e *env, f rulesFile) error {
 			return werr
 		}
 	}
+	switch {
+	case errors.Is(err, errCases):
+		terminal.Fprintln(e.stderr, "spate: nothing was applied, because test cases failed")
+	case errors.Is(err, errRules):
+		terminal.Fprintln(e.stderr, "spate: nothing was applied, because the test cases have errors")
+	}
 	return err
 }
 

@@ -279,15 +279,16 @@ func TestRulesApplyRefuses(t *testing.T) {
 		}
 	}
 	write("cases:\n  - name: one event\n    events:\n      - {user_id: 1, txn_timestamp: \"2024-01-01 00:00:00\"}\n    expect:\n      a: [{n: 1}]\n")
-	out, _ := r.run(ExitFailed, "apply", cased)
+	out, errs := r.run(ExitFailed, "apply", cased)
 	says(t, out, "--- FAIL: one event", "an alert is missing", "FAIL\n")
+	says(t, errs, "spate: nothing was applied, because test cases failed\n")
 	out, _ = r.run(ExitFailed, "apply", cased, "--json")
 	if list := objects(t, out); len(list) != 1 || list[0]["result"] != "fail" {
 		t.Error(out)
 	}
 	write("cases: none\n")
 	_, errs = r.run(ExitUsage, "apply", cased)
-	says(t, errs, "cased_test.yaml:1:")
+	says(t, errs, "cased_test.yaml:1:", "spate: nothing was applied, because the test cases have errors\n")
 
 	const table = "CREATE TABLE e (user_id BIGINT, %[1]s TIMESTAMP(3), WATERMARK FOR %[1]s AS %[1]s - INTERVAL '%[2]d' SECOND);\nINSERT INTO alerts SELECT user_id, COUNT(*) AS n FROM e GROUP BY TUMBLE(%[1]s, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 1"
 	for _, test := range []struct {
