@@ -228,12 +228,15 @@ func severityText(o *out, s alert.Severity) terminal.Safe {
 	return o.paint(string(s), terminal.Yellow)
 }
 
+// countText is the count of an alert. It is not known how many events followed after an alert that is not closed was opened.
 func countText(r alert.Record) string {
 	if r.State != alert.Closed {
-		return terminal.Grouped(r.Count) + " so far"
+		return terminal.Grouped(r.Count) + orMore
 	}
 	return terminal.Grouped(r.Count)
 }
+
+const orMore = " or more"
 
 // notified says how far the messages about an alert are.
 func notified(s store.DeliveryState) string {

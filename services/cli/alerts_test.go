@@ -188,8 +188,8 @@ func TestAlertsLs(t *testing.T) {
 	if n := strings.Count(out, "\n"); n != 3 || strings.ContainsRune(out, '\x1b') {
 		t.Errorf("%d lines: %q", n, out)
 	}
-	says(t, out, "SEVERITY  USER          WINDOW (UTC)                 EVENTS  NOTIFIED  ALERT\n",
-		"critical  9             2019-11-01 00:00:20 +10s  12 so far  -         "+critical.ID+"\n", `warning   <a>&\x1b[31m  2019-11-01 00:00:30 +10s   6 so far`)
+	says(t, out, "SEVERITY  USER          WINDOW (UTC)                  EVENTS  NOTIFIED  ALERT\n",
+		"critical  9             2019-11-01 00:00:20 +10s  12 or more  -         "+critical.ID+"\n", `warning   <a>&\x1b[31m  2019-11-01 00:00:30 +10s   6 or more`)
 	says(t, errs, "(showing the newest 2; use --limit 0 to list all)")
 	out, errs = b.run(ExitOK, "alerts", "ls", "--user", "nobody")
 	if out != "" {
@@ -208,7 +208,7 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	b.apply(heard, []alert.Record{r, record(`7`, 0, alert.Opened)})
 
 	out, _ := b.run(ExitOK, "alerts", "ls", "--rule", "card-testing")
-	says(t, out, `critical  card-testing ["10.0.0.1",5]  2019-11-01 00:00:00 +10s  12 so far  -`)
+	says(t, out, `critical  card-testing ["10.0.0.1",5]  2019-11-01 00:00:00 +10s  12 or more  -`)
 	if n := strings.Count(out, "\n"); n != 2 {
 		t.Errorf("%d lines: %s", n, out)
 	}
@@ -229,7 +229,7 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	out, _ = b.run(ExitOK, "alerts", "ls", "--only", "raised", "--json")
 	says(t, out, `"mode":"shadow","key":{"ip":"10.0.0.1","product":5},"ip":"10.0.0.1","cards":1024,"amount":"12.50","at_least":true,"event_count":12,`, `"opened_at":`)
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID)
-	says(t, out, `card-testing ["10.0.0.1",5]: 12 events in 10s so far (2019-11-01 00:00:00 to 00:00:10 UTC); it is critical.`, "rule      card-testing\n", "mode      shadow",
+	says(t, out, `card-testing ["10.0.0.1",5]: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); it is critical.`, "rule      card-testing\n", "mode      shadow",
 		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: only the rule knows")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--json", "--no-events")
 	if got := objects(t, out)[0]; got["rule"] != "card-testing" || got["cards"] != 1024.0 || got["events_note"] != "skipped (--no-events)" {
@@ -460,9 +460,9 @@ func TestAlertsShowOfAStraddlingBurst(t *testing.T) {
 	says(t, out, "alerts next to it: 1,200 in the window after ("+second.ID+").\n")
 	out, _ = b.run(ExitOK, "alerts", "show", second.ID, "--no-events")
 	says(t, out, `a\u200b: 1,200 events in 10s (2019-11-01 23:59:50 to 2019-11-02 00:00:00 UTC). More than 5 make an alert; this one is critical.`,
-		"alerts next to it: 9 in the window before ("+first.ID+"), 6 so far in the window after ("+third.ID+").\n")
+		"alerts next to it: 9 in the window before ("+first.ID+"), 6 or more in the window after ("+third.ID+").\n")
 	out, _ = b.run(ExitOK, "alerts", "show", third.ID, "--no-events")
-	says(t, out, `a\u200b: 6 events in 10s so far (`)
+	says(t, out, `a\u200b: 6 or more events in 10s (`)
 	out, _ = b.run(ExitOK, "alerts", "show", last.ID, "--no-events")
 	if strings.Contains(out, "next to it") {
 		t.Error(out)

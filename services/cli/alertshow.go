@@ -187,10 +187,7 @@ func (s *story) find(ctx context.Context, st alertReader, id string) error {
 // reason says in a sentence why there is an alert, and in a line whether the burst goes on in the windows next to it.
 func (s *story) reason(o *out) {
 	const dayClock = "2006-01-02 15:04:05"
-	soFar, critical := "", ""
-	if s.State != alert.Closed {
-		soFar = " so far"
-	}
+	critical := ""
 	if s.Severity == alert.Critical {
 		critical = "; this one is critical"
 	}
@@ -201,8 +198,11 @@ func (s *story) reason(o *out) {
 	if critical != "" && s.Key != nil {
 		critical = "; it is critical"
 	}
-	o.printf("%s: %s in %s%s (%s to %s UTC)", whose(s.Record), counted(s.Count, "event", "events"),
-		short(s.WindowEnd.Sub(s.WindowStart)), soFar, s.WindowStart.Format(dayClock), end)
+	events := counted(s.Count, "event", "events")
+	if s.State != alert.Closed {
+		events = countText(s.Record) + " events"
+	}
+	o.printf("%s: %s in %s (%s to %s UTC)", whose(s.Record), events, short(s.WindowEnd.Sub(s.WindowStart)), s.WindowStart.Format(dayClock), end)
 	if s.Key == nil {
 		o.printf(". More than %d make an alert", s.Threshold)
 	}

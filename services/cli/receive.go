@@ -163,7 +163,7 @@ func callDetails(c receiver.Call) terminal.Safe {
 		}
 		count := fmt.Sprintf("%d events", r.Events)
 		if c.Type != notify.TypeClosed {
-			count += " so far"
+			count = fmt.Sprintf("%d%s events", r.Events, orMore)
 		}
 		return terminal.Sprintf("  %s  %s  %s", whose, count, r.Severity)
 	case notify.TypeDigest:
