@@ -218,7 +218,15 @@ func whose(r alert.Record) string {
 	if r.Key == nil {
 		return r.KeyText()
 	}
-	return r.Rule + " " + r.KeyText()
+	return r.Rule + " " + keyText(r.Key, r.UserID)
+}
+
+// keyText writes a key for people, with the names of its columns if there are several and they are known.
+func keyText(key, token json.RawMessage) string {
+	if text, err := alert.KeyLabel(key); err == nil {
+		return text
+	}
+	return activity.UserText(token)
 }
 
 func severityText(o *out, s alert.Severity) terminal.Safe {

@@ -208,7 +208,7 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	b.apply(heard, []alert.Record{r, record(`7`, 0, alert.Opened)})
 
 	out, _ := b.run(ExitOK, "alerts", "ls", "--rule", "card-testing")
-	says(t, out, `critical  card-testing ["10.0.0.1",5]  2019-11-01 00:00:00 +10s  12 or more  -`)
+	says(t, out, `critical  card-testing ip=10.0.0.1 product=5  2019-11-01 00:00:00 +10s  12 or more  -`)
 	if n := strings.Count(out, "\n"); n != 2 {
 		t.Errorf("%d lines: %s", n, out)
 	}
@@ -229,7 +229,7 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	out, _ = b.run(ExitOK, "alerts", "ls", "--only", "raised", "--json")
 	says(t, out, `"mode":"shadow","key":{"ip":"10.0.0.1","product":5},"ip":"10.0.0.1","cards":1024,"amount":"12.50","at_least":true,"event_count":12,`, `"opened_at":`)
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID)
-	says(t, out, `card-testing ["10.0.0.1",5]: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); it is critical.`, "rule      card-testing\n", "mode      shadow",
+	says(t, out, `card-testing ip=10.0.0.1 product=5: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); it is critical.`, "rule      card-testing\n", "mode      shadow",
 		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: only the rule knows")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--json", "--no-events")
 	if got := objects(t, out)[0]; got["rule"] != "card-testing" || got["cards"] != 1024.0 || got["events_note"] != "skipped (--no-events)" {

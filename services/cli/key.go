@@ -259,7 +259,11 @@ func printKey(w io.Writer, what string, k detector.Key, wide bool) error {
 	if wide {
 		o.width = 0
 	}
-	o.printf("%s %s (partition %d)", what, activity.UserText(k.Token), k.Partition)
+	var key json.RawMessage
+	if len(k.Windows) > 0 {
+		key = k.Windows[0].Key
+	}
+	o.printf("%s %s (partition %d)", what, keyText(key, k.Token), k.Partition)
 	if k.Watermark != nil {
 		o.printf(", windows closed up to %s", k.Watermark.Format(time.RFC3339Nano))
 	}

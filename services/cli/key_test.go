@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
+
+	"spate/services/detector"
 )
 
 // TestKeyOfARuleThatBeginsLater: that a rule has no windows of a key is told apart from that it has not begun.
@@ -43,4 +46,15 @@ func TestKeyThatNobodyCanHave(t *testing.T) {
 			t.Errorf("%.100q: exit code %d: %s", test.args, code, errs)
 		}
 	}
+}
+
+// TestPrintKey: of a key of several columns, each has its name.
+func TestPrintKey(t *testing.T) {
+	bare(t)
+	var b strings.Builder
+	k := detector.Key{Token: json.RawMessage(`[5,3]`), Windows: []detector.KeyWindow{{Rule: "pair", Key: json.RawMessage(`{"user_id":5,"product_id":3}`)}}}
+	if err := printKey(&b, "key", k, true); err != nil {
+		t.Fatal(err)
+	}
+	says(t, b.String(), "key user_id=5 product_id=3 (partition 0)\n")
 }

@@ -155,11 +155,11 @@ func callDetails(c receiver.Call) terminal.Safe {
 				return ""
 			}
 		} else {
-			token, err := alert.Token(r.Key)
+			key, err := alert.KeyLabel(r.Key)
 			if err != nil {
 				return ""
 			}
-			whose = r.Rule + " " + activity.UserText(token)
+			whose = r.Rule + " " + key
 		}
 		count := fmt.Sprintf("%d events", r.Events)
 		if c.Type != notify.TypeClosed {

@@ -164,7 +164,7 @@ func TestReceivedText(t *testing.T) {
 			"12:30:15  alert.closed  a  user 5  12 events  critical"},
 		{receiver.Call{Verified: true, WebhookID: "a", Type: notify.TypeRaised,
 			Data: json.RawMessage(`{"rule":"card-testing","key":{"ip":"10.0.0.1","b":null},"user_id":[],"num_actions_per_watermark":"1.5","event_count":12,"severity":"critical"}`)},
-			`12:30:15  alert.raised  a  card-testing ["10.0.0.1",null]  12 or more events  critical`},
+			`12:30:15  alert.raised  a  card-testing ip=10.0.0.1 b=null  12 or more events  critical`},
 		{receiver.Call{Verified: true, WebhookID: "d", Type: notify.TypeDigest, Data: json.RawMessage(`{"messages":900,"users":300,"events":12345}`)},
 			"12:30:15  alert.digest  d  digest of 900 messages  300 users  12345 events"},
 		{receiver.Call{Verified: true, WebhookID: "t", Type: notify.TypeTest}, "12:30:15  endpoint.test  t"},

@@ -152,7 +152,7 @@ func (r Record) Written() Record {
 	return r
 }
 
-// KeyText is the key as a person writes it: a string without quotes and escapes, any other value and several of them as JSON.
+// KeyText is the key as text: a string without quotes and escapes, any other value and several of them as JSON.
 func (r *Record) KeyText() string { return userText(r.UserID) }
 
 // userText returns a canonical token without quotes and escapes.

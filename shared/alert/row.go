@@ -179,6 +179,25 @@ func Token(key json.RawMessage) (json.RawMessage, error) {
 	return append(token, ']'), nil
 }
 
+// KeyLabel is a key, a JSON object, for people: of several columns, each with its name, as in ip=10.0.0.1 product_id=5. A string is in quotes only if
+// it could be taken for something else.
+func KeyLabel(key json.RawMessage) (string, error) {
+	list, err := members(key)
+	if err != nil || len(list) < 2 {
+		token, err := Token(key)
+		return userText(token), err
+	}
+	var out []string
+	for _, m := range list {
+		text := userText(m.value)
+		if text == "" || strings.ContainsAny(text, ` ="`) || json.Valid([]byte(text)) {
+			text = string(m.value)
+		}
+		out = append(out, m.name+"="+text)
+	}
+	return strings.Join(out, " "), nil
+}
+
 // CheckRow returns what is wrong with the rule, key, columns and count of a record that has a key.
 func (r *Record) CheckRow() error {
 	if !IsRule(r.Rule) {

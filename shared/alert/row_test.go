@@ -143,3 +143,26 @@ func TestRowsRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// TestKeyLabel: several columns have their names, and no value can be taken for another one.
+func TestKeyLabel(t *testing.T) {
+	for key, want := range map[string]string{
+		`{"user_id":5}`:                     `5`,
+		`{"ip":"10.0.0.1"}`:                 `10.0.0.1`,
+		`{}`:                                `[]`,
+		`{"user_id":5,"product_id":3}`:      `user_id=5 product_id=3`,
+		`{"ip":"10.0.0.1","b":null}`:        `ip=10.0.0.1 b=null`,
+		`{"a":"5","b":"null","c":true}`:     `a="5" b="null" c=true`,
+		`{"a":"x b=1","b":"","c":"say \""}`: `a="x b=1" b="" c="say \""`,
+		`{"a":"é<>","b":1.5}`:               `a=é<> b=1.5`,
+	} {
+		if got, err := KeyLabel(json.RawMessage(key)); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", key, got, err, want)
+		}
+	}
+	for _, key := range []string{``, `[1]`, `{"a"`} {
+		if got, err := KeyLabel(json.RawMessage(key)); err == nil {
+			t.Errorf("%s: %q", key, got)
+		}
+	}
+}

@@ -92,8 +92,12 @@ const (
 // out at the end: an alert is never kept back because of the user's name.
 func Subject(r alert.Record) string {
 	before, between, after := "Possible DDoS detected, by user_id ", " with a number of attempts of : ", "/window"
+	key := r.KeyText()
 	if r.Key != nil {
 		before, between, after = "spate: "+r.Rule+" ", " with ", " events/window"
+		if label, err := alert.KeyLabel(r.Key); err == nil {
+			key = label
+		}
 	}
 	count := strconv.FormatInt(r.Count, 10)
 	user := strings.Map(func(c rune) rune {
@@ -101,7 +105,7 @@ func Subject(r alert.Record) string {
 			return '?'
 		}
 		return c
-	}, r.KeyText())
+	}, key)
 	if room := maxSubject - len(before) - len(between) - len(count) - len(after); len(user) > room {
 		const cut = "..."
 		user = user[:max(0, room-len(cut))] + cut

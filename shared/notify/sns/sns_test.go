@@ -313,7 +313,7 @@ func TestAnyRule(t *testing.T) {
 	start := time.Date(2019, 11, 1, 0, 0, 0, 0, time.UTC)
 	r := alert.Record{Rule: "card-testing", State: alert.Raised, Severity: alert.Critical, Count: 12, WindowStart: start, WindowEnd: start.Add(time.Minute)}
 	r.SetRow([]string{"ip", "product"}, `["10.0.0.1",5]`, []byte(`"z":"<1>","a":1.50`))
-	if got, want := sns.Subject(r), `spate: card-testing ["10.0.0.1",5] with 12 events/window`; got != want {
+	if got, want := sns.Subject(r), `spate: card-testing ip=10.0.0.1 product=5 with 12 events/window`; got != want {
 		t.Errorf("%q, not %q", got, want)
 	}
 	got, err := sns.Message(r)
