@@ -104,6 +104,7 @@ type alertsLsCommand struct {
 	Since    string   `placeholder:"TIME" help:"List only windows that start at or after this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24, from midnight UTC), or an age (1h, 7d)."`
 	Until    string   `placeholder:"TIME" help:"List only windows that start before this time, in the same form as --since."`
 	listFlags
+	alertsRulesFlags
 	JSON bool `name:"json" help:"Print one JSON line per alert: the record as in the alerts topic, plus opened_at, closed_at and delivery (state, attempts)."`
 }
 
@@ -152,10 +153,12 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 	if len(c.Key) > 0 || f.User != "" || f.State != "" || f.Rule != "" || f.MinSeverity != "" || !f.Since.IsZero() || !f.Until.IsZero() {
 		none = "no alerts match; to list all alerts, run spate alerts ls without flags"
 	}
-	return list(e, c.listFlags, listing[store.Alert]{
-		json: c.JSON, object: func(a store.Alert) any { a.Record = a.Written(); return a }, none: none,
+	found := false
+	err = list(e, c.listFlags, listing[store.Alert]{
+		json: c.JSON, object: func(a store.Alert) any { found, a.Record = true, a.Written(); return a }, none: none,
 		columns: append(slices.Clone(alertColumns), terminal.Column{Head: "NOTIFIED"}, idColumn),
 		row: func(o *out, a store.Alert) []any {
+			found = true
 			return append(alertCells(o, a.Record, now), notified(a.Delivery.State), o.paint(a.ID, terminal.Dim))
 		},
 	}, func(limit int) iter.Seq2[store.Alert, error] {
@@ -166,6 +169,10 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 		f.Limit = 0 // of those that have the key
 		return c.withKey(st.Alerts(e.ctx, f), limit)
 	})
+	if err == nil && !found && (c.Rule != "" || len(c.Key) > 0) {
+		return c.unknown(e, st)
+	}
+	return err
 }
 
 // withKey are the alerts that have the key: at most so many, from the first; 0 is all.

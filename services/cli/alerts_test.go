@@ -237,6 +237,38 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	}
 }
 
+// TestAlertsOfUnknownNames: a rule or a column that nothing has is told from one that has no alerts.
+func TestAlertsOfUnknownNames(t *testing.T) {
+	b := newBench(t)
+	b.apply(heard, []alert.Record{record(`7`, 0, alert.Opened)})
+	r := newRuled(t)
+	r.run(ExitOK, "apply", rulesFileOf(t, "rules.sql", twoRules))
+	r.run(ExitOK, "apply", rulesFileOf(t, "off.sql", "-- rule: old-pair\n-- mode: off\nINSERT INTO alerts SELECT user_id, product_id AS item, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id, product_id;"))
+	for _, c := range []struct {
+		args string
+		code int
+		want string // on standard error
+	}{
+		{"--rule scrapper", ExitUsage, "spate: rule: there is no alert of a rule scrapper; did you mean scraper?\n"},
+		{"--rule nothing-like-it --json", ExitUsage, "spate: rule: there is no alert of a rule nothing-like-it\n"},
+		{"--key userid=7 --rule brust", ExitUsage, "spate: rule: there is no alert of a rule brust; did you mean burst?\nspate: key: there is no alert whose key has a column userid; did you mean user_id?\n"},
+		{"--rule scraper", ExitOK, ""}, {"--rule scraper --json", ExitOK, ""}, {"--rule old-pair", ExitOK, ""}, {"--key item=3", ExitOK, ""}, {"--key user_id=8", ExitOK, ""},
+		{"--rule burst --since 2019-12-01", ExitOK, ""},
+	} {
+		out, errs := b.run(c.code, append(strings.Fields("alerts ls "+c.args), "--brokers", r.addr)...)
+		if out != "" {
+			t.Errorf("%s: %s", c.args, out)
+		}
+		if strings.TrimPrefix(errs, "no alerts match; to list all alerts, run spate alerts ls without flags\n") != c.want {
+			t.Errorf("%s: %q, want %q", c.args, errs, c.want)
+		}
+	}
+	// Who does not reach the log of the rules does not know.
+	r.broker.Close()
+	_, errs := b.run(ExitOK, "alerts", "ls", "--rule", "brust", "--brokers", r.addr)
+	says(t, errs, "spate: rule: there is no alert of a rule brust; did you mean burst?\n")
+}
+
 // TestIDs: the beginning of an id is enough if no other one begins like that.
 func TestIDs(t *testing.T) {
 	b := newBench(t)

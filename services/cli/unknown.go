@@ -28,20 +28,24 @@ func unknownVariables(model *kong.Node, environment []string) (lines []string) {
 		if !strings.HasPrefix(name, "SPATE_") || slices.Contains(known, name) || others.MatchString(name) {
 			continue
 		}
-		line := name + " is not a setting of spate"
-		best, distance := "", 4
-		for _, k := range known {
-			if d := editDistance(name, k); d < distance {
-				best, distance = k, d
-			}
-		}
-		if best != "" {
-			line += "; did you mean " + best + "?"
-		}
-		lines = append(lines, line)
+		lines = append(lines, name+" is not a setting of spate"+didYouMean(name, known))
 	}
 	slices.Sort(lines)
 	return lines
+}
+
+// didYouMean asks whether the most similar name is meant, if there is one.
+func didYouMean(name string, known []string) string {
+	best, distance := "", min(4, len(name)/2+1)
+	for _, k := range known {
+		if d := editDistance(name, k); d < distance {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + best + "?"
 }
 
 // editDistance is how many letters have to be put in, taken out or changed to make b of a.
