@@ -261,6 +261,9 @@ func (c testedCase) explain() (lines []string) {
 		switch f.Kind {
 		case cases.Missing:
 			add("%s: an alert is missing", place)
+			for _, d := range f.Differs {
+				add("    %s: got %s, expected %s", d.Member, d.Got, d.Expected)
+			}
 			add("    expected %s", f.Expected)
 		case cases.Unexpected:
 			add("%s: an alert is not expected", place)

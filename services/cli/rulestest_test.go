@@ -213,3 +213,21 @@ func TestRulesTestHostile(t *testing.T) {
 		}
 	}
 }
+
+// TestRulesTestWindows: of the windows that an entry stands for, how many there are is said.
+func TestRulesTestWindows(t *testing.T) {
+	bare(t)
+	sql, _ := rulesFolder(t, strings.ReplaceAll(twoRules, "${products}", "1"), `cases:
+- name: windows
+  events:
+    - {repeat: 2, user_id: 7, product_id: "#", txn_timestamp: "2024-01-01 00:00:00"}
+  expect:
+    scraper:
+      - {user_id: 7, windows: 7}
+`)
+	code, out, _ := spate("rules", "test", sql)
+	if code != ExitFailed {
+		t.Errorf("exit %d", code)
+	}
+	says(t, out, "7: scraper: an alert is missing\n", "windows: got 6, expected 7\n", "expected {user_id: 7, windows: 7}\n")
+}

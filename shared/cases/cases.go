@@ -27,6 +27,7 @@ const (
 	maxEventsFile = 64 << 20
 	maxEvents     = 10_000_000 // of a case
 	maxPartitions = 1024
+	maxWindows    = 3600 // that an expected alert stands for
 )
 
 // File is a file of cases.

@@ -59,6 +59,9 @@ func failures(t *testing.T, text string, more ...string) (out []string) {
 	for _, f := range r.Failures {
 		var members []string
 		for _, d := range f.Differs {
+			if d.Member == windowsMember {
+				d.Member += "=" + string(d.Got)
+			}
 			members = append(members, d.Member)
 		}
 		out = append(out, strings.TrimSuffix(fmt.Sprintf("%d %s %s %s", f.Line, f.Rule, f.Kind, strings.Join(members, " ")), " "))
@@ -128,6 +131,52 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestWindows: one row can stand for the alerts of several windows, some of them or all.
+func TestWindows(t *testing.T) {
+	const hopping = `-- rule: hop
+INSERT INTO alerts SELECT user_id, COUNT(*) AS n FROM activity
+GROUP BY HOP(txn_timestamp, INTERVAL '10' SECOND, INTERVAL '30' SECOND), user_id HAVING COUNT(*) > 2;
+`
+	// User 7 has windows with 3, 4 and 4 events, user 8 has three with 3.
+	const events = `    events:
+      - {repeat: 3, user_id: 7, txn_timestamp: "2024-01-01 00:00:00"}
+      - {repeat: 3, user_id: 8}
+      - {user_id: 7, txn_timestamp: "2024-01-01 00:00:15"}
+    expect:
+      hop:
+`
+	for name, test := range map[string]struct {
+		rows string
+		want []string
+	}{
+		"a number":            {"{user_id: 7, windows: 3} {user_id: 8, n: 3, windows: 3}", nil},
+		"of some":             {"{user_id: 7, n: 4, windows: 2} {user_id: 7, n: 3} {user_id: 8, windows: 3}", nil},
+		"of all":              {"{windows: 6}", nil},
+		"any":                 {"{user_id: 7, windows: any} {user_id: 8, windows: any}", nil},
+		"any of all":          {"{windows: any}", nil},
+		"any beside a number": {"{n: 3, windows: any} {user_id: 7, windows: 3}", nil},
+		"any leaves others":   {"{user_id: 7, windows: any} {n: 3, windows: 3} {n: 4}", nil},
+		"too few":             {"{user_id: 7, windows: 3} {user_id: 8, windows: 5}", []string{"10 hop missing windows=3"}},
+		"too many":            {"{user_id: 7, windows: 3} {user_id: 8, windows: 2}", []string{"9 hop unexpected"}},
+		"none":                {"{user_id: 9, windows: any} {user_id: 7, windows: 3} {user_id: 8, windows: 3}", []string{"9 hop missing"}},
+		"none but another":    {"{user_id: 7, n: 5, windows: 3} {n: 4, windows: 2} {n: 3, windows: 4}", []string{"9 hop missing"}},
+		"not even one":        {"{user_id: 7, windows: 3} {user_id: 7, windows: any} {user_id: 8, windows: any}", []string{"10 hop missing"}},
+		"any is too few":      {"{user_id: 8, windows: any}", []string{"9 hop unexpected", "9 hop unexpected", "9 hop unexpected"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rows := "        - " + strings.ReplaceAll(test.rows, "} {", "}\n        - {")
+			if got := failures(t, events+rows, "rules.sql", hopping); !slices.Equal(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+	// A column of the rule has precedence.
+	column := strings.Replace(hopping, "AS n", "AS windows", 1)
+	if got := failures(t, events+"        - {windows: 4}\n        - {windows: 4}\n"+strings.Repeat("        - {windows: 3}\n", 4), "rules.sql", column); len(got) > 0 {
+		t.Error(got)
+	}
+}
+
 // TestErrors: every error has its place, in the file in which it is.
 func TestErrors(t *testing.T) {
 	for text, want := range map[string]string{
@@ -141,13 +190,15 @@ func TestErrors(t *testing.T) {
 		"cases: [{name: a}]":   "rules_test.yaml:1:9: a case needs exactly one of events, file and csv",
 		"cases: [{csv: 'x', expect: {}}]\n": "rules_test.yaml:1:9: a case needs a name of one line|" +
 			"rules_test.yaml:1:15: it has no column with the event time, txn_timestamp or event_time",
-		"cases: [{name: a, name: b, csv: 'user_id,txn_timestamp', expect: {}}]":       "rules_test.yaml:1:19: name is there twice",
-		"cases:\n- {name: é, others: x, events: [], expect: {}}":                      `rules_test.yaml:2:21: others cannot be "x"`,
-		"cases: [{name: a, events: [{user_id: 7}], expect: {}}]":                      "rules_test.yaml:1:28: the first event needs a time: txn_timestamp",
-		"cases: [{name: a, events: [{event_time: 1704067200000}], expect: {}}]":       "rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user",
-		"cases: [{name: a, events: [{usr: 7}], expect: {}}]":                          "rules_test.yaml:1:28: the first event needs a time: txn_timestamp|rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user|rules_test.yaml:1:29: an event has no member usr",
-		"cases: [{name: a, events: [], expect: {many: [{x: 1}]}}]":                    "rules_test.yaml:1:48: an alert of rule many has no member x",
-		"cases: [{name: a, events: [], expect: {many: [{n: 1.5}]}}]":                  `rules_test.yaml:1:51: n: "1.5" is not of type BIGINT`,
+		"cases: [{name: a, name: b, csv: 'user_id,txn_timestamp', expect: {}}]": "rules_test.yaml:1:19: name is there twice",
+		"cases:\n- {name: é, others: x, events: [], expect: {}}":                `rules_test.yaml:2:21: others cannot be "x"`,
+		"cases: [{name: a, events: [{user_id: 7}], expect: {}}]":                "rules_test.yaml:1:28: the first event needs a time: txn_timestamp",
+		"cases: [{name: a, events: [{event_time: 1704067200000}], expect: {}}]": "rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user",
+		"cases: [{name: a, events: [{usr: 7}], expect: {}}]":                    "rules_test.yaml:1:28: the first event needs a time: txn_timestamp|rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user|rules_test.yaml:1:29: an event has no member usr",
+		"cases: [{name: a, events: [], expect: {many: [{x: 1}]}}]":              "rules_test.yaml:1:48: an alert of rule many has no member x",
+		"cases: [{name: a, events: [], expect: {many: [{n: 1.5}]}}]":            `rules_test.yaml:1:51: n: "1.5" is not of type BIGINT`,
+		"cases: [{name: a, events: [], expect: {many: [{windows: 0}, {windows: some}, {windows: [1]}]}}]": "rules_test.yaml:1:57: windows, unless it is any, must be a whole number between 1 and 3600|rules_test.yaml:1:71: windows, unless it is any, must be a whole number between 1 and 3600|" +
+			"rules_test.yaml:1:88: this must be a text or a number|rules_test.yaml:1:88: windows, unless it is any, must be a whole number between 1 and 3600",
 		"cases: [{name: a, events: [], expect: {most: []}}]":                          "rules_test.yaml:1:40: expect has no member most",
 		"cases: [{name: a, events: []}]":                                              "rules_test.yaml:1:9: the case has no expect",
 		"cases: [{name: a, events: [], set: {many.m: 1}, expect: {}}]":                "rules_test.yaml:1:45: rules.sql has no parameter many.m",

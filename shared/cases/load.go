@@ -231,13 +231,24 @@ func (l *loader) expect(c *Case, n *yaml.Node) {
 }
 
 func (l *loader) row(r *rule.Rule, n *yaml.Node) want {
-	w := want{line: n.Line}
+	w := want{line: n.Line, least: 1}
 	known := members(r)
 	names := make([]string, len(known))
 	for i, m := range known {
 		names[i] = m.Name
 	}
+	counted := !slices.Contains(names, windowsMember)
+	if counted {
+		names = append(names, windowsMember)
+	}
 	values := l.mapping(n, "an alert of rule "+r.Name, names...)
+	if v := values[windowsMember]; v != nil && counted {
+		if w.windows = tokenOf(v); v.Value == "any" {
+			w.any = true
+		} else {
+			w.least = l.number(v, "windows, unless it is any,", 1, maxWindows)
+		}
+	}
 	for _, m := range known {
 		v, ok := values[m.Name]
 		if !ok {

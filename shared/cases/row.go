@@ -16,7 +16,7 @@ import (
 
 // Kinds of failures.
 const (
-	Missing    = "missing"    // no alert is like the row
+	Missing    = "missing"    // no alert is like the row, or, with a difference in windows, not enough are
 	Unexpected = "unexpected" // an alert that no row is like
 	Different  = "different"  // the alert nearest to the row has other members
 )
@@ -81,7 +81,22 @@ type want struct {
 	line int
 	Row
 	types []rule.Type // of the members
+	// least is how many alerts the row stands for; with any, there can be more. windows is how that was written: nil if it was not.
+	least   int
+	any     bool
+	windows json.RawMessage
 }
+
+// expected is the row as it was written.
+func (w want) expected() Row {
+	if w.windows == nil {
+		return w.Row
+	}
+	return append(slices.Clone(w.Row), Member{windowsMember, w.windows})
+}
+
+// windowsMember says how many alerts a row stands for, if the rule has no such column.
+const windowsMember = "windows"
 
 // The members of an alert that are no columns.
 var others = []rule.Column{
@@ -148,33 +163,52 @@ func (w want) differs(got Row) (list []Difference) {
 
 // compare pairs rows. A row that names few members is like several alerts, so the most pairs are looked for, not the first that fit.
 func (e *expectation) compare(name string, rows []Row) (failures []Failure) {
-	of := make([]int, len(rows)) // the expected row of an alert
-	for j := range of {
-		of[j] = -1
+	var slots []int // the expected row of each alert that there has to be
+	for i, w := range e.rows {
+		slots = append(slots, slices.Repeat([]int{i}, w.least)...)
 	}
-	var pair func(i int, seen []bool) bool
-	pair = func(i int, seen []bool) bool {
+	of := make([]int, len(rows)) // the slot of an alert
+	spare := make([]bool, len(rows))
+	for j, row := range rows {
+		of[j] = -1
+		spare[j] = slices.ContainsFunc(e.rows, func(w want) bool { return w.any && len(w.differs(row)) == 0 })
+	}
+	var pair func(slot int, seen []bool) bool
+	pair = func(slot int, seen []bool) bool {
 		for j, row := range rows {
-			if seen[j] || len(e.rows[i].differs(row)) > 0 {
+			if seen[j] || len(e.rows[slots[slot]].differs(row)) > 0 {
 				continue
 			}
 			seen[j] = true
 			if of[j] < 0 || pair(of[j], seen) {
-				of[j] = i
+				of[j] = slot
 				return true
 			}
 		}
 		return false
 	}
-	var missing []int
-	for i := range e.rows {
-		if !pair(i, make([]bool, len(rows))) {
-			missing = append(missing, i)
+	// Alerts that a row with any can have besides come second: what has been paired stays so, with one slot or another.
+	paired := make([]bool, len(slots))
+	for slot := range slots {
+		paired[slot] = pair(slot, slices.Clone(spare))
+	}
+	missing := make([]int, len(e.rows))
+	for slot, i := range slots {
+		if !paired[slot] && !pair(slot, make([]bool, len(rows))) {
+			missing[i]++
 		}
 	}
-	for _, i := range missing {
+	for i, n := range missing {
+		if n == 0 {
+			continue
+		}
 		w := e.rows[i]
-		f := Failure{Rule: name, Kind: Missing, Line: w.line, Expected: w.Row}
+		f := Failure{Rule: name, Kind: Missing, Line: w.line, Expected: w.expected()}
+		if n < w.least {
+			f.Differs = []Difference{{windowsMember, w.windows, json.RawMessage(strconv.Itoa(w.least - n))}}
+			failures = append(failures, f)
+			continue
+		}
 		// It is shown with the alert that is nearest to it, if they have anything in common.
 		nearest := -1
 		for j, row := range rows {
@@ -186,12 +220,12 @@ func (e *expectation) compare(name string, rows []Row) (failures []Failure) {
 			}
 		}
 		if nearest >= 0 {
-			of[nearest] = i
+			of[nearest] = 0
 		}
 		failures = append(failures, f)
 	}
-	for j, i := range of {
-		if i < 0 {
+	for j := range rows {
+		if of[j] < 0 && !spare[j] {
 			failures = append(failures, Failure{Rule: name, Kind: Unexpected, Line: e.line, Got: rows[j]})
 		}
 	}
