@@ -22,7 +22,7 @@ func (c *checker) call(e *syntax.Call) *node {
 	case groupWindows[e.Name] > 0:
 		return c.fail(e.Pos, "put it into GROUP BY", "%s is not allowed in %s", e.Name, c.clause)
 	case e.Filter != nil || e.Distinct || e.Star:
-		return c.fail(e.Pos, "", "only aggregates have *, DISTINCT or FILTER, and %s is not one", e.Name)
+		return c.fail(e.Pos, aggregateNames, "only aggregates have *, DISTINCT or FILTER, and %s is not one", e.Name)
 	}
 	switch e.Name {
 	case "IF":
@@ -49,6 +49,9 @@ func (c *checker) call(e *syntax.Call) *node {
 		e = &syntax.Call{Pos: e.Pos, Name: "EXTRACT", Word: unit, Args: e.Args}
 	}
 	f, ok := functions[e.Name]
+	if !ok && slices.Contains(otherAggregates, e.Name) {
+		return c.fail(e.Pos, aggregateNames, "the aggregate %s is not supported", e.Name)
+	}
 	if !ok {
 		return c.fail(e.Pos, suggestFunction(e.Name), "unknown function %s", e.Name)
 	}
@@ -192,6 +195,15 @@ const (
 	Avg
 )
 
+// aggregateNames is a fix for what is not one of them.
+const aggregateNames = "the aggregates are COUNT, SUM, MIN, MAX and AVG"
+
+// otherAggregates are those that Flink, or whoever writes rules, knows besides.
+var otherAggregates = []string{
+	"ARRAY_AGG", "COLLECT", "CUME_DIST", "DENSE_RANK", "FIRST", "FIRST_VALUE", "JSON_ARRAYAGG", "JSON_OBJECTAGG", "LAG", "LAST", "LAST_VALUE", "LEAD", "LISTAGG", "MEDIAN", "MODE",
+	"NTILE", "PERCENTILE", "PERCENTILE_CONT", "PERCENTILE_DISC", "PERCENT_RANK", "RANK", "ROW_NUMBER", "STDDEV", "STDDEV_POP", "STDDEV_SAMP", "STDEV", "STRING_AGG", "VARIANCE", "VAR_POP", "VAR_SAMP",
+}
+
 var aggregateFunctions = map[string]AggregateFunction{"COUNT": Count, "SUM": Sum, "MIN": Min, "MAX": Max, "AVG": Avg}
 
 func (f AggregateFunction) String() string {
@@ -229,6 +241,19 @@ func (c *checker) aggregate(e *syntax.Call) *node {
 	return indexed(opAggregate, i, a.Type, e.Pos)
 }
 
+// combined writes several values as one text.
+func combined(nodes []*node, list []syntax.Expr) string {
+	var parts []string
+	for i, n := range nodes {
+		text := syntax.Print(list[i])
+		if n.typ.Kind != String {
+			text = "CAST(" + text + " AS STRING)"
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, " || '|' || ")
+}
+
 // aggregateType checks the argument of an aggregate, and decides the type of its result and its key.
 func (c *checker) aggregateType(e *syntax.Call, a *Aggregate) (Type, bool) {
 	count := Type{Kind: BigInt, NotNull: true}
@@ -242,9 +267,13 @@ func (c *checker) aggregateType(e *syntax.Call, a *Aggregate) (Type, bool) {
 	if len(e.Args) != 1 {
 		fix := "write " + e.Name + "(x)"
 		if a.Function == Count && len(e.Args) > 1 {
-			fix = "join them, as in COUNT(DISTINCT a || '|' || b)"
+			args := c.all(e.Args)
+			if args == nil {
+				return count, false
+			}
+			fix = "combine them into one: COUNT(" + map[bool]string{true: "DISTINCT "}[e.Distinct] + combined(args, e.Args) + ")"
 		}
-		c.fail(e.Pos, fix, "%s takes one argument, but this has %d", e.Name, len(e.Args))
+		c.fail(e.Pos, fix, "%s takes one expression, but this has %d", e.Name, len(e.Args))
 		return count, false
 	}
 	check := c.expr

@@ -48,12 +48,19 @@ func (c *checker) ref(e *syntax.Ref) *node {
 
 func (c *checker) unknownColumn(name syntax.Name) *node {
 	fix := c.suggest(name.Text, c.table.Columns)
+	bound, isBound := windowColumns[name.Text]
 	switch {
 	case c.group != nil && slices.Contains(c.group.aliases, name.Text):
 		fix = "repeat the expression: an alias is not known in " + c.clause
 	case c.clause == "GROUP BY" && fix == "":
 		fix = "repeat the expression: an alias is not known in GROUP BY"
-	case c.clause == "WHERE" && windowColumns[name.Text] != 0:
+	case isBound && c.group != nil && c.group.window != nil:
+		w := c.group.window
+		fix = fmt.Sprintf("write %s_%s(%s)", w.Name, [...]string{boundStart: "START", boundEnd: "END", boundLast: "ROWTIME"}[bound], windowText(w))
+		if c.clause == "SELECT" {
+			fix += " AS " + name.Text
+		}
+	case isBound && (c.clause == "WHERE" || c.clause == "GROUP BY"):
 		fix = "only FROM TABLE(TUMBLE(…)) has " + name.Text
 	}
 	return c.fail(name.Pos, fix, "unknown column %s", name.Text)

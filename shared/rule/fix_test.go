@@ -1,0 +1,51 @@
+package rule
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// problems are the errors of a script, each as "line: message ^ fix".
+func problems(script string) (out []string) {
+	_, errs := Compile(script, Options{Tables: []*Table{Activity()}})
+	for _, e := range errs {
+		line := strings.Count(script[:e.Pos], "\n") + 1
+		text := string(rune('0'+line)) + ": " + e.Message
+		if e.Fix != "" {
+			text += " ^ " + e.Fix
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+// TestFixes: what an error says to write instead works.
+func TestFixes(t *testing.T) {
+	const aggregates = "the aggregates are COUNT, SUM, MIN, MAX and AVG"
+	for _, test := range []struct{ selected, window, having, want string }{
+		{"window_start", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: unknown column window_start ^ write TUMBLE_START(txn_timestamp, INTERVAL '10' SECOND) AS window_start"},
+		{"TUMBLE_START(txn_timestamp, INTERVAL '10' SECOND) AS window_start", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", ""},
+		{"1 AS n", "HOP(txn_timestamp, INTERVAL '1' SECOND, INTERVAL '1' MINUTE)", "window_end > TIMESTAMP '2024-01-01 00:00:00'", "5: unknown column window_end ^ write HOP_END(txn_timestamp, INTERVAL '1' SECOND, INTERVAL '1' MINUTE)"},
+		{"window_time", "SESSION(txn_timestamp, INTERVAL '1' MINUTE)", "TRUE", "3: unknown column window_time ^ write SESSION_ROWTIME(txn_timestamp, INTERVAL '1' MINUTE) AS window_time"},
+		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), window_start", "TRUE", "4: unknown column window_start ^ only FROM TABLE(TUMBLE(…)) has window_start"},
+		{"STDDEV(price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: the aggregate STDDEV is not supported ^ " + aggregates},
+		{"STDDEV_POP(price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: the aggregate STDDEV_POP is not supported ^ " + aggregates},
+		{"MEDIAN(DISTINCT price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: only aggregates have *, DISTINCT or FILTER, and MEDIAN is not one ^ " + aggregates},
+		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(DISTINCT product_id, brand, LOWER(event_type)) > 1", "5: COUNT takes one expression, but this has 3 ^ " +
+			"combine them into one: COUNT(DISTINCT CAST(product_id AS STRING) || '|' || brand || '|' || LOWER(event_type))"},
+		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(DISTINCT CAST(product_id AS STRING) || '|' || brand || '|' || LOWER(event_type)) > 1", ""},
+		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(user_id, brand) > 1", "5: COUNT takes one expression, but this has 2 ^ combine them into one: COUNT(CAST(user_id AS STRING) || '|' || brand)"},
+		{"SUM(price, price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: SUM takes one expression, but this has 2 ^ write SUM(x)"},
+	} {
+		script := "-- rule: r\nINSERT INTO alerts SELECT\n" + test.selected + " FROM activity GROUP BY\n" + test.window + " HAVING\n" + test.having
+		if got := strings.Join(problems(script), "\n"); got != test.want {
+			t.Errorf("%s\n got %s\nwant %s", script, got, test.want)
+		}
+	}
+	const where = "-- rule: r\nINSERT INTO alerts SELECT 1 AS n FROM activity WHERE window_start IS NULL GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND)"
+	if d := cmp.Diff([]string{"2: unknown column window_start ^ only FROM TABLE(TUMBLE(…)) has window_start"}, problems(where)); d != "" {
+		t.Error(d)
+	}
+}
