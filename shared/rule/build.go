@@ -15,8 +15,9 @@ type builder struct {
 	declared []*Table
 	sinks    map[string][]Column
 	names    []string
-	parsed   bool // the script had no errors of syntax
-	regexps  int
+	// broken are tables whose CREATE TABLE has an error: what is wrong with rules that read them may be due to it.
+	broken  map[string]bool
+	regexps int
 }
 
 func (b *builder) fail(at syntax.Pos, fix, format string, args ...any) {
@@ -26,6 +27,7 @@ func (b *builder) fail(at syntax.Pos, fix, format string, args ...any) {
 // rule makes a rule of a statement; nil after an error.
 func (b *builder) rule(in *syntax.Insert, statements int) *Rule {
 	before := len(*b.errs)
+	failed := func(since int) bool { return len(*b.errs) > since }
 	q := in.Select
 	r := &Rule{Mode: Live, Text: in.Text, Target: in.Target.Text, Params: in.Params, pos: in.Pos}
 	b.name(r, in, statements)
@@ -44,6 +46,7 @@ func (b *builder) rule(in *syntax.Insert, statements int) *Rule {
 	if alias == "" {
 		alias = from.Text
 	}
+	grouping := len(*b.errs)
 	c := checker{errs: b.errs, table: r.Table, alias: alias, inputs: b.inputs, windows: q.From.Window != nil, regexps: &b.regexps}
 	g := &group{}
 	var keys []syntax.Expr
@@ -62,27 +65,28 @@ func (b *builder) rule(in *syntax.Insert, statements int) *Rule {
 		g.keys = append(g.keys, n)
 		r.Keys = append(r.Keys, Key{Name: keyName(k, len(g.keys)), Type: n.typ, node: n})
 	}
+	sound := !failed(grouping) // otherwise, what is not in GROUP BY is not known
 	if q.Where != nil {
 		c.clause = "WHERE"
 		r.setWhere(&c, q.Where)
 	}
-	if len(*b.errs) > before {
+	if !sound {
 		return nil
 	}
 	for _, item := range q.Items {
 		g.aliases = append(g.aliases, item.Alias.Text)
 	}
 	c.group = g
-	b.columns(r, q, c, in)
+	selected := b.columns(r, q, c, in)
 	if q.Having != nil {
 		c.clause = "HAVING"
 		if n := c.condition(q.Having); n != nil {
 			r.having = and(n, r.having)
 		}
 	}
-	b.directives(r, in, c)
+	b.directives(r, in, c, selected)
 	r.Aggregates = g.aggregates
-	if len(*b.errs) > before {
+	if failed(before) {
 		return nil
 	}
 	return r

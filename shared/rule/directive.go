@@ -33,8 +33,8 @@ func (b *builder) name(r *Rule, in *syntax.Insert, statements int) {
 	b.names = append(b.names, r.Name)
 }
 
-// directives reads what Flink does not know.
-func (b *builder) directives(r *Rule, in *syntax.Insert, c checker) {
+// directives reads what Flink does not know. selected: the columns are known.
+func (b *builder) directives(r *Rule, in *syntax.Insert, c checker, selected bool) {
 	seen := map[string]bool{}
 	for _, d := range in.Directives {
 		if seen[d.Name] && d.Name != "param" {
@@ -47,7 +47,9 @@ func (b *builder) directives(r *Rule, in *syntax.Insert, c checker) {
 			text, errs := in.Insert(d.Value, d.ValuePos)
 			*b.errs = append(*b.errs, errs...)
 			r.Summary, d.Value = text, text
-			b.template(r, d)
+			if selected {
+				b.template(r, d)
+			}
 		case "runbook":
 			if r.Runbook = d.Value; !strings.HasPrefix(d.Value, "https://") && !strings.HasPrefix(d.Value, "http://") {
 				b.fail(d.ValuePos, "write https://…", "runbook: %q is not a URL", d.Value)

@@ -49,3 +49,54 @@ func TestFixes(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// TestErrorsTogether: what is wrong in several places is reported at once, and nothing that only follows from it.
+func TestErrorsTogether(t *testing.T) {
+	for name, test := range map[string]struct {
+		script string
+		want   []string
+	}{
+		"every part of a rule": {`-- rule: Burst
+-- summary: {usr_id} did {n}
+-- critical: COUNT(*) > cnt
+INSERT INTO alerts SELECT usr_id, COUNT(*) AS n
+FROM activity WHERE prce > 1
+GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id
+HAVING SUM(brand) > 4;
+-- rule: other
+INSERT INTO alerts SELECT user_id, COUNT(*) FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > ;
+`, []string{
+			`1: "Burst" is not a rule name`, "3: unknown column cnt", "4: unknown column usr_id", "5: unknown column prce", "7: SUM needs numbers, but this is STRING", "9: expected an expression, found the end of the statement",
+		}},
+		"what is not in GROUP BY is not known": {`-- rule: a
+INSERT INTO alerts SELECT user_id, COUNT(*) AS n
+FROM activity WHERE prce > 1
+GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), usr_id`, []string{"3: unknown column prce", "4: unknown column usr_id"}},
+		"a table with an error of syntax": {`CREATE TABLE e (ip STRING, t TIMESTAMP(3), WATERMARK t AS t);
+-- rule: a
+INSERT INTO alerts SELECT ip FROM e GROUP BY TUMBLE(t, INTERVAL '10' SECOND), ip;
+-- rule: b
+INSERT INTO alerts SELECT ip FROM f GROUP BY TUMBLE(t, INTERVAL '10' SECOND), ip;`, []string{"1: WATERMARK is a reserved word of Flink SQL", "5: unknown table f"}},
+		"a table with an unknown type": {`CREATE TABLE e (ip STRIN, t TIMESTAMP(3), WATERMARK FOR t AS t);
+CREATE TABLE s (a STRING, b AS a);
+-- rule: a
+INSERT INTO alerts SELECT ip FROM e GROUP BY TUMBLE(t, INTERVAL '10' SECOND), ip;
+-- rule: b
+INSERT INTO s SELECT user_id, COUNT(*) FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id;`, []string{
+			"1: the type STRIN is not supported", "2: computed columns are not supported"}},
+		"the columns of a sink": {`CREATE TABLE s (a STRING);
+-- rule: a
+-- summary: {a}
+INSERT INTO s SELECT usr_id, COUNT(*) FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id;`, []string{"4: unknown column usr_id"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := problems(test.script)
+			for i := range got {
+				got[i], _, _ = strings.Cut(got[i], " ^ ")
+			}
+			if d := cmp.Diff(test.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}

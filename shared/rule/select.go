@@ -13,8 +13,9 @@ var reservedColumns = []string{
 	"window_start", "window_end",
 }
 
-// columns checks the SELECT list.
-func (b *builder) columns(r *Rule, q *syntax.Select, c checker, in *syntax.Insert) {
+// columns checks the SELECT list, and reports whether it has no errors.
+func (b *builder) columns(r *Rule, q *syntax.Select, c checker, in *syntax.Insert) bool {
+	before := len(*b.errs)
 	c.clause = "SELECT"
 	used := map[string]int{}
 	for i, item := range q.Items {
@@ -47,6 +48,9 @@ func (b *builder) columns(r *Rule, q *syntax.Select, c checker, in *syntax.Inser
 			r.Keys[n.index].Name = name
 		}
 	}
+	if len(*b.errs) > before {
+		return false
+	}
 	b.target(r, in)
 	for i, col := range r.Columns {
 		start := col.node.op == opBound && col.node.index == boundStart && col.Name == "window_start"
@@ -55,12 +59,13 @@ func (b *builder) columns(r *Rule, q *syntax.Select, c checker, in *syntax.Inser
 			b.fail(syntax.At(q.Items[min(i, len(q.Items)-1)].Expr), "choose another alias", "%s is a field of every alert", col.Name)
 		}
 	}
+	return len(*b.errs) == before
 }
 
 // target gives the columns the names of the table that the rule writes to, if the script declares it.
 func (b *builder) target(r *Rule, in *syntax.Insert) {
 	sink, ok := b.sinks[in.Target.Text]
-	if !ok {
+	if !ok || b.broken[in.Target.Text] {
 		return
 	}
 	if len(in.Columns) > 0 {

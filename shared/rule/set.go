@@ -48,7 +48,10 @@ type Options struct {
 func Compile(source string, o Options) (*Set, syntax.Errors) {
 	script, errs := syntax.Parse(source, o.Set)
 	s := &Set{}
-	b := builder{errs: &errs, options: o, inputs: newInputs(o.Inputs), parsed: len(errs) == 0}
+	b := builder{errs: &errs, options: o, inputs: newInputs(o.Inputs), broken: map[string]bool{}}
+	for _, name := range script.Created {
+		b.broken[name] = true
+	}
 	b.tables(script.Tables)
 	for i, in := range script.Inserts {
 		if i == MaxRules {

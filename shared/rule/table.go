@@ -21,6 +21,7 @@ func (b *builder) tables(list []*syntax.Table) {
 	b.sinks = map[string][]Column{}
 	for _, st := range list {
 		t := &Table{Name: st.Name.Text, Time: -1, LatenessMS: -1}
+		before := len(*b.errs)
 		c := checker{errs: b.errs, table: t, inputs: &inputs{}, clause: "CREATE TABLE"}
 		ok := true
 		for _, col := range st.Columns {
@@ -50,6 +51,7 @@ func (b *builder) tables(list []*syntax.Table) {
 			b.watermark(t, st.Watermark)
 		}
 		b.declared = append(b.declared, t)
+		b.broken[t.Name] = len(*b.errs) > before
 	}
 }
 
@@ -79,7 +81,11 @@ func (b *builder) watermark(t *Table, w *syntax.Watermark) {
 	b.fail(w.Pos, fmt.Sprintf("write WATERMARK FOR %s AS %s - INTERVAL '10' SECOND", w.Column.Text, w.Column.Text), "this watermark is not supported")
 }
 
+// table returns a table that a rule reads; nil if there is none, or it has errors.
 func (b *builder) table(name syntax.Name) *Table {
+	if b.broken[name.Text] {
+		return nil
+	}
 	for _, t := range append(b.declared, b.options.Tables...) {
 		if t.Name == name.Text {
 			if t.Time < 0 {

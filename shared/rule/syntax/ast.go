@@ -5,6 +5,7 @@ type Script struct {
 	Source  string
 	Inserts []*Insert
 	Tables  []*Table
+	Created []string // the names of tables that the script creates, also of those whose statement has errors
 }
 
 // Insert is INSERT INTO target SELECT …: a rule.

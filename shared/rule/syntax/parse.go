@@ -55,19 +55,23 @@ func parseExpr(text string, at Pos, params []Param) (Expr, Errors) {
 	var e Expr
 	l := lexer{source: text, line: 1, errs: &errs, inherited: params}
 	statements := l.lex()
+	for i := range errs {
+		errs[i].Pos += at
+	}
 	switch {
 	case len(statements) != 1:
-		errs.Add(0, "", "an expression is missing")
+		errs.Add(at, "", "an expression is missing")
 	case len(errs) == 0:
-		p := parser{source: text, tokens: statements[0].tokens, errs: &errs}
+		tokens := statements[0].tokens
+		for i := range tokens {
+			tokens[i].Pos, tokens[i].End = tokens[i].Pos+at, tokens[i].End+at
+		}
+		p := parser{source: text, tokens: tokens, errs: &errs}
 		func() {
 			defer p.recover()
 			e = p.expr()
 			p.end("the expression")
 		}()
-	}
-	for i := range errs {
-		errs[i].Pos += at
 	}
 	return e, errs
 }
@@ -79,7 +83,7 @@ func (p *parser) statement(script *Script, s statement) {
 	case first.is("INSERT"):
 		script.Inserts = append(script.Inserts, p.insert(s))
 	case first.is("CREATE"):
-		script.Tables = append(script.Tables, p.table())
+		script.Tables = append(script.Tables, p.table(script))
 	case first.is("SET"):
 		p.set()
 	case first.is("DROP"):

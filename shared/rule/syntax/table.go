@@ -6,7 +6,7 @@ import (
 )
 
 // table reads CREATE TABLE.
-func (p *parser) table() *Table {
+func (p *parser) table(script *Script) *Table {
 	t := &Table{Pos: p.take().Pos}
 	p.accept("TEMPORARY")
 	if f := p.peek(); !f.is("TABLE") {
@@ -15,6 +15,7 @@ func (p *parser) table() *Table {
 	p.take()
 	p.accept("IF", "NOT", "EXISTS")
 	t.Name = p.path()
+	script.Created = append(script.Created, t.Name.Text)
 	p.expectSymbol("(")
 	for {
 		switch {
