@@ -34,7 +34,7 @@ func TestRightsAreDocumented(t *testing.T) {
 			if r.Prefix {
 				name += "*"
 			}
-			all := r.Operation == "Describe" && strings.Contains(row, "Describe the six others")
+			all := r.Operation == "Describe" && strings.Contains(row, "Describe the other six")
 			if !strings.Contains(row, r.Operation) || !all && !strings.Contains(row, "`"+name+"`") {
 				t.Errorf("the row of spate %s lacks %v: %s", s, r, row)
 			}
