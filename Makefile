@@ -1,4 +1,4 @@
-# `make` or `make help` lists what there is. What a target's line says after ## is its help.
+# `make` or `make help` lists the targets. The text after ## on a target's line is its help.
 
 GO       ?= go
 FUZZTIME ?= 60s
@@ -19,8 +19,8 @@ help: ## Show this help
 	@echo "Variables: PKG=./... (test, test-race, lint, bench-micro, bench-compare), FUZZTIME=60s (for each fuzz target)"
 	@echo "Tests:     SPATE_TEST_SHARED=DIR    reference data (default ../shared)"
 	@echo "           SPATE_TEST_BROKERS=...   a real Kafka, host:port[,host:port...]"
-	@echo "           SPATE_TEST_DATABASE_URL=.. a PostgreSQL to make databases in (default: one of its own)"
-	@echo "           REQUIRE_INTEGRATION=1    fail where a test would be skipped for want of these"
+	@echo "           SPATE_TEST_DATABASE_URL=.. a PostgreSQL server to create databases on (default: a server of its own)"
+	@echo "           REQUIRE_INTEGRATION=1    fail where a test would be skipped because one of these is missing"
 
 .PHONY: build
 build: ## Build ./spate
@@ -98,7 +98,7 @@ bench-compare: ## Compare them with those of another commit, by benchstat (OLD=H
 	$(GO) run $(BENCHSTAT) "$(OLD)=$$dir/old" "this=$$dir/new"
 
 .PHONY: demo
-demo: ## Show it: traffic with attackers, alerts as they come, and how right they were
+demo: ## Run the demo: traffic with attackers, their alerts, and a check of each
 	$(GO) run . demo
 
 .PHONY: clean

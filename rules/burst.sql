@@ -1,7 +1,7 @@
--- A user who does more than a person can: like the rule that spate has without a rules file, but without its false alarms.
+-- A user who does more than a person can. This is like the rule that spate has without a rules file, but without its false alarms.
 --
--- In the logs of real shops most of what COUNT(*) > 5 flags are ordinary people. Three things look like bursts but are not:
---   * an order: its lines, up to 46 of them, have one and the same time;
+-- In the logs of real shops, most users that COUNT(*) > 5 flags are ordinary people. Three things look like bursts but are not:
+--   * an order: its lines, up to 46 of them, have the same time;
 --   * an emptied cart: one click after the other on "remove";
 --   * an event that was sent twice, identical to the last byte.
 -- So the rule counts moments instead of rows: lines of an order and repetitions share theirs. Removals do not count at all: they take nothing
@@ -10,7 +10,7 @@
 -- Times in whole seconds leave few moments: 20 pages in 3 seconds would be 3 moments. Hence the second condition, different products looked at.
 --
 -- HOP instead of TUMBLE: the windows overlap by half, so that a burst across the end of one lies entirely in the next. The price is two alerts
--- for most bursts. With TUMBLE(txn_timestamp, INTERVAL '10' SECOND) there is one, and whoever stays just below the limit on either side of a window's
+-- for most bursts. With TUMBLE(txn_timestamp, INTERVAL '10' SECOND) there is one, and a user who stays just below the limit on either side of a window's
 -- end goes unseen.
 --
 -- rule: burst

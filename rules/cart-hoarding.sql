@@ -3,7 +3,7 @@
 -- Different products, not clicks: impatient people add the same thing five times. The limit is high, and the window long, because people do fill
 -- their carts. In a log of a cosmetics shop the fullest one got 23 products within 5 minutes, and was paid a quarter of an hour later.
 --
--- As with scraper, `= 0` makes spate wait for the end of the window: whoever fills a cart may still pay. If your shop reserves goods that are in
+-- As with scraper, `= 0` makes spate wait for the end of the window: a user who fills a cart may still pay. If your shop reserves goods that are in
 -- a cart, a quick warning may be worth more than a quiet one: then leave the last line out.
 --
 -- rule: cart-hoarding

@@ -1,4 +1,4 @@
--- Credential stuffing and password guessing: two sides of one thing, and each rule is blind to the other side.
+-- Credential stuffing and password guessing are two sides of one attack, and each rule is blind to the other side.
 --
 --   credential-stuffing  one address tries the passwords of many accounts, leaked elsewhere. Each account has one or two failures, which is nothing.
 --   password-guessing    many addresses try passwords of one account. Each address has one failure, which is nothing.

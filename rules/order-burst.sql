@@ -1,6 +1,6 @@
--- An order of many lines. This is no attack: it is here so that you see what the rule burst leaves out, and how much that is.
+-- An order with many lines. This is not an attack: the rule is here so that you can see what the rule burst leaves out, and how much.
 --
--- In shadow mode its alerts are stored, and nobody is notified. Look at them before you loosen or tighten burst, and turn the rule off when you have seen enough.
+-- In shadow mode, its alerts are stored, and nobody is notified. Look at them before you loosen or tighten burst, and turn the rule off when you have seen enough.
 -- If somebody does place abusive orders (resellers, stolen cards), raise lines and set the mode to live.
 --
 -- The group is a session within one second: a shop writes all lines of an order at once. Two orders in one second count as two only if they

@@ -3,9 +3,9 @@
 -- Different products, not views: a person who compares looks at the same few again and again. Scrapers know the limits on speed and stay below
 -- them (5 pages in 10 seconds are 30 a minute), so burst does not see them: what gives them away is that nothing repeats.
 --
--- A minute, ending every 10 seconds, so that 50 seconds of scraping always lie entirely in one window.
+-- Windows last a minute and begin every 10 seconds, so that 50 seconds of scraping always lie entirely in one window.
 --
--- Without the last line the rule opens an alert as soon as the limit is passed. With it spate waits for the end of the window: whoever looks may
+-- Without the last line the rule opens an alert as soon as the limit is passed. With it, spate waits for the end of the window: a visitor may
 -- still buy. `spate rules check` says so. Those who browse a lot and buy are the shop's best customers, so the wait is worth it.
 --
 -- rule: scraper

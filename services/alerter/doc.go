@@ -3,7 +3,7 @@
 // # A batch
 //
 //	poll        up to 1000 records; the group cannot rebalance from here on
-//	parse       a record that is not an alert is counted, logged with its place and skipped
+//	parse       a record that is not an alert is counted, logged with its position and skipped
 //	store       all of it in one transaction, again and again until it succeeds
 //	commit      the offsets, synchronously
 //	print       what changed

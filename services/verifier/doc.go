@@ -11,6 +11,6 @@
 //	script ── statements ──► tokens ── translate ──► SELECT … in SQLite's words, with types ──┐
 //	events ── load ──► a table: columns, time, highest time of the partition before ──────────┴──► rows
 //
-// The plain reference keeps every (user, window) in memory, judges a partition's events in the order in which it gets them, and does not know idle
-// partitions: an event that is late only because its partition was silent (reason "idle") is counted here, unless it is added with AddIdleJSON.
+// The plain reference keeps every (user, window) in memory, judges a partition's events in the order in which it gets them, and has no notion of
+// idle partitions: an event that is late only because its partition was silent (reason "idle") is counted here, unless it is added with AddIdleJSON.
 package verifier

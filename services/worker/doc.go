@@ -21,7 +21,7 @@
 //
 // After a crash, each shard is read from resume up to the cut and no further, the windows up to pending are closed, and only then does
 // the worker continue. The events that are read again are judged as before: windows that are open now were open then, so whether one
-// of their events was late depends only on its shard's event times, of which the highest before resume is part of the state.
+// of their events was late depends only on its shard's event times, and the highest of these before resume is part of the state.
 //
 //	shard 0   e e e e e | e e . .            e: event, read; .: not read yet
 //	shard 1   e e e     | e . . .
@@ -38,9 +38,9 @@
 //
 // # Rules
 //
-// The rules are in the same table (shared/revision/table), and the worker looks for new ones before it judges events that the last look does not cover
+// The rules are in the same table (shared/revision/table), and the worker looks for new ones before it judges events that its last look does not cover
 // (shared/revision, Follower). A revision changes nothing for windows that begin before its boundary, and the worker knows it before it judges an event at the
-// boundary or later. So events that are read again after a crash are counted as before, also if a revision has come in between.
+// boundary or later. So events that are read again after a crash are counted as before, even if a revision has been applied in between.
 //
 // # Shards that are split and merged
 //

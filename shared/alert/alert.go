@@ -1,4 +1,4 @@
-// Package alert defines the alert, the record of a key, such as a user, for which a rule's condition holds in one window: its identity, states,
+// Package alert defines the alert, the record that a rule's condition holds for one key, such as a user, in one window: its identity, states,
 // severity, and its JSON form, which is the contract with all consumers of alerts.
 package alert
 

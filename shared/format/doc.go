@@ -2,8 +2,8 @@
 // CloudEvents, and Debezium change events.
 //
 //	record ──► envelope ──────────────► encoding ──────────────────► user and time
-//	           none, CloudEvents,       JSON, or what the schema
-//	           Debezium: where the      says whose id is in the
+//	           none, CloudEvents,       JSON, or as the schema
+//	           Debezium: where the      says, whose id is in the
 //	           fields lie               first five bytes
 //
 // An envelope is a [layout]: the paths that lead to the user and the time in it. An encoding looks for paths in a value: [activity.Finder] in JSON,

@@ -1,4 +1,4 @@
-// Package testskip says what becomes of a test that the machine cannot run: it is skipped, or fails if REQUIRE_INTEGRATION=1.
+// Package testskip decides what happens to a test that the machine cannot run: it is skipped, or fails if REQUIRE_INTEGRATION=1.
 package testskip
 
 import (

@@ -1,7 +1,7 @@
 // Package window is spate's pure engine: it evaluates rules over events in windows of event time, and its verdicts are a function of the
 // log. It does no I/O, reads no clock and starts no goroutines; the time is passed as an argument.
 //
-// What a rule is, its condition, key and aggregates, is the business of package rule. The engine works on a [Stream]: the plan of a set of
+// Package rule defines what a rule is: its condition, key and aggregates. The engine works on a [Stream]: the plan of a set of
 // rules. Its unit is the pane: the events of one key in one slice of a feed. Rules with the same WHERE, key and slice share a feed. A window
 // consists of slices: one for TUMBLE, several for HOP and CUMULATE, which share them with the windows that overlap:
 //
@@ -15,8 +15,8 @@
 //
 // The aggregation has two halves, like Flink's LocalWindowAggregate and GlobalWindowAggregate:
 //
-//   - The local half runs where the events are read. A [Source] holds what is known about one source partition: it says by which watermark
-//     an event is judged. A [Combiner] adds up the events to panes, and writes the panes, with the watermarks, as batches, each of which is
+//   - The local half runs where the events are read. A [Source] holds what is known about one source partition: it knows the watermark by
+//     which an event is judged. A [Combiner] adds up the events to panes, and writes the panes, with the watermarks, as batches, each of which is
 //     one record of the keyed log.
 //   - The global half is a [Table] per partition of the keyed log. It applies batches in log order, opens an alert when the condition of a
 //     rule becomes TRUE for good, and closes it when the minimum watermark of all source partitions has passed the window's end.
@@ -28,12 +28,12 @@
 //
 //  1. Windows are aligned to the epoch: those of TUMBLE and HOP begin at multiples of their step, rounded towards minus infinity.
 //  2. The watermark of a source partition is its highest event time so far, in offset order, minus the lateness. Unlike in
-//     Flink's DataStream API, there is no extra millisecond, and an event is judged before it advances the watermark. An event time
-//     counts for no more than the time at which the log appended its record, so a clock that is ahead makes nobody else's events late.
+//     Flink's DataStream API, there is no extra millisecond, and an event is judged before it advances the watermark. For this, an
+//     event time is capped at the time at which the log appended its record, so a clock that is ahead makes nobody else's events late.
 //  3. An event counts in each of its windows whose end - 1 > the watermark of its own source partition. It is late for a rule if it counts in
-//     none of them. A pane is kept apart by what its events came too late for, so the answer does not depend on how partitions interleave.
-//  4. A rule whose condition, once TRUE, stays TRUE (rule.Rule.Early) opens an alert at once. It is never withdrawn. Other rules
-//     have only the close.
+//     none of them. Events that came too late for different windows are in different panes, so the answer does not depend on how partitions interleave.
+//  4. A rule whose condition, once TRUE, stays TRUE (rule.Rule.Early) opens an alert at once. It is never withdrawn. Alerts of
+//     other rules only close.
 //  5. A window closes when the minimum watermark of all source partitions is >= its end - 1; its row is then final.
 //  6. A source partition that falls silent does not hold windows open: its owner promises a watermark for it ([Idleness])
 //     and from then on also judges its events against the promise. The promise is written to the log with everything else, so a
@@ -44,10 +44,10 @@
 // # Rules that change
 //
 // A revision of the rules has a boundary in event time: a window belongs to the revision that is in force when it begins (rule.History). Combiner
-// and table take a newer plan while they are in use ([Combiner.Extend], [Table.Extend]): the rules and feeds that they know go on. Each batch says
+// and table take a newer plan while they are in use ([Combiner.Extend], [Table.Extend]): the rules and feeds that they know continue. Each batch says
 // which revision its events were judged by. A table must know it before it applies the batch.
 //
-// # How far a table is
+// # The progress of a table
 //
 // A table has three offsets in its partition of the keyed log. A [Position] commits Replay and Next:
 //

@@ -1,4 +1,4 @@
-// Package aws holds mode aws as a whole against the reference and against mode kafka, on kinesalite, dynalite and moto.
+// Package aws compares mode aws as a whole with the reference and with mode kafka, on kinesalite, dynalite and moto.
 package aws
 
 import (

@@ -18,7 +18,7 @@
 //	   ▲                                                                          │
 //	   └──────────── a write refused: another epoch; or no beat for 0.6 ──────────┘
 //
-// Clocks are never compared: a standby measures with its own clock how long the item has not changed. The holder stops before any standby
+// Clocks are never compared: a standby measures with its own clock for how long the item has not changed. The holder stops before any standby
 // can take over: it counts 0.6 of the duration from when it sent its last successful beat, the standby 0.8 from when it saw that beat. So
 // a process that was stopped or cut off finds, when it resumes, that it may no longer act ([Held.Valid]). Even if it tries, its writes
 // are refused, because each has the condition that the epoch is still its own.

@@ -9,7 +9,7 @@
 // The end of a shard names its children, which are requested at once: a reader that polls the list of shards instead, or begins a child
 // at LATEST, loses what was written in between.
 //
-// # Places
+// # Positions
 //
 // A sequence number is a decimal number of up to 129 digits, ascending within a shard and not comparable between shards. Reading resumes
 // AT the last record that was read, which must be the first one returned. If it is not, records were deleted before they were read, and the reader

@@ -1,4 +1,4 @@
-// Package revisiontest has what every place that keeps revisions is held to.
+// Package revisiontest is the conformance suite that every log of revisions must pass.
 package revisiontest
 
 import (

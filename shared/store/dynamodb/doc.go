@@ -12,7 +12,7 @@
 // in between leaves it pending, and the next process that gets the record publishes it again: a message is repeated rather than lost. There is
 // one message per alert, for the first record that qualifies.
 //
-// The keys of an alert of the rule without a rules file are the user and the window's start, so a table is for its windows of one size: those of
-// different sizes that start together conflict. Alerts of other rules have digits of their ids behind the window's start, so those of all rules
-// and windows of a user, or of another key, are side by side, by time.
+// An alert of the rule without a rules file has the user and the window's start as its keys, so a table supports one window size for this rule:
+// windows of different sizes that start together conflict. Alerts of other rules append digits of their ids to the window's start, so all alerts
+// of a user, or of another key, are adjacent and in the order of time.
 package dynamodb

@@ -1,4 +1,4 @@
-// Package windowtest writes batches as a router does, for the tests of whoever reads them.
+// Package windowtest writes batches as a router does, for the tests of their readers.
 package windowtest
 
 import (
