@@ -469,7 +469,7 @@ func TestAlertsShow(t *testing.T) {
 	// Fields that no event has: those that fit the alert are found.
 	out, errs := b.run(ExitOK, "alerts", "show", r.ID, "--brokers", broker, "--user-field", "account", "--time-field", "at")
 	says(t, out, "8 events are in the log\n")
-	says(t, errs, "the fields were found by the alert: --user-field user_id --time-field event_time --time-format auto")
+	says(t, errs, "the fields were inferred from the alert: --user-field user_id --time-field event_time --time-format auto")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--no-events")
 	says(t, out, "Events not read: skipped")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--brokers", "127.0.0.1:1")

@@ -131,7 +131,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 		if g := found.Guessed; g != nil {
 			s.told = slices.Concat(g.User, g.Time)
 			s.Found = &eventFields{g.User[0], g.Time[0], string(g.TimeFormat)}
-			terminal.Fprintf(e.stderr, "spate: --user-field and --time-field do not match the events, so the fields were found by the alert: --user-field %s --time-field %s --time-format %s\n", g.User[0], g.Time[0], string(g.TimeFormat))
+			terminal.Fprintf(e.stderr, "spate: --user-field and --time-field do not match the events, so the fields were inferred from the alert: --user-field %s --time-field %s --time-format %s\n", g.User[0], g.Time[0], string(g.TimeFormat))
 		}
 	}
 	o := newOut(e.stdout)

@@ -160,6 +160,6 @@ func rulesSummary(w io.Writer, r embedded.DemoResult) error {
 		flagged = "flagged: " + strings.Join(r.Flagged, ", ")
 	}
 	o.printf("innocents   %s\n", flagged)
-	o.printf("\nNext:  spate up --rules FILE      run the rules for events from any Kafka client\n       spate rules test FILE      write down what they must find\n")
+	o.printf("\nNext:  spate up --rules FILE      run the rules for events from any Kafka client\n       spate rules test FILE      define what they must find\n")
 	return o.end(nil)
 }

@@ -110,8 +110,8 @@ type keyCommand struct {
 
 // Help is shown below the usage.
 func (keyCommand) Help() string {
-	return `Shows the windows of a key that have not ended, for each rule with this key: the events so far, the rule's columns, and the alert if there is one. The
-answer is the detector's, which counts the key; nothing is read from the database.
+	return `For each rule with this key, shows the windows that have not ended: the events so far, the rule's columns, and the alert if there is one. The answer
+comes from the detector that counts the key, not from the database.
 
   spate key user_id=900600000
   spate key product_id=44600062 --rule scraped

@@ -24,8 +24,8 @@ type rulesApplyCommand struct {
 	File string            `arg:"" help:"Rules file, or - for standard input."`
 	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter, in place of the one in the file. It is applied with the rules. Repeatable."`
 	reviseFlags
-	Lateness time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event may be behind the newest event of its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file says it; later revisions keep it, and ignore this."`
-	MaxAhead time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time. Recorded with the first revision; later revisions keep it, and ignore this."`
+	Lateness time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event may be behind the newest event of its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file sets it; later revisions keep it and ignore this flag."`
+	MaxAhead time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time. Recorded with the first revision; later revisions keep it and ignore this flag."`
 	kafkaFlags
 	initialFlags
 	rulesTableFlags
@@ -35,9 +35,9 @@ type rulesApplyCommand struct {
 type reviseFlags struct {
 	From    string `placeholder:"beginning|TIME" help:"Windows that the rules are in force for: all, or those that begin at this time (RFC 3339) or later. Default: all if nothing has been counted yet, otherwise as early as possible."`
 	Message string `short:"m" placeholder:"TEXT" help:"Why the rules change; spate rules history shows it."`
-	Replace bool   `name:"replace-unreadable" help:"Put the rules in the place of a revision that this version of spate cannot evaluate, and of those after it: they are in force from its boundary, and it never is. For a revision that no router could evaluate."`
+	Replace bool   `name:"replace-unreadable" help:"Replace a revision that this version of spate cannot evaluate, and all that follow it: the rules are in force from its boundary, and the replaced revisions never are. For a revision that no router can evaluate."`
 	DryRun  bool   `name:"dry-run" help:"Show what would change, and write nothing."`
-	Yes     bool   `name:"yes" short:"y" help:"Do not ask for confirmation. Without a terminal, nobody is asked."`
+	Yes     bool   `name:"yes" short:"y" help:"Do not ask for confirmation. Without a terminal, the command never asks."`
 	JSON    bool   `name:"json" help:"Print one JSON object: revision, applied, dry_run, boundary (null: from the beginning), rules (name, change and more), feeds."`
 }
 
@@ -47,8 +47,8 @@ func (rulesApplyCommand) Help() string {
 table), so nothing has to be restarted. The revision is in force for windows that begin at its boundary or later: 30 s and --max-ahead from now, so that
 every router knows it before it reads an event of such a window. Rules that did not change continue without a gap. Before anything has been counted, a revision is in force for all windows.
 
-Before it writes anything, it checks the file, runs the cases of NAME_test.yaml beside it, and shows what changes. To apply the rules in force again does
-nothing. The exit code is 2 if the file has errors, and 1 if a case fails or the rules were not applied.
+Before it writes anything, it checks the file, runs the cases of NAME_test.yaml beside it, and shows what changes. Applying the rules that are already
+in force does nothing. The exit code is 2 if the file has errors, and 1 if a case fails or the rules were not applied.
 
   spate rules apply rules.sql                                   asks for confirmation in a terminal
   spate rules apply rules.sql --dry-run                         shows what would change
@@ -97,7 +97,7 @@ func (c *rulesApplyCommand) Run(e *env) (err error) {
 	}
 	if lateness >= 0 {
 		if begun && !ok && lateness != c.Lateness { // it would stop whoever judges events
-			return usage(fmt.Errorf("lateness: WATERMARK in %s makes it %v, but SPATE_LATENESS (--lateness) is %v, and it cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and here",
+			return usage(fmt.Errorf("lateness: WATERMARK in %s sets it to %v, but SPATE_LATENESS (--lateness) is %v, and it cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and here",
 				f.name, lateness, c.Lateness, lateness, l.judge))
 		}
 		rec.LatenessMS = lateness.Milliseconds()
@@ -126,7 +126,7 @@ func (c *rulesApplyCommand) checkMaxAhead() error {
 // test runs the cases beside the file, if there are any. Programs are told only of those that fail.
 func (c *rulesApplyCommand) test(e *env, f rulesFile) error {
 	if f.path == "-" {
-		terminal.Fprintln(e.stderr, "spate: the rules were not tested: standard input has no cases beside it")
+		terminal.Fprintln(e.stderr, "spate: the rules were not tested: standard input has no file of cases")
 		return nil
 	}
 	if _, ok := cases.Beside(f.path); !ok {
@@ -307,7 +307,7 @@ func (f reviseFlags) place(ctx context.Context, l *rulesLog, rec *revision.Recor
 	}
 	if rec.InsteadOf > 0 {
 		if f.From != "" {
-			return usage(errors.New("from: rules that are put in the place of a revision are in force from the boundary of that one; leave out --from"))
+			return usage(errors.New("from: rules that replace a revision are in force from its boundary; leave out --from"))
 		}
 		return nil
 	}
@@ -320,9 +320,9 @@ func (f reviseFlags) place(ctx context.Context, l *rulesLog, rec *revision.Recor
 	case ms > 0 && ms < earliest:
 		hint := ""
 		if !begun {
-			hint = "; nothing has been counted yet, so --from beginning is possible, too"
+			hint = "; nothing has been counted yet, so --from beginning is also possible"
 		}
-		return usage(fmt.Errorf("from: %s is too early: %ss may have judged events of such windows before they know the rules; the earliest possible time is %s%s", f.From, l.judge, at, hint))
+		return usage(fmt.Errorf("from: %s is too early: %ss may have judged events of such windows before they learn of the rules; the earliest possible time is %s%s", f.From, l.judge, at, hint))
 	}
 	rec.FromMS = ms
 	return nil
@@ -339,7 +339,7 @@ func (f reviseFlags) preview(w io.Writer, l *rulesLog, entry revision.Entry, r r
 	o.compared(r.Rules)
 	o.printf("%s; %s\n", terminal.Safe(tallyText(r.Rules)), terminal.Safe(r.Feeds.String()))
 	if entry.InsteadOf > 0 {
-		o.printf("what cannot be evaluated will never be in force: revision %d is in the place of revision %d and all that follow it\n", entry.Revision, entry.InsteadOf)
+		o.printf("revision %d replaces revision %d, which cannot be evaluated, and all that follow it; they will never be in force\n", entry.Revision, entry.InsteadOf)
 	}
 	if replaced := l.replacedBy(entry); len(replaced) > 0 {
 		o.printf("%s will never be in force: the boundary of revision %d is earlier\n", terminal.Safe(strings.Join(replaced, ", ")), entry.Revision)

@@ -10,13 +10,13 @@ import (
 
 type rulesHistoryCommand struct {
 	Wide bool `short:"w" help:"Do not truncate lines to fit the terminal."`
-	JSON bool `name:"json" help:"Print one JSON object per record of the log, newest first: state (applied, ignored or unreadable), revision, at, boundary (null: from the beginning), replaced_by (if another revision is in force from an earlier time on), author, message, program, rules, added, changed, removed, unchanged, reason."`
+	JSON bool `name:"json" help:"Print one JSON object per record of the log, newest first: state (applied, ignored or unreadable), revision, at, boundary (null: from the beginning), replaced_by (if another revision is in force from an earlier time), author, message, program, rules, added, changed, removed, unchanged, reason."`
 	rulesLogFlags
 }
 
 // Help is shown below the usage.
 func (rulesHistoryCommand) Help() string {
-	return `Lists the revisions of the rules, newest first. FROM is when the first windows begin that a revision is in force for. Records of the log that have no
+	return `Lists the revisions of the rules, newest first. FROM is the time from which a revision is in force: it applies to windows that begin then or later. Records of the log that have no
 effect, such as one of two revisions that were applied at the same time, are listed with the reason; so is a revision that only a newer version of spate
 can evaluate.
 

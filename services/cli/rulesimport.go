@@ -21,9 +21,9 @@ type rulesImportCommand struct {
 
 // Help is shown below the usage.
 func (rulesImportCommand) Help() string {
-	return `The rules file is written to standard output, and what is left out and why to standard error. A notebook's paragraphs of streaming SQL (%flink.ssql)
-are taken; queries and commands that are neither a rule nor a table are not. If the result has errors, it is written all the same, so that
-it can be corrected, and the exit code is 2. Sigma correlations of the types event_count, value_count, value_sum and value_avg become rules, together with the
+	return `The rules file is written to standard output, and what is left out and why to standard error. Of a notebook, the paragraphs of streaming SQL (%flink.ssql)
+are converted, except queries and commands that are neither a rule nor a table. If the result has errors, it is written anyway, so
+that you can correct it, and the exit code is 2. Sigma correlations of the types event_count, value_count, value_sum and value_avg become rules, together with the
 base rules of the same file; what SQL cannot express is an error. docs/rules.md has the details.
 
   spate rules import notebook.zpln >rules.sql

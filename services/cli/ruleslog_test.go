@@ -301,7 +301,7 @@ func TestRulesApplyRefuses(t *testing.T) {
 		{fmt.Sprintf(table, "happened_at", 10), nil, "its events have their time in happened_at, but those of the rules in force have it in txn_timestamp"},
 		{strings.ReplaceAll(rulesText(5), "TUMBLE(", "SESSION("), nil, "SESSION windows are not evaluated yet"},
 		{rulesText(6), []string{"--from", "beginning"}, "so the rules cannot be in force from the beginning"},
-		{rulesText(6), []string{"--from", "2024-01-01T00:00:00Z"}, "is too early: routers may have judged events of such windows before they know the rules; the earliest possible time is "},
+		{rulesText(6), []string{"--from", "2024-01-01T00:00:00Z"}, "is too early: routers may have judged events of such windows before they learn of the rules; the earliest possible time is "},
 		{rulesText(6), []string{"--from", "tomorrow"}, `from: "tomorrow" is neither beginning nor a time`},
 		{rulesText(6), []string{"--max-ahead", "1500us"}, "max-ahead: 1.5ms is not a whole number of milliseconds"},
 		{rulesText(6), []string{"--lateness=-1s"}, "lateness: -1s is not"},
@@ -366,7 +366,7 @@ func TestRulesApplyFrom(t *testing.T) {
 	watermark := rulesFileOf(t, "w.sql", "CREATE TABLE e (user_id BIGINT, txn_timestamp TIMESTAMP(3), WATERMARK FOR txn_timestamp AS txn_timestamp - INTERVAL '5' SECOND);\n"+
 		strings.Replace(rulesText(1), "FROM activity", "FROM e", 1))
 	_, errs = counted.run(ExitUsage, "apply", watermark)
-	says(t, errs, "lateness: WATERMARK in "+watermark+" makes it 5s, but SPATE_LATENESS (--lateness) is 10s, and it cannot change while the pipeline runs")
+	says(t, errs, "lateness: WATERMARK in "+watermark+" sets it to 5s, but SPATE_LATENESS (--lateness) is 10s, and it cannot change while the pipeline runs")
 	counted.run(ExitOK, "apply", watermark, "--lateness", "5s", "--dry-run")
 	out, _ = newRuled(t).run(ExitOK, "apply", watermark)
 	says(t, out, "lateness 5s and max-ahead 1m are recorded with it\n")
@@ -480,7 +480,7 @@ func TestRulesOfOthers(t *testing.T) {
 	_, errs = r.run(ExitUsage, "apply", path, "--replace-unreadable", "--from", "2035-01-01T00:00:00Z")
 	says(t, errs, "leave out --from")
 	out, _ = r.run(ExitOK, "rollback", "--replace-unreadable", "--dry-run")
-	says(t, out, "compared with revision 2:", "revision 4 is in the place of revision 3 and all that follow it", "1 unchanged", "nothing was written")
+	says(t, out, "compared with revision 2:", "revision 4 replaces revision 3, which cannot be evaluated, and all that follow it", "1 unchanged", "nothing was written")
 	_, errs = r.run(ExitFailed, "ls")
 	says(t, errs, "revision 3 of the rules cannot be evaluated")
 	out, _ = r.run(ExitOK, "apply", path, "--replace-unreadable", "-m", "a mistake")

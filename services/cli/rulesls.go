@@ -15,17 +15,17 @@ import (
 
 type rulesLsCommand struct {
 	Wide bool `short:"w" help:"Do not truncate lines to fit the terminal."`
-	JSON bool `name:"json" help:"Print one JSON object per rule: name, mode, window, key, since (the revision that it has been the same since), from (null: from the beginning), until (null: no end is known; otherwise it is in force for windows that begin before then), feed, opens_early, reason, faults (null: not known)."`
+	JSON bool `name:"json" help:"Print one JSON object per rule: name, mode, window, key, since (the revision that last changed it), from (null: from the beginning), until (null: no end is known; otherwise it is in force for windows that begin before then), feed, opens_early, reason, faults (null: no detector was asked)."`
 	rulesLogFlags
 	askFlags
 }
 
 // Help is shown below the usage.
 func (rulesLsCommand) Help() string {
-	return `Lists the rules of the newest revision that are evaluated, and those of earlier ones that are still in force. If some of them begin or end later, IN
-FORCE says when: their first window begins at that time or later, their last one before it. SINCE is the revision that a rule has not changed since. Rules with the same FEED are counted
-together. FAULTS is how often a result was NULL because it is impossible (a division by zero, an overflow), since the running detectors took their partitions
-over; it is shown if there were any.
+	return `Lists the rules of the newest revision, except those whose mode is off, and those of earlier revisions that are still in force. If some of them begin
+or end later, IN FORCE says when: their first window begins at that time or later, their last one before it. SINCE is the revision that last changed a rule.
+Rules with the same FEED are counted together. FAULTS counts the results that were NULL because they could not be computed (a division by zero, an overflow)
+since the running detectors took over their partitions; the column is shown only if there were any.
 
   spate rules ls
   spate rules ls --json | jq -r 'select(.mode == "shadow") | .name'`

@@ -18,7 +18,7 @@ type rulesRollbackCommand struct {
 // Help is shown below the usage.
 func (rulesRollbackCommand) Help() string {
 	return `Applies the rules of an earlier revision, with their parameters, as a new revision: the log only grows, and windows that have begun keep the rules
-that they began with. To roll back twice is to return to where you were.
+that they began with. Rolling back twice restores the rules that you started with.
 
   spate rules history
   spate rules diff 3            what has changed since revision 3

@@ -43,8 +43,8 @@ a broker. Put the cases of scraper.sql into scraper_test.yaml:
         - {user_id: 8, event_type: purchase, product_id: 1, txn_timestamp: "2024-01-01 00:00:00"}
       expect: {}   # no rule has an alert
 
-Expected alerts are compared by the members that they name. The exit code is 1 if a case fails, and 2 if a file has errors, which are printed
-to standard error as FILE:LINE:COLUMN: message; the cases of the other files run all the same. docs/rules.md has the details.
+Only the members that an expected alert names are compared. The exit code is 1 if a case fails, and 2 if a file has errors, which are printed
+to standard error as FILE:LINE:COLUMN: message; the cases of the other files run anyway. docs/rules.md has the details.
 
   spate rules test scraper.sql
   spate rules test rules/*.sql -v --run 'is found$'

@@ -37,7 +37,7 @@ func (simulateCommand) Help() string {
   spate simulate events.csv --put s3://bucket/events.csv     upload to S3,
   spate simulate s3://bucket/events.csv --to kinesis         then send from there
   spate simulate --attackers library --innocents all --duration 5m --speed 0 --out events.jsonl --truth truth.jsonl
-                                                             write traffic to try rules on, and who is guilty
+                                                             write traffic to try rules on, and the ground truth
 
 The AWS region, credentials and endpoints come from the environment and the AWS profile, as for the AWS CLI.`
 }

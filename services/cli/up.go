@@ -136,7 +136,7 @@ func (c *upCommand) reset(e *env, db database) error {
 		if c.Yes {
 			return nil
 		}
-		terminal.Fprintf(e.stderr, "Delete all topics, alerts and deliveries, which are in %s? [y/N] ", strings.Join(paths, " and "))
+		terminal.Fprintf(e.stderr, "Delete all topics, alerts and deliveries in %s? [y/N] ", strings.Join(paths, " and "))
 		yes, err := agreed(e.ctx, os.Stdin)
 		if err == nil && !yes {
 			err = errors.New("reset: nothing was deleted")

@@ -57,8 +57,8 @@ var (
 	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have reported one.", []string{"partition"}, nil)
 	descRepeated  = prometheus.NewDesc("spate_detector_repeated_events_total", "Events whose id was already counted for the user in the window, by partition.", []string{"partition"}, nil)
 	descIDs       = prometheus.NewDesc("spate_detector_ids", "Event ids kept in memory, by partition; four of them take as much memory as an open window.", []string{"partition"}, nil)
-	descForeign   = prometheus.NewDesc("spate_detector_foreign_events_total", "Events of rules that this detector does not have, by partition. Any value except 0 means that routers have other settings, or had when they wrote these events.", []string{"partition"}, nil)
-	descFaults    = prometheus.NewDesc("spate_detector_rule_faults_total", "Results that are NULL because they are impossible (a division by zero, an overflow, a cast), by rule.", []string{"rule"}, nil)
+	descForeign   = prometheus.NewDesc("spate_detector_foreign_events_total", "Events of rules that this detector does not have, by partition. Any value except 0 means that routers have different settings, or had them when they wrote these events.", []string{"partition"}, nil)
+	descFaults    = prometheus.NewDesc("spate_detector_rule_faults_total", "Results that are NULL because they cannot be computed (a division by zero, an overflow, an invalid cast), by rule.", []string{"rule"}, nil)
 	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that arrived for a window after it closed, by partition. Any value except 0 means that partitions were added to the events topic while in use.", []string{"partition"}, nil)
 )
 

@@ -82,7 +82,7 @@ func (q *query) cast(x term, to typ) term {
 			out.sql = fmt.Sprintf("substr(%s, 1, %d)", out.sql, to.precision)
 		}
 		if to.fixed {
-			refuse("CAST to CHAR is not known here")
+			refuse("the reference does not support CAST to CHAR")
 		}
 	case from.kind == kString:
 		out.sql = fmt.Sprintf("f_parse(%s, %d, %d, %d, %d)", x.sql, to.kind, to.bits, to.precision, to.scale)
@@ -100,10 +100,10 @@ func (q *query) cast(x term, to typ) term {
 	case to.kind == kInt && from.kind != kTime:
 		out.sql = fmt.Sprintf("f_int(%s, %d)", x.sql, to.bits)
 	default:
-		refuse("this CAST is not known here")
+		refuse("the reference does not support this CAST")
 	}
 	if to.kind == kTime && from.kind != kTime && from.kind != kString || from.kind == kTime && to.kind != kTime && to.kind != kString {
-		refuse("this CAST is not known here")
+		refuse("the reference does not support this CAST")
 	}
 	return out
 }

@@ -138,7 +138,7 @@ func (q *query) predicate(x term) (term, bool) {
 	case q.accept("IN"):
 		q.expect("(")
 		if q.is("SELECT") {
-			refuse("lists from tables are not known here")
+			refuse("the reference does not support a subquery after IN")
 		}
 		list := append([]term{x}, q.list()...)
 		q.expect(")")

@@ -17,7 +17,7 @@ func (q *query) primary() term {
 		return term{sql: quoteSQL(t.text), typ: typ{kind: kString}, constant: &t.text}
 	case q.accept("("):
 		if q.is("SELECT") {
-			refuse("queries within a query are not known here")
+			refuse("the reference does not support a query within a query")
 		}
 		x := q.expr(0)
 		q.expect(")")
@@ -34,7 +34,7 @@ func (q *query) primary() term {
 		q.take()
 		at, ok := canonicalTime(q.take().text)
 		if !ok {
-			refuse("this TIMESTAMP is not known")
+			refuse("the reference does not know this TIMESTAMP")
 		}
 		return term{sql: quoteSQL(at), typ: typ{kind: kTime}}
 	case q.accept("CASE"):

@@ -92,7 +92,7 @@ func parseRules(script string, o RulesOptions) (*rulesFile, error) {
 				f.rule(s, r, o, sinks)
 			}
 		default:
-			return nil, fmt.Errorf("a statement begins with %s, which is not known here", r.found())
+			return nil, fmt.Errorf("a statement begins with %s, which the reference does not know", r.found())
 		}
 	}
 	if len(f.queries) == 0 {
@@ -208,7 +208,7 @@ func (q *query) translate(tables []*table) {
 		q.having = q.condition(q.expr(0)).sql
 	}
 	if q.ahead(0).kind != end {
-		refuse("%s is not known here", q.found())
+		refuse("the reference does not know %s", q.found())
 	}
 	if q.window.kind == "" {
 		refuse("the rule has no window")
@@ -267,7 +267,7 @@ func (q *query) from(tables []*table) {
 
 func (q *query) readTable(tables []*table) {
 	if q.is("(") {
-		refuse("queries within FROM are not known here")
+		refuse("the reference does not support queries within FROM")
 	}
 	name := q.name()
 	i := slices.IndexFunc(tables, func(t *table) bool { return t.name == name })
@@ -331,7 +331,7 @@ func (q *query) tableFunction(tables []*table) {
 
 func (q *query) checkWindow() {
 	if w := q.window; w.step < 1 || w.kind != "SESSION" && w.size < 1 || w.size/w.step > 100_000 {
-		refuse("this window is not known here")
+		refuse("the reference does not know this window")
 	}
 }
 
@@ -355,7 +355,7 @@ func (q *query) groupBy() {
 				bounds++
 			}
 		case t.kind == number && last:
-			refuse("a number in GROUP BY is not known here")
+			refuse("the reference does not support a number in GROUP BY")
 		default:
 			q.keys = append(q.keys, q.expr(0))
 		}

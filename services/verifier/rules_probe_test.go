@@ -28,8 +28,8 @@ var probeDifferences = map[string]string{
 	"regexp-java":             "regular expressions are RE2's: without backreferences",
 	"avg-neg":                 "STDDEV_POP is not known",
 	"limit":                   "LIMIT is not known",
-	"subquery":                "queries within FROM are not known",
-	"subquery-having":         "queries within FROM are not known",
+	"subquery":                "queries within FROM are not supported",
+	"subquery-having":         "queries within FROM are not supported",
 	"double-minus-zero":       "WHERE price = 0 changes no value; Flink's planner puts 0.0 in place of -0.0",
 }
 

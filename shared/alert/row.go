@@ -102,7 +102,7 @@ func parseRow(value []byte) (Record, error) {
 		to, ok := known[m.name]
 		switch {
 		case seen[m.name]:
-			return Record{}, fmt.Errorf("%q is there twice", m.name)
+			return Record{}, fmt.Errorf("%q appears twice", m.name)
 		case !ok:
 			columns = append(columns, m)
 		case m.name == "key":
@@ -257,7 +257,7 @@ func checkObject(value json.RawMessage) ([]member, error) {
 		case m.name == "" || len(m.name) > maxColumn:
 			return nil, fmt.Errorf("the name %.80q has %d bytes, not 1 to %d", m.name, len(m.name), maxColumn)
 		case seen[m.name]:
-			return nil, fmt.Errorf("%.80q is there twice", m.name)
+			return nil, fmt.Errorf("%.80q appears twice", m.name)
 		}
 		seen[m.name] = true
 	}

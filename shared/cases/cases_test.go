@@ -190,7 +190,7 @@ func TestErrors(t *testing.T) {
 		"cases: [{name: a}]":   "rules_test.yaml:1:9: a case needs exactly one of events, file and csv",
 		"cases: [{csv: 'x', expect: {}}]\n": "rules_test.yaml:1:9: a case needs a name of one line|" +
 			"rules_test.yaml:1:15: it has no column with the event time, txn_timestamp or event_time",
-		"cases: [{name: a, name: b, csv: 'user_id,txn_timestamp', expect: {}}]": "rules_test.yaml:1:19: name is there twice",
+		"cases: [{name: a, name: b, csv: 'user_id,txn_timestamp', expect: {}}]": "rules_test.yaml:1:19: name appears twice",
 		"cases:\n- {name: é, others: x, events: [], expect: {}}":                `rules_test.yaml:2:21: others cannot be "x"`,
 		"cases: [{name: a, events: [{user_id: 7}], expect: {}}]":                "rules_test.yaml:1:28: the first event needs a time: txn_timestamp",
 		"cases: [{name: a, events: [{event_time: 1704067200000}], expect: {}}]": "rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user",

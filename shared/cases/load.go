@@ -219,7 +219,7 @@ func (l *loader) expect(c *Case, n *yaml.Node) {
 	for name, list := range l.mapping(n, "expect", names...) {
 		i := slices.Index(names, name)
 		if i < 0 { // no rule is evaluated
-			l.fail(list, "", "%s evaluates no rule %s", c.Rules, name)
+			l.fail(list, "", "%s has no rule %s, or its mode is off", c.Rules, name)
 			continue
 		}
 		e := &expectation{line: list.Line}
@@ -346,9 +346,9 @@ func (l *loader) mapping(n *yaml.Node, what string, known ...string) map[string]
 		key := resolve(n.Content[i])
 		switch _, twice := out[key.Value]; {
 		case key.Kind != yaml.ScalarNode:
-			l.fail(key, "", "a name must be a text")
+			l.fail(key, "", "a name must be text")
 		case twice:
-			l.fail(key, "", "%s is there twice", key.Value)
+			l.fail(key, "", "%s appears twice", key.Value)
 		case len(known) > 0 && !slices.Contains(known, key.Value):
 			l.fail(key, oneOf(known), "%s has no member %s", what, key.Value)
 		default:
@@ -379,7 +379,7 @@ func (l *loader) text(n *yaml.Node) string {
 	case n == nil:
 		return ""
 	case n.Kind != yaml.ScalarNode:
-		l.fail(n, "", "this must be a text or a number")
+		l.fail(n, "", "this must be text or a number")
 		return ""
 	}
 	return n.Value

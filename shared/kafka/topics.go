@@ -353,7 +353,7 @@ func (l Layout) checkConfigs(ctx context.Context, adm *kadm.Client) (claimed boo
 				}
 			case "retention.ms":
 				if c.Name == l.Names.Rules && *kv.Value != need {
-					refuse(c.Name, kv.Key, *kv.Value, need+" (revisions of the rules are kept for ever)")
+					refuse(c.Name, kv.Key, *kv.Value, need+" (revisions of the rules are kept forever)")
 				}
 				got, err := strconv.ParseInt(*kv.Value, 10, 64)
 				if least := l.keyedFor().Milliseconds(); err == nil && c.Name == l.Names.Keyed && got >= 0 && got < least {

@@ -14,7 +14,7 @@
 // append times. The other half is for the clocks of brokers that differ, and for the time that a revision takes to become readable. An event's time is
 // at most max ahead of its append time, so an event at the boundary or later is appended at the end of the margin or later.
 //
-// A boundary that was asked for can be later. A revision that is appended in the meantime takes the place of one whose boundary is later than its own.
+// A requested boundary can be later. A revision that is appended in the meantime replaces one whose boundary is later than its own.
 //
 // Before anything was counted, a revision can have the beginning of time as its boundary. Those before it are then never in force.
 package revision
@@ -248,7 +248,7 @@ func (l *Log) Take(atMS int64, value []byte) {
 		return
 	}
 	if r.InsteadOf < 0 || r.InsteadOf >= r.Revision {
-		ignore("it was written instead of revision %d, which is none of those before it", r.InsteadOf)
+		ignore("it replaces revision %d, which is not an earlier revision", r.InsteadOf)
 		return
 	}
 	if n := len(l.all); n > 0 {
@@ -271,7 +271,7 @@ func (l *Log) Take(atMS int64, value []byte) {
 	}
 	var err error
 	if r.Version > version {
-		err = fmt.Errorf("its record has version %d, but this program reads up to %d", r.Version, version)
+		err = fmt.Errorf("its record has version %d, but this program reads versions up to %d", r.Version, version)
 	} else {
 		e.Set, err = r.Compile(base.inputsFor(r))
 	}

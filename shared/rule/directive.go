@@ -28,7 +28,7 @@ func (b *builder) name(r *Rule, in *syntax.Insert, statements int) {
 	case !ruleName.MatchString(r.Name):
 		b.fail(at, "use lower-case letters, digits, - and _, and begin with a letter", "%q is not a rule name", r.Name)
 	case slices.Contains(b.names, r.Name):
-		b.fail(at, "", "there are two rules with the name %s", r.Name)
+		b.fail(at, "", "two rules have the name %s", r.Name)
 	}
 	b.names = append(b.names, r.Name)
 }

@@ -37,7 +37,7 @@ func (c *checker) between(e *syntax.Between) *node {
 
 func (c *checker) in(e *syntax.In) *node {
 	if e.Query != nil {
-		return c.fail(e.Query.Pos, "write the values: x NOT IN ('a', 'b')", "lists from tables are not supported here")
+		return c.fail(e.Query.Pos, "write the values: x NOT IN ('a', 'b')", "a subquery is not supported here")
 	}
 	args := c.all(append([]syntax.Expr{e.X}, e.List...))
 	if args == nil {
@@ -48,7 +48,7 @@ func (c *checker) in(e *syntax.In) *node {
 	for _, a := range args[1:] {
 		both, ok := common(t, a.typ)
 		if !ok {
-			return c.fail(a.at, "the values of IN must have the type of what is compared", "%s cannot be compared with %s", t.nullable(), a.typ.nullable())
+			return c.fail(a.at, "the values of IN must have the type of the compared expression", "%s cannot be compared with %s", t.nullable(), a.typ.nullable())
 		}
 		notNull = notNull && a.typ.NotNull
 		t = both

@@ -9,8 +9,8 @@
 //	at_ms      the append time
 //	record     the record, compressed (zstd)
 //
-// A record is written on the condition that its item does not exist, by a writer that has read all before it, so of two that are written at the same time one
-// is the next. Reads are consistent: who looks after a record was written finds it. The table has no sort key, so there is nothing to query: a reader asks for
+// A record is written on the condition that its item does not exist, by a writer that has read all before it, so only one of two records that are written at
+// the same time is the next. Reads are consistent: whoever reads after a record was written finds it. The table has no sort key, so there is nothing to query: a reader asks for
 // the next item until there is none.
 //
 // A record is one item, so it is there as a whole or not at all. An item has room for 400 KB; the largest rules file, 1 MiB, takes less unless most of it
@@ -18,13 +18,13 @@
 //
 // # The append time
 //
-// DynamoDB stamps no items. The append time is what the table's service had on its clock shortly before the write, from the header Date of an answer:
+// DynamoDB stamps no items. The append time is the time by the clock of the table's service shortly before the write, from the Date header of a response:
 //
 //	asked ──► Date: the append time ──► write sent ──► written ──► readable
 //	│                                                  │
 //	└───────────────── at most Margin/3 ───────────────┘
 //
-// The boundary is Margin after it. Whoever judges events covers at most Margin/2 with one look (see package revision), so a revision is known to all in time if
+// The boundary is Margin after it. A worker covers at most Margin/2 of events with one look (see package revision), so a revision is known to all in time if
 // it is written within Margin/2 of its append time. Of that, Margin/3 is for the write and the header's resolution of a second, and the rest (Margin/6, 5 s)
 // for the clocks of DynamoDB and Kinesis, which differ by less. The writer measures the time with its own clock, from before it asks. A write that took longer
 // is reported as late ([revision.ErrLate]) by the writer, and by a worker that has judged events without it.
@@ -148,7 +148,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	e, err := r.Written(rec)
 	switch {
 	case err != nil && wrote != nil && !errors.Is(wrote, errThere):
-		return revision.Entry{}, fmt.Errorf("%w; should the table write it after all, spate rules history shows it", wrote)
+		return revision.Entry{}, fmt.Errorf("%w; if the table writes it after all, spate rules history shows it", wrote)
 	case err != nil:
 		return revision.Entry{}, err
 	case took+resolution > writeTime:
@@ -169,7 +169,7 @@ func (r *Reader) clock(ctx context.Context) (time.Time, error) {
 	}
 	at, ok := middleware.GetServerTime(out.ResultMetadata)
 	if !ok {
-		return time.Time{}, fmt.Errorf("answers of table %s have no header Date, which the append time is taken from; let whatever is between this machine and DynamoDB pass it on", r.table)
+		return time.Time{}, fmt.Errorf("responses from table %s have no Date header, which is needed for the append time; configure the proxy between this machine and DynamoDB to pass it on", r.table)
 	}
 	// It was within a second of the header, and between question and answer, on the other clock.
 	if skew := max(time.Until(at), asked.Sub(at.Add(resolution))); skew > maxSkew {

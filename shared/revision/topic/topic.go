@@ -122,7 +122,7 @@ func (r *Reader) mayRead(ctx context.Context) error {
 
 // ErrHeldBack means that somebody has an open transaction in the topic: nobody can read what is behind its first record until it ends. Spate writes no
 // transactions there.
-var ErrHeldBack = errors.New("a program has an open transaction in it, and what is written now can only be read when that ends")
+var ErrHeldBack = errors.New("a program has an open transaction in it, and records written now cannot be read until it ends")
 
 // heldBack reports whether what is written now could not be read. If the broker does not say, the write will tell.
 func (r *Reader) heldBack(ctx context.Context) bool {
@@ -161,7 +161,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 		return revision.Entry{}, err
 	}
 	if r.heldBack(ctx) { // it would be in force, but by the time that it can be read, events may have been judged without it
-		return revision.Entry{}, fmt.Errorf("revision %d was not written to topic %s: %w; apply it again then", rec.Revision, r.topic, ErrHeldBack)
+		return revision.Entry{}, fmt.Errorf("revision %d was not written to topic %s: %w; apply it again after that", rec.Revision, r.topic, ErrHeldBack)
 	}
 	wrote := cl.ProduceSync(ctx, &kgo.Record{Topic: r.topic, Key: []byte("rules"), Value: value}).FirstErr()
 	if wrote != nil {
@@ -173,10 +173,10 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	}
 	e, err := r.Written(rec)
 	if err != nil && wrote != nil {
-		return revision.Entry{}, fmt.Errorf("%w; should the broker write it after all, spate rules history shows it", wrote)
+		return revision.Entry{}, fmt.Errorf("%w; if the broker writes it after all, spate rules history shows it", wrote)
 	}
 	if err != nil && r.Revision() < rec.Revision {
-		return revision.Entry{}, fmt.Errorf("revision %d was written to topic %s, but cannot be read yet: %w; spate rules history shows then whether it is in force", rec.Revision, r.topic, ErrHeldBack)
+		return revision.Entry{}, fmt.Errorf("revision %d was written to topic %s, but cannot be read yet: %w; after that, spate rules history shows whether it is in force", rec.Revision, r.topic, ErrHeldBack)
 	}
 	return e, err
 }

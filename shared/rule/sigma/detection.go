@@ -58,7 +58,7 @@ func (c *converter) detection(n *yaml.Node) clause {
 		return nil
 	}
 	if t := member(n, "timeframe"); t != nil {
-		c.fail(t, "write a correlation with timespan: "+text(t), "the old form of aggregations is not supported")
+		c.fail(t, "write a correlation with timespan: "+text(t), "the old aggregation syntax is not supported")
 	}
 	s := selections{c: c, byName: map[string]clause{}, weights: map[string]int{}}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -418,7 +418,7 @@ func (s selections) condition(n *yaml.Node) clause {
 	case p.bad:
 		return nil
 	case p.peek() == "|":
-		s.c.fail(n, "write a correlation", "the old form of aggregations is not supported")
+		s.c.fail(n, "write a correlation", "the old aggregation syntax is not supported")
 	case len(p.words) > 0:
 		s.c.fail(n, "", "unexpected %s in the condition", p.words[0])
 	}
@@ -477,7 +477,7 @@ func (p *parser) primary() clause {
 	case p.accept("("):
 		inner := p.or()
 		if !p.accept(")") {
-			return p.fail("", "a ) is missing in the condition")
+			return p.fail("", "the condition lacks a closing parenthesis")
 		}
 		return inner
 	case p.accept("1", "of"), p.accept("any", "of"):
@@ -489,7 +489,7 @@ func (p *parser) primary() clause {
 	case word == "":
 		return p.fail("", "the condition ends too early")
 	case p.byName[word] == nil:
-		return p.fail("the selections are "+strings.Join(p.names, ", "), "there is no selection %s", word)
+		return p.fail("the selections are "+strings.Join(p.names, ", "), "the detection has no selection %s", word)
 	default:
 		p.words = p.words[1:]
 		return p.take(word)
@@ -514,7 +514,7 @@ func (p *parser) of() (list []clause) {
 		}
 	}
 	if len(list) == 0 {
-		p.fail("the selections are "+strings.Join(p.names, ", "), "no selection is called %s", pattern)
+		p.fail("the selections are "+strings.Join(p.names, ", "), "no selection matches %s", pattern)
 	}
 	return list
 }

@@ -1,20 +1,20 @@
 // Package sigma writes Sigma's correlation rules (https://sigmahq.io) as rules in SQL.
 //
 // A correlation counts the events that base rules of the same file select: all of them (event_count), the distinct values of a field
-// (value_count), or the values themselves (value_sum, value_avg). What SQL over windows cannot express is refused by name: correlations of an order
+// (value_count), or the values themselves (value_sum, value_avg). Anything that SQL over windows cannot express is refused by name: correlations of an order
 // in time, correlations of correlations, base rules by themselves, and modifiers that decode values.
 //
-// What Sigma leaves to its backends is decided as follows:
+// Sigma leaves some decisions to its backends; these are the ones made here:
 //
 //   - A timespan slides. It becomes hopping windows of its length, six of which overlap if that is possible: everything found lies within one
-//     timespan, as in Sigma, and only what takes longer than a timespan less the step can be missed. One burst can be in several windows
+//     timespan, as in Sigma, and only an attack that takes longer than a timespan minus the step can be missed. One burst can be in several windows
 //     and raise as many alerts; with Options.Tumble it is in one or two, and a burst across their border is counted in two parts.
-//   - Texts are compared without regard to case, except by re and cased; * and ? are wildcards.
+//   - Text is compared without regard to case, except by re and cased; * and ? are wildcards.
 //   - A field that an event does not have is NULL. NOT is written as IS NOT TRUE, so an event without the fields of a filter passes it; an
 //     event without a field of group-by is not counted.
-//   - Keywords are looked for in the column message.
+//   - Keywords are searched for in the column message.
 //   - If the built-in table does not have all fields, the file gets a CREATE TABLE with them: numbers if they are only compared with numbers,
-//     texts otherwise, and a ROW for fields with dots.
+//     text otherwise, and a ROW for fields with dots.
 package sigma
 
 import (
@@ -274,7 +274,7 @@ func (c *converter) ruleName(name, title string, taken map[string]bool) string {
 func (c *converter) selected(m *yaml.Node) clause {
 	refs := list(member(m, "rules"))
 	if len(refs) == 0 {
-		c.fail(m, "name the base rules, which are documents of the same file", "the correlation has no rules")
+		c.fail(m, "name the base rules, which are documents in the same file", "the correlation has no rules")
 	}
 	var alternatives []clause
 	for _, ref := range refs {
@@ -284,7 +284,7 @@ func (c *converter) selected(m *yaml.Node) clause {
 		base := c.names[ref.Value]
 		switch {
 		case base == nil:
-			c.fail(ref, "put it into the same file, after a line ---", "there is no rule %s in the file", ref.Value)
+			c.fail(ref, "put it into the same file, after a line ---", "the file has no rule %s", ref.Value)
 			continue
 		case base.correlations != nil:
 			c.fail(ref, "name base rules", "a correlation of correlations, such as %s, cannot be expressed in SQL", ref.Value)
