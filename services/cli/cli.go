@@ -32,7 +32,7 @@ const (
 
 // program is the command line.
 type program struct {
-	Demo     demoCommand     `cmd:"" help:"Run a 20-second demo: generate traffic with attackers, print alerts as they are raised, and check them."`
+	Demo     demoCommand     `cmd:"" help:"Run a 20-second demo: generate traffic with attackers, print alerts as they open, and check them."`
 	Up       upCommand       `cmd:"" help:"Run everything in one process: broker, router, detector, alerter."`
 	Simulate simulateCommand `cmd:"" help:"Send events from a file, or generated traffic with labeled attackers."`
 	Replay   replayCommand   `cmd:"" help:"Run a file through the whole pipeline as fast as possible, and list its alerts."`

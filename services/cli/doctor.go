@@ -41,7 +41,7 @@ type doctorCommand struct {
 // Help is shown below the usage.
 func (doctorCommand) Help() string {
 	return `Checks the brokers, TLS and certificates, the login, permissions, topics and their settings, broker limits, clocks, open transactions,
-whether the newest records are events by the user, time and format settings, running services, the database and its schema, and the endpoints; in mode aws, the identity, streams, tables and the SNS topic. It modifies
+whether the newest records are events under the user, time and format settings, running services, the database and its schema, and the endpoints; in mode aws, the identity, streams, tables and the SNS topic. It modifies
 none of your data and sends no messages; a broker that has never had a consumer group may create its internal topics. The exit code is 1
 if something will not work.
 

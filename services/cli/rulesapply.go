@@ -97,7 +97,7 @@ func (c *rulesApplyCommand) Run(e *env) (err error) {
 	}
 	if lateness >= 0 {
 		if begun && !ok && lateness != c.Lateness { // it would stop whoever judges events
-			return usage(fmt.Errorf("lateness: WATERMARK in %s sets it to %v, but SPATE_LATENESS (--lateness) is %v, and it cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and here",
+			return usage(fmt.Errorf("lateness: WATERMARK in %s sets it to %v, but SPATE_LATENESS (--lateness) is %v, and it cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and for this command",
 				f.name, lateness, c.Lateness, lateness, l.judge))
 		}
 		rec.LatenessMS = lateness.Milliseconds()

@@ -14,15 +14,15 @@ import (
 
 type rulesImportCommand struct {
 	File       string `arg:"" help:"Zeppelin notebook (.zpln), Sigma correlations (.yml, .yaml), or Flink SQL script; - for standard input, unless it is Sigma."`
-	Name       string `name:"name" placeholder:"RULE" help:"Name of a rule that has none; several are numbered. Default: the name of the file."`
+	Name       string `name:"name" placeholder:"RULE" help:"Name for rules that have none; if there are several, they are numbered. Default: the name of the file."`
 	TimeColumn string `name:"time-column" default:"txn_timestamp" help:"Sigma: column with the event time, in the CREATE TABLE of fields that the built-in table does not have."`
 	Tumble     bool   `name:"tumble" help:"Sigma: write tumbling windows instead of hopping ones: fewer alerts for one burst, but a burst across the border of two windows is counted in two parts."`
 }
 
 // Help is shown below the usage.
 func (rulesImportCommand) Help() string {
-	return `The rules file is written to standard output, and what is left out and why to standard error. Of a notebook, the paragraphs of streaming SQL (%flink.ssql)
-are converted, except queries and commands that are neither a rule nor a table. If the result has errors, it is written anyway, so
+	return `The rules file is written to standard output; what is left out, and why, is written to standard error. The paragraphs of streaming SQL (%flink.ssql) in
+a notebook are converted, except queries and commands that are neither a rule nor a table. If the result has errors, it is written anyway, so
 that you can correct it, and the exit code is 2. Sigma correlations of the types event_count, value_count, value_sum and value_avg become rules, together with the
 base rules of the same file; what SQL cannot express is an error. docs/rules.md has the details.
 

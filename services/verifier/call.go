@@ -108,7 +108,7 @@ func (q *query) function(name string) term {
 		need(2, 2)
 		if args[1].constant != nil {
 			if _, err := regexp.Compile(*args[1].constant); err != nil {
-				refuse("a regular expression is not one of RE2: %v", err)
+				refuse("a regular expression is not valid in RE2: %v", err)
 			}
 		}
 		return boolean("f_regexp(%s)", joined)

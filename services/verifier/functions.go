@@ -176,7 +176,7 @@ func like(a []driver.Value) (driver.Value, error) {
 				if a[3].(int64) == 0 {
 					return nil, nil
 				}
-				return nil, fmt.Errorf("the escape in %q is before neither %%, _ nor itself", pattern)
+				return nil, fmt.Errorf("the escape in %q must precede %%, _ or itself", pattern)
 			}
 			rest = rest[len(c):]
 			b.WriteString(regexp.QuoteMeta(c))

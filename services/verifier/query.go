@@ -172,7 +172,7 @@ func (f *rulesFile) reads(q *query, o RulesOptions) {
 		f.clock = clock
 	}
 	if f.clock != clock {
-		refuse("another rule takes another column for the time")
+		refuse("another rule uses a different column as its time")
 	}
 	for _, c := range q.table.columns {
 		if c.notNull && c.name != clock && !slices.ContainsFunc(f.notNull, func(o column) bool { return o.name == c.name && o.typ == c.typ }) {

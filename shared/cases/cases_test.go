@@ -188,7 +188,7 @@ func TestErrors(t *testing.T) {
 		"cases: 1":             "rules_test.yaml:1:8: cases must be a list",
 		"rules: no.sql":        "rules_test.yaml:1:8: read no.sql: no such file or directory",
 		"cases: [{name: a}]":   "rules_test.yaml:1:9: a case needs exactly one of events, file and csv",
-		"cases: [{csv: 'x', expect: {}}]\n": "rules_test.yaml:1:9: a case needs a name of one line|" +
+		"cases: [{csv: 'x', expect: {}}]\n": "rules_test.yaml:1:9: a case needs a one-line name|" +
 			"rules_test.yaml:1:15: it has no column with the event time, txn_timestamp or event_time",
 		"cases: [{name: a, name: b, csv: 'user_id,txn_timestamp', expect: {}}]": "rules_test.yaml:1:19: name appears twice",
 		"cases:\n- {name: é, others: x, events: [], expect: {}}":                `rules_test.yaml:2:21: others cannot be "x"`,

@@ -132,7 +132,7 @@ func (l *loader) newCase(n *yaml.Node, rules, sql string) *Case {
 		return c
 	}
 	if c.Name = l.text(m["name"]); c.Name == "" || strings.ContainsFunc(c.Name, func(r rune) bool { return r < ' ' }) {
-		l.fail(n, "", "a case needs a name of one line")
+		l.fail(n, "", "a case needs a one-line name")
 	}
 	if p := m["partitions"]; p != nil {
 		c.partitions = l.number(p, "partitions", 1, maxPartitions)

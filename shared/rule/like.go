@@ -48,7 +48,7 @@ func likePattern(text string, escape rune, isConst bool) (p *pattern, problem st
 		switch {
 		case r == escape:
 			if i+1 == len(runes) || !slices.Contains([]rune{'%', '_', escape}, runes[i+1]) {
-				return nil, fmt.Sprintf("the escape %c in the pattern %q stands before neither %%, _ nor itself", escape, text)
+				return nil, fmt.Sprintf("the escape %c in the pattern %q must precede %%, _ or itself", escape, text)
 			}
 			i++
 			literal(runes[i])

@@ -104,7 +104,7 @@ func (c *checker) like(e *syntax.Like) *node {
 		n.like = &pattern{dynamic: true, escape: escape}
 	}
 	if problem != "" {
-		return c.fail(args[1].at, "an escape can only stand before %, _ or itself", "%s", problem)
+		return c.fail(args[1].at, "an escape must precede %, _ or itself", "%s", problem)
 	}
 	if e.Not {
 		return fold(newNode(opNot, "", n.typ, syntax.At(e), n))

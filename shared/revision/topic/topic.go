@@ -58,7 +58,7 @@ func (r *Reader) Look(ctx context.Context) (changed bool, err error) {
 	case err != nil:
 		err = kafka.Explain(err, kafka.Right{Operation: "Read", Resource: "topic", Name: r.topic})
 	case end < r.next:
-		err = fmt.Errorf("it ends at offset %d, but was read up to %d: it was deleted and created again, or the broker lost records", end, r.next)
+		err = fmt.Errorf("it ends at offset %d, but was read up to %d: it was deleted and recreated, or the broker lost records", end, r.next)
 	case end > r.next:
 		err = r.read(ctx, end)
 	}

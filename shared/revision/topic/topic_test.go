@@ -170,7 +170,7 @@ func TestTopicIsRemade(t *testing.T) {
 	}
 	b.connect()
 	b.topics()
-	if _, err := r.Look(t.Context()); err == nil || !strings.Contains(err.Error(), "deleted and created again") {
+	if _, err := r.Look(t.Context()); err == nil || !strings.Contains(err.Error(), "deleted and recreated") {
 		t.Error(err)
 	}
 }

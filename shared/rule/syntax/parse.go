@@ -95,7 +95,7 @@ func (p *parser) statement(script *Script, s statement) {
 	case first.is("SELECT"), first.is("WITH"):
 		p.fail(first.Pos, "write INSERT INTO alerts SELECT …", "a rule is an INSERT statement")
 	default:
-		p.fail(first.Pos, "a rules file has INSERT INTO, CREATE TABLE, DROP TABLE IF EXISTS and SET", "unexpected %s at the start of a statement", first.describe())
+		p.fail(first.Pos, "a rules file may contain only INSERT INTO, CREATE TABLE, DROP TABLE IF EXISTS and SET", "unexpected %s at the start of a statement", first.describe())
 	}
 }
 
