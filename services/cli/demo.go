@@ -51,7 +51,7 @@ func (c *demoCommand) Run(e *env) error {
 			}
 			terminal.Fprintf(e.stdout, "One process: Kafka %s, metrics %s/metrics\n"+
 				"Shoppers and six kinds of attackers send about %.0f events a second for %s.\n"+
-				"More than %d events by a user in %s are an alert, more than %d a critical one.\n\n",
+				"More than %d events by a user in %s raise an alert, more than %d a critical one.\n\n",
 				i.Brokers, i.HTTP, c.EventRate, short(c.Duration), cfg.Threshold, short(cfg.Window), cfg.Critical)
 		}
 	}

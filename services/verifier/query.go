@@ -373,7 +373,7 @@ func (q *query) groupWindow() {
 	q.window.kind = strings.ToUpper(q.name())
 	q.expect("(")
 	if x := q.column(); x.typ.kind != kTime {
-		refuse("the window is not one of the event time")
+		refuse("the window is not over the event time")
 	}
 	var ms []int64
 	for q.accept(",") {

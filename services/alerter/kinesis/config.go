@@ -60,7 +60,7 @@ func (c Config) Validate() error {
 		problem("critical: %d is below the threshold, %d", c.Critical, c.Threshold)
 	}
 	if c.Window < time.Millisecond || c.Window%time.Millisecond != 0 {
-		problem("window: %v is not a whole number of milliseconds, at least 1", c.Window)
+		problem("window: %v is below 1ms or not a whole number of milliseconds", c.Window)
 	}
 	if c.Metrics != nil {
 		if err := emf.ValidName(c.Namespace); err != nil {
