@@ -237,7 +237,7 @@ func TestRulesDiff(t *testing.T) {
 
 	spaced := rulesFileOf(t, "spaced.sql", "\n\n"+strings.Replace(twoRules, "COUNT(*) > 5", "COUNT(*)   > 6", 1))
 	out, _ = r.run(ExitOK, "diff", spaced, "--exit-code")
-	says(t, out, "2 unchanged\nonly the texts differ (--text)\n")
+	says(t, out, "2 unchanged\nonly the text differs (--text)\n")
 	out, _ = r.run(ExitOK, "diff", spaced, "--json")
 	if list := objects(t, out); len(list) != 2 || list[0]["change"] != "unchanged" {
 		t.Error(out)

@@ -275,7 +275,7 @@ func TestCertificatesAreReplaced(t *testing.T) {
 	if got := last(); got != "first" {
 		t.Errorf("%s is used, whose key is not there", got)
 	}
-	if text := l.String(); !strings.Contains(text, "not a pair") {
+	if text := l.String(); !strings.Contains(text, "do not match") {
 		t.Errorf("it is not told: %s", text)
 	}
 	place(key, second.Key)
@@ -313,7 +313,7 @@ func TestFilesOfTLS(t *testing.T) {
 		"keystore":      {TLS{CAFile: write("jks", "\xfe\xed\xfe\xed\x00\x00")}, "Java keystore"},
 		"DER":           {TLS{CAFile: write("der", "\x30\x82\x01\x01")}, "openssl"},
 		"encrypted key": {TLS{CertFile: cert, KeyFile: write("enc", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")}, "openssl pkey"},
-		"swapped":       {TLS{CertFile: key, KeyFile: cert}, "not a pair"},
+		"swapped":       {TLS{CertFile: key, KeyFile: cert}, "do not match"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := New(Config{TLS: test.cfg}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), test.want) {

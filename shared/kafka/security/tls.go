@@ -104,7 +104,7 @@ func readPair(of peer, certFile, keyFile string) (*tls.Certificate, error) {
 	}
 	cert, err := tls.X509KeyPair(certText, keyText)
 	if err != nil {
-		return nil, fmt.Errorf("%s, %s: %s and %s are not a pair: %w%s", of.flag("tls-cert-file"), of.flag("tls-key-file"), certFile, keyFile, err, hint(certText))
+		return nil, fmt.Errorf("%s, %s: %s and %s do not match: %w%s", of.flag("tls-cert-file"), of.flag("tls-key-file"), certFile, keyFile, err, hint(certText))
 	}
 	return &cert, nil
 }

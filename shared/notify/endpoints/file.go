@@ -180,7 +180,7 @@ func (f *file) members(n *yaml.Node, label string, known []string) map[string]*y
 		case key.Kind != yaml.ScalarNode:
 			f.problem(key.Line, "%sa key is not text", label)
 		case name == "<<":
-			f.problem(key.Line, "%smerging (<<) is not supported; write the keys out", label)
+			f.problem(key.Line, "%smerging (<<) is not supported; write out the keys", label)
 		case !slices.Contains(known, name):
 			if !keyForm.MatchString(name) {
 				name = "[not a key name]" // it may be a value that is indented wrongly

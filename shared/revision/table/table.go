@@ -140,7 +140,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	took := time.Since(asked)
 	// It may be there although the table did not say so, or another one.
 	if _, err := r.Look(ctx); err != nil {
-		return revision.Entry{}, errors.Join(wrote, fmt.Errorf("it is unknown whether revision %d is in force; spate rules history shows it: %w", rec.Revision, err))
+		return revision.Entry{}, errors.Join(wrote, fmt.Errorf("it is unknown whether revision %d is in force; to find out, run spate rules history: %w", rec.Revision, err))
 	}
 	if wrote != nil {
 		took = time.Since(asked)
@@ -148,7 +148,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	e, err := r.Written(rec)
 	switch {
 	case err != nil && wrote != nil && !errors.Is(wrote, errThere):
-		return revision.Entry{}, fmt.Errorf("%w; if the table writes it after all, spate rules history shows it", wrote)
+		return revision.Entry{}, fmt.Errorf("%w; if the table writes it after all, spate rules history lists it", wrote)
 	case err != nil:
 		return revision.Entry{}, err
 	case took+resolution > writeTime:

@@ -169,11 +169,11 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	}
 	// It may be there although the broker did not say so, or another one.
 	if _, err := r.Look(ctx); err != nil {
-		return revision.Entry{}, errors.Join(wrote, fmt.Errorf("it is unknown whether revision %d is in force; spate rules history shows it: %w", rec.Revision, err))
+		return revision.Entry{}, errors.Join(wrote, fmt.Errorf("it is unknown whether revision %d is in force; to find out, run spate rules history: %w", rec.Revision, err))
 	}
 	e, err := r.Written(rec)
 	if err != nil && wrote != nil {
-		return revision.Entry{}, fmt.Errorf("%w; if the broker writes it after all, spate rules history shows it", wrote)
+		return revision.Entry{}, fmt.Errorf("%w; if the broker writes it after all, spate rules history lists it", wrote)
 	}
 	if err != nil && r.Revision() < rec.Revision {
 		return revision.Entry{}, fmt.Errorf("revision %d was written to topic %s, but cannot be read yet: %w; after that, spate rules history shows whether it is in force", rec.Revision, r.topic, ErrHeldBack)
