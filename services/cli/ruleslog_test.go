@@ -298,7 +298,7 @@ func TestRulesApplyRefuses(t *testing.T) {
 	}{
 		{fmt.Sprintf(table, "txn_timestamp", 10), nil, ""},
 		{fmt.Sprintf(table, "txn_timestamp", 5), nil, "its lateness is 5s, but that of the rules in force is 10s"},
-		{fmt.Sprintf(table, "happened_at", 10), nil, "its events have their time in happened_at, but those of the rules in force have it in txn_timestamp"},
+		{fmt.Sprintf(table, "happened_at", 10), nil, "it expects the event time in happened_at, but the rules in force expect it in txn_timestamp"},
 		{strings.ReplaceAll(rulesText(5), "TUMBLE(", "SESSION("), nil, "SESSION windows are not evaluated yet"},
 		{rulesText(6), []string{"--from", "beginning"}, "so the rules cannot be in force from the beginning"},
 		{rulesText(6), []string{"--from", "2024-01-01T00:00:00Z"}, "is too early: routers may have judged events of such windows before they learn of the rules; the earliest possible time is "},

@@ -383,7 +383,7 @@ func (l *Log) keepsTime(e Entry) error {
 	}
 	_, clock, _ := first.Set.Stream() // both were compiled
 	if _, now, _ := e.Set.Stream(); clock != now {
-		return fmt.Errorf("its events have their time in %s, but those of the rules in force have it in %s", now, clock)
+		return fmt.Errorf("it expects the event time in %s, but the rules in force expect it in %s", now, clock)
 	}
 	return nil
 }

@@ -106,7 +106,7 @@ func TestIgnored(t *testing.T) {
 		string(record(t, Record{Revision: 3, Source: Source{Text: text("b", 1)}})):                                                         "written as revision 3",
 		string(record(t, Record{Revision: 2, Source: Source{Text: text("b", 1)}, LatenessMS: 6000, MaxAheadMS: ahead})):                    "lateness is 6s",
 		string(record(t, Record{Revision: 2, Source: Source{Text: text("b", 1)}, LatenessMS: 5000, MaxAheadMS: 1})):                        "max-ahead is 1ms",
-		string(record(t, Record{Revision: 2, Source: Source{Text: table, Name: "t"}, LatenessMS: 5000, MaxAheadMS: ahead})):                "have their time in ts",
+		string(record(t, Record{Revision: 2, Source: Source{Text: table, Name: "t"}, LatenessMS: 5000, MaxAheadMS: ahead})):                "expects the event time in ts",
 	} {
 		n := len(l.Ignored())
 		l.Take(2, []byte(value))
