@@ -204,6 +204,7 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	r := record(`7`, 0, alert.Raised)
 	r.Rule, r.Threshold, r.Severity, r.Count, r.AtLeast, r.Mode = "card-testing", 0, alert.Critical, 12, true, alert.Shadow
 	r.SetRow([]string{"ip", "product"}, `["10.0.0.1",5]`, []byte(`"ip":"10.0.0.1","cards":1024,"amount":"12.50"`))
+	r.Summary, r.Runbook = "10.0.0.1 tried 1024 cards", "https://runbooks.example/cards"
 	r.ID = alert.ID(r.Rule, string(r.UserID), r.WindowStart.UnixMilli(), 10_000)
 	b.apply(heard, []alert.Record{r, record(`7`, 0, alert.Opened)})
 
@@ -227,10 +228,11 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	_, errs := b.run(ExitUsage, "alerts", "ls", "--key", "7")
 	says(t, errs, "key: 7 is not COLUMN=VALUE")
 	out, _ = b.run(ExitOK, "alerts", "ls", "--only", "raised", "--json")
-	says(t, out, `"mode":"shadow","key":{"ip":"10.0.0.1","product":5},"ip":"10.0.0.1","cards":1024,"amount":"12.50","at_least":true,"event_count":12,`, `"opened_at":`)
+	says(t, out, `"mode":"shadow","summary":"10.0.0.1 tried 1024 cards","runbook":"https://runbooks.example/cards","key":{"ip":"10.0.0.1","product":5},"ip":"10.0.0.1","cards":1024,"amount":"12.50","at_least":true,"event_count":12,`, `"opened_at":`)
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID)
 	says(t, out, `card-testing ip=10.0.0.1 product=5: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); it is critical.`, "rule      card-testing\n", "mode      shadow",
-		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: only the rule knows")
+		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: only the rule knows",
+		"10.0.0.1 tried 1024 cards\ncard-testing", "runbook   https://runbooks.example/cards\n")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--json", "--no-events")
 	if got := objects(t, out)[0]; got["rule"] != "card-testing" || got["cards"] != 1024.0 || got["events_note"] != "skipped (--no-events)" {
 		t.Errorf("%s", out)

@@ -198,7 +198,7 @@ func TestErrors(t *testing.T) {
 		"cases: [{name: a, events: [], expect: {many: [{x: 1}]}}]":              "rules_test.yaml:1:48: an alert of rule many has no member x",
 		"cases: [{name: a, events: [], expect: {many: [{n: 1.5}]}}]":            `rules_test.yaml:1:51: n: "1.5" is not of type BIGINT`,
 		"cases: [{name: a, events: [], expect: {many: [{windows: 0}, {windows: some}, {windows: [1]}]}}]": "rules_test.yaml:1:57: windows, unless it is any, must be a whole number between 1 and 3600|rules_test.yaml:1:71: windows, unless it is any, must be a whole number between 1 and 3600|" +
-			"rules_test.yaml:1:88: this must be a text or a number|rules_test.yaml:1:88: windows, unless it is any, must be a whole number between 1 and 3600",
+			"rules_test.yaml:1:88: this must be text or a number|rules_test.yaml:1:88: windows, unless it is any, must be a whole number between 1 and 3600",
 		"cases: [{name: a, events: [], expect: {most: []}}]":                          "rules_test.yaml:1:40: expect has no member most",
 		"cases: [{name: a, events: []}]":                                              "rules_test.yaml:1:9: the case has no expect",
 		"cases: [{name: a, events: [], set: {many.m: 1}, expect: {}}]":                "rules_test.yaml:1:45: rules.sql has no parameter many.m",

@@ -77,3 +77,40 @@ INSERT INTO alerts SELECT COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timest
 		}
 	}
 }
+
+// TestSummary: every alert of a rule has what the rule says for people, also one in the form that alerts had before there were rules files.
+func TestSummary(t *testing.T) {
+	const file = `-- rule: burst
+-- summary: {user_id} did {num_actions_per_watermark} things
+-- runbook: https://runbooks.example/burst
+INSERT INTO alerts SELECT user_id, COUNT(*) AS num_actions_per_watermark FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 5;
+-- rule: brands
+-- summary: {n} of {brand}
+INSERT INTO alerts SELECT brand, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), brand HAVING COUNT(*) > 5;`
+	set, errs := rule.Compile(file, rule.Options{Tables: []*rule.Table{rule.Activity()}})
+	if len(errs) > 0 {
+		t.Fatal(errs[0])
+	}
+	tell := New(set.Plan())
+	burst, brands := verdict(0, `7`, `"user_id":7,"num_actions_per_watermark":12`, 10_000, window.Closed), verdict(1, `"x"`, `"brand":"x","n":12`, 10_000, window.Closed)
+	burst.Summary, brands.Summary = "7 did 12 things", "12 of x"
+	for _, c := range []struct {
+		v    window.Verdict
+		want string
+	}{{burst, `"summary":"7 did 12 things","runbook":"https://runbooks.example/burst","user_id":7`}, {brands, `"summary":"12 of x","key":{"brand":"x"}`}} {
+		r := tell.Record(c.v)
+		r.Evidence = alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": {First: 1, Last: 2}}}
+		text, err := r.Encode()
+		if err != nil || !strings.Contains(string(text), c.want) {
+			t.Errorf("%v: %s lacks %s", err, text, c.want)
+		}
+		if back, err := alert.Parse(text); err != nil || !cmp.Equal(back.Summary, c.v.Summary) || r.Check() != nil {
+			t.Errorf("%v: it is read back as %+v", err, back)
+		}
+	}
+	bad := tell.Record(burst)
+	bad.Summary = "a\x00b"
+	if err := bad.Check(); err == nil || !strings.Contains(err.Error(), "summary") {
+		t.Errorf("a control character: %v", err)
+	}
+}
