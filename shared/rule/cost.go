@@ -58,12 +58,12 @@ func (r *Rule) Feed() string {
 
 // Estimates of memory, in bytes.
 const (
-	paneBytes     = 48
-	counterBytes  = 24
-	doubleBytes   = 64
-	extremeBytes  = 32
-	distinctBytes = 8
-	textBytes     = 32 // of a STRING whose length is not declared
+	paneBytes     = 80 // with a short key, and its share of the index
+	shortKeyBytes = 20
+	cellBytes     = 40  // of an aggregate other than COUNT(*), which the pane has
+	spillBytes    = 112 // of an extreme that is text, beside the text
+	distinctBytes = 16  // in a table that is half full
+	textBytes     = 32  // of a STRING whose length is not declared
 )
 
 // Cost is what a rule needs, apart from what it shares with the other rules of its feed. The sizes are estimates.
@@ -83,24 +83,22 @@ type Cost struct {
 // Cost estimates what a rule of the set needs.
 func (s *Set) Cost(r *Rule) Cost {
 	c := Cost{Fields: s.fields(r), Panes: r.Window.slices()}
-	pane := int64(paneBytes)
+	pane, key := int64(paneBytes), int64(0)
 	for _, k := range r.Keys {
-		pane += k.Type.bytes()
+		key += k.Type.bytes()
+	}
+	if key > shortKeyBytes {
+		pane += key
 	}
 	for _, a := range r.Aggregates {
+		if !a.all() {
+			pane += cellBytes
+		}
 		switch {
 		case a.Distinct:
 			c.BytesPerDistinct += distinctBytes
-			pane += counterBytes
-		case a.Function == Min || a.Function == Max:
-			pane += extremeBytes
-			if a.Type.Kind == String {
-				pane += a.Type.bytes()
-			}
-		case a.Function != Count && a.arg.typ.Kind == Double:
-			pane += doubleBytes
-		default:
-			pane += counterBytes
+		case a.Type.Kind == String: // MIN and MAX
+			pane += spillBytes + a.Type.bytes()
 		}
 	}
 	c.BytesPerKey = c.Panes * pane

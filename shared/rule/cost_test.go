@@ -44,10 +44,10 @@ func TestFeed(t *testing.T) {
 func TestCost(t *testing.T) {
 	set := compile(t, "r", `INSERT INTO alerts SELECT brand, COUNT(*) AS n, COUNT(DISTINCT product_id) AS products, SUM(price) AS total, MAX(category_code) AS c
 FROM activity WHERE event_type = 'view' GROUP BY HOP(txn_timestamp, INTERVAL '10' SECOND, INTERVAL '1' MINUTE), brand HAVING MIN(user_session) > 'a'`)
-	pane := int64(48 + 32 + 24 + 24 + 64 + 2*(32+32))
+	pane := int64(80 + 32 + 4*40 + 2*(112+32))
 	want := rule.Cost{
 		Fields: []string{"brand", "category_code", "event_type", "price", "product_id", "txn_timestamp", "user_session"},
-		Panes:  6, BytesPerKey: 6 * pane, BytesPerDistinct: 8, MaxBytesPerKey: 6 * (pane + 8*rule.MaxDistinct),
+		Panes:  6, BytesPerKey: 6 * pane, BytesPerDistinct: 16, MaxBytesPerKey: 6 * (pane + 16*rule.MaxDistinct),
 	}
 	if diff := cmp.Diff(want, set.Cost(set.Rules[0])); diff != "" {
 		t.Error(diff)
