@@ -125,11 +125,22 @@ func callText(c receiver.Call) terminal.Safe {
 	if c.Reason != "" {
 		return terminal.Sprintf("%s  refused       %s  from %s", at, c.Reason, c.Remote)
 	}
-	line := terminal.Sprintf("%s  %-12s  %s%s", at, c.Type, c.WebhookID, callDetails(c))
+	line := terminal.Sprintf("%s  %-12s  %s%s%s", at, c.Type, c.WebhookID, callDetails(c), summaryOf(c))
 	if c.Repeat {
 		line += "  (again)"
 	}
 	return line
+}
+
+// summaryOf is what the rule says about the alert, if it says anything.
+func summaryOf(c receiver.Call) terminal.Safe {
+	var r struct {
+		Summary string `json:"summary"`
+	}
+	if json.Unmarshal(c.Data, &r) != nil || r.Summary == "" {
+		return ""
+	}
+	return terminal.Sprintf("  %s", r.Summary)
 }
 
 // callDetails returns the part of a line that depends on the type of the message.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"spate/services/embedded"
+	"spate/services/simulator"
 	"spate/services/verifier"
 	"spate/shared/alert"
 	"spate/shared/kafka"
@@ -27,6 +28,7 @@ type replayFlags struct {
 	File string `arg:"" help:"File of events: CSV with a header (columns separated by comma, semicolon, tab or |) or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - reads standard input."`
 
 	onSent     func(partition int32, value []byte, at time.Time)
+	absent     *absent
 	Partitions int32  `env:"SPATE_PARTITIONS" default:"4" help:"Number of partitions of the topics."`
 	Key        string `env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"Field to use as the record key: ${enum}."`
 	brokerFlags
@@ -40,10 +42,17 @@ func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
 	if c.Partitions == 0 {
 		c.Partitions = kafka.DefaultPartitions
 	}
-	cfg := embedded.ReplayConfig{NullValues: c.NullValues, OnSent: c.onSent, Rule: c.rule(), File: c.File, Key: c.Key, Partitions: c.Partitions, Log: e.logger(slog.LevelWarn)}
+	cfg := embedded.ReplayConfig{NullValues: c.NullValues, Rule: c.rule(), File: c.File, Key: c.Key, Partitions: c.Partitions, Log: e.logger(slog.LevelWarn)}
 	cfg.Events.ID = c.DedupeField
 	if err := c.load(&cfg.Rule, e.stderr); err != nil {
 		return embedded.ReplayResult{}, err
+	}
+	c.absent = columnsOf(cfg.Rules)
+	cfg.OnSent = func(partition int32, value []byte, at time.Time) {
+		c.absent.sent(partition, value, at)
+		if c.onSent != nil {
+			c.onSent(partition, value, at)
+		}
 	}
 	var err error
 	if e.mode != "embedded" {
@@ -56,6 +65,9 @@ func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
 		return embedded.ReplayResult{}, err
 	}
 	res, err := embedded.Replay(e.ctx, cfg)
+	if errors.Is(err, simulator.ErrTimeColumn) && cfg.Rules != nil {
+		err = fmt.Errorf("%w; a WATERMARK in %s takes precedence over it", err, c.Rules)
+	}
 	if err != nil {
 		return res, err
 	}
@@ -142,6 +154,7 @@ func (c *replayFlags) remarks(e *env, res embedded.ReplayResult) {
 	if res.WithoutID > 0 {
 		terminal.Fprintf(e.stderr, "%d of %d events have no %s (--dedupe-field); each of them counts\n", res.WithoutID, res.Counted, c.DedupeField)
 	}
+	c.absent.remark(e)
 }
 
 type verifyCommand struct{ replayFlags }

@@ -243,7 +243,7 @@ func (s *stack) deleteTopics() {
 	s.cancel()
 	n := s.layout.Names
 	adm := kadm.NewClient(cl)
-	if _, err := adm.DeleteTopics(ctx, n.Activity, n.Keyed, n.Late, n.DLQ, n.Alerts, n.Table()); err != nil {
+	if _, err := adm.DeleteTopics(ctx, n.Activity, n.Keyed, n.Late, n.DLQ, n.Alerts, n.Rules, n.Table()); err != nil {
 		s.cfg.Log.Warn("cannot delete the topics of the replay", "error", err)
 	}
 	if _, err := adm.DeleteGroups(ctx, n.RouterGroup, n.DetectorGroup, n.AlerterGroup); err != nil {

@@ -84,11 +84,14 @@ func (c *CSV) readHeader(parts []string) (m mapping, ok bool, err error) {
 		return mapping{}, false, fmt.Errorf("the header has no column %s for the user, only %s: set the column with --user-field", either(c.fields.User), listed(parts))
 	}
 	if len(m.times) == 0 {
-		return mapping{}, false, fmt.Errorf("the header has no column %s for the time, only %s: set the column with --time-field", either(c.fields.Time), listed(parts))
+		return mapping{}, false, fmt.Errorf("the header has no column %s for the time, only %s: %w", either(c.fields.Time), listed(parts), ErrTimeColumn)
 	}
 	m.last = max(m.user, slices.Max(m.times))
 	return m, true, nil
 }
+
+// ErrTimeColumn means that a file has no column of the name that the event time should have.
+var ErrTimeColumn = errors.New("set the column with --time-field")
 
 // timeNames are what columns of times are called by most who do not call them as the data set does.
 var timeNames = []string{"timestamp", "time", "datetime", "created_at", "created", "occurred_at", "ts", "date"}

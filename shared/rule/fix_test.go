@@ -30,6 +30,7 @@ func TestFixes(t *testing.T) {
 		{"1 AS n", "HOP(txn_timestamp, INTERVAL '1' SECOND, INTERVAL '1' MINUTE)", "window_end > TIMESTAMP '2024-01-01 00:00:00'", "5: unknown column window_end ^ write HOP_END(txn_timestamp, INTERVAL '1' SECOND, INTERVAL '1' MINUTE)"},
 		{"window_time", "SESSION(txn_timestamp, INTERVAL '1' MINUTE)", "TRUE", "3: unknown column window_time ^ write SESSION_ROWTIME(txn_timestamp, INTERVAL '1' MINUTE) AS window_time"},
 		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), window_start", "TRUE", "4: unknown column window_start ^ only FROM TABLE(TUMBLE(…)) has window_start"},
+		{"user_id AS id", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id", "TRUE", "3: id is a field of every alert ^ choose another alias"},
 		{"STDDEV(price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: the aggregate STDDEV is not supported ^ " + aggregates},
 		{"STDDEV_POP(price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: the aggregate STDDEV_POP is not supported ^ " + aggregates},
 		{"MEDIAN(DISTINCT price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: only aggregates have *, DISTINCT or FILTER, and MEDIAN is not one ^ " + aggregates},

@@ -3,6 +3,7 @@ package rule
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"spate/shared/rule/syntax"
 )
@@ -56,10 +57,18 @@ func (b *builder) columns(r *Rule, q *syntax.Select, c checker, in *syntax.Inser
 		start := col.node.op == opBound && col.node.index == boundStart && col.Name == "window_start"
 		end := col.node.op == opBound && col.node.index == boundEnd && col.Name == "window_end"
 		if ReservedColumn(col.Name) && !start && !end {
-			b.fail(syntax.At(q.Items[min(i, len(q.Items)-1)].Expr), "choose another alias", "%s is a field of every alert", col.Name)
+			b.fail(syntax.At(q.Items[min(i, len(q.Items)-1)].Expr), otherAlias(syntax.Print(q.Items[min(i, len(q.Items)-1)].Expr)), "%s is a field of every alert", col.Name)
 		}
 	}
 	return len(*b.errs) == before
+}
+
+// otherAlias is the fix for a column whose name every alert has. A nested column can have the names of its path.
+func otherAlias(expr string) string {
+	if name := strings.ReplaceAll(expr, ".", "_"); name != expr && strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789_") == "" {
+		return fmt.Sprintf("write %s AS %s", expr, name)
+	}
+	return "choose another alias"
 }
 
 // target gives the columns the names of the table that the rule writes to, if the script declares it.

@@ -96,6 +96,9 @@ func (b *builder) table(name syntax.Name) *Table {
 		}
 	}
 	fix := "write activity, or add a CREATE TABLE"
+	if n := len(b.declared); n > 0 {
+		fix = "write " + b.declared[n-1].Name + ", or add a CREATE TABLE"
+	}
 	for _, t := range append(b.declared, b.options.Tables...) {
 		if strings.EqualFold(t.Name, name.Text) {
 			fix = "write " + t.Name

@@ -226,6 +226,9 @@ func (r *Rule) Warnings() []string {
 	case r.neverFalse(r.having, nothing):
 		warn("HAVING is never FALSE: every window with an event is an alert")
 	}
+	if r.Window.Kind == Session {
+		warn("SESSION windows are not evaluated yet: replay, verify and apply refuse the rule; export writes it for Flink")
+	}
 	if r.Window.Kind == Hop && r.Window.Step > r.Window.Size {
 		warn("HOP has a step of %s and windows of %s: events in between are in no window; the step is the first interval", duration(r.Window.Step), duration(r.Window.Size))
 	}
