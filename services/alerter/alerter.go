@@ -268,7 +268,7 @@ func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 // gone counts and logs records that were deleted before they were read.
 func (s *session) gone(partition int32, from, to int64) {
 	s.metrics.alerts.WithLabelValues("", outcomeDeleted).Add(float64(to - from))
-	s.cfg.Log.Error("alert records were deleted before they were read: alerts can be missing; increase the topic's retention.ms",
+	s.cfg.Log.Error("alert records were deleted before they were read: alerts may be missing; increase the topic's retention.ms",
 		"topic", s.cfg.Layout.Names.Alerts, "partition", partition, "offset", from, "log_begins", to)
 }
 

@@ -251,9 +251,9 @@ func TestAlertsOfUnknownNames(t *testing.T) {
 		code int
 		want string // on standard error
 	}{
-		{"--rule scrapper", ExitUsage, "spate: rule: there is no alert of a rule scrapper; did you mean scraper?\n"},
-		{"--rule nothing-like-it --json", ExitUsage, "spate: rule: there is no alert of a rule nothing-like-it\n"},
-		{"--key userid=7 --rule brust", ExitUsage, "spate: rule: there is no alert of a rule brust; did you mean burst?\nspate: key: there is no alert whose key has a column userid; did you mean user_id?\n"},
+		{"--rule scrapper", ExitUsage, "spate: rule: there are no alerts from a rule named scrapper; did you mean scraper?\n"},
+		{"--rule nothing-like-it --json", ExitUsage, "spate: rule: there are no alerts from a rule named nothing-like-it\n"},
+		{"--key userid=7 --rule brust", ExitUsage, "spate: rule: there are no alerts from a rule named brust; did you mean burst?\nspate: key: there is no alert whose key has a column userid; did you mean user_id?\n"},
 		{"--rule scraper", ExitOK, ""}, {"--rule scraper --json", ExitOK, ""}, {"--rule old-pair", ExitOK, ""}, {"--key item=3", ExitOK, ""}, {"--key user_id=8", ExitOK, ""},
 		{"--rule burst --since 2019-12-01", ExitOK, ""},
 	} {
@@ -268,7 +268,7 @@ func TestAlertsOfUnknownNames(t *testing.T) {
 	// Who does not reach the log of the rules does not know.
 	r.broker.Close()
 	_, errs := b.run(ExitOK, "alerts", "ls", "--rule", "brust", "--brokers", r.addr)
-	says(t, errs, "spate: rule: there is no alert of a rule brust; did you mean burst?\n")
+	says(t, errs, "spate: rule: there are no alerts from a rule named brust; did you mean burst?\n")
 }
 
 // TestIDs: the beginning of an id is enough if no other one begins like that.

@@ -98,7 +98,7 @@ func (c *alertsLsCommand) unknown(e *env, st alertReader) error {
 	}
 	var errs []error
 	if c.Rule != "" && !slices.Contains(k.rules, c.Rule) {
-		errs = append(errs, fmt.Errorf("rule: there is no alert of a rule %s%s", terminal.Text(c.Rule), didYouMean(c.Rule, k.rules)))
+		errs = append(errs, fmt.Errorf("rule: there are no alerts from a rule named %s%s", terminal.Text(c.Rule), didYouMean(c.Rule, k.rules)))
 	}
 	values, _ := keyValues(c.Key) // they were checked
 	for _, name := range sortedKeys(values) {

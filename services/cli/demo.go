@@ -93,7 +93,7 @@ func summary(w io.Writer, r embedded.DemoResult) error {
 		if r.Recall[kind] == 1 {
 			found = append(found, kind+" "+whatTheyDo[simulator.Kind(kind)])
 		} else {
-			missed = append(missed, fmt.Sprintf("%s (%.0f %% found)", kind, 100*r.Recall[kind]))
+			missed = append(missed, fmt.Sprintf("%s (%.0f%% found)", kind, 100*r.Recall[kind]))
 		}
 	}
 	var lines []string
@@ -106,7 +106,7 @@ func summary(w io.Writer, r embedded.DemoResult) error {
 	}
 	var spared []string
 	if r.Precision < 1 {
-		terminal.Fprintf(&b, "            %.1f %% of the alerts are about shoppers\n", 100*(1-r.Precision))
+		terminal.Fprintf(&b, "            %.1f%% of the alerts are about shoppers\n", 100*(1-r.Precision))
 	} else {
 		spared = append(spared, "shoppers")
 	}
@@ -144,7 +144,7 @@ func rulesSummary(w io.Writer, r embedded.DemoResult) error {
 		case 0:
 			missed = append(missed, kind)
 		default:
-			partly = append(partly, fmt.Sprintf("%s (%.0f %%)", kind, 100*share))
+			partly = append(partly, fmt.Sprintf("%s (%.0f%%)", kind, 100*share))
 		}
 	}
 	for _, line := range []struct {

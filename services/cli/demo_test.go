@@ -19,7 +19,7 @@ func TestDemoSummary(t *testing.T) {
 		},
 		{
 			embedded.DemoResult{Recall: map[string]float64{"giant": 1, "flood": 0.5}, Precision: 0.9, Within: []string{"slow"}},
-			[]string{"found: giant (half of all traffic)\n            partly missed: flood (50 % found)\n            10.0 % of the alerts are about shoppers\nnot flagged slow (attackers"},
+			[]string{"found: giant (half of all traffic)\n            partly missed: flood (50% found)\n            10.0% of the alerts are about shoppers\nnot flagged slow (attackers"},
 		},
 	} {
 		var b bytes.Buffer

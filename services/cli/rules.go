@@ -27,7 +27,7 @@ type rulesCommand struct {
 	Diff     rulesDiffCommand     `cmd:"" help:"Compare a rules file with the rules in force, or two revisions."`
 	History  rulesHistoryCommand  `cmd:"" help:"List the revisions of the rules."`
 	Rollback rulesRollbackCommand `cmd:"" help:"Apply the rules of an earlier revision again."`
-	Export   rulesExportCommand   `cmd:"" help:"Export the rules of a file, or the rule of the settings, as Flink SQL."`
+	Export   rulesExportCommand   `cmd:"" help:"Export the rules in a file, or the rule from the settings, as Flink SQL."`
 	Import   rulesImportCommand   `cmd:"" help:"Convert a Zeppelin notebook, Sigma correlations or a Flink SQL script into a rules file."`
 }
 

@@ -108,7 +108,7 @@ func TestRulesCheckErrors(t *testing.T) {
 		{[]string{filepath.Join(t.TempDir(), "none.sql")}, "none.sql: no such file or directory\n"},
 		{[]string{t.TempDir()}, ": is a directory\n"},
 		{[]string{rulesFileOf(t, "empty.sql", "")}, "empty.sql:1:1: the file has no rule\n"},
-		{[]string{rulesFileOf(t, "big.sql", strings.Repeat("-", 1<<20+1))}, "at most 1048576 are allowed\n"},
+		{[]string{rulesFileOf(t, "big.sql", strings.Repeat("-", 1<<20+1))}, "the maximum is 1048576\n"},
 		{[]string{rulesFileOf(t, "a.sql", twoRules), "--set", "scraper.product=1"}, "a.sql has no parameter scraper.product; it has burst.critical, scraper.products\n"},
 	} {
 		if code, out, errs := spate(append([]string{"rules", "check"}, test.args...)...); code != ExitUsage || out != "" || !strings.Contains(errs, test.want) {
@@ -149,7 +149,7 @@ func TestDefaultRule(t *testing.T) {
 	}
 }
 
-// TestRulesExport: a file is exported with its parameters in place; without one it is the rule of the settings.
+// TestRulesExport: a file is exported with its parameters in place; without one it is the rule from the settings.
 func TestRulesExport(t *testing.T) {
 	bare(t)
 	path := rulesFileOf(t, "rules.sql", strings.Replace(twoRules, "${products} AND", "${products} OR", 1))
@@ -200,7 +200,7 @@ func TestRulesImport(t *testing.T) {
 		{"a.sql", "INSERT INTO a SELECT COUNT(*) FROM nowhere", "-- rule: a\nINSERT INTO a SELECT COUNT(*) FROM nowhere;\n", "<stdout>:2:36: unknown table nowhere"},
 		{"a.sql", "SHOW TABLES", "", "<stdout>:1:1: the file has no rule"},
 		{"a.zpln", "{", "", "a.zpln: line 1: it is not JSON"},
-		{"big.sql", strings.Repeat(" ", maxImport+1), "", "more than 67108864 bytes"},
+		{"big.sql", strings.Repeat(" ", maxImport+1), "", "larger than 67108864 bytes"},
 	} {
 		if code, out, errs := spate("rules", "import", rulesFileOf(t, test.name, test.text)); code != ExitUsage || out != test.out || !strings.Contains(errs, test.errs) {
 			t.Errorf("%s: exit %d, %q, %q", test.text[:min(len(test.text), 99)], code, out, errs)

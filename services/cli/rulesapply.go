@@ -331,7 +331,7 @@ func (f reviseFlags) place(ctx context.Context, l *rulesLog, rec *revision.Recor
 // preview prints what a revision would change.
 func (f reviseFlags) preview(w io.Writer, l *rulesLog, entry revision.Entry, r revised) {
 	o := newOut(w)
-	before := "the rule of the settings"
+	before := "the rule from the settings"
 	if newest, ok := l.Newest(); ok {
 		before = fmt.Sprintf("revision %d", newest.Revision)
 	}

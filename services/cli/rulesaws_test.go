@@ -67,7 +67,7 @@ func TestRulesOnAWS(t *testing.T) {
 	r := newRuledTable(t)
 	path := rulesFileOf(t, "rules.sql", twoRules)
 	out, errs := r.run(ExitOK, "ls")
-	if out != "" || !strings.Contains(errs, "table "+r.name+", for stream clicks, has no revision, and the rule of the settings applies") {
+	if out != "" || !strings.Contains(errs, "table "+r.name+", for stream clicks, has no revision, and the rule from the settings applies") {
 		t.Errorf("%q, %q", out, errs)
 	}
 	out, _ = r.run(ExitOK, "apply", path, "--dry-run")

@@ -130,7 +130,7 @@ func (c *rulesDiffCommand) sides(l *rulesLog, file rulesFile, number int64) (fro
 	}
 	newest, ok := l.Newest()
 	if !ok {
-		return ruleVersion{"the rule of the settings", "", l.initial.Rules}, to, nil
+		return ruleVersion{"the rule from the settings", "", l.initial.Rules}, to, nil
 	}
 	return versionOf(newest), to, nil
 }

@@ -39,7 +39,7 @@ deploy/aws/flink/main.py replaces these at run time.
   spate rules export --flink-sql                                        for Kafka
   spate rules export --flink-sql --connector kinesis >burst.sql         for Managed Flink (docs/aws.md)
   spate rules export --flink-sql --window 1m --threshold 20             another rule
-  spate rules export rules.sql --flink-sql                              the rules of a file
+  spate rules export rules.sql --flink-sql                              the rules in a file
 
 The tables of a rules file keep their columns, and their WITH clauses become those of the connection that the settings describe. Rules that write
 different columns to one table get tables of their own, which write to the same topic or stream. With a rules file, --window, --threshold,

@@ -40,7 +40,7 @@ func (c *rulesImportCommand) Run(e *env) error {
 		return err
 	}
 	if len(text) > maxImport {
-		return usage(fmt.Errorf("%s: the file has more than %d bytes", shown(c.File), maxImport))
+		return usage(fmt.Errorf("%s: the file is larger than %d bytes", shown(c.File), maxImport))
 	}
 	name := c.Name
 	if name == "" {

@@ -166,7 +166,7 @@ func (t *rulesTable) Close() {}
 
 // none is what is said of a log without revisions.
 func (l *rulesLog) none() string {
-	return fmt.Sprintf("no rules have been applied: %s has no revision, and the rule of the settings applies (SPATE_WINDOW, SPATE_THRESHOLD, SPATE_CRITICAL)", l.place)
+	return fmt.Sprintf("no rules have been applied: %s has no revision, and the rule from the settings applies (SPATE_WINDOW, SPATE_THRESHOLD, SPATE_CRITICAL)", l.place)
 }
 
 // noteIgnored says, on standard error, that the log has records without effect after the newest revision: somebody may take them for applied.

@@ -108,16 +108,16 @@ func TestRulesApply(t *testing.T) {
 	// Of a pipeline that has none yet, nothing is written by looking.
 	for _, args := range [][]string{{"ls"}, {"history"}} {
 		out, errs := r.run(ExitOK, args...)
-		if out != "" || !strings.Contains(errs, "topic activity.rules has no revision, and the rule of the settings applies") {
+		if out != "" || !strings.Contains(errs, "topic activity.rules has no revision, and the rule from the settings applies") {
 			t.Errorf("%q: %q, %q", args, out, errs)
 		}
 	}
 	_, errs := r.run(ExitFailed, "show")
 	says(t, errs, "no rules have been applied")
 	out, _ := r.run(ExitOK, "diff", path)
-	says(t, out, path+", compared with the rule of the settings:\n", "changed    burst", "added      scraper", "1 added, 1 changed\n")
+	says(t, out, path+", compared with the rule from the settings:\n", "changed    burst", "added      scraper", "1 added, 1 changed\n")
 	out, _ = r.run(ExitOK, "apply", path, "--dry-run")
-	says(t, out, "revision 1, compared with the rule of the settings", "dry run: as revision 1, these rules would be in force for all windows; nothing was written\n")
+	says(t, out, "revision 1, compared with the rule from the settings", "dry run: as revision 1, these rules would be in force for all windows; nothing was written\n")
 	if names := r.topics(); len(names) != 0 {
 		t.Errorf("topics: %q", names)
 	}

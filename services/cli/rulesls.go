@@ -37,7 +37,7 @@ type listedRule struct {
 	Mode       rule.Mode  `json:"mode"`
 	Window     string     `json:"window"`
 	Key        []string   `json:"key"`
-	Since      int64      `json:"since"` // 0: the rule of the settings
+	Since      int64      `json:"since"` // 0: the rule from the settings
 	From       *time.Time `json:"from"`  // null: the beginning
 	Until      *time.Time `json:"until"` // null: no end is known
 	Feed       string     `json:"feed"`

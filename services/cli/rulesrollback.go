@@ -10,7 +10,7 @@ import (
 )
 
 type rulesRollbackCommand struct {
-	Revision *rollbackArg `arg:"" optional:"" help:"Revision to return to; 0 is the rule of the settings, which applied before the first one. Default: the one before the newest."`
+	Revision *rollbackArg `arg:"" optional:"" help:"Revision to return to; 0 is the rule from the settings, which applied before the first one. Default: the one before the newest."`
 	reviseFlags
 	rulesLogFlags
 }
@@ -23,7 +23,7 @@ that they began with. Rolling back twice restores the rules that you started wit
   spate rules history
   spate rules diff 3            what has changed since revision 3
   spate rules rollback          to the revision before the newest
-  spate rules rollback 0        to the rule of the settings
+  spate rules rollback 0        to the rule from the settings
   spate rules rollback 3 -m 'revision 4 flags customers'`
 }
 
@@ -55,9 +55,9 @@ func (c *rulesRollbackCommand) Run(e *env) error {
 	case before >= 0:
 		to = entries[before].Revision
 	default:
-		return fmt.Errorf("revision %d is the only one; to return to the rule of the settings, run spate rules rollback 0", newest.Revision)
+		return fmt.Errorf("revision %d is the only one; to return to the rule from the settings, run spate rules rollback 0", newest.Revision)
 	}
-	source, what, name := c.source(), "the rule of the settings", "the rule of the settings"
+	source, what, name := c.source(), "the rule from the settings", "the rule from the settings"
 	if to > 0 {
 		entry, err := l.entry(to)
 		if err != nil {

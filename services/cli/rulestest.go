@@ -27,7 +27,7 @@ type rulesTestCommand struct {
 // Help is shown below the usage.
 func (rulesTestCommand) Help() string {
 	return `A case is a list of events and the alerts that the rules must give for them. The rules are evaluated by the engine of the pipeline, without
-a broker. Put the cases of scraper.sql into scraper_test.yaml:
+a broker. Put the cases of scraper.sql in scraper_test.yaml:
 
   cases:
     - name: a scraper is found
@@ -41,7 +41,7 @@ a broker. Put the cases of scraper.sql into scraper_test.yaml:
     - name: a customer is not
       events:
         - {user_id: 8, event_type: purchase, product_id: 1, txn_timestamp: "2024-01-01 00:00:00"}
-      expect: {}   # no rule has an alert
+      expect: {}   # no rule raises an alert
 
 Only the members that an expected alert names are compared. The exit code is 1 if a case fails, and 2 if a file has errors, which are printed
 to standard error as FILE:LINE:COLUMN: message; the cases of the other files run anyway. docs/rules.md has the details.

@@ -36,7 +36,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_detector_lag_batches",
 			Help: "Records of the keyed log not yet read, by partition."}, []string{"partition"}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_detector_lost_batches_total",
-			Help: "Records of the keyed log that were deleted before they were read. Any value except 0 means that alerts can be missing."}),
+			Help: "Records of the keyed log that were deleted before they were read. Any value other than 0 means that alerts may be missing."}),
 		limit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_detector_open_windows_limit",
 			Help: "Limit of open windows across all partitions, at which this process pauses reading."}),
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_detector_rules_revision",
@@ -57,9 +57,9 @@ var (
 	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have reported one.", []string{"partition"}, nil)
 	descRepeated  = prometheus.NewDesc("spate_detector_repeated_events_total", "Events whose id was already counted for the user in the window, by partition.", []string{"partition"}, nil)
 	descIDs       = prometheus.NewDesc("spate_detector_ids", "Event ids kept in memory, by partition; four of them take as much memory as an open window.", []string{"partition"}, nil)
-	descForeign   = prometheus.NewDesc("spate_detector_foreign_events_total", "Events of rules that this detector does not have, by partition. Any value except 0 means that routers have different settings, or had them when they wrote these events.", []string{"partition"}, nil)
+	descForeign   = prometheus.NewDesc("spate_detector_foreign_events_total", "Events of rules that this detector does not have, by partition. Any value other than 0 means that routers have different settings, or had them when they wrote these events.", []string{"partition"}, nil)
 	descFaults    = prometheus.NewDesc("spate_detector_rule_faults_total", "Results that are NULL because they cannot be computed (a division by zero, an overflow, an invalid cast), by rule.", []string{"rule"}, nil)
-	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that arrived for a window after it closed, by partition. Any value except 0 means that partitions were added to the events topic while in use.", []string{"partition"}, nil)
+	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that arrived for a window after it closed, by partition. Any value other than 0 means that partitions were added to the events topic while in use.", []string{"partition"}, nil)
 )
 
 // Describe is part of prometheus.Collector.

@@ -35,7 +35,7 @@ func (d *Detector) message(t verdict.Teller, v window.Verdict) (key string, valu
 		err = r.Check() // what nobody would take
 	}
 	if err == nil && len(value) > maxAlertBytes {
-		err = fmt.Errorf("alert record has %d bytes, but the maximum is %d", len(value), maxAlertBytes)
+		err = fmt.Errorf("alert record is %d bytes long, but the maximum is %d", len(value), maxAlertBytes)
 	}
 	if err != nil {
 		return "", nil, r.State, err

@@ -55,11 +55,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		heldFor: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_seconds",
 			Help: "Longest time that an open transaction has held back an owned source partition."}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_lost_events_total",
-			Help: "Records of the events topic that were deleted before they were read. Any value except 0 means that counts can be too low."}),
+			Help: "Records of the events topic that were deleted before they were read. Any value other than 0 means that counts may be too low."}),
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_rules_revision",
 			Help: "Newest revision of the rules that this process knows; 0 if rules were never applied."}),
 		rulesLate: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_late_revisions_total",
-			Help: "Revisions of the rules that became readable too late for their boundary. Any value except 0 means that counts right after it can be too low."}),
+			Help: "Revisions of the rules that became readable too late for their boundary. Any value other than 0 means that counts right after it may be too low."}),
 	}
 	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting, m.held, m.heldFor, m.lost, m.rules, m.rulesLate)
 	return m

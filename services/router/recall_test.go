@@ -144,7 +144,7 @@ func rulesOf(t *testing.T, s *session) *topic.Reader {
 }
 
 // TestRulesAreLostWhileNothingHappens: everything that was routed was known when the router ended, so it had nothing to read of the keyed log, and began to
-// judge by the rule of the settings.
+// judge by the rule from the settings.
 func TestRulesAreLostWhileNothingHappens(t *testing.T) {
 	c, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {

@@ -65,7 +65,7 @@ type Config struct {
 	NullValues []string      `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Values in the user column that mean no user."`
 	Speed      float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed relative to event time: 1 is real time, and 0 is as fast as possible."`
 	Rate       float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send this many events per second of wall-clock time, regardless of event times; 0 disables this."`
-	Disorder   time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time below this, in event time."`
+	Disorder   time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time of less than this, in event time."`
 
 	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 means no limit."`
 	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 means no limit."`

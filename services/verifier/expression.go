@@ -27,7 +27,7 @@ const (
 // expr translates the expression that comes next, as far as its operators bind as tight as level.
 func (q *query) expr(level int) term {
 	if q.depth++; q.depth > maxDepth {
-		refuse("an expression is nested more than %d deep", maxDepth)
+		refuse("an expression is nested more than %d levels deep", maxDepth)
 	}
 	defer func() { q.depth-- }()
 	var x term

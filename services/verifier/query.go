@@ -364,7 +364,7 @@ func (q *query) groupBy() {
 		}
 	}
 	if q.tvf && bounds < 2 {
-		refuse("GROUP BY has not both bounds of the window")
+		refuse("GROUP BY does not have both bounds of the window")
 	}
 }
 

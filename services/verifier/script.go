@@ -20,7 +20,7 @@ type tokenKind uint8
 const (
 	end    tokenKind = iota
 	word             // a keyword or a name
-	quoted           // a name in back quotes
+	quoted           // a name in backticks
 	text             // a string
 	number           // without a sign
 	symbol           // anything else
@@ -68,7 +68,7 @@ var (
 // statements splits a rules file. set has values of parameters, by "rule.parameter".
 func statements(source string, set map[string]string) (list []statement, err error) {
 	if len(source) > maxScript {
-		return nil, fmt.Errorf("it has more than %d bytes", maxScript)
+		return nil, fmt.Errorf("it is larger than %d bytes", maxScript)
 	}
 	source = strings.TrimPrefix(source, "\ufeff")
 	var s statement

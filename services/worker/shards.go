@@ -120,7 +120,7 @@ func (s *session) take(ctx context.Context, f stream.Fetch) error {
 		s.metrics.lost.Inc()
 		s.reports.lose()
 		s.dirty = true
-		s.cfg.Log.Error("records were deleted before they were read: alerts can be missing", "stream", s.cfg.Stream, "shard", sh.id, "after", sh.at.After)
+		s.cfg.Log.Error("records were deleted before they were read: alerts may be missing", "stream", s.cfg.Stream, "shard", sh.id, "after", sh.at.After)
 	}
 	if s.replay > 0 {
 		return s.takeAgain(ctx, sh, f)

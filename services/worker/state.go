@@ -30,7 +30,7 @@ type state struct {
 
 // settings are what Pending was decided with. If rules are in force from the beginning, the window and the thresholds of the settings are not.
 type settings struct {
-	Origin     int64  `json:"origin,omitempty"` // the revision that the rules begin with; 0 is the rule of the settings
+	Origin     int64  `json:"origin,omitempty"` // the revision that the rules begin with; 0 is the rule from the settings
 	WindowMS   int64  `json:"window_ms"`
 	LatenessMS int64  `json:"lateness_ms"`
 	MaxAheadMS int64  `json:"max_ahead_ms"`

@@ -32,7 +32,7 @@ const (
 // Parse cannot tell an invented count from a true one. Who may write the topic can lie about it.
 func Parse(value []byte) (Record, error) {
 	if len(value) > maxRecord {
-		return Record{}, fmt.Errorf("decode alert: record has %d bytes, more than %d", len(value), maxRecord)
+		return Record{}, fmt.Errorf("decode alert: record is %d bytes long, more than %d", len(value), maxRecord)
 	}
 	var r Record
 	err := errNoKey
@@ -84,7 +84,7 @@ func (r *Record) Check() error {
 	}
 	for _, of := range [...]struct{ name, text string }{{"summary", r.Summary}, {"runbook", r.Runbook}} {
 		if len(of.text) > maxText || !utf8.ValidString(of.text) || strings.ContainsFunc(of.text, unicode.IsControl) {
-			return fmt.Errorf("%s: %.100q has more than %d bytes, control characters, or bytes that are not UTF-8", of.name, of.text, maxText)
+			return fmt.Errorf("%s: %.100q is longer than %d bytes, or contains control characters or bytes that are not UTF-8", of.name, of.text, maxText)
 		}
 	}
 	if err := r.checkContent(); err != nil {

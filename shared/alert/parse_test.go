@@ -104,7 +104,7 @@ func TestParseRefuses(t *testing.T) {
 		{"empty", ``, "decode alert: unexpected end"},
 		{"no object", `[]`, "decode alert: json: cannot unmarshal array"},
 		{"text after it", text(`}}}}`, `}}}} x`), "decode alert: invalid character"},
-		{"too large", text(`{`, `{"more":"`+strings.Repeat("x", maxRecord)+`",`), "decode alert: record has"},
+		{"too large", text(`{`, `{"more":"`+strings.Repeat("x", maxRecord)+`",`), "decode alert: record is"},
 		{"time that is none", text(`"2019-11-01T00:00:00Z"`, `"`+strings.Repeat("x", 5000)+`"`), "decode alert: parsing time"},
 
 		{"no id", text(closed().ID, ``), "id:"},

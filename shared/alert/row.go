@@ -209,7 +209,7 @@ func (r *Record) CheckRow() error {
 	}
 	for _, m := range key {
 		if !isScalar(m.value) {
-			return fmt.Errorf("key: %.80q: %.100q is not null, a truth value, a number or a string in canonical form", m.name, m.value)
+			return fmt.Errorf("key: %.80q: %.100q is not null, a boolean, a number or a string in canonical form", m.name, m.value)
 		}
 	}
 	if token, _ := Token(r.Key); !bytes.Equal(token, r.UserID) {
@@ -242,7 +242,7 @@ func IsRule(name string) bool {
 // checkObject returns the members of an object that is written as object writes it.
 func checkObject(value json.RawMessage) ([]member, error) {
 	if len(value) > maxRow {
-		return nil, fmt.Errorf("have %d bytes, more than %d", len(value), maxRow)
+		return nil, fmt.Errorf("are %d bytes long, more than %d", len(value), maxRow)
 	}
 	if !utf8.Valid(value) {
 		return nil, fmt.Errorf("%.100q is not UTF-8", value)
@@ -255,7 +255,7 @@ func checkObject(value json.RawMessage) ([]member, error) {
 	for _, m := range list {
 		switch {
 		case m.name == "" || len(m.name) > maxColumn:
-			return nil, fmt.Errorf("the name %.80q has %d bytes, not 1 to %d", m.name, len(m.name), maxColumn)
+			return nil, fmt.Errorf("the name %.80q is %d bytes long, not 1 to %d", m.name, len(m.name), maxColumn)
 		case seen[m.name]:
 			return nil, fmt.Errorf("%.80q appears twice", m.name)
 		}

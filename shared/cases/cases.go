@@ -108,7 +108,7 @@ func read(name string, limit int64) (string, error) {
 		return "", err
 	}
 	if int64(len(b)) > limit {
-		return "", fmt.Errorf("%s: the file has more than %d bytes", name, limit)
+		return "", fmt.Errorf("%s: the file is larger than %d bytes", name, limit)
 	}
 	return string(b), nil
 }

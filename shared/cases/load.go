@@ -142,7 +142,7 @@ func (l *loader) newCase(n *yaml.Node, rules, sql string) *Case {
 	case "ignore":
 		c.ignore = true
 	default:
-		l.fail(m["others"], "write others: ignore, or leave it out: other rules must then have no alerts", "others cannot be %q", others)
+		l.fail(m["others"], "write others: ignore, or leave it out: other rules must then raise no alerts", "others cannot be %q", others)
 	}
 	if !l.compile(c, n, m["set"], sql) {
 		return c
@@ -159,7 +159,7 @@ func (l *loader) newCase(n *yaml.Node, rules, sql string) *Case {
 	}
 	l.events(c, m)
 	if m["expect"] == nil && !c.ignore {
-		l.fail(n, "write expect: {} if no rule may have an alert", "the case has no expect")
+		l.fail(n, "write expect: {} if no rule may raise an alert", "the case has no expect")
 	}
 	l.expect(c, m["expect"])
 	return c

@@ -20,7 +20,7 @@ func (c *checker) call(e *syntax.Call) *node {
 	}
 	switch {
 	case groupWindows[e.Name] > 0:
-		return c.fail(e.Pos, "put it into GROUP BY", "%s is not allowed in %s", e.Name, c.clause)
+		return c.fail(e.Pos, "put it in GROUP BY", "%s is not allowed in %s", e.Name, c.clause)
 	case e.Filter != nil || e.Distinct || e.Star:
 		return c.fail(e.Pos, aggregateNames, "only aggregates have *, DISTINCT or FILTER, and %s is not one", e.Name)
 	}
@@ -215,7 +215,7 @@ func (c *checker) aggregate(e *syntax.Call) *node {
 		if c.clause == "an aggregate" {
 			return c.fail(e.Pos, "", "an aggregate cannot contain another one")
 		}
-		return c.fail(e.Pos, "put the condition into HAVING", "%s is an aggregate, which is not allowed in %s", e.Name, c.clause)
+		return c.fail(e.Pos, "put the condition in HAVING", "%s is an aggregate, which is not allowed in %s", e.Name, c.clause)
 	}
 	over := *c
 	over.group, over.clause = nil, "an aggregate"

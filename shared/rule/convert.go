@@ -74,13 +74,13 @@ func (c *checker) typ(t syntax.Type) (Type, bool) {
 	case "DECIMAL", "DEC", "NUMERIC":
 		n := args(2, 10, 0)
 		if n == nil || n[0] < 1 || n[0] > maxPrecision || n[1] < 0 || n[1] > n[0] {
-			c.fail(t.Pos, "write DECIMAL(10, 2)", "DECIMAL needs between 1 and %d digits, and no more than that after the point", maxPrecision)
+			c.fail(t.Pos, "write DECIMAL(10, 2)", "DECIMAL needs between 1 and %d digits, and no more digits after the decimal point than in total", maxPrecision)
 			return Type{}, false
 		}
 		return Type{Kind: Decimal, Precision: n[0], Scale: n[1]}, true
 	case "TIMESTAMP", "TIMESTAMP_LTZ":
 		if n := args(1, 6); n == nil || n[0] > 9 {
-			c.fail(t.Pos, "write TIMESTAMP(3)", "TIMESTAMP has at most 9 digits after the second")
+			c.fail(t.Pos, "write TIMESTAMP(3)", "TIMESTAMP has at most 9 digits after the decimal point")
 			return Type{}, false
 		}
 		return Type{Kind: Timestamp}, true

@@ -25,13 +25,13 @@ func TestHostile(t *testing.T) {
 	same := func(s string) string { return strings.Repeat(s, (syntax.MaxScript-2000)/len(s)) }
 	const most = 1 << 30
 	for name, test := range map[string]struct{ script, want string }{
-		"parentheses":      {head + "WHERE " + same("(") + group, "nests more than 100 deep"},
-		"NOT":              {head + "WHERE " + same("NOT ") + "TRUE" + group, "nests more than 100 deep"},
-		"minus":            {head + "WHERE 1 > " + same("- ") + "1" + group, "nests more than 100 deep"},
-		"CASE":             {head + "WHERE " + same("CASE WHEN ") + group, "nests more than 100 deep"},
-		"calls":            {head + "WHERE " + same("ABS(") + group, "nests more than 100 deep"},
-		"queries":          {"INSERT INTO a SELECT 1 FROM " + same("(SELECT 1 FROM "), "nests more than 100 deep"},
-		"rows":             {"CREATE TABLE a (b " + same("ROW<c ") + ")", "nests more than 100 deep"},
+		"parentheses":      {head + "WHERE " + same("(") + group, "nested more than 100 levels deep"},
+		"NOT":              {head + "WHERE " + same("NOT ") + "TRUE" + group, "nested more than 100 levels deep"},
+		"minus":            {head + "WHERE 1 > " + same("- ") + "1" + group, "nested more than 100 levels deep"},
+		"CASE":             {head + "WHERE " + same("CASE WHEN ") + group, "nested more than 100 levels deep"},
+		"calls":            {head + "WHERE " + same("ABS(") + group, "nested more than 100 levels deep"},
+		"queries":          {"INSERT INTO a SELECT 1 FROM " + same("(SELECT 1 FROM "), "nested more than 100 levels deep"},
+		"rows":             {"CREATE TABLE a (b " + same("ROW<c ") + ")", "nested more than 100 levels deep"},
 		"AND in WHERE":     {head + "WHERE TRUE" + same(" AND user_id > 1") + group, "has more than 5000 operators"},
 		"AND in HAVING":    {head + group + " HAVING TRUE" + same(" AND user_id > 1"), "has more than 5000 operators"},
 		"OR of aggregates": {head + group + " HAVING TRUE" + same(" OR COUNT(*) > 1"), "has more than 5000 operators"},
@@ -64,7 +64,7 @@ func TestHostile(t *testing.T) {
 		"an exponent":      {head + "GROUP BY TUMBLE(txn_timestamp, INTERVAL '1e999999999' SECOND)", "is not a number of SECONDS"},
 		"a NUL":            {head + "WHERE brand = \x00" + group, "is not part of the language"},
 		"open params":      {head + "WHERE 1 IN (" + same("${"), "${ without }"},
-		"too long":         {strings.Repeat(" ", syntax.MaxScript+1), "at most 1048576 are allowed"},
+		"too long":         {strings.Repeat(" ", syntax.MaxScript+1), "the maximum is 1048576"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, errs := rule.Compile(test.script, rule.Options{Name: "r", Tables: []*rule.Table{rule.Activity()}})

@@ -16,7 +16,7 @@ type variant struct {
 	rules   string // none: that of the settings
 }
 
-// theBurst is the rule of the settings, as a rule of a file: what is held against the expected results.
+// theBurst is the rule from the settings, as a rule of a file: what is held against the expected results.
 const theBurst = `-- rule: burst
 -- critical: COUNT(*) > 10
 INSERT INTO alerts SELECT user_id, COUNT(*) AS num_actions_per_watermark FROM activity

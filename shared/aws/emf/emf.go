@@ -44,7 +44,7 @@ func ValidName(name string) error {
 	case name == "" || strings.TrimSpace(name) == "":
 		return errors.New("empty")
 	case len(name) > maxName:
-		return fmt.Errorf("has %d bytes, but the maximum is %d", len(name), maxName)
+		return fmt.Errorf("is %d bytes long, but the maximum is %d", len(name), maxName)
 	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }):
 		return fmt.Errorf("%q contains characters other than printable ASCII", name)
 	case name[0] == ':' || strings.HasPrefix(name, "AWS/"):

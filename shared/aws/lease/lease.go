@@ -228,7 +228,7 @@ func (h *Held) Keep(ctx context.Context) error {
 // two cases it may have been written or not.
 func (h *Held) Save(ctx context.Context, state []byte) error {
 	if len(state) > MaxState {
-		return fmt.Errorf("save state: state has %d bytes, but the maximum is %d", len(state), MaxState)
+		return fmt.Errorf("save state: state is %d bytes long, but the maximum is %d", len(state), MaxState)
 	}
 	next := h.saves + 1
 	for {

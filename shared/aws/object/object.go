@@ -52,7 +52,7 @@ func ParseURL(url string) (bucket, key string, err error) {
 		return "", "", fmt.Errorf("%q is not s3://bucket/key: a bucket has 3 to 63 lower-case letters, digits, dots and hyphens", url)
 	}
 	if key == "" || strings.HasSuffix(key, "/") || len(key) > 1024 {
-		return "", "", fmt.Errorf("%q is not s3://bucket/key: a key has 1 to 1024 bytes and does not end in /", url)
+		return "", "", fmt.Errorf("%q is not s3://bucket/key: a key is 1 to 1024 bytes long and does not end in /", url)
 	}
 	return bucket, key, nil
 }
@@ -249,7 +249,7 @@ func Put(ctx context.Context, cfg aws.Config, bucket, key string, file *os.File)
 	case !info.Mode().IsRegular():
 		return Stored{}, fmt.Errorf("put object %s: %s is not a regular file", l.name(), file.Name())
 	case info.Size() > MaxPutBytes:
-		return Stored{}, fmt.Errorf("put object %s: %s has %d bytes, more than the 5 GiB limit of one call; use `aws s3 cp`, which uploads it in parts", l.name(), file.Name(), info.Size())
+		return Stored{}, fmt.Errorf("put object %s: %s is %d bytes long, more than the 5 GiB limit of one call; use `aws s3 cp`, which uploads it in parts", l.name(), file.Name(), info.Size())
 	}
 	out, err := l.api.PutObject(ctx, &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: file, ContentLength: aws.Int64(info.Size())})
 	if err != nil {

@@ -104,7 +104,7 @@ func (e *Entry) check() error {
 	case n < 1 || n > MaxKeyLength:
 		return fmt.Errorf("%w: its key has %d characters, not 1 to %d", ErrEntry, n, MaxKeyLength)
 	case e.size() > MaxEntryBytes:
-		return fmt.Errorf("%w: it has %d bytes including its key, but the maximum is %d", ErrEntry, e.size(), MaxEntryBytes)
+		return fmt.Errorf("%w: it is %d bytes long including its key, but the maximum is %d", ErrEntry, e.size(), MaxEntryBytes)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func ReadFile(path string) (File, error) {
 		return File{}, fmt.Errorf("kafka-config: %w", err)
 	}
 	if info.Size() > maxFile {
-		return File{}, fmt.Errorf("kafka-config: %s has %d bytes, which is too large for a settings file", path, info.Size())
+		return File{}, fmt.Errorf("kafka-config: %s is %d bytes long, which is too large for a settings file", path, info.Size())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -129,7 +129,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	}
 	packed := pack(value)
 	if len(packed) > maxItem {
-		return revision.Entry{}, fmt.Errorf("the rules take %d bytes, compressed from %d, but an item of table %s has room for %d; shorten the file, above all its lists of values", len(packed), len(value), r.table, maxItem)
+		return revision.Entry{}, fmt.Errorf("the rules take %d bytes, compressed from %d, but an item of table %s has room for %d; shorten the file, especially its lists of values", len(packed), len(value), r.table, maxItem)
 	}
 	asked := time.Now()
 	at, err := r.clock(ctx)
@@ -152,7 +152,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	case err != nil:
 		return revision.Entry{}, err
 	case took+resolution > writeTime:
-		return e, fmt.Errorf("%w: writing revision %d took %v, more than %v: if the worker has logged that it became readable too late, alerts right after its boundary can be missing or have counts that are too low",
+		return e, fmt.Errorf("%w: writing revision %d took %v, more than %v: if the worker has logged that it became readable too late, alerts right after its boundary may be missing or have counts that are too low",
 			revision.ErrLate, rec.Revision, took.Round(time.Millisecond), writeTime-resolution)
 	}
 	return e, nil

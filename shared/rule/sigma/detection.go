@@ -152,7 +152,7 @@ func (c *converter) values(at *yaml.Node, name string, modifiers []string, n *ya
 		case slices.Contains(matchers, m) && t.match == "":
 			t.match = m
 		case slices.Contains(matchers, m):
-			c.fail(at, "", "the modifiers %s and %s exclude each other", t.match, m)
+			c.fail(at, "", "the modifiers %s and %s are mutually exclusive", t.match, m)
 		default:
 			c.fail(at, "", "the modifier %s cannot be expressed in SQL", m)
 		}
@@ -468,7 +468,7 @@ func (p *parser) and() clause {
 
 func (p *parser) primary() clause {
 	if p.depth++; p.depth > maxDepth {
-		return p.fail("", "the condition nests more than %d deep", maxDepth)
+		return p.fail("", "the condition is nested more than %d levels deep", maxDepth)
 	}
 	defer func() { p.depth-- }()
 	switch word := p.peek(); {

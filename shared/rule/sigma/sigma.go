@@ -73,7 +73,7 @@ func Convert(source string, o Options) (string, syntax.Errors) {
 		}
 	}
 	if len(source) > syntax.MaxScript {
-		c.errs.Add(0, "", "the file has %d bytes; at most %d are allowed", len(source), syntax.MaxScript)
+		c.errs.Add(0, "", "the file is %d bytes long; the maximum is %d", len(source), syntax.MaxScript)
 		return "", c.errs
 	}
 	var rules []*correlation
@@ -284,7 +284,7 @@ func (c *converter) selected(m *yaml.Node) clause {
 		base := c.names[ref.Value]
 		switch {
 		case base == nil:
-			c.fail(ref, "put it into the same file, after a line ---", "the file has no rule %s", ref.Value)
+			c.fail(ref, "put it in the same file, after a line ---", "the file has no rule %s", ref.Value)
 			continue
 		case base.correlations != nil:
 			c.fail(ref, "name base rules", "a correlation of correlations, such as %s, cannot be expressed in SQL", ref.Value)
@@ -306,7 +306,7 @@ func (c *converter) selected(m *yaml.Node) clause {
 // grow counts what is written, and reports whether it is not too much.
 func (c *converter) grow(at *yaml.Node, by int) bool {
 	if c.size += by; c.size > syntax.MaxScript {
-		c.fail(at, "", "the rules would have more than %d bytes of SQL", syntax.MaxScript)
+		c.fail(at, "", "the rules would be more than %d bytes of SQL", syntax.MaxScript)
 		return false
 	}
 	return true

@@ -97,7 +97,7 @@ type Window struct {
 	Intervals []*Interval
 }
 
-// Name is a name as written, without back quotes.
+// Name is a name as written, without backticks.
 type Name struct {
 	Text   string
 	Pos    Pos

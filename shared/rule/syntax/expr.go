@@ -212,7 +212,7 @@ func (p *parser) primary() Expr {
 // ref reads a column, or a member of one.
 func (p *parser) ref() Expr {
 	if t := p.peek(); t.Kind == Word && reserved(t.Text) {
-		p.fail(t.Pos, "a column of this name needs back quotes: `"+t.Text+"`", "expected an expression, found %s", t.Text)
+		p.fail(t.Pos, "a column of this name needs backticks: `"+t.Text+"`", "expected an expression, found %s", t.Text)
 	}
 	r := &Ref{Parts: []Name{p.name("an expression")}}
 	for p.acceptSymbol(".") {

@@ -24,7 +24,7 @@ func (p *parser) names() []Name {
 	}
 }
 
-// name reads a name. Reserved words need back quotes.
+// name reads a name. Reserved words need backticks.
 func (p *parser) name(what string) Name {
 	t := p.peek()
 	switch {
@@ -32,13 +32,13 @@ func (p *parser) name(what string) Name {
 	case t.Kind != Word:
 		p.unexpected(what)
 	case reserved(t.Text):
-		p.fail(t.Pos, "write `"+t.Text+"` in back quotes, or choose another name", "%s is a reserved word of Flink SQL", t.Text)
+		p.fail(t.Pos, "write `"+t.Text+"` in backticks, or choose another name", "%s is a reserved word of Flink SQL", t.Text)
 	}
 	p.at++
 	return Name{Text: t.Text, Pos: t.Pos, Quoted: t.Kind == Quoted}
 }
 
-// reserved reports whether a word cannot be a name without back quotes.
+// reserved reports whether a word cannot be a name without backticks.
 func reserved(word string) bool {
 	_, ok := slices.BinarySearch(reservedWords, strings.ToUpper(word))
 	return ok

@@ -21,7 +21,7 @@ func Parse(source string, set map[string]string) (*Script, Errors) {
 	script := &Script{Source: source}
 	var errs Errors
 	if len(source) > MaxScript {
-		errs.Add(0, "", "the script has %d bytes; at most %d are allowed", len(source), MaxScript)
+		errs.Add(0, "", "the script is %d bytes long; the maximum is %d", len(source), MaxScript)
 		return script, errs
 	}
 	for _, s := range lex(source, set, &errs) {

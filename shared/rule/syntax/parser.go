@@ -101,12 +101,12 @@ var unsupported = map[string]string{
 	"LIMIT":     "leave LIMIT out, and choose a higher threshold in HAVING",
 	"FETCH":     "leave FETCH out, and choose a higher threshold in HAVING",
 	"OFFSET":    "leave OFFSET out",
-	"JOIN":      "a rule reads one table; put what it needs into the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"INNER":     "a rule reads one table; put what it needs into the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"LEFT":      "a rule reads one table; put what it needs into the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"RIGHT":     "a rule reads one table; put what it needs into the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"FULL":      "a rule reads one table; put what it needs into the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"CROSS":     "a rule reads one table; put what it needs into the event; write exemptions as a list, as in x NOT IN (1, 2)",
+	"JOIN":      "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
+	"INNER":     "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
+	"LEFT":      "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
+	"RIGHT":     "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
+	"FULL":      "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
+	"CROSS":     "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
 	"UNION":     "write two rules",
 	"INTERSECT": "write two rules",
 	"EXCEPT":    "write two rules",
@@ -118,7 +118,7 @@ var unsupported = map[string]string{
 // enter and leave count how deep expressions nest.
 func (p *parser) enter() {
 	if p.depth++; p.depth > MaxDepth {
-		p.fail(p.peek().Pos, "", "this expression nests more than %d deep", MaxDepth)
+		p.fail(p.peek().Pos, "", "this expression is nested more than %d levels deep", MaxDepth)
 	}
 }
 

@@ -190,7 +190,7 @@ func levelOf(e Expr) int {
 // Quote writes a text as a string constant.
 func Quote(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
-// SQL is the name as it must be written: in back quotes if it would be taken for something else.
+// SQL is the name as it must be written: in backticks if it would be taken for something else.
 func (n Name) SQL() string {
 	plain := n.Text != "" && !reserved(n.Text)
 	for i, r := range n.Text {

@@ -1,6 +1,6 @@
 package syntax
 
-// reservedWords cannot be names without back quotes. They are those of Flink 2.2's parser, in order.
+// reservedWords cannot be names without backticks. They are those of Flink 2.2's parser, in order.
 var reservedWords = []string{
 	"ABS", "ALL", "ALLOCATE", "ALLOW", "ALTER", "AND", "ANY", "ARE", "ARRAY", "ARRAY_CONCAT_AGG", "ARRAY_MAX_CARDINALITY", "AS", "ASENSITIVE",
 	"ASYMMETRIC", "AT", "ATOMIC", "AUTHORIZATION", "AVG", "BEGIN", "BEGIN_FRAME", "BEGIN_PARTITION", "BETWEEN", "BIGINT", "BINARY", "BIT",

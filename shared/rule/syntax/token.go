@@ -16,7 +16,7 @@ type Kind uint8
 const (
 	EOF    Kind = iota
 	Word        // a keyword or name, as written
-	Quoted      // a name in back quotes, without them
+	Quoted      // a name in backticks, without them
 	String      // a string, without its quotes and with its escapes resolved
 	Number      // a number without sign
 	Symbol      // an operator or punctuation
@@ -369,7 +369,7 @@ func (l *lexer) number() {
 		}
 	}
 	if r, _ := utf8.DecodeRuneInString(rest[end:]); r == '_' || unicode.IsLetter(r) {
-		l.errs.Add(Pos(l.at), "put a space after the number; a name that begins with a digit needs back quotes", "this is neither a number nor a name")
+		l.errs.Add(Pos(l.at), "put a space after the number; a name that begins with a digit needs backticks", "this is neither a number nor a name")
 		end += strings.IndexFunc(rest[end:]+" ", func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
 		l.push(Word, rest[:end], l.at+end)
 		return

@@ -135,7 +135,7 @@ func (c Config) partition(r alert.Record) (string, error) {
 	case user == "":
 		return "", fmt.Errorf("%w: %q: user_id is empty", store.ErrInvalid, r.ID)
 	case len(key) > maxPartition:
-		return "", fmt.Errorf("%w: %q: user_id has %d bytes, so the partition key would exceed %d bytes", store.ErrInvalid, r.ID, len(user), maxPartition)
+		return "", fmt.Errorf("%w: %q: user_id is %d bytes long, so the partition key would exceed %d bytes", store.ErrInvalid, r.ID, len(user), maxPartition)
 	}
 	return key, nil
 }
