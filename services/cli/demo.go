@@ -22,7 +22,7 @@ type demoCommand struct {
 	rulesFlags
 	Duration  time.Duration `default:"20s" help:"Duration of the traffic."`
 	EventRate float64       `name:"event-rate" default:"2000" help:"Events per second, attackers included."`
-	Seed      uint64        `default:"1" help:"Seed of the traffic."`
+	Seed      uint64        `default:"1" help:"Seed for the generated traffic."`
 	JSON      bool          `name:"json" help:"Print only the summary, as JSON."`
 }
 

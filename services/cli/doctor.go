@@ -134,7 +134,7 @@ func (c *doctorCommand) schemas(ctx context.Context, log *slog.Logger, tell func
 		}
 		return
 	}
-	tell(doctor.Finding{Check: "schemas", Level: doctor.OK, Text: "the schema registry " + c.SchemaRegistryURL + " answers"})
+	tell(doctor.Finding{Check: "schemas", Level: doctor.OK, Text: "the schema registry " + c.SchemaRegistryURL + " responds"})
 }
 
 // databaseTimeout is how long the database may take to report its schema.

@@ -70,7 +70,7 @@ type Config struct {
 	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 means no limit."`
 	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 means no limit."`
 
-	Seed      uint64        `name:"seed" env:"SPATE_SEED" default:"1" help:"Seed of generated traffic and of the disorder."`
+	Seed      uint64        `name:"seed" env:"SPATE_SEED" default:"1" help:"Seed for generated traffic and for the disorder."`
 	EventRate float64       `name:"event-rate" env:"SPATE_EVENT_RATE" default:"500" help:"Generated events per second of event time, including attackers, averaged over the day."`
 	Users     int           `name:"users" env:"SPATE_USERS" default:"20000" help:"Number of shoppers."`
 	Start     time.Time     `name:"start" env:"SPATE_START" placeholder:"TIME" help:"Event time of the first event (RFC 3339). Default: 2019-11-01T00:00:00Z, or the current time if --time is not original."`

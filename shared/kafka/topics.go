@@ -212,7 +212,7 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
 	for _, s := range specs {
 		got := count[s.name]
 		if s.partitions == one && got != 1 {
-			return Topics{}, fmt.Errorf("%w: %s has %d partitions, but exactly 1 is required, because the revisions of the rules must be in one order; stop all services and delete the topic", ErrLayout, s.name, got)
+			return Topics{}, fmt.Errorf("%w: %s has %d partitions, but exactly 1 is required, because the revisions of the rules must form a single sequence; stop all services and delete the topic", ErrLayout, s.name, got)
 		}
 		if s.partitions == one || s.partitions == anyNumber && l.Partitions == 0 {
 			continue

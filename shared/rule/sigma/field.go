@@ -125,7 +125,7 @@ func (c *converter) table() (name, create string) {
 	at := syntax.Name{Text: c.TimeColumn}.SQL()
 	for _, f := range c.fields {
 		if f.path[0] == c.TimeColumn {
-			c.fail(f.at, "the event time needs a column of its own", "%s cannot be a field and the time", f.path[0])
+			c.fail(f.at, "the event time needs a column of its own", "%s cannot be both a field and the time", f.path[0])
 		}
 	}
 	fmt.Fprintf(&b, "  %s TIMESTAMP(3),\n  WATERMARK FOR %s AS %s - INTERVAL '10' SECOND\n) WITH ('connector' = 'kafka', 'topic' = 'activity', 'format' = 'json');\n", at, at, at)

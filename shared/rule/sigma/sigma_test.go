@@ -144,7 +144,7 @@ func TestRefused(t *testing.T) {
 		{file("s: {brand: {a: b}}\ncondition: s", counts), "a value is expected here"},
 		{file("s: {brand: &a x, event_type: *a}\ncondition: s", counts), "YAML aliases are not supported"},
 		{file("s: {a: x, a.b: y}\ncondition: s", counts), "cannot both be fields"},
-		{file("s: {txn_timestamp: x}\ncondition: s", counts), "s.yml:4:7: txn_timestamp cannot be a field and the time"},
+		{file("s: {txn_timestamp: x}\ncondition: s", counts), "s.yml:4:7: txn_timestamp cannot be both a field and the time"},
 		{file("s: {}\ncondition: s", counts), "this selection is empty"},
 		{file("s: {brand: []}\ncondition: s", counts), "brand has no values"},
 		{file("s: {brand: x}", counts), "the detection has no condition"},

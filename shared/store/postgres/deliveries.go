@@ -417,7 +417,7 @@ func (s *Store) Configure(ctx context.Context, now time.Time, endpoints map[stri
 ON CONFLICT (name) DO UPDATE SET config = excluded.config, configured_at = excluded.configured_at`, planned, text(name), text(config), time.UnixMilli(now.UnixMilli()))
 		}
 		if err != nil {
-			return fmt.Errorf("note configuration of endpoint %s: %w", name, s.translate(ctx, err))
+			return fmt.Errorf("record configuration of endpoint %s: %w", name, s.translate(ctx, err))
 		}
 	}
 	return nil

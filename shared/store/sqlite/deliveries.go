@@ -383,7 +383,7 @@ func (s *Store) Configure(ctx context.Context, now time.Time, endpoints map[stri
 ON CONFLICT (name) DO UPDATE SET config = excluded.config, configured_at = excluded.configured_at`, name, config, now.UnixMilli())
 		}
 		if err != nil {
-			return fmt.Errorf("note configuration of endpoint %s: %w", name, s.translate(err))
+			return fmt.Errorf("record configuration of endpoint %s: %w", name, s.translate(err))
 		}
 	}
 	return nil
