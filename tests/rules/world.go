@@ -138,12 +138,19 @@ func (w *world) naively(text string, events []event, from, until int64) (report 
 		w.t.Fatal(errs)
 	}
 	var read []ruletest.Event
+	ahead := 0
 	for _, e := range events {
 		if row, ok := w.values(set.Inputs, e.value); ok {
-			row.Partition = e.partition
-			read = append(read, row)
+			row.Partition, row.AppendedMS = e.partition, e.at.UnixMilli()
+			if row.MS > row.AppendedMS {
+				ahead++
+			}
+			if row.MS <= row.AppendedMS+maxAhead.Milliseconds() { // others are invalid
+				read = append(read, row)
+			}
 		}
 	}
+	w.t.Logf("%d events are ahead of the time at which the log took them", ahead)
 	plan := set.Plan()
 	for i, r := range plan.Rules {
 		r.Window.From, r.Window.Until = from, until

@@ -44,7 +44,11 @@ func Naive(t testing.TB, plan *rule.Plan, i int, latenessMS int64, events []Even
 				}
 			}
 		}
-		watermarks[e.Partition] = max(watermark, e.MS-latenessMS)
+		newest := e.MS
+		if e.AppendedMS != 0 {
+			newest = min(newest, e.AppendedMS)
+		}
+		watermarks[e.Partition] = max(watermark, newest-latenessMS)
 	}
 	var lines []Timed
 	emit := func(key string, g *group, start, end int64) {

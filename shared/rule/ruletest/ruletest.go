@@ -106,7 +106,9 @@ func ParseLog(t testing.TB, text []byte) *Log {
 type Event struct {
 	Partition int32
 	MS        int64
-	Values    []rule.Value
+	// AppendedMS is when the log took it: its time counts for no more; 0 if the time is trusted, whatever it is.
+	AppendedMS int64
+	Values     []rule.Value
 }
 
 // Events converts the rows as the inputs of a set have their types. An empty field is NULL, and the time is txn_timestamp or else event_time.
