@@ -102,7 +102,7 @@ func TestRulesOnAWS(t *testing.T) {
 		t.Error(out)
 	}
 	out, _ = r.run(ExitOK, "ls", "--json")
-	if list := objects(t, out); len(list) != 2 || list[0]["since"] != 3.0 {
+	if list := objects(t, out); len(list) != 4 || list[0]["since"] != 3.0 || list[0]["until"] != nil || list[2]["since"] != 1.0 || list[2]["until"] != list[0]["from"] {
 		t.Error(out)
 	}
 }

@@ -452,7 +452,7 @@ func TestKinesisLargeRows(t *testing.T) {
 	if err := s.send(&row, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.close(t.Context()); err == nil || !strings.Contains(err.Error(), "send to kinesis: put records: entry 0: not a valid Kinesis record: it has 209") {
+	if err := s.close(t.Context()); err == nil || !strings.Contains(err.Error(), "send to kinesis: put records: entry 0: not a valid Kinesis record: it is 209") {
 		t.Errorf("error %v", err)
 	}
 }

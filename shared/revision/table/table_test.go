@@ -188,7 +188,7 @@ func TestClock(t *testing.T) {
 		change func(http.Header)
 		err    string
 	}{
-		{func(h http.Header) { h.Del("Date") }, "have no header Date"},
+		{func(h http.Header) { h.Del("Date") }, "have no Date header"},
 		{shift(time.Minute), "set the clock (NTP) and apply the rules again"},
 		{shift(-time.Minute), "set the clock (NTP) and apply the rules again"},
 		{shift(5 * time.Second), ""},
