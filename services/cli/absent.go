@@ -21,7 +21,7 @@ type absent struct {
 	first  []byte
 }
 
-// columnsOf returns what watches for the columns of rules, but for the user and the time, without which there is no event.
+// columnsOf returns a watch for the columns that rules read, except the user and the time: an event without them is invalid.
 func columnsOf(s *revision.Source) *absent {
 	if s == nil {
 		return &absent{}

@@ -253,7 +253,7 @@ func TestAlertsOfUnknownNames(t *testing.T) {
 	}{
 		{"--rule scrapper", ExitUsage, "spate: rule: there are no alerts from a rule named scrapper; did you mean scraper?\n"},
 		{"--rule nothing-like-it --json", ExitUsage, "spate: rule: there are no alerts from a rule named nothing-like-it\n"},
-		{"--key userid=7 --rule brust", ExitUsage, "spate: rule: there are no alerts from a rule named brust; did you mean burst?\nspate: key: there is no alert whose key has a column userid; did you mean user_id?\n"},
+		{"--key userid=7 --rule brust", ExitUsage, "spate: rule: there are no alerts from a rule named brust; did you mean burst?\nspate: key: no alert has a key with the column userid; did you mean user_id?\n"},
 		{"--rule scraper", ExitOK, ""}, {"--rule scraper --json", ExitOK, ""}, {"--rule old-pair", ExitOK, ""}, {"--key item=3", ExitOK, ""}, {"--key user_id=8", ExitOK, ""},
 		{"--rule burst --since 2019-12-01", ExitOK, ""},
 	} {

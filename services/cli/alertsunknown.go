@@ -103,7 +103,7 @@ func (c *alertsLsCommand) unknown(e *env, st alertReader) error {
 	values, _ := keyValues(c.Key) // they were checked
 	for _, name := range sortedKeys(values) {
 		if !slices.Contains(k.columns, name) {
-			errs = append(errs, fmt.Errorf("key: there is no alert whose key has a column %s%s", terminal.Text(name), didYouMean(name, k.columns)))
+			errs = append(errs, fmt.Errorf("key: no alert has a key with the column %s%s", terminal.Text(name), didYouMean(name, k.columns)))
 		}
 	}
 	if rerr == nil && n < namedAlerts {

@@ -95,7 +95,7 @@ func (c *compiler) toDecimal(from, to Type) func(Value) Value {
 			d, ok = small(v.n).rescale(0, to.Scale, to.Precision)
 		}
 		if !ok {
-			return Value{} // as in Flink, so it is no fault
+			return Value{} // as in Flink; it is not counted as a fault
 		}
 		return decimalValue(d)
 	}

@@ -80,7 +80,7 @@ func (c *checker) expr(e syntax.Expr) *node {
 	n := c.token(e)
 	if n != nil && n.typ.Kind == Token {
 		n = castTo(n, Type{Kind: BigInt})
-		n.typ.NotNull = false // a text is no number
+		n.typ.NotNull = false // text that is not a number becomes NULL
 		n.from = e
 	}
 	return n

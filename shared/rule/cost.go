@@ -74,7 +74,7 @@ type Cost struct {
 	Panes int64 `json:"panes"`
 	// BytesPerKey is the memory of a key with events in all slices of one window, without distinct values.
 	BytesPerKey int64 `json:"bytes_per_key"`
-	// BytesPerDistinct is the memory of one distinct value for all aggregates over distinct values: 0 if there are none.
+	// BytesPerDistinct is the memory of one distinct value for all aggregates over distinct values: 0 without such aggregates.
 	BytesPerDistinct int64 `json:"bytes_per_distinct"`
 	// MaxBytesPerKey is the memory of a key with as many distinct values as are counted, in all slices.
 	MaxBytesPerKey int64 `json:"max_bytes_per_key"`

@@ -17,7 +17,7 @@ import (
 //
 // A rule that a revision leaves alone goes on as if nothing had happened: it keeps its windows and its feed. One that is changed ends at the
 // boundary, and its successor begins there. A revision whose boundary is before that of others takes their place: it follows what is in force at its
-// boundary, and they never are. So a boundary that is far in the future, by mistake, is no end of all changes. Its zero value has no rules.
+// boundary, and they never are. So a boundary that is in the far future by mistake does not block later changes. Its zero value has no rules.
 type History struct {
 	plan   *Plan
 	inputs []Input
@@ -48,7 +48,7 @@ func (h *History) Add(revision int64, s *Set, fromMS int64) {
 	before := h.live
 	if old != nil {
 		p.Origin = old.Origin
-		fromMS = max(fromMS, 1) // which is no bound otherwise
+		fromMS = max(fromMS, 1) // 0 means no bound
 		p.Rules, p.FeedOf, p.Since = slices.Clone(old.Rules), slices.Clone(old.FeedOf), slices.Clone(old.Since)
 		for _, f := range old.Feeds {
 			c := *f

@@ -29,7 +29,7 @@ const maxSteps = 3600
 type Window struct {
 	Kind               WindowKind
 	Size, Step, Offset int64
-	// From and Until bound the windows by their starts, for a rule that is in force for some time only ([History]); 0 is no bound.
+	// From and Until bound the windows by their starts, for a rule that is in force for some time only ([History]); 0 means no bound.
 	From, Until int64
 }
 

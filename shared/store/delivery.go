@@ -75,7 +75,7 @@ type Summary struct {
 	Attempts int `json:"attempts"`
 }
 
-// ErrNoDelivery: there is no delivery of the message to the endpoint.
+// ErrNoDelivery: the store has no delivery of this message to this endpoint.
 var ErrNoDelivery = errors.New("delivery not found")
 
 // Queue is where the deliveries to one endpoint wait.

@@ -27,7 +27,7 @@ import (
 )
 
 var (
-	// ErrNotFound: there is no alert with the id.
+	// ErrNotFound: the store has no alert with this id.
 	ErrNotFound = errors.New("alert not found")
 	// ErrConflict: a record contradicts what is stored under its id. One of the two is wrong; the stored one is kept.
 	ErrConflict = errors.New("alert conflicts with the stored one")

@@ -129,7 +129,7 @@ func stat(paths ...string) (map[string]os.FileInfo, error) {
 	return out, nil
 }
 
-// inPlace returns an error if an open file is no longer the one at its path. What is written to it then is gone when it is closed; SQLite
+// inPlace returns an error if an open file has been removed from its path or replaced. What is written to it then is gone when it is closed; SQLite
 // itself does not look in WAL mode.
 func (s *Store) inPlace() error {
 	for path, was := range s.files {

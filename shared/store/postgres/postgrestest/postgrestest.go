@@ -55,7 +55,7 @@ func URL(t testing.TB) string {
 // missing ends a test for want of a server.
 func missing(t testing.TB, err error) {
 	t.Helper()
-	testskip.Missing(t, "there is no Postgres: set SPATE_TEST_DATABASE_URL=postgres://..., or install it (Debian: postgresql): %v", err)
+	testskip.Missing(t, "Postgres is missing: set SPATE_TEST_DATABASE_URL=postgres://..., or install it (Debian: postgresql): %v", err)
 }
 
 func database(t testing.TB, base string) string {
