@@ -33,7 +33,7 @@ func onEach(t *testing.T, together bool, test func(t *testing.T, brokers string)
 			t.Fatal(err)
 		}
 		t.Cleanup(c.Close)
-		intake.Stamp(c)
+		intake.Mend(c)
 		test(t, strings.Join(c.ListenAddrs(), ","))
 	})
 	t.Run("kafka", func(t *testing.T) {
@@ -82,7 +82,7 @@ func OwnKfake(t *testing.T, opts ...kfake.Opt) Broker {
 		if c, err = kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(PortOf(t, addr)), kfake.DataDir(dir)}, opts...)...); err != nil {
 			t.Fatal(err)
 		}
-		intake.Stamp(c)
+		intake.Mend(c)
 	}, Down: func() { c.Close() }}
 }
 

@@ -32,7 +32,7 @@ func TestMSK(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	intake.Stamp(cluster)
+	intake.Mend(cluster)
 	c := aws.Credentials{AccessKeyID: "ASIDEXAMPLE", SecretAccessKey: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", SessionToken: "to+ken=="}
 	kafkatest.MSK(cluster, c, "eu-central-1")
 	db := filepath.Join(t.TempDir(), "alerts.db")

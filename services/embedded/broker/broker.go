@@ -110,7 +110,7 @@ func Start(addr, dir string, log *slog.Logger) (*Broker, error) {
 		b.Close()
 		return nil, err
 	}
-	intake.Stamp(b.cluster)
+	intake.Mend(b.cluster)
 	b.Addr = b.cluster.ListenAddrs()[0]
 	return b, nil
 }

@@ -1,5 +1,5 @@
-// Package intake stamps and checks the batches that producers send. Kafka does this before it appends them; kfake, the broker of `spate up`
-// and of the tests, does not.
+// Package intake does what Kafka does and kfake, the broker of `spate up` and of the tests, does not: it stamps and checks the batches that producers send, and
+// says in every response to a consumer which transactions were aborted.
 //
 // kfake accepts the topic setting message.timestamp.type=LogAppendTime but ignores it: records keep the time that their producer
 // claims. That time is too early for records that a producer held back while it was stopped or had no broker, and it cannot show that an
@@ -24,9 +24,14 @@ import (
 	"spate/shared/kafka"
 )
 
-// Stamp makes the cluster stamp whatever is written to it from now on, in all topics. The records of a compressed batch keep their distance
-// from each other: the newest gets the time of the append.
-func Stamp(c *kfake.Cluster) {
+// Mend makes the cluster stamp what is written to it from now on, in all topics, and name the aborted transactions in every response to a fetch.
+func Mend(c *kfake.Cluster) {
+	stampAll(c)
+	complete(c)
+}
+
+// stampAll makes the cluster stamp batches. The records of a compressed batch keep their distance from each other: the newest gets the time of the append.
+func stampAll(c *kfake.Cluster) {
 	Watch(c, nil, func(r kmsg.Request) bool {
 		now := time.Now().UnixMilli()
 		each(r, func(batch []byte) { stamp(batch, now) })

@@ -29,7 +29,7 @@ func TestStamp(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			Stamp(c)
+			Mend(c)
 			cl, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.DefaultProduceTopic("events"), kgo.ConsumeTopics("events"), kgo.ProducerBatchCompression(codec))
 			if err != nil {
 				t.Fatal(err)
@@ -82,7 +82,7 @@ func TestCheck(t *testing.T) {
 	if err := Check(c); err != nil {
 		t.Fatal(err)
 	}
-	Stamp(c)
+	Mend(c)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))
 	if err != nil {
 		t.Fatal(err)
