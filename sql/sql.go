@@ -13,7 +13,7 @@ import (
 var files embed.FS
 
 var (
-	// SQLite is the schema of a SQLite database. It takes no lock: whoever migrates at the same time makes one of the two fail.
+	// SQLite is the schema of a SQLite database. It takes no lock: whoever brings one up to date sees to it that nobody else does at the same time.
 	SQLite = Schema{dialect: goose.DialectSQLite3, files: mustSub("sqlite"), code: riverSQLite,
 		hasVersions: `SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'goose_db_version'`,
 		versions:    `SELECT version_id, tstamp FROM goose_db_version WHERE is_applied AND version_id > 0 ORDER BY id`}

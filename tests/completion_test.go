@@ -22,7 +22,7 @@ func TestCompletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line, want := range map[string][]string{
-		"spate de":               {"deliveries", "demo", "detect"},
+		"spate de":               {"decide", "decisions", "deliveries", "demo", "detect"},
 		"spate deliveries re":    {"recover", "resend"},
 		"spate up --rese":        {"--reset"},
 		"spate route --format d": {"debezium"},

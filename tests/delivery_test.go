@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,11 +24,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/kafka"
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
 	"spate/shared/store/postgres/postgrestest"
 	"spate/shared/testport"
+	"spate/shared/window"
 	"spate/tests/harness"
 )
 
@@ -115,8 +118,27 @@ func (r *receiver) got() map[string]int {
 	return maps.Clone(r.calls)
 }
 
+// endpoints is a file with two endpoints at one receiver: a machine that is told of alerts, and people who are told of incidents.
+func endpoints(t *testing.T, url, secret string, names ...string) string {
+	t.Helper()
+	text := "endpoints:\n"
+	for _, name := range names {
+		text += fmt.Sprintf("  - {name: %s, url: %q, secret: %q, allow_private: true", name, url, secret)
+		if name == "machine" {
+			text += ", transitions: [opened, raised, closed]"
+		}
+		text += "}\n"
+	}
+	path := filepath.Join(t.TempDir(), "endpoints.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestEverythingDies: while alerts are written, Postgres, the broker, the alerter and the webhook each die at random. In the end every
-// alert is stored once and was told, and reading the whole topic again changes nothing. SPATE_TEST_ALERTS is how many, by default 5000.
+// alert is stored once and was told, so was every incident, and reading the whole topic again changes nothing. SPATE_TEST_ALERTS is how many, by default 5000,
+// a multiple of 25.
 func TestEverythingDies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes; -short is set")
@@ -141,8 +163,8 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 	secret := webhook.NewSecret()
 	hook := newReceiver(t, secret)
 	broker.Up()
-	env := []string{"SPATE_BROKERS=" + broker.Addr, "SPATE_DATABASE_URL=" + database, "SPATE_WEBHOOK_SECRET=" + secret,
-		"SPATE_WEBHOOK_URL=http://" + hook.addr + "/hook", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}
+	env := []string{"SPATE_BROKERS=" + broker.Addr, "SPATE_DATABASE_URL=" + database,
+		"SPATE_ENDPOINTS=" + endpoints(t, "http://"+hook.addr+"/hook", secret, "machine", "people")}
 	alerter := harness.Spate(t, "alerter", env, "alert", "--json").Start()
 	names := kafka.NamesFor(kafka.DefaultTopic)
 	ready := func() bool {
@@ -154,7 +176,9 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 	// The alerts, each opened and then closed, over some time.
 	cl := harness.Connect(t, broker.Addr, kgo.DefaultProduceTopic(names.Alerts))
 	written := make(chan error, 1)
-	go func() { written <- writeAlerts(t.Context(), cl, n, 20*time.Second) }()
+	const windows = 25 // of each user
+	users := n / windows
+	go func() { written <- writeAlerts(t.Context(), cl, n, users, 20*time.Second) }()
 
 	kills := map[string]int{}
 	busy := true
@@ -214,6 +238,10 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 	}
 	more := time.Duration(n) * 10 * time.Millisecond
 	harness.Eventually(t, 3*time.Minute+more, "all alerts are closed", func() bool { return number(`SELECT count(*) FROM alert WHERE state = 'closed'`) == n })
+	// Event time has passed them all, the detectors say.
+	commitPositions(t, cl, names)
+	incidents := users * ((windows + 9) / 10)
+	harness.Eventually(t, time.Minute+more, "all incidents are over", func() bool { return number(`SELECT count(*) FROM incident WHERE resolved_at IS NOT NULL`) == incidents })
 	asked := time.Now()
 	harness.Eventually(t, 4*time.Minute+more, "all are delivered", func() bool {
 		if time.Since(asked) > 10*time.Second {
@@ -233,27 +261,41 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 		}
 		log[notify.IDOf(a)]++
 	})
+	messages := maps.Clone(log)
+	for user := range users {
+		for first := 0; first < windows; first += 10 {
+			key, start := json.RawMessage(fmt.Sprintf(`{"user_id":%d}`, user)), windowStart(first)
+			id := incident.ID(alert.Burst, key, start, start.Add(alertSize))
+			messages[id+"_opened"]++
+			messages[id+"_resolved"]++
+			windows := min(10, windows-first)
+			if got := number(fmt.Sprintf(`SELECT count(*) FROM incident WHERE id = '%s' AND windows = %d AND events = %d AND peak = 7 AND last_window_end - first_window_start = interval '%d seconds'`,
+				id, windows, 7*windows, 10*windows)); got != 1 {
+				t.Errorf("incident %s of user %d from window %d is not there with %d windows", id, user, first, windows)
+			}
+		}
+	}
 	check := func() (calls int) {
 		t.Helper()
-		if rows := number(`SELECT count(*) FROM alert`); rows != n || len(log) != 2*n || number(`SELECT count(*) FROM delivery`) != 2*n {
-			t.Errorf("%d alerts, %d messages in the log, %d deliveries; want %d, %d, %d", rows, len(log), number(`SELECT count(*) FROM delivery`), n, 2*n, 2*n)
+		if rows, told := number(`SELECT count(*) FROM alert`), number(`SELECT count(*) FROM delivery`); rows != n || len(log) != 2*n || told != len(messages) || number(`SELECT count(*) FROM incident`) != incidents {
+			t.Errorf("%d alerts, %d messages in the log, %d deliveries; want %d, %d, %d", rows, len(log), told, n, 2*n, len(messages))
 		}
 		got := hook.got()
-		for id := range log {
+		for id := range messages {
 			if got[id] == 0 {
 				t.Errorf("%s was not told", id)
 			}
 		}
 		for id, k := range got {
-			if log[id] == 0 {
-				t.Errorf("%s was told and is not in the log", id)
+			if messages[id] == 0 {
+				t.Errorf("%s was told and is about nothing", id)
 			}
 			calls += k
 		}
 		return calls
 	}
 	calls := check()
-	t.Logf("%d calls for %d messages, %d tries written down", calls, 2*n, number(`SELECT count(*) FROM delivery_try`))
+	t.Logf("%d calls for %d messages, %d tries written down", calls, len(messages), number(`SELECT count(*) FROM delivery_try`))
 
 	// The whole topic once more.
 	if err := alerter.Stop(20 * time.Second); err != nil {
@@ -287,24 +329,50 @@ func testEverythingDies(t *testing.T, n int, broker harness.Broker) {
 	}
 }
 
-// writeAlerts writes n alerts, opened and closed, spread over some time.
-func writeAlerts(ctx context.Context, cl *kgo.Client, n int, over time.Duration) error {
+// commitPositions has the detectors of a pipeline that has none say that event time is at its end.
+func commitPositions(t *testing.T, cl *kgo.Client, names kafka.Names) {
+	t.Helper()
+	metadata, err := (window.Position{Watermarks: []int64{window.EndOfTime}}).Metadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	adm := kadm.NewClient(cl)
+	keyed, err := adm.ListEndOffsets(t.Context(), names.Keyed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offsets := kadm.Offsets{}
+	keyed.Each(func(o kadm.ListedOffset) {
+		offsets.Add(kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: 0, LeaderEpoch: -1, Metadata: metadata})
+	})
+	if _, err := adm.CommitOffsets(t.Context(), names.DetectorGroup, offsets); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const alertSize = 10 * time.Second
+
+// windowStart is where the n-th window of writeAlerts begins: after each ten of them, a user is quiet for 70 s.
+func windowStart(n int) time.Time {
+	return time.Date(2019, 11, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(n+7*(n/10)) * alertSize)
+}
+
+// writeAlerts writes n alerts of so many users, opened and closed, spread over some time.
+func writeAlerts(ctx context.Context, cl *kgo.Client, n, users int, over time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	const size = 10 * time.Second
-	midnight := time.Date(2019, 11, 1, 0, 0, 0, 0, time.UTC)
 	chunk := max(1, n/100)
 	tick := time.NewTicker(max(over/100, time.Millisecond))
 	defer tick.Stop()
 	for from := 0; from < n; from += chunk {
 		var records []*kgo.Record
 		for i := from; i < min(from+chunk, n); i++ {
-			start := midnight.Add(time.Duration(i/100) * size)
-			user := strconv.Itoa(i % 100)
+			start := windowStart(i / users)
+			user := strconv.Itoa(i % users)
 			for _, state := range []alert.State{alert.Opened, alert.Closed} {
 				r := alert.Record{
-					ID: alert.ID(alert.Burst, user, start.UnixMilli(), size.Milliseconds()), Rule: alert.Burst, State: state, Severity: alert.Warning,
-					UserID: json.RawMessage(user), Count: 7, Threshold: 5, WindowStart: start, WindowEnd: start.Add(size), FirstEventAt: start, LastEventAt: start.Add(time.Second),
+					ID: alert.ID(alert.Burst, user, start.UnixMilli(), alertSize.Milliseconds()), Rule: alert.Burst, State: state, Severity: alert.Warning,
+					UserID: json.RawMessage(user), Count: 7, Threshold: 5, WindowStart: start, WindowEnd: start.Add(alertSize), FirstEventAt: start, LastEventAt: start.Add(time.Second),
 					Evidence: alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": {First: 1, Last: 7}}},
 				}
 				value, err := r.Encode()
@@ -352,8 +420,8 @@ func newAlerting(t *testing.T, away bool) *alerting {
 		a.server.Stop(t, false)
 	}
 	a.hook = newReceiver(t, a.secret)
-	a.alerter = harness.Spate(t, "alerter", []string{"SPATE_BROKERS=" + brokers, "SPATE_DATABASE_URL=" + a.database, "SPATE_WEBHOOK_SECRET=" + a.secret,
-		"SPATE_WEBHOOK_URL=http://" + a.hook.addr + "/hook?token=t0ken", "SPATE_WEBHOOK_ALLOW_PRIVATE=true"}, "alert").Start()
+	a.alerter = harness.Spate(t, "alerter", []string{"SPATE_BROKERS=" + brokers, "SPATE_DATABASE_URL=" + a.database,
+		"SPATE_ENDPOINTS=" + endpoints(t, "http://"+a.hook.addr+"/hook?token=t0ken", a.secret, "machine")}, "alert").Start()
 	return a
 }
 
@@ -376,7 +444,7 @@ func (a *alerting) ready(why string) {
 // alerts writes n alerts; those that were written before are written again.
 func (a *alerting) alerts(n int) {
 	a.t.Helper()
-	if err := writeAlerts(a.t.Context(), a.cl, n, 0); err != nil {
+	if err := writeAlerts(a.t.Context(), a.cl, n, 100, 0); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -415,7 +483,7 @@ func TestPostgresFaults(t *testing.T) {
 	a.ready("")
 	// Nothing of all this told a secret.
 	_, metrics := a.alerter.Get("/metrics")
-	if !strings.Contains(metrics, `spate_alerter_deliveries_total{endpoint="webhook",outcome="delivered"} `) {
+	if !strings.Contains(metrics, `spate_alerter_deliveries_total{endpoint="machine",outcome="delivered"} `) {
 		t.Error("/metrics does not tell of deliveries")
 	}
 	if err := a.alerter.Stop(20 * time.Second); err != nil {

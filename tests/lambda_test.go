@@ -29,6 +29,8 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/aws/awstest"
+	"spate/shared/aws/horizon"
+	"spate/shared/incident"
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
 	"spate/shared/testport"
@@ -299,10 +301,10 @@ func TestLambdaBadRecord(t *testing.T) {
 		t.Errorf("reported %q of an empty batch", got)
 	}
 	told, subjects := l.messages()
-	if diff := cmp.Diff(map[string]int{first.ID: 1}, told); diff != "" {
+	if diff := cmp.Diff(map[string]int{strings.TrimSuffix(openingOf(first), "_opened") + "_escalated_1": 1}, told); diff != "" {
 		t.Error(diff)
 	}
-	if want := []string{"Possible DDoS detected, by user_id 1 with a number of attempts of : 23/window"}; !cmp.Equal(want, subjects) {
+	if len(subjects) != 1 || !strings.HasPrefix(subjects[0], "spate: escalated: critical: ") {
 		t.Errorf("subjects: %q", subjects)
 	}
 }
@@ -378,7 +380,59 @@ func TestLambdaWithoutDynamoDB(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	told, _ := l.messages()
-	if diff := cmp.Diff(map[string]int{first.ID: 1}, told); diff != "" {
+	if diff := cmp.Diff(map[string]int{openingOf(first): 1}, told); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestLambdaEndsIncidents: when its schedule calls it, it ends what is over by the worker's state, once all up to there is stored, also after a kill -9.
+func TestLambdaEndsIncidents(t *testing.T) {
+	t.Parallel()
+	db := sdk.NewFromConfig(awstest.Config(awstest.DynamoDB(t)))
+	states := awstest.StateTable(t, db)
+	l := newLambda(t, func(table, topic string) []string {
+		return []string{"SPATE_TABLE=" + table, "SPATE_TOPIC_ARN=" + topic, "SPATE_STATE_TABLE=" + states, "SPATE_STREAM=events", "SPATE_ALERTS_STREAM=alerts"}
+	})
+	first, last := alertOf("1", 0, 23), alertOf("2", 0, 7)
+	batch := shardOf(t, "shardId-000000000000", first, last)
+	state, err := json.Marshal(horizon.Horizon{Closed: first.WindowEnd.Add(80*time.Second).UnixMilli() - 1, Written: map[string]string{"shardId-000000000000": batch[1].sequence}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.PutItem(t.Context(), &sdk.PutItemInput{TableName: &states, Item: map[string]types.AttributeValue{
+		"pk": &types.AttributeValueMemberS{Value: "worker#events"}, "state": &types.AttributeValueMemberB{Value: state},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	schedule := func() string {
+		t.Helper()
+		answer, err := l.api.Invoke([]byte(`{"version":"0","id":"53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa","detail-type":"Scheduled Event","source":"aws.events","time":"2026-11-30T00:00:00Z","detail":{}}`), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(answer)
+	}
+	if got := l.invoke(batch[0]); got != "" {
+		t.Errorf("reported %q", got)
+	}
+	// The stream does not exist here, so a shard that is not stored yet cannot be looked for: nothing ends.
+	if answer, err := l.api.Invoke([]byte(`{"source":"aws.events"}`), time.Minute); err == nil && string(answer) != `{"resolved":0}` {
+		t.Errorf("before the last alert is stored: %s", answer)
+	}
+	if got := l.invoke(batch[1]); got != "" {
+		t.Errorf("reported %q", got)
+	}
+	l.process.Kill()
+	l.process.Start()
+	if got := schedule(); got != `{"resolved":2}` {
+		t.Errorf("%s", got)
+	}
+	if got := schedule(); got != `{"resolved":0}` {
+		t.Errorf("%s", got)
+	}
+	told, _ := l.messages()
+	id := strings.TrimSuffix(openingOf(first), "_opened")
+	if diff := cmp.Diff(map[string]int{id + "_opened": 1, id + "_resolved": 1}, told); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -405,7 +459,7 @@ func TestLambdaWithoutSNS(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	told, _ := l.messages()
-	if diff := cmp.Diff(map[string]int{critical.ID: 1}, told); diff != "" {
+	if diff := cmp.Diff(map[string]int{openingOf(critical): 1}, told); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -454,10 +508,20 @@ func TestLambdaBehindEventSource(t *testing.T) {
 
 	got := make(map[string]int64)
 	told, _ := l.messages()
+	grave := make(map[string]bool) // by incident
 	for id, a := range l.alerts() {
 		got[id] = a.Count
-		if (told[id] > 0) != critical[id] || a.State != alert.Closed || critical[id] != (a.Delivery.State == store.Delivered) {
-			t.Errorf("%s: %s, critical %v, %s, told %d times", id, a.State, critical[id], a.Delivery.State, told[id])
+		if a.State != alert.Closed {
+			t.Errorf("%s: %s", id, a.State)
+		}
+		grave[a.Incident] = grave[a.Incident] || critical[id]
+		if (a.Delivery.State == store.Delivered) != (told[a.Incident+"_opened"]+told[a.Incident+"_escalated_1"] > 0) {
+			t.Errorf("%s: %s, but the topic was told %v", id, a.Delivery.State, told)
+		}
+	}
+	for id, yes := range grave {
+		if (told[id+"_opened"]+told[id+"_escalated_1"] > 0) != yes {
+			t.Errorf("incident %s: critical %v, told %d and %d times", id, yes, told[id+"_opened"], told[id+"_escalated_1"])
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -471,6 +535,11 @@ func TestLambdaBehindEventSource(t *testing.T) {
 			t.Errorf("put aside: %s", r.data)
 		}
 	}
+}
+
+// openingOf is the id of the message about the incident that an alert opens.
+func openingOf(r alert.Record) string {
+	return incident.ID(r.Rule, incident.KeyOf(&r), r.WindowStart, r.WindowEnd) + "_opened"
 }
 
 // TestLambdaIsADropIn: with the settings and the rows of the original, it fills the original's table under the original's keys.
@@ -493,6 +562,9 @@ func TestLambdaIsADropIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, it := range res.Items {
+		if it["kind"] != nil {
+			continue // spate's own
+		}
 		key := it["ddb_partition_key"].(*types.AttributeValueMemberS).Value + " " + it["ddb_sort_key"].(*types.AttributeValueMemberN).Value
 		got[key] = it["num_actions_per_watermark"].(*types.AttributeValueMemberN).Value
 	}
@@ -524,7 +596,9 @@ func TestLambdaSettings(t *testing.T) {
 		says []string
 	}{
 		"not in Lambda": {[]string{"AWS_LAMBDA_RUNTIME_API=", "AWS_REGION=us-east-1"}, []string{"AWS_LAMBDA_RUNTIME_API"}},
-		"no region":     {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=", "AWS_DEFAULT_REGION="}, []string{"region: missing"}},
+		"endpoints": {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=us-east-1", "SPATE_ENDPOINTS=endpoints.yaml"},
+			[]string{"SPATE_ENDPOINTS", "run spate alert instead"}},
+		"no region": {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=", "AWS_DEFAULT_REGION="}, []string{"region: missing"}},
 		"wrong settings": {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=us-east-1", "SPATE_TABLE=a b", "topic_arn=x"},
 			[]string{`table: "a b"`, `topic arn: "x"`}},
 		"wrong rule": {[]string{"AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_REGION=us-east-1", "SPATE_MIN_SEVERITY=high", "SPATE_THRESHOLD=0", "SPATE_METRICS_NAMESPACE=AWS/x"},

@@ -34,7 +34,7 @@ func TestFileThroughS3(t *testing.T) {
 		}
 		return p.Output()
 	}
-	simulate("sent 3000 events to "+file, "-n", "3000", "-o", file)
+	simulate("wrote 3,000 events to "+file, "-n", "3000", "-o", file)
 
 	// The bucket is not there yet.
 	simulate("spate: put object "+url+": no such bucket: through-s3 does not exist; create it with `aws s3 mb s3://through-s3`", file, "--put", url)
@@ -61,8 +61,8 @@ func TestFileThroughS3(t *testing.T) {
 	simulate("stored "+file+" as "+url+": ", file, "--put", url)
 
 	local, remote := filepath.Join(dir, "local.jsonl"), filepath.Join(dir, "remote.jsonl")
-	simulate("sent 3000 events", file, "-o", local)
-	simulate("sent 3000 events", url, "-o", remote)
+	simulate("wrote 3,000 events", file, "-o", local)
+	simulate("wrote 3,000 events", url, "-o", remote)
 	want, err := os.ReadFile(local)
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestFileThroughS3(t *testing.T) {
 	if _, err := streams.CreateStream(t.Context(), &kinesis.CreateStreamInput{StreamName: aws.String("through-s3"), ShardCount: aws.Int32(2)}); err != nil {
 		t.Fatal(err)
 	}
-	simulate("sent 3000 events to stream through-s3 in ", url, "--to", "kinesis", "--stream", "through-s3")
+	simulate("sent 3,000 events to stream through-s3 in ", url, "--to", "kinesis", "--stream", "through-s3")
 	simulate("sent 100 events to stream through-s3 in ", url, "--mode", "aws", "--stream", "through-s3", "-n", "100")
 	simulate("spate: stream does not exist: stream e-commerce-raw-user-activity-stream-1 does not exist in us-east-1", url, "--mode", "aws")
 	rows := make(map[string]int)

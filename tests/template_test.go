@@ -195,7 +195,7 @@ var encrypted = map[string]string{
 var noData = []string{
 	"AWS::S3::BucketPolicy", "AWS::KMS::Key", "AWS::SNS::TopicPolicy", "AWS::SNS::Subscription", "AWS::IAM::Role", "AWS::Lambda::EventSourceMapping",
 	"AWS::ECS::Cluster", "AWS::ECS::TaskDefinition", "AWS::ECS::Service", "AWS::EC2::SecurityGroup", "AWS::Logs::LogStream",
-	"AWS::KinesisAnalyticsV2::ApplicationCloudWatchLoggingOption", "AWS::CloudWatch::Alarm",
+	"AWS::KinesisAnalyticsV2::ApplicationCloudWatchLoggingOption", "AWS::CloudWatch::Alarm", "AWS::Events::Rule", "AWS::Lambda::Permission",
 }
 
 // problems are what the template has against the rules that it is held to.

@@ -159,6 +159,32 @@ func TestSecondUp(t *testing.T) {
 	}
 }
 
+// TestUpSaysWhoseBrokers: in a shell whose SPATE_BROKERS names brokers that are away, spate up says that it waits for these, and why it has none of its own.
+func TestUpSaysWhoseBrokers(t *testing.T) {
+	t.Parallel()
+	dead := testport.Reserve(t) // nobody listens there
+	up := harness.Spate(t, "up", []string{"SPATE_BROKERS=" + dead, "SPATE_STATE=" + t.TempDir()}, "up", "--http", "127.0.0.1:0").Start()
+	for _, want := range []string{"using the brokers at " + dead + " (SPATE_BROKERS, --brokers); without this setting, spate up starts its own broker", "connection refused"} {
+		harness.Eventually(t, 30*time.Second, "it says "+want, func() bool { return strings.Contains(string(up.Output()), want) })
+	}
+	own := harness.Spate(t, "up with its own", []string{"SPATE_STATE=" + t.TempDir()}, "up", "--http", "127.0.0.1:0", "--listen", testport.Reserve(t)).Start()
+	harness.Eventually(t, 30*time.Second, "it is up", func() bool { return strings.Contains(string(own.Output()), "spate is up") })
+	if strings.Contains(string(own.Output()), "using the brokers") {
+		t.Errorf("its own broker is taken for somebody else's: %s", own.Output())
+	}
+}
+
+// TestRunsThatEndGiveUp: what somebody waits for does not wait for ever for a broker that is away.
+func TestRunsThatEndGiveUp(t *testing.T) {
+	t.Parallel()
+	dead := testport.Reserve(t)
+	p := harness.Spate(t, "replay", nil, "replay", "--brokers", dead, "../testdata/golden/late.csv.gz").Start()
+	err := p.Wait(time.Minute)
+	if want := "gave up after 30s: broker is not responding"; err == nil || !strings.Contains(string(p.Output()), want) {
+		t.Errorf("%v; it does not say %q: %s", err, want, p.Output())
+	}
+}
+
 // TestQuietInputClosesWindows: when the input stops, every open window closes within size + lateness + idle timeout.
 func TestQuietInputClosesWindows(t *testing.T) {
 	t.Parallel()

@@ -16,9 +16,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
+	"spate/services/alerter/deliver"
 	"spate/shared/alert"
 	"spate/shared/kafka"
-	"spate/shared/notify"
+	"spate/shared/ops"
 )
 
 const (
@@ -39,7 +40,7 @@ const (
 	retryMax = 10 * time.Second
 )
 
-// Run stores alerts and tells the endpoints, until ctx ends. A broken session is rebuilt and a failing store tried again, both for ever;
+// Run stores alerts and notifies the endpoints until ctx ends. A broken session is rebuilt and a failing store is retried, both forever;
 // only a setting that cannot work is an error.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
@@ -54,9 +55,11 @@ func Run(ctx context.Context, cfg Config) error {
 	g, ctx := errgroup.WithContext(ctx)
 	m := newMetrics(cfg.Registry)
 	g.Go(func() error { return storeAlerts(ctx, cfg, m) })
+	g.Go(func() error { return resolveIncidents(ctx, cfg, m) })
 	if len(cfg.Endpoints) > 0 {
-		d := newDeliverer(cfg, newDeliveryMetrics(cfg.Registry))
-		g.Go(func() error { return d.run(ctx) })
+		g.Go(func() error {
+			return deliver.Run(ctx, deliver.Config{Store: cfg.Store, Endpoints: cfg.Endpoints, Log: cfg.Log, Registry: cfg.Registry, Now: cfg.Now})
+		})
 	}
 	return g.Wait()
 }
@@ -79,7 +82,7 @@ func storeAlerts(ctx context.Context, cfg Config, m *metrics) error {
 			wait = retryMin
 		}
 		cfg.Log.Warn("alerter session ended, restarting", "error", err, "wait", wait)
-		if !pause(ctx, wait) {
+		if !ops.Pause(ctx, wait) {
 			return nil
 		}
 	}
@@ -96,6 +99,8 @@ type session struct {
 	looked  time.Time
 
 	standing kafka.Progress
+
+	decisions *decisions // nil: no alert had one yet
 
 	mu       sync.Mutex
 	joined   bool            // the group has assigned partitions, or none
@@ -135,6 +140,7 @@ func (s *session) run(ctx context.Context) error {
 	s.cl = s.reader.Client()
 	defer kafka.Close(s.cl, s.cfg.Log)
 	defer s.cfg.Status.Hold("standing", "")
+	defer func() { s.decisions.close() }()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -232,7 +238,7 @@ func (s *session) look(ctx context.Context, gaps []kafka.Gap) ([]kafka.Gap, erro
 	return gaps, nil
 }
 
-// leaveOut goes on after what nobody can read. What came before is stored.
+// leaveOut continues after unreadable batches. The records before them are stored.
 func (s *session) leaveOut(ctx context.Context, gaps []kafka.Gap) {
 	for _, g := range gaps {
 		if at := s.at(g.Partition); at < 0 || !g.Passed && g.To <= at {
@@ -326,6 +332,9 @@ func (s *session) batch(ctx context.Context, f kgo.Fetches) error {
 	if err != nil {
 		return err
 	}
+	if err := s.decide(ctx, records, places); err != nil {
+		return err
+	}
 	if s.cfg.OnStored != nil && len(records) > 0 {
 		s.cfg.OnStored(records, changed)
 	}
@@ -367,18 +376,15 @@ func (s *session) store(ctx context.Context, records []alert.Record, places []*k
 	if len(records) == 0 {
 		return nil, nil
 	}
-	told := make([]notify.Endpoint, 0, len(s.cfg.Endpoints))
-	for _, e := range s.cfg.Endpoints {
-		told = append(told, e.Endpoint)
-	}
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
-		tctx, cancel := outlive(ctx, grace)
+		tctx, cancel := ops.Outlive(ctx, grace)
 		began := s.cfg.Now()
-		applied, err := s.cfg.Store.Apply(tctx, began, records, told...)
+		applied, err := s.cfg.Store.Apply(tctx, began, records, deliver.Told(s.cfg.Endpoints)...)
 		took := s.cfg.Now().Sub(began)
 		cancel()
 		if err == nil {
 			s.metrics.store.Observe(took.Seconds())
+			s.metrics.tell(applied.Events)
 			s.ready()
 			outcomes := make([]string, len(records))
 			for _, r := range applied.Rejected {
@@ -408,7 +414,7 @@ func (s *session) store(ctx context.Context, records []alert.Record, places []*k
 		s.metrics.storeErrors.Inc()
 		s.cfg.Status.NotReady("store: " + err.Error())
 		s.cfg.Log.Error("cannot store alerts, retrying", "alerts", len(records), "error", err, "wait", wait)
-		if !pause(ctx, wait) {
+		if !ops.Pause(ctx, wait) {
 			return nil, ctx.Err()
 		}
 	}
@@ -416,7 +422,7 @@ func (s *session) store(ctx context.Context, records []alert.Record, places []*k
 
 // commit commits the offsets of everything polled, which is stored by now. If that fails, the next commit includes it.
 func (s *session) commit(ctx context.Context) {
-	cctx, stop := outlive(ctx, grace)
+	cctx, stop := ops.Outlive(ctx, grace)
 	defer stop()
 	cctx, cancel := context.WithTimeout(cctx, commitTimeout)
 	defer cancel()
@@ -425,7 +431,7 @@ func (s *session) commit(ctx context.Context) {
 	}
 }
 
-// ready tells so if the group has taken this alerter in.
+// ready sets the status to ready if this alerter has joined the group.
 func (s *session) ready() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

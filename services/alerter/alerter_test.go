@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
+	"spate/services/alerter/deliver"
 	"spate/shared/alert"
 	"spate/shared/kafka"
 	"spate/shared/notify"
@@ -425,14 +426,13 @@ func TestForgedRecordsTakeNoPlace(t *testing.T) {
 		}
 		forged = append(forged, r)
 	}
-	h := newHook(t, nil)
-	e := Endpoint{Endpoint: notify.Endpoint{Name: "ops"}, Notifier: h.sender(t, "", 0)}
+	var h receiver
 	began := time.Now()
 	b.produce(0, forged...)
 	b.produce(0, bot)
-	l := b.start(func(c *Config) { c.Endpoints = []Endpoint{e} })
+	l := b.start(func(c *Config) { c.Endpoints = []deliver.Endpoint{h.endpoint()} })
 	l.wait("committed", func() bool { return b.committed() == n+1 })
-	l.wait("a call", func() bool { return len(h.got()) > 0 })
+	l.wait("a message", func() bool { return len(h.got()) > 0 })
 	l.stop()
 	lines := strings.Count(l.logged(), "skipping a malformed alert record")
 	if most := 1 + int(time.Since(began)/time.Second); lines < 1 || lines > most {
@@ -441,7 +441,7 @@ func TestForgedRecordsTakeNoPlace(t *testing.T) {
 	if got := l.outcomes("", outcomeMalformed); got != n || b.count() != (store.Counts{Closed: 1}) {
 		t.Errorf("%d malformed, %+v stored", got, b.count())
 	}
-	if calls := h.got(); len(calls) != 1 || calls[0].id != notify.IDOf(bot) {
+	if calls := h.got(); len(calls) != 1 || calls[0].ID != notify.IDOf(bot) {
 		t.Errorf("calls %+v", calls)
 	}
 	a, err := b.store.Alert(t.Context(), bot.ID)

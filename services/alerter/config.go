@@ -2,50 +2,32 @@ package alerter
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"spate/services/alerter/deliver"
 	"spate/shared/alert"
 	"spate/shared/kafka"
-	"spate/shared/notify"
 	"spate/shared/ops"
 	"spate/shared/store"
 )
-
-// Endpoint is somebody who is notified of alerts.
-type Endpoint struct {
-	notify.Endpoint
-	Notifier notify.Notifier
-	// Link is where a digest says to look; {since} and {until} in it become the digest's times. Empty is nowhere.
-	Link string
-}
-
-// Config is how the endpoint is configured, as far as that may be shown.
-func (e Endpoint) Config() store.EndpointConfig {
-	c := store.EndpointConfig{Rules: e.Filter.Rules, MinSeverity: e.Filter.MinSeverity, Transitions: e.Filter.Transitions, Rate: e.Rate, DigestAbove: e.DigestAbove}
-	if h, ok := e.Notifier.(interface{ Host() string }); ok {
-		c.Host = h.Host()
-	}
-	return c
-}
 
 // Config of an alerter.
 type Config struct {
 	Kafka  kafka.Config
 	Layout kafka.Layout
-	// Store is the caller's, who closes it after Run has returned.
+	// Store belongs to the caller, who closes it after Run has returned.
 	Store store.Store
-	// Endpoints are notified of the alerts; none is fine.
-	Endpoints []Endpoint
+	// Endpoints are notified of incidents or alerts; there may be none.
+	Endpoints []deliver.Endpoint
 
 	// Drains: a router may have ended its input (router.Config.Drain), which closes windows that lie in the future.
 	Drains bool
 
-	// Print, if not nil, is called for each record that changed something, in the order of its partition, after it is stored. A crash
-	// between the two leaves it out: it is for people, not for delivery. It holds up the pipeline.
+	// Print, if not nil, is called for each record that changed something, in the order of its partition, after the record is stored. A
+	// crash between the two skips the call: Print is for display, not for delivery. A slow Print holds up the pipeline.
 	Print func(alert.Record)
 	// OnStored, if not nil, is called after every transaction with its records and whether each changed something. It must not keep or
 	// change them.
@@ -66,17 +48,7 @@ func (c Config) Validate() error {
 	if c.Store == nil {
 		errs = append(errs, errors.New("store: missing"))
 	}
-	names := make(map[string]bool, len(c.Endpoints))
-	for _, e := range c.Endpoints {
-		errs = append(errs, e.Validate())
-		if names[e.Name] {
-			errs = append(errs, fmt.Errorf("endpoint %q: name: is a duplicate", e.Name))
-		}
-		names[e.Name] = true
-		if e.Notifier == nil {
-			errs = append(errs, fmt.Errorf("endpoint %q: notifier: missing", e.Name))
-		}
-	}
+	errs = append(errs, deliver.Validate(c.Endpoints))
 	if c.Registry == nil {
 		errs = append(errs, errors.New("registry: missing"))
 	}

@@ -12,29 +12,34 @@ import (
 
 	dynamodbsdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	kinesissdk "github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"golang.org/x/sync/errgroup"
 
+	"spate/services/alerter/deliver"
 	"spate/services/alerter/kinesis"
+	"spate/services/worker"
 	"spate/shared/aws/cloud"
 	"spate/shared/aws/lease"
 	"spate/shared/aws/stream"
 	"spate/shared/terminal"
 )
 
-// awsConsumerFlags are of the alerter in mode aws, where it runs for long instead of as a Lambda.
+// awsConsumerFlags are the flags of the alerter in mode aws that runs as a process, not as a Lambda function.
 type awsConsumerFlags struct {
 	awsAlertFlags
-	AlertsStream string `name:"alerts-stream" env:"SPATE_ALERTS_STREAM" default:"e-commerce-raw-user-activity-stream-2" help:"Kinesis stream of alerts."`
+	streamFlags
 	leaseFlags
 }
 
-// run stores what comes in the stream of alerts, and tells the topic.
-func (c *awsConsumerFlags) run(e *env, web httpFlags, asJSON bool, log *slog.Logger) (err error) {
+// run stores the records of the stream of alerts, publishes messages to the topic, and notifies the endpoints.
+func (c *awsConsumerFlags) run(e *env, web httpFlags, told webhookFlags, asJSON bool, log *slog.Logger) (err error) {
 	err = c.check()
 	aws, lerr := cloud.Load(e.ctx)
-	if err := usage(errors.Join(err, lerr)); err != nil {
+	endpoints, closeEndpoints, eerr := told.endpoints(log)
+	defer closeEndpoints()
+	if err := usage(errors.Join(err, lerr, eerr)); err != nil {
 		return err
 	}
-	// Standard output is for whoever looks, or for CloudWatch.
+	// Standard output is for people, or for CloudWatch.
 	people := asJSON || terminal.Is(e.stdout)
 	var metrics io.Writer
 	if c.MetricsNamespace != "" || !people {
@@ -44,6 +49,7 @@ func (c *awsConsumerFlags) run(e *env, web httpFlags, asJSON bool, log *slog.Log
 	if err != nil {
 		return usage(err)
 	}
+	cfg.Endpoints = deliver.Told(endpoints)
 	if people {
 		view := newView(e.stdout, asJSON)
 		defer func() { err = cmp.Or(err, view.close()) }()
@@ -58,13 +64,33 @@ func (c *awsConsumerFlags) run(e *env, web httpFlags, asJSON bool, log *slog.Log
 		return err
 	}
 	return serve(e, server, log, func(ctx context.Context) error {
-		return kinesis.Consume(ctx, kinesis.ConsumerConfig{
-			Handler: handler,
-			Reader:  &stream.Reader{API: kinesissdk.NewFromConfig(aws), Stream: c.AlertsStream, Log: log, Interval: c.Poll},
-			Lease:   c.lease(dynamodbsdk.NewFromConfig(aws), "alerter#"+c.AlertsStream, log),
-			Log:     log, Status: server.Service("alerter"),
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error {
+			return kinesis.Consume(ctx, kinesis.ConsumerConfig{
+				Handler: handler,
+				Reader:  &stream.Reader{API: kinesissdk.NewFromConfig(aws), Stream: c.AlertsStream, Log: log, Interval: c.Poll},
+				Lease:   c.lease(dynamodbsdk.NewFromConfig(aws), "alerter#"+c.AlertsStream, log),
+				State:   workerOf{c.StateTable, c.Stream}.state(dynamodbsdk.NewFromConfig(aws)),
+				Log:     log, Status: server.Service("alerter"),
+			})
 		})
+		if len(endpoints) > 0 { // one that stands by delivers, too
+			log.Info(toldTo(endpoints))
+			g.Go(func() error {
+				return deliver.Run(ctx, deliver.Config{Store: cfg.Table, Endpoints: endpoints, Log: log, Registry: server.Registry, Now: time.Now})
+			})
+		}
+		return g.Wait()
 	})
+}
+
+// workerOf is where the worker of a stream keeps its state.
+type workerOf struct{ table, stream string }
+
+// state reads it.
+func (w workerOf) state(api lease.API) func(context.Context) ([]byte, error) {
+	l := lease.Lease{API: api, Table: w.table, Key: worker.LeaseKey(w.stream)}
+	return l.State
 }
 
 // check reports every problem at once.

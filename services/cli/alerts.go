@@ -13,6 +13,7 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/store"
 	"spate/shared/terminal"
 )
@@ -99,13 +100,23 @@ type alertsLsCommand struct {
 	User     *string  `placeholder:"USER" help:"List only alerts of this user: 7 is the number, '\"7\"' is the string, and any other text is a string."`
 	Only     string   `name:"only" placeholder:"STATE" help:"List only alerts in this state: opened (the window has not closed yet), raised (it has become critical since it opened) or closed."`
 	Severity string   `placeholder:"SEVERITY" help:"List only alerts of at least this severity: warning or critical."`
-	Key      []string `name:"key" placeholder:"COLUMN=VALUE" help:"List only alerts whose key has this value, such as product_id=7: the number or the string. Repeatable; all must match."`
+	Key      []string `name:"key" placeholder:"COLUMN=VALUE" help:"List only alerts whose key has this value, such as product_id=7; 7 matches the number and the string. Repeatable; all must match."`
 	Rule     string   `placeholder:"RULE" help:"List only alerts of this rule. Without a rules file it is burst."`
 	Since    string   `placeholder:"TIME" help:"List only windows that start at or after this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24, from midnight UTC), or an age (1h, 7d)."`
 	Until    string   `placeholder:"TIME" help:"List only windows that start before this time, in the same form as --since."`
 	listFlags
 	alertsRulesFlags
-	JSON bool `name:"json" help:"Print one JSON line per alert: the record as in the alerts topic, plus opened_at, closed_at and delivery (state, attempts)."`
+	JSON bool `name:"json" help:"Print one JSON line per alert: the record as in the alerts topic, plus opened_at, closed_at, incident (its ID) and delivery (state, attempts)."`
+}
+
+// between reads the two ends of a time, of which each may be missing.
+func between(since, until string, now time.Time) (from, to time.Time, err error) {
+	from, err = moment("since", since, now)
+	to, err2 := moment("until", until, now)
+	if err = errors.Join(err, err2); err == nil && !from.IsZero() && !to.IsZero() && !from.Before(to) {
+		err = fmt.Errorf("since, until: %s is not before %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	}
+	return from, to, err
 }
 
 func (c *alertsLsCommand) filter(now time.Time) (store.Filter, error) {
@@ -116,17 +127,12 @@ func (c *alertsLsCommand) filter(now time.Time) (store.Filter, error) {
 		f.User, err = userToken(*c.User)
 		errs = append(errs, err)
 	}
-	f.Since, err = moment("since", c.Since, now)
+	f.Since, f.Until, err = between(c.Since, c.Until, now)
 	errs = append(errs, err)
-	f.Until, err = moment("until", c.Until, now)
-	errs = append(errs, err)
-	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
-		errs = append(errs, fmt.Errorf("since, until: %s is not before %s", f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339)))
-	}
 	if _, err := keyValues(c.Key); err != nil {
 		errs = append(errs, fmt.Errorf("key: %w", err))
 	}
-	errs = append(errs, f.Validate())
+	errs = append(errs, flagged(f.Validate(), "state", "only"))
 	return f, errors.Join(errs...)
 }
 
@@ -153,12 +159,11 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 	if len(c.Key) > 0 || f.User != "" || f.State != "" || f.Rule != "" || f.MinSeverity != "" || !f.Since.IsZero() || !f.Until.IsZero() {
 		none = "no alerts match; to list all alerts, run spate alerts ls without flags"
 	}
-	found := false
-	err = list(e, c.listFlags, listing[store.Alert]{
-		json: c.JSON, object: func(a store.Alert) any { found, a.Record = true, a.Written(); return a }, none: none,
+	return list(e, c.listFlags, listing[store.Alert]{
+		json: c.JSON, object: func(a store.Alert) any { a.Record = a.Written(); return a }, none: none,
+		unknown: func() (bool, error) { return c.unknown(e, st, "alert", c.Rule, c.Key) },
 		columns: append(slices.Clone(alertColumns), terminal.Column{Head: "NOTIFIED"}, idColumn),
 		row: func(o *out, a store.Alert) []any {
-			found = true
 			return append(alertCells(o, a.Record, now), notified(a.Delivery.State), o.paint(a.ID, terminal.Dim))
 		},
 	}, func(limit int) iter.Seq2[store.Alert, error] {
@@ -166,47 +171,14 @@ func (c *alertsLsCommand) Run(e *env) (err error) {
 		if len(c.Key) == 0 {
 			return st.Alerts(e.ctx, f)
 		}
-		f.Limit = 0 // of those that have the key
-		return c.withKey(st.Alerts(e.ctx, f), limit)
+		f.Limit = 0                   // of those that have the key
+		values, _ := keyValues(c.Key) // they were checked
+		return keep(st.Alerts(e.ctx, f), limit, func(a store.Alert) bool { return hasKey(a.Record, values) })
 	})
-	if err == nil && !found && (c.Rule != "" || len(c.Key) > 0) {
-		return c.unknown(e, st)
-	}
-	return err
-}
-
-// withKey are the alerts that have the key: at most so many, from the first; 0 is all.
-func (c *alertsLsCommand) withKey(list iter.Seq2[store.Alert, error], limit int) iter.Seq2[store.Alert, error] {
-	values, _ := keyValues(c.Key) // they were checked
-	return func(yield func(store.Alert, error) bool) {
-		n := 0
-		for a, err := range list {
-			if err == nil && !hasKey(a.Record, values) {
-				continue
-			}
-			if n++; !yield(a, err) || n == limit {
-				return
-			}
-		}
-	}
 }
 
 // hasKey reports whether the columns of an alert's key have values, as a person writes them.
-func hasKey(r alert.Record, values map[string]string) bool {
-	key := map[string]json.RawMessage{"user_id": r.UserID}
-	if r.Key != nil {
-		clear(key)
-		if json.Unmarshal(r.Key, &key) != nil {
-			return false
-		}
-	}
-	for name, value := range values {
-		if token, ok := key[name]; !ok || activity.UserText(token) != value {
-			return false
-		}
-	}
-	return true
-}
+func hasKey(r alert.Record, values map[string]string) bool { return keyHas(incident.KeyOf(&r), values) }
 
 // alertColumns are those of alerts wherever they are printed, with the cells of alertCells.
 var alertColumns = []terminal.Column{{Head: "SEVERITY"}, {Head: "USER", Floor: 9}, {Head: "WINDOW (UTC)"}, {Head: "EVENTS", Right: true}}

@@ -175,7 +175,7 @@ func TestAlertsLs(t *testing.T) {
 
 	out, _ := b.run(ExitOK, "alerts", "ls", "--json")
 	list := objects(t, out)
-	const kept = "delivery evidence first_event_at id last_event_at num_actions_per_watermark opened_at rule severity state threshold user user_id window_end window_start"
+	const kept = "delivery evidence first_event_at id incident last_event_at num_actions_per_watermark opened_at rule severity state threshold user user_id window_end window_start"
 	if keys(list[0]) != "closed_at "+kept || keys(list[1]) != kept {
 		t.Errorf("keys %s; %s", keys(list[0]), keys(list[1]))
 	}
@@ -261,8 +261,17 @@ func TestAlertsOfUnknownNames(t *testing.T) {
 		if out != "" {
 			t.Errorf("%s: %s", c.args, out)
 		}
-		if strings.TrimPrefix(errs, "no alerts match; to list all alerts, run spate alerts ls without flags\n") != c.want {
-			t.Errorf("%s: %q, want %q", c.args, errs, c.want)
+		want := c.want // which is all there is: a list that cannot have anything is not reported as empty as well
+		if want == "" && !strings.Contains(c.args, "--json") {
+			want = "no alerts match; to list all alerts, run spate alerts ls without flags\n"
+		}
+		if errs != want {
+			t.Errorf("%s: %q, want %q", c.args, errs, want)
+		}
+		out, errs = b.run(c.code, append(strings.Fields("incidents ls "+c.args), "--brokers", r.addr)...)
+		want = strings.NewReplacer("no alerts", "no incidents", "no alert", "no incident", "all alerts", "all incidents", "spate alerts", "spate incidents").Replace(want)
+		if out != "" || errs != want {
+			t.Errorf("incidents ls %s: %s%q, want %q", c.args, out, errs, want)
 		}
 	}
 	// Who does not reach the log of the rules does not know.
@@ -275,7 +284,7 @@ func TestAlertsOfUnknownNames(t *testing.T) {
 func TestIDs(t *testing.T) {
 	b := newBench(t)
 	one, other := record(`7`, 0, alert.Closed), record(`7`, 1, alert.Closed)
-	b.apply(heard, []alert.Record{one, other}, notify.Endpoint{Name: "pager"})
+	b.apply(heard, []alert.Record{one, other}, notify.Endpoint{Name: "pager", Filter: notify.Alerts()})
 	for _, text := range []string{one.ID, one.ID[:8], one.ID[:minID], one.ID[:8] + "_closed", one.ID + "_closed"} {
 		out, _ := b.run(ExitOK, "alerts", "show", text, "--no-events", "--json")
 		if m := objects(t, out)[0]; m["id"] != one.ID {
@@ -289,11 +298,13 @@ func TestIDs(t *testing.T) {
 	_, errs := b.run(ExitFailed, "deliveries", "resend", one.ID[:8])
 	says(t, errs, "for pager it is still pending")
 	for text, why := range map[string]string{
-		one.ID[:3]: "is too short: give at least its first 4 digits", "0000": "no alert has the id 0000", "xyzw": "no alert has the id xyzw", one.ID[:8] + "f": "no alert has the id",
+		"0000": "no alert has the id 0000", "xyzw": "no alert has the id xyzw", one.ID[:8] + "f": "no alert has the id",
 	} {
 		_, errs := b.run(ExitFailed, "alerts", "show", text, "--no-events")
 		says(t, errs, why)
 	}
+	_, errs = b.run(ExitUsage, "alerts", "show", one.ID[:3], "--no-events")
+	says(t, errs, "is too short: give at least its first 4 digits")
 	// Ids that begin alike are found by trying: two of some hundred do.
 	var many []alert.Record
 	byBeginning := make(map[string][]string)
@@ -317,7 +328,7 @@ func TestAlertsLsExplains(t *testing.T) {
 	b := newBench(t)
 	for _, c := range []struct{ args, says string }{
 		{"--state closed", "--only closed"},
-		{"--only open", `state: "open" is not one of`},
+		{"--only open", `only: "open" is not one of`},
 		{"--severity bad", `severity: "bad"`},
 		{"--limit=-1", "limit: -1"},
 		{"--since yesterday", `since: "yesterday" is not a time`},
@@ -420,7 +431,7 @@ func TestAlertsShow(t *testing.T) {
 	closed := r
 	closed.State, closed.Count, closed.FirstEventAt, closed.LastEventAt = alert.Closed, 8, r.WindowStart, r.WindowStart.Add(9*time.Second)
 	closed.Evidence = alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": {First: 1, Last: 15}, "1": {First: 0, Last: 2}}}
-	to := notify.Endpoint{Name: "pager"}
+	to := notify.Endpoint{Name: "pager", Filter: notify.Alerts()}
 	b.apply(heard, []alert.Record{r}, to)
 	b.apply(heard.Add(time.Second), []alert.Record{closed}, to)
 	b.try(store.Try{WebhookID: r.ID + "_opened", Endpoint: "pager", At: heard, Took: 23 * time.Millisecond, Status: 500, Outcome: notify.Failed, Reason: "status 500", NextAt: heard.Add(5 * time.Second)})
@@ -438,7 +449,7 @@ func TestAlertsShow(t *testing.T) {
 
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID+"_closed", "--json", "--brokers", broker)
 	got := objects(t, out)[0]
-	if want := "closed_at deliveries delivery events events_more evidence fields first_event_at id last_event_at num_actions_per_watermark opened_at rule severity state threshold user user_id window_end window_start"; keys(got) != want {
+	if want := "closed_at deliveries delivery events events_more evidence fields first_event_at id incident last_event_at num_actions_per_watermark opened_at rule severity state threshold user user_id window_end window_start"; keys(got) != want {
 		t.Errorf("keys %s", keys(got))
 	}
 	var story struct {

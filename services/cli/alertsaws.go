@@ -17,7 +17,7 @@ import (
 	"spate/shared/store/dynamodb"
 )
 
-// alertReader is what keeps alerts, for those who look at them.
+// alertReader reads alerts.
 type alertReader interface {
 	Alert(ctx context.Context, id string) (store.Alert, error)
 	Alerts(context.Context, store.Filter) iter.Seq2[store.Alert, error]
@@ -25,7 +25,7 @@ type alertReader interface {
 
 // tableFlags say where alerts are kept in mode aws.
 type tableFlags struct {
-	Table string `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores the alerts (mode aws)."`
+	Table string `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores alerts, incidents, decisions and deliveries (mode aws)."`
 }
 
 func (f tableFlags) table(ctx context.Context) (*dynamodb.Table, aws.Config, error) {
@@ -37,7 +37,7 @@ func (f tableFlags) table(ctx context.Context) (*dynamodb.Table, aws.Config, err
 	return table, cfg, err
 }
 
-// fromTable reads what the table has of an alert, and returns what reads its events, the first most of them.
+// fromTable reads an alert from the table and returns a function that reads its events, at most most of them.
 func (f tableFlags) fromTable(ctx context.Context, s *story, id string, events format.Config, most int) (read func() *evidence.Found, err error) {
 	table, cfg, err := f.table(ctx)
 	if err != nil {
@@ -46,6 +46,23 @@ func (f tableFlags) fromTable(ctx context.Context, s *story, id string, events f
 	if err = s.find(ctx, table, id); err != nil {
 		return nil, err
 	}
+	filters := []store.DeliveryFilter{{AlertID: s.ID}}
+	if s.Incident != "" {
+		filters = append(filters, store.DeliveryFilter{Incident: s.Incident}) // those of the topic are all about incidents
+	}
+	for _, f := range filters {
+		list, err := deliveryStories(ctx, awsIncidents{table}, f)
+		if err != nil {
+			return nil, err
+		}
+		s.Deliveries = append(s.Deliveries, list...)
+	}
 	reader := &stream.Reader{API: kinesissdk.NewFromConfig(cfg), Stream: s.Evidence.Stream, Log: slog.New(slog.DiscardHandler)}
 	return func() *evidence.Found { return evidence.Kinesis(ctx, s.Record, events, most, reader) }, nil
 }
+
+// awsIncidents is a table as an incidentReader and a ledger.
+type awsIncidents struct{ *dynamodb.Table }
+
+// Close has nothing to close.
+func (awsIncidents) Close() error { return nil }

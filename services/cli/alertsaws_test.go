@@ -58,7 +58,7 @@ func TestAlertsShowOfATable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.Apply(t.Context(), heard, item, false); err != nil {
+	if _, err := table.Apply(t.Context(), heard, item); err != nil {
 		t.Fatal(err)
 	}
 

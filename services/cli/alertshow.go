@@ -120,7 +120,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 	case c.NoEvents:
 		s.Note = "skipped (--no-events)"
 	case s.Key != nil:
-		s.Note = "only the rule knows which events it counts; they lie between the offsets of the evidence"
+		s.Note = "only the rule knows which events it counts; to list them, run spate why " + s.ID
 	default:
 		found := read()
 		if err := e.ctx.Err(); err != nil {
@@ -158,12 +158,15 @@ func (c *alertsShowCommand) fromDatabase(ctx context.Context, s *story, id strin
 }
 
 // find reads the alert, and those of the same user in the windows next to it: a burst that straddles a border is in two.
-func (s *story) find(ctx context.Context, st alertReader, id string) error {
-	id, err := wholeID(ctx, st, id)
-	if err != nil {
-		return err
+func (s *story) find(ctx context.Context, st alertReader, text string) error {
+	id, err := wholeID(ctx, st, text)
+	if err == nil {
+		s.Alert, err = st.Alert(ctx, id)
 	}
-	if s.Alert, err = st.Alert(ctx, id); err != nil {
+	if errors.Is(err, store.ErrNotFound) && isIncident(ctx, st, text) {
+		return fmt.Errorf("%s is the id of an incident, not of an alert; run spate incidents show %s", terminal.Text(text), terminal.Text(text))
+	}
+	if err != nil {
 		return err
 	}
 	if s.Key != nil {
@@ -228,6 +231,9 @@ func (s *story) write(o *out, wide bool) {
 	}
 	s.reason(o)
 	o.printf("alert     %s\n", s.ID)
+	if s.Incident != "" {
+		o.printf("incident  %s\n", s.Incident)
+	}
 	if s.Key == nil {
 		o.printf("rule      %s: more than %d events by one user in a window of %s\n", s.Rule, s.Threshold, short(size))
 	} else {
@@ -374,16 +380,7 @@ func (s *story) table(o *out) {
 		}
 		t.Row(row...)
 	}
-	// Columns that have no room at all are left out.
-	left := 0
-	for o.width > 0 && len(t.Columns) > 2 && t.Narrowest() > o.width {
-		t.Drop()
-		left++
-	}
-	o.lines(t.Lines(o.width))
-	if left > 0 {
-		o.printf("(%s more; use --wide to print events in full)\n", counted(left, "field", "fields"))
-	}
+	o.events(&t, 2)
 }
 
 // placeText is a place in few cells.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"spate/shared/rule"
 	"spate/shared/store"
 	"spate/shared/terminal"
 )
@@ -15,7 +16,7 @@ import (
 type alertsRulesFlags struct {
 	brokerFlags
 	rulesTableFlags
-	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic; if no alert matches --rule or --key, the names of the rules are looked up beside it."`
+	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic; if nothing matches --rule or --key, the names of the rules are looked up beside it."`
 }
 
 const (
@@ -41,12 +42,7 @@ func (k *ruleNames) add(rule string, columns []string) {
 
 // fromRules adds those of all rules that the pipeline has had.
 func (k *ruleNames) fromRules(e *env, f alertsRulesFlags) error {
-	short := *e
-	var cancel context.CancelFunc
-	short.ctx, cancel = context.WithTimeout(e.ctx, namesWait)
-	defer cancel()
-	until := initialFlags{Window: 10 * time.Second, Threshold: 5} // only the rule's name matters, and its key
-	l, err := rulesLogFlags{f.brokerFlags, until, f.rulesTableFlags, f.Topic}.open(&short)
+	l, err := f.openShortly(e)
 	if err != nil {
 		return err
 	}
@@ -56,11 +52,7 @@ func (k *ruleNames) fromRules(e *env, f alertsRulesFlags) error {
 		rules = append(rules, entry.Set.Rules...)
 	}
 	for _, r := range rules {
-		var columns []string
-		for _, c := range r.Keys {
-			columns = append(columns, c.Name)
-		}
-		k.add(r.Name, columns)
+		k.add(r.Name, ruleColumns(r))
 	}
 	if u := l.Unreadable(); u != nil {
 		return u
@@ -68,14 +60,43 @@ func (k *ruleNames) fromRules(e *env, f alertsRulesFlags) error {
 	return nil
 }
 
-// unknown tells a rule or a column that nothing has from one that has no alerts. Without an answer of the log of the rules, that is not certain, and no
-// error.
-func (c *alertsLsCommand) unknown(e *env, st alertReader) error {
+// ruleColumns are the names of the columns of a rule's key.
+func ruleColumns(r *rule.Rule) (names []string) {
+	for _, c := range r.Keys {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// inForce are the rules in force, those that a later revision ends included; without a revision, the one of the settings.
+func (l *rulesLog) inForce() []*rule.Rule {
+	if _, ok := l.Newest(); !ok {
+		return l.initial.Rules
+	}
+	return slices.Concat(l.InForce(), l.ending(time.Now()))
+}
+
+// openShortly opens the log of the rules for a command that can do without it.
+func (f alertsRulesFlags) openShortly(e *env) (*rulesLog, error) {
+	short := *e
+	var cancel context.CancelFunc
+	short.ctx, cancel = context.WithTimeout(e.ctx, namesWait)
+	defer cancel()
+	until := initialFlags{Window: 10 * time.Second, Threshold: 5} // only the rule's name matters, and its key
+	return rulesLogFlags{f.brokerFlags, until, f.rulesTableFlags, f.Topic}.open(&short)
+}
+
+// unknown tells a rule or a column that nothing has from one that has no alerts, or no incidents: thing says which. Without an answer of the log of the
+// rules, that is not certain, and no error.
+func (f alertsRulesFlags) unknown(e *env, st alertReader, thing, rule string, keys []string) (said bool, err error) {
+	if rule == "" && len(keys) == 0 {
+		return false, nil
+	}
 	var k ruleNames
 	n := 0
 	for a, err := range st.Alerts(e.ctx, store.Filter{Newest: true, Limit: namedAlerts}) {
 		if err != nil {
-			return err
+			return false, err
 		}
 		columns := []string{"user_id"}
 		if a.Key != nil {
@@ -84,33 +105,33 @@ func (c *alertsLsCommand) unknown(e *env, st alertReader) error {
 		k.add(a.Rule, columns)
 		n++
 	}
-	if c.Rule != "" { // it may have older ones
-		for a, err := range st.Alerts(e.ctx, store.Filter{Rule: c.Rule, Limit: 1}) {
+	if rule != "" { // it may have older ones
+		for a, err := range st.Alerts(e.ctx, store.Filter{Rule: rule, Limit: 1}) {
 			if err != nil {
-				return err
+				return false, err
 			}
 			k.add(a.Rule, nil)
 		}
 	}
-	rerr := k.fromRules(e, c.alertsRulesFlags)
+	rerr := k.fromRules(e, f)
 	if e.ctx.Err() != nil {
-		return e.ctx.Err()
+		return false, e.ctx.Err()
 	}
 	var errs []error
-	if c.Rule != "" && !slices.Contains(k.rules, c.Rule) {
-		errs = append(errs, fmt.Errorf("rule: there are no alerts from a rule named %s%s", terminal.Text(c.Rule), didYouMean(c.Rule, k.rules)))
+	if rule != "" && !slices.Contains(k.rules, rule) {
+		errs = append(errs, fmt.Errorf("rule: there are no %ss from a rule named %s%s", thing, terminal.Text(rule), didYouMean(rule, k.rules)))
 	}
-	values, _ := keyValues(c.Key) // they were checked
+	values, _ := keyValues(keys) // they were checked
 	for _, name := range sortedKeys(values) {
 		if !slices.Contains(k.columns, name) {
-			errs = append(errs, fmt.Errorf("key: no alert has a key with the column %s%s", terminal.Text(name), didYouMean(name, k.columns)))
+			errs = append(errs, fmt.Errorf("key: no %s has a key with the column %s%s", thing, terminal.Text(name), didYouMean(name, k.columns)))
 		}
 	}
 	if rerr == nil && n < namedAlerts {
-		return usage(errors.Join(errs...))
+		return len(errs) > 0, usage(errors.Join(errs...))
 	}
 	for _, err := range errs {
 		terminal.Fprintln(e.stderr, "spate:", err)
 	}
-	return nil
+	return len(errs) > 0, nil
 }

@@ -18,12 +18,12 @@ import (
 	"spate/shared/store/dynamodb"
 )
 
-// awsAlertFlags say where mode aws keeps alerts and who is notified of them. The original's names of these settings are understood as well.
+// awsAlertFlags say where mode aws keeps alerts and who is notified of incidents. The original's names of these settings are understood as well.
 type awsAlertFlags struct {
-	Table            string        `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores the alerts."`
-	Retain           time.Duration `env:"SPATE_RETAIN" default:"0" help:"How long the table keeps an alert (sets its time to live); 0 keeps it forever."`
-	TopicARN         string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" placeholder:"ARN" help:"SNS topic that is notified of alerts. Default: none; no notifications are sent."`
-	MinSeverity      string        `name:"min-severity" env:"SPATE_MIN_SEVERITY" default:"critical" help:"Minimum severity of alerts that are published to the topic: warning or critical."`
+	Table            string        `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores alerts, incidents, decisions and deliveries."`
+	Retain           time.Duration `env:"SPATE_RETAIN" default:"0" help:"How long the table keeps an alert and its incident (sets their time to live); 0 keeps them forever."`
+	TopicARN         string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" placeholder:"ARN" help:"SNS topic that is notified of incidents. Default: none."`
+	MinSeverity      string        `name:"min-severity" env:"SPATE_MIN_SEVERITY" default:"critical" help:"Minimum severity of incidents that are published to the topic: warning or critical. An incident that reaches it later is published then."`
 	MetricsNamespace string        `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"CloudWatch namespace of the metrics, which are written to standard output in Embedded Metric Format. Default: spate; none for spate alert in a terminal or with --json."`
 	AlertsMetric     string        `name:"alerts-metric" env:"SPATE_ALERTS_METRIC,cloudwatch_metric" default:"alerts" help:"Name of the metric that counts new alerts."`
 	Window           time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Window size, used for rows from other writers (such as Flink) that contain only one bound of the window."`
@@ -34,7 +34,7 @@ type awsAlertFlags struct {
 // defaultNamespace is that of the metrics.
 const defaultNamespace = "spate"
 
-// config makes the clients. It asks nobody yet; an error is the person's to mend. metrics may be nil.
+// config makes the clients. It makes no calls yet; an error is one of settings. metrics may be nil.
 func (f awsAlertFlags) config(cfg aws.Config, metrics io.Writer, log *slog.Logger) (kinesis.Config, error) {
 	out := kinesis.Config{
 		MinSeverity: alert.Severity(f.MinSeverity), Threshold: f.Threshold, Critical: f.Critical, Window: f.Window,

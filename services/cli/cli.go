@@ -39,16 +39,21 @@ type program struct {
 	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of its events."`
 	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
 	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
+	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
 
 	Route  routeCommand  `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
 	Detect detectCommand `cmd:"" group:"services" help:"Service: find windows above the threshold."`
 	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store alerts, print them, and call webhooks."`
+	Decide decideCommand `cmd:"" group:"services" help:"Service: answer your own code whether something is decided about an account, such as a challenge."`
 	Work   workCommand   `cmd:"" group:"aws" help:"Service: find windows above the threshold in a Kinesis stream (router and detector in one)."`
 	Lambda lambdaCommand `cmd:"" group:"aws" help:"Service: run the alerter as an AWS Lambda function that consumes a Kinesis stream."`
 
+	Incidents  incidentsCommand  `cmd:"" help:"List incidents (one attacker is one incident), show one in detail, and mark what it turned out to be."`
+	Decisions  decisionsCommand  `cmd:"" help:"List, make and end decisions: what your own code is to do about an account, and until when."`
+	Silence    silenceCommand    `cmd:"" help:"Notify nobody of the incidents of a rule or key for some time."`
 	Alerts     alertsCommand     `cmd:"" help:"List stored alerts, or show one in detail."`
 	Deliveries deliveriesCommand `cmd:"" help:"List and inspect webhook deliveries, and resend messages."`
-	Endpoints  endpointsCommand  `cmd:"" help:"List, test, enable and disable the endpoints that are notified of alerts."`
+	Endpoints  endpointsCommand  `cmd:"" help:"List, test, enable and disable the endpoints that are notified of incidents and alerts."`
 
 	AWS   awsCommand   `cmd:"" name:"aws" group:"aws" help:"Create the AWS resources that mode aws needs."`
 	Rules rulesCommand `cmd:"" help:"Check, test, apply, import and export rules, which are Flink SQL."`
@@ -103,6 +108,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		kong.Description("Detects bursts in a stream of events as they happen: more than 5 events by one user within a 10-second window. "+
 			"Settings can also be given as environment variables; flags take precedence.\n\nTo get started: spate demo"),
 		kong.UsageOnError(),
+		durations,
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "services", Title: "Services, one process each, for your own Kafka:"},
@@ -136,10 +142,16 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		k, err := parser.Parse(args)
 		if err != nil {
 			var perr *kong.ParseError
-			if errors.As(err, &perr) && perr.Context != nil {
+			text := err.Error()
+			switch {
+			case !errors.As(err, &perr) || perr.Context == nil:
+			case perr.Context.Selected() == nil && len(perr.Context.Path) <= 1: // no command: its help is that of all commands
+				terminal.Fprintln(stdout, `Run "spate --help" for a list of commands.`)
+			default:
 				_ = perr.Context.PrintUsage(true) // to a writer that is the terminal's
+				text = missing(text, perr.Context.Path)
 			}
-			terminal.Fprintln(stderr, "spate:", withoutSecrets(err.Error(), args))
+			terminal.Fprintln(stderr, "spate:", withoutSecrets(text, args))
 			return ExitUsage
 		}
 		e := &env{ctx: ctx, stdout: stdout, stderr: stderr, level: p.LogLevel, mode: p.Mode}
@@ -152,6 +164,32 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return e.fail(k.Run(e))
 	}()
 	return code
+}
+
+// wanted is the parser's complaint about arguments that are missing, by name.
+var wanted = regexp.MustCompile(`<([a-z-]+)>`)
+
+// missing says of arguments that are missing what they are.
+func missing(text string, path []*kong.Path) string {
+	if !strings.HasPrefix(text, `expected "<`) && !strings.HasPrefix(text, "missing positional arguments") {
+		return text
+	}
+	var node *kong.Node
+	for _, p := range path {
+		if n := p.Node(); n != nil && (p.Command != nil || p.App != nil) {
+			node = n
+		}
+	}
+	var out []string
+	for _, m := range wanted.FindAllStringSubmatch(text, -1) {
+		i := slices.IndexFunc(node.Positional, func(v *kong.Value) bool { return v.Name == m[1] })
+		if i < 0 {
+			return text
+		}
+		help, _, _ := strings.Cut(node.Positional[i].Help, ". ")
+		out = append(out, fmt.Sprintf("%s: missing. %s", m[1], strings.TrimSuffix(help, ".")))
+	}
+	return strings.Join(out, "\nspate: ")
 }
 
 // screens returns the writers as one screen where they are terminals, so that logs and what changes in place do not get into each other's way.
@@ -207,11 +245,9 @@ type exit struct{}
 
 // notOnAWS are the commands that look at what mode aws does not have.
 var notOnAWS = map[string]string{
-	"deliveries": "SNS delivers the messages; to see which alerts were published, use spate alerts ls",
-	"endpoints":  "the endpoints are the subscriptions of the SNS topic",
-	"migrate":    "the DynamoDB table has no schema; create it with spate aws setup or deploy/aws/template.yaml",
-	"key":        "the worker cannot be queried; to list the alerts of a key, use spate alerts ls --key",
-	"user":       "the worker cannot be queried; to list a user's alerts, use spate alerts ls --user",
+	"migrate": "the DynamoDB table has no schema; create it with spate aws setup or deploy/aws/template.yaml",
+	"key":     "the worker cannot be queried; to list the alerts of a key, use spate alerts ls --key",
+	"user":    "the worker cannot be queried; to list a user's alerts, use spate alerts ls --user",
 }
 
 func (e *env) validate(command string) error {

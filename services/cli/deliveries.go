@@ -12,6 +12,7 @@ import (
 
 	"spate/shared/notify"
 	"spate/shared/store"
+	"spate/shared/store/dynamodb"
 	"spate/shared/terminal"
 )
 
@@ -74,11 +75,11 @@ func tryCells(o *out, t try, now time.Time) []any {
 	return []any{clockText(t.At.Truncate(time.Second), now), messageText(o, t.WebhookID), t.Endpoint, t.N, outcomeText(o, t.Outcome), t.answer(), why}
 }
 
-// messageText is the id of a message; where there is little room, that of its alert is cut to its first digits.
+// messageText is the id of a message; where there is little room, that of its alert or incident is cut to its first digits.
 func messageText(o *out, webhookID string) string {
-	id, state := messageID(webhookID)
-	if o.width > 0 && o.width < roomy && state != "" && isID(id) && len(id) > shortID {
-		return id[:shortID] + "_" + string(state)
+	id, which := messageID(webhookID)
+	if o.width > 0 && o.width < roomy && which != "" && isID(id) && len(id) > shortID {
+		return id[:shortID] + "_" + which
 	}
 	return webhookID
 }
@@ -133,8 +134,15 @@ func deliveryTable(o *out, wide bool, list []deliveryStory) {
 	}
 }
 
+// deliveryReader reads messages and their tries.
+type deliveryReader interface {
+	ListDeliveries(context.Context, store.DeliveryFilter) iter.Seq2[store.Delivery, error]
+	ListTries(context.Context, store.TryFilter) iter.Seq2[store.Try, error]
+	Delivery(ctx context.Context, webhookID, endpoint string) (store.Delivery, error)
+}
+
 // deliveryStories returns what fits f with all tries, also those of the digests.
-func deliveryStories(ctx context.Context, st store.Store, f store.DeliveryFilter) ([]deliveryStory, error) {
+func deliveryStories(ctx context.Context, st deliveryReader, f store.DeliveryFilter) ([]deliveryStory, error) {
 	list, err := gather(st.ListDeliveries(ctx, f))
 	if err != nil {
 		return nil, err
@@ -163,7 +171,7 @@ func deliveryStories(ctx context.Context, st store.Store, f store.DeliveryFilter
 	return out, nil
 }
 
-func storyOf(ctx context.Context, st store.Store, d store.Delivery) (deliveryStory, error) {
+func storyOf(ctx context.Context, st deliveryReader, d store.Delivery) (deliveryStory, error) {
 	list, err := gather(st.ListTries(ctx, store.TryFilter{WebhookID: d.WebhookID, Endpoint: d.Endpoint}))
 	s := deliveryStory{Delivery: d, Tries: make([]try, len(list))}
 	for i, t := range list {
@@ -172,7 +180,7 @@ func storyOf(ctx context.Context, st store.Store, d store.Delivery) (deliverySto
 	return s, err
 }
 
-// write prints a message to one endpoint: how far it is, every try, and what it says.
+// write prints a message to one endpoint: its state and every try.
 func (s deliveryStory) write(o *out, indent string) {
 	o.printf("%smessage   %s\n%sendpoint  %s\n%sstate     %s, %s\n", indent, s.WebhookID, indent, s.Endpoint, indent, s.State, tries(len(s.Tries)))
 	if !s.NextAt.IsZero() {
@@ -193,8 +201,34 @@ func (s deliveryStory) write(o *out, indent string) {
 	}
 }
 
-type deliveriesLsCommand struct {
+// deliveryFlags say where deliveries are kept.
+type deliveryFlags struct {
 	migrateFlags
+	tableFlags
+}
+
+// ledger is where deliveries and endpoints are kept: the database or, in mode aws, the table.
+type ledger interface {
+	incidentReader
+	Resend(ctx context.Context, now time.Time, f store.DeliveryFilter) (int, error)
+	Endpoints(ctx context.Context) ([]store.EndpointState, error)
+	SetEnabled(ctx context.Context, now time.Time, endpoint string, enabled bool, reason string) error
+}
+
+// ledger opens it.
+func (f deliveryFlags) ledger(e *env) (ledger, error) {
+	if e.mode != "aws" {
+		return f.look(e.ctx)
+	}
+	table, _, err := f.table(e.ctx)
+	if err != nil {
+		return nil, usage(err)
+	}
+	return awsIncidents{table}, nil
+}
+
+type deliveriesLsCommand struct {
+	deliveryFlags
 	Endpoint string   `placeholder:"NAME" help:"List only tries or deliveries of this endpoint."`
 	Outcome  string   `placeholder:"OUTCOME" help:"List only tries with this outcome: delivered, failed, throttled, gone or exhausted."`
 	Since    string   `placeholder:"TIME" help:"List only tries made, or deliveries created, since this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24), or an age (1h, 7d)."`
@@ -221,11 +255,11 @@ func (c *deliveriesLsCommand) Run(e *env) (err error) {
 	if len(c.Only) > 0 && c.Outcome != "" {
 		errs = append(errs, errors.New("outcome: --outcome filters tries, but --pending and --only list deliveries; use one or the other"))
 	}
-	errs = append(errs, tried.Validate(), deliveries.Validate())
+	errs = append(errs, tried.Validate(), flagged(deliveries.Validate(), "state", "only"))
 	if err := usage(errors.Join(errs...)); err != nil {
 		return err
 	}
-	st, err := c.look(e.ctx)
+	st, err := c.ledger(e)
 	if err != nil {
 		return err
 	}
@@ -250,14 +284,14 @@ func (c *deliveriesLsCommand) Run(e *env) (err error) {
 }
 
 type deliveriesShowCommand struct {
-	migrateFlags
-	WebhookID string `arg:"" name:"webhook-id" help:"ID of the message (its webhook-id header) or of its alert; a unique prefix of an alert ID is enough."`
+	deliveryFlags
+	WebhookID string `arg:"" name:"webhook-id" help:"ID of the message (its webhook-id header), or the ID of its incident or alert or a unique prefix of that ID."`
 	Endpoint  string `placeholder:"NAME" help:"Show only the delivery to this endpoint."`
 	JSON      bool   `name:"json" help:"Print one JSON line per endpoint: the delivery, its data and its tries."`
 }
 
 func (c *deliveriesShowCommand) Run(e *env) (err error) {
-	st, err := c.look(e.ctx)
+	st, err := c.ledger(e)
 	if err != nil {
 		return err
 	}
@@ -301,14 +335,14 @@ func noMessage(id, endpoint string) error {
 }
 
 type deliveriesResendCommand struct {
-	migrateFlags
-	WebhookID string `arg:"" name:"webhook-id" help:"ID of the message (its webhook-id header) or of its alert; a unique prefix of an alert ID is enough."`
+	deliveryFlags
+	WebhookID string `arg:"" name:"webhook-id" help:"ID of the message (its webhook-id header), or the ID of its incident or alert or a unique prefix of that ID."`
 	Endpoint  string `placeholder:"NAME" help:"Resend only to this endpoint. Default: all endpoints of the message."`
 	JSON      bool   `name:"json" help:"Print {\"resent\":n}."`
 }
 
 func (c *deliveriesResendCommand) Run(e *env) (err error) {
-	st, err := c.look(e.ctx)
+	st, err := c.ledger(e)
 	if err != nil {
 		return err
 	}
@@ -344,10 +378,12 @@ func (c *deliveriesResendCommand) Run(e *env) (err error) {
 	}
 	var why []string
 	for _, d := range list {
-		switch d.State {
-		case store.Held:
+		switch {
+		case d.Endpoint == dynamodb.Endpoint && e.mode == "aws":
+			why = append(why, "messages to the SNS topic are published until the topic takes them, and are not resent")
+		case d.State == store.Held:
 			why = append(why, fmt.Sprintf("for %s it is part of digest %s; resend the digest instead", terminal.Text(d.Endpoint), terminal.Text(d.Digest)))
-		case store.Pending:
+		case d.State == store.Pending:
 			why = append(why, fmt.Sprintf("for %s it is still pending, due %s", terminal.Text(d.Endpoint), d.NextAt.Format(instant)))
 		}
 	}
@@ -358,7 +394,7 @@ func (c *deliveriesResendCommand) Run(e *env) (err error) {
 }
 
 type deliveriesRecoverCommand struct {
-	migrateFlags
+	deliveryFlags
 	Since    string `required:"" placeholder:"TIME" help:"Resend only messages created since this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24), or an age (1h, 7d)."`
 	Endpoint string `placeholder:"NAME" help:"Resend only to this endpoint. Default: all endpoints."`
 	JSON     bool   `name:"json" help:"Print {\"resent\":n}."`
@@ -373,7 +409,7 @@ func (c *deliveriesRecoverCommand) Run(e *env) (err error) {
 	if err != nil {
 		return usage(err)
 	}
-	st, err := c.look(e.ctx)
+	st, err := c.ledger(e)
 	if err != nil {
 		return err
 	}
@@ -389,8 +425,8 @@ func (c *deliveriesRecoverCommand) Run(e *env) (err error) {
 	return resent(e, st, n, names, c.JSON)
 }
 
-// resent tells how many deliveries are sent again, and of endpoints, all if there are no names, that are disabled and drop them again.
-func resent(e *env, st store.Store, n int, names []string, asJSON bool) error {
+// resent prints how many deliveries are sent again, and warns about endpoints (of those named, or of all) that are disabled and drop them again.
+func resent(e *env, st ledger, n int, names []string, asJSON bool) error {
 	if asJSON {
 		if err := newResult(e, struct {
 			Resent int `json:"resent"`

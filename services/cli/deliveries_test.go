@@ -15,7 +15,7 @@ func tried(t *testing.T) (b *bench, id string) {
 	b = newBench(t)
 	r := record(`7`, 0, alert.Opened)
 	id = r.ID + "_opened"
-	pager, chat := notify.Endpoint{Name: "pager"}, notify.Endpoint{Name: "chat", DigestAbove: 1}
+	pager, chat := notify.Endpoint{Name: "pager", Filter: notify.Alerts()}, notify.Endpoint{Name: "chat", Filter: notify.Alerts(), DigestAbove: 1}
 	b.apply(heard, []alert.Record{r, record(`8`, 0, alert.Opened)}, pager, chat)
 	b.try(store.Try{WebhookID: id, Endpoint: "pager", At: heard, Took: 23 * time.Millisecond, Status: 500, Outcome: notify.Failed, Reason: "status 500", NextAt: heard.Add(5 * time.Second)})
 	b.try(store.Try{WebhookID: id, Endpoint: "pager", At: heard.Add(5 * time.Second), Outcome: notify.Exhausted, Reason: "connection refused"})
@@ -56,7 +56,7 @@ func TestDeliveriesLs(t *testing.T) {
 	says(t, out, "TIME (UTC)           MESSAGE", "2020-11-24 09:30:05  "+id+"  pager       2  exhausted       -  connection refused")
 	says(t, errs, "the newest 1")
 	for _, c := range []struct{ args, says string }{
-		{"--outcome fine", `outcome: "fine"`}, {"--only lost", `state: "lost"`}, {"--state held", "--only held"}, {"--pending --outcome failed", "use one or the other"},
+		{"--outcome fine", `outcome: "fine"`}, {"--only lost", `only: "lost"`}, {"--state held", "--only held"}, {"--pending --outcome failed", "use one or the other"},
 		{"--since soon", `since: "soon"`}, {"--limit=-1", "limit: -1"},
 	} {
 		_, errs := b.run(ExitUsage, append([]string{"deliveries", "ls"}, strings.Fields(c.args)...)...)

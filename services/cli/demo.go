@@ -87,7 +87,8 @@ func summary(w io.Writer, r embedded.DemoResult) error {
 	for _, x := range r.Examples {
 		terminal.Fprintf(&b, "            %s\n", x)
 	}
-	terminal.Fprintf(&b, "webhooks    %d messages, %d verified by a receiver\n", r.Messages, r.Verified)
+	terminal.Fprintf(&b, "incidents   %d, %d critical\n", r.Incidents, r.Critical)
+	terminal.Fprintf(&b, "webhooks    %d messages about them, %d verified by a receiver\n", r.Messages, r.Verified)
 	found, missed := make([]string, 0, len(r.Recall)), make([]string, 0, len(r.Recall))
 	for _, kind := range slices.Sorted(maps.Keys(r.Recall)) {
 		if r.Recall[kind] == 1 {
@@ -135,7 +136,8 @@ func rulesSummary(w io.Writer, r embedded.DemoResult) error {
 			o.printf("              %s\n", x)
 		}
 	}
-	o.printf("webhooks    %d messages, %d verified by a receiver\n", r.Messages, r.Verified)
+	o.printf("incidents   %d, %d critical\n", r.Incidents, r.Critical)
+	o.printf("webhooks    %d messages about them, %d verified by a receiver\n", r.Messages, r.Verified)
 	var found, partly, missed []string
 	for _, kind := range slices.Sorted(maps.Keys(r.Recall)) {
 		switch share := r.Recall[kind]; share {

@@ -29,8 +29,8 @@ type doctorCommand struct {
 	Lateness   time.Duration `env:"SPATE_LATENESS" default:"10s" help:"Lateness; use the router's value."`
 	Instance   string        `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Instance name of the router, if it is set; its transactions use it."`
 	Table      string        `env:"SPATE_TABLE,dynamodb_control_table" group:"aws" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores the alerts."`
-	StateTable string        `name:"state-table" env:"SPATE_STATE_TABLE" group:"aws" default:"spate-state" help:"DynamoDB table that stores the leases."`
-	TopicARN   string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" group:"aws" placeholder:"ARN" help:"SNS topic that is notified of alerts."`
+	StateTable string        `name:"state-table" env:"SPATE_STATE_TABLE" group:"aws" default:"spate-state" help:"DynamoDB table that stores the worker's lease and state, and the rules."`
+	TopicARN   string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" group:"aws" placeholder:"ARN" help:"SNS topic that is notified of incidents."`
 
 	Services  []string `name:"service" placeholder:"NAME" help:"Check the permissions of these services: ${services}. Default: route, detect and alert. Each may have its own principal."`
 	ACLs      bool     `name:"acls" help:"Check nothing; print the commands that grant each service the minimum permissions it needs."`
@@ -41,7 +41,7 @@ type doctorCommand struct {
 // Help is shown below the usage.
 func (doctorCommand) Help() string {
 	return `Checks the brokers, TLS and certificates, the login, permissions, topics and their settings, broker limits, clocks, open transactions,
-whether the newest records are events under the user, time and format settings, running services, the database and its schema, and the endpoints; in mode aws, the identity, streams, tables and the SNS topic. It modifies
+whether the newest records are events under the user, time and format settings, running services, the database and its schema, and the endpoints; in mode aws, the identity, streams, tables, the SNS topic and the endpoints. It modifies
 none of your data and sends no messages; a broker that has never had a consumer group may create its internal topics. The exit code is 1
 if something will not work.
 
@@ -81,8 +81,12 @@ func (c *doctorCommand) Run(e *env) error {
 	}
 	log := e.logger(slog.LevelError)
 	if e.mode == "aws" {
-		if err := doctor.AWS(e.ctx, doctor.Cloud{Stream: c.Stream, AlertsStream: c.AlertsStream, Table: c.Table, StateTable: c.StateTable, TopicARN: c.TopicARN}, tell); err != nil {
+		others := c.Endpoints != "" || c.WebhookURL != ""
+		if err := doctor.AWS(e.ctx, doctor.Cloud{Stream: c.Stream, AlertsStream: c.AlertsStream, Table: c.Table, StateTable: c.StateTable, TopicARN: c.TopicARN, Endpoints: others}, tell); err != nil {
 			return usage(err)
+		}
+		if others {
+			c.told(e, log, tell)
 		}
 	} else {
 		k, err := c.settings(e, e.logger(slog.LevelWarn)) // which settings of a file do not count is worth a line here
@@ -92,13 +96,13 @@ func (c *doctorCommand) Run(e *env) error {
 		}
 		events := &format.Config{Fields: fields}
 		if c.formatFlags.events(events, log) != nil || events.Validate() != nil {
-			events = nil // schemas tells
+			events = nil // schemas reports it
 		}
 		layout := c.layout("", "")
 		layout.Replays = c.Window + c.Lateness
 		doctor.Kafka(e.ctx, doctor.Config{Kafka: k, Layout: layout, Services: services, Instance: c.Instance, Events: events, Log: log}, tell)
 		c.database(e.ctx, tell)
-		c.told(log, tell)
+		c.told(e, log, tell)
 	}
 	c.schemas(e.ctx, e.logger(slog.LevelWarn), tell)
 	if err := e.ctx.Err(); err != nil {
@@ -116,7 +120,7 @@ func (c *doctorCommand) Run(e *env) error {
 	return o.end(nil)
 }
 
-// schemas looks at the schema registry, if there is one.
+// schemas checks the schema registry, if there is one.
 func (c *doctorCommand) schemas(ctx context.Context, log *slog.Logger, tell func(doctor.Finding)) {
 	registry, err := c.registry(log)
 	switch {
@@ -140,7 +144,7 @@ func (c *doctorCommand) schemas(ctx context.Context, log *slog.Logger, tell func
 // databaseTimeout is how long the database may take to report its schema.
 const databaseTimeout = 10 * time.Second
 
-// database looks at the database of alerts.
+// database checks the database of alerts.
 func (c *doctorCommand) database(ctx context.Context, tell func(doctor.Finding)) {
 	say := func(level doctor.Level, fix, format string, args ...any) {
 		tell(doctor.Finding{Check: "database", Level: level, Fix: fix, Text: fmt.Sprintf(format, args...)})
@@ -171,8 +175,8 @@ func (c *doctorCommand) database(ctx context.Context, tell func(doctor.Finding))
 	}
 }
 
-// told looks at who is notified of alerts.
-func (c *doctorCommand) told(log *slog.Logger, tell func(doctor.Finding)) {
+// told checks the endpoints.
+func (c *doctorCommand) told(e *env, log *slog.Logger, tell func(doctor.Finding)) {
 	notified, stop, err := c.endpoints(log)
 	defer stop()
 	if err != nil {
@@ -181,15 +185,19 @@ func (c *doctorCommand) told(log *slog.Logger, tell func(doctor.Finding)) {
 		}
 		return
 	}
+	rules := alertsRulesFlags{c.brokerFlags, rulesTableFlags{Stream: c.Stream, StateTable: c.StateTable}, c.Topic}
+	for _, line := range rules.strangeRules(e, notified) {
+		tell(doctor.Finding{Check: "endpoints", Level: doctor.Warning, Text: line, Fix: "correct the name in the endpoints file, or apply the rule (spate rules apply)"})
+	}
 	if len(notified) == 0 {
-		tell(doctor.Finding{Check: "endpoints", Level: doctor.Warning, Text: "no endpoint is notified of alerts", Fix: "set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)"})
+		tell(doctor.Finding{Check: "endpoints", Level: doctor.Warning, Text: "no endpoints are configured, so no notifications are sent", Fix: "set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS (spate endpoints --help)"})
 	}
 	for _, ep := range notified {
 		tell(doctor.Finding{Check: "endpoints", Level: doctor.OK, Text: fmt.Sprintf("%s is notified at %s; to send it a test message, run spate endpoints test %s", ep.Name, ep.Config().Host, ep.Name)})
 	}
 }
 
-// printACLs prints the commands of Apache Kafka that give the least rights.
+// printACLs prints the commands of Apache Kafka that grant the minimum permissions.
 func (c *doctorCommand) printACLs(e *env, services []string) error {
 	names := kafka.NamesFor(c.Topic)
 	k, err := c.config(e.logger(slog.LevelError))
@@ -216,8 +224,12 @@ func (c *doctorCommand) printACLs(e *env, services []string) error {
 		if r.Prefix {
 			pattern = " --resource-pattern-type prefixed"
 		}
+		why := r.Why
+		if r.If != "" {
+			why += "; only if " + r.If
+		}
 		o.printf("kafka-acls --bootstrap-server %s --command-config admin.properties --add --allow-principal %s --operation %s %s %s%s # %s\n",
-			shellWord(brokers), shellWord(c.Principal), r.Operation, flag, shellWord(r.Name), pattern, r.Why)
+			shellWord(brokers), shellWord(c.Principal), r.Operation, flag, shellWord(r.Name), pattern, why)
 	}
 	for _, s := range services {
 		if !c.JSON {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -11,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"spate/services/alerter"
+	"spate/services/alerter/deliver"
 	"spate/shared/notify"
 	"spate/shared/notify/endpoints"
 	"spate/shared/store"
@@ -20,8 +21,9 @@ import (
 
 type endpointsCommand struct {
 	Ls      endpointsLsCommand      `cmd:"" help:"List endpoints, with their pending, exhausted and dropped messages."`
+	Formats endpointsFormatsCommand `cmd:"" help:"List the formats of endpoints, such as pagerduty and slack, with their fields."`
 	Test    endpointsTestCommand    `cmd:"" help:"Send a message of type endpoint.test to an endpoint, and print the outcome."`
-	Enable  endpointsEnableCommand  `cmd:"" help:"Enable an endpoint, so that it is notified of alerts again."`
+	Enable  endpointsEnableCommand  `cmd:"" help:"Enable an endpoint, so that it is notified again."`
 	Disable endpointsDisableCommand `cmd:"" help:"Disable an endpoint; its messages are dropped until it is enabled."`
 }
 
@@ -33,18 +35,21 @@ func (endpointsCommand) Help() string {
     - name: pager                     # lower-case letters, digits and single dashes; stored with the messages, so do not change it
       url_env: PAGER_URL              # or url: https://..., or url_file: a path
       secret_file: /run/secrets/pager # or secret: whsec_..., or secret_env: a variable; to rotate, give two secrets separated by a space
-      min_severity: critical          # this and all keys below are optional; by default the endpoint is notified of everything
+      min_severity: critical          # this and all keys below are optional; by default, the endpoint is notified of all incidents
       rules: [burst]
-      transitions: [opened]           # or closed
+      transitions: [opened, closed]   # notify of alerts that reach these states, instead of incidents
       allow_private: true             # allow addresses on this machine or in a private network
       rate: 10                        # maximum tries per second
       digest_above: 100               # above this many messages a minute, the rest, unless critical, are sent as one digest
-      link: https://grafana.example/d/spate?from={since}&to={until} # link to include in the digest
+      link: https://grafana.example/d/spate?from={since}&to={until} # URL to open for details
+    - name: on-call
+      format: pagerduty               # by default standard-webhooks; spate endpoints formats lists all formats and their fields
+      routing_key_env: PAGERDUTY_KEY
 
 Paths are relative to the YAML file. spate up and spate alert read it at startup.`
 }
 
-// known is what is known of an endpoint, from the configuration and from the database.
+// known is an endpoint as the configuration and the database describe it.
 type known struct {
 	Name       string    `json:"name"`
 	Configured bool      `json:"configured"`          // here, in the environment of this command
@@ -61,7 +66,7 @@ type known struct {
 }
 
 // join puts together what is known, in the order of the configuration, then by name.
-func join(configured []alerter.Endpoint, states []store.EndpointState) []known {
+func join(configured []deliver.Endpoint, states []store.EndpointState) []known {
 	byName := make(map[string]store.EndpointState, len(states))
 	for _, s := range states {
 		byName[s.Name] = s
@@ -89,7 +94,7 @@ func join(configured []alerter.Endpoint, states []store.EndpointState) []known {
 	return out
 }
 
-// told says which alerts the endpoint is notified of.
+// told says what the endpoint is notified of.
 func (k known) told() string {
 	var parts []string
 	if k.MinSeverity != "" {
@@ -118,8 +123,9 @@ func (k known) told() string {
 }
 
 type endpointsLsCommand struct {
-	migrateFlags
+	deliveryFlags
 	webhookFlags
+	alertsRulesFlags
 	Wide bool `short:"w" help:"Do not truncate columns to fit the terminal."`
 	JSON bool `name:"json" help:"Print one JSON line per endpoint."`
 }
@@ -132,7 +138,7 @@ func (c *endpointsLsCommand) Run(e *env) error {
 	defer stop()
 	var states []store.EndpointState
 	failing := make(map[string]string)
-	st, err := c.look(e.ctx)
+	st, err := c.ledger(e)
 	switch {
 	case errors.Is(err, errNoDatabase):
 		terminal.Fprintln(e.stderr, "spate:", err) // no notification was sent yet: that is not a failure here
@@ -146,6 +152,7 @@ func (c *endpointsLsCommand) Run(e *env) error {
 			return err
 		}
 	}
+	c.warnRules(e, configured)
 	list := join(configured, states)
 	o := newOut(e.stdout)
 	if c.JSON {
@@ -163,7 +170,7 @@ func (c *endpointsLsCommand) Run(e *env) error {
 	}
 	now := time.Now()
 	t := terminal.Table{Columns: []terminal.Column{
-		{Head: "NAME", Floor: 8}, {Head: "HOST", Floor: 16}, {Head: "PENDING", Right: true}, {Head: "EXHAUSTED", Right: true}, {Head: "DROPPED", Right: true}, {Head: "RECEIVES", Floor: 8}, {Head: "STATE", Floor: 8},
+		{Head: "NAME", Floor: 20}, {Head: "FORMAT", Floor: 8}, {Head: "HOST", Floor: 16}, {Head: "PENDING", Right: true}, {Head: "EXHAUSTED", Right: true}, {Head: "DROPPED", Right: true}, {Head: "RECEIVES", Floor: 8}, {Head: "STATE", Floor: 8},
 	}}
 	for _, k := range list {
 		host, receives := k.Host, k.told()
@@ -176,19 +183,34 @@ func (c *endpointsLsCommand) Run(e *env) error {
 		} else if f := failing[k.Name]; f != "" {
 			state = o.paint(f, terminal.Red)
 		} else if !k.Configured && !k.RunningAt.IsZero() {
-			state += terminal.Sprintf(", by the process started %s", clockText(k.RunningAt.Truncate(time.Second), now))
+			state += terminal.Sprintf(", in the process started %s", clockText(k.RunningAt.Truncate(time.Second), now))
 		}
-		t.Row(k.Name, host, terminal.Grouped(k.Pending), terminal.Grouped(k.Exhausted), terminal.Grouped(k.Dropped), receives, state)
+		t.Row(k.Name, cmp.Or(k.Format, "-"), host, terminal.Grouped(k.Pending), terminal.Grouped(k.Exhausted), terminal.Grouped(k.Dropped), receives, state)
 	}
 	if c.Wide {
 		o.width = 0
 	}
+	leaveOut(&t, o.width, "DROPPED", "EXHAUSTED")
 	o.lines(t.Lines(o.width))
 	return o.end(nil)
 }
 
+// leaveOut removes columns that are 0 in every row, one after the other, as long as lines do not fit.
+func leaveOut(t *terminal.Table, width int, heads ...string) {
+	for _, head := range heads {
+		i := slices.IndexFunc(t.Columns, func(c terminal.Column) bool { return c.Head == head })
+		if width == 0 || t.Narrowest() <= width || slices.ContainsFunc(t.Rows, func(r []terminal.Safe) bool { return r[i] != "0" }) {
+			continue
+		}
+		t.Columns = slices.Delete(t.Columns, i, i+1)
+		for n := range t.Rows {
+			t.Rows[n] = slices.Delete(t.Rows[n], i, i+1)
+		}
+	}
+}
+
 // failures says of each endpoint that has messages to come, and whose last try failed, why, and when the next try of that message is.
-func failures(ctx context.Context, st store.Store, states []store.EndpointState) (map[string]string, error) {
+func failures(ctx context.Context, st ledger, states []store.EndpointState) (map[string]string, error) {
 	now := time.Now()
 	out := make(map[string]string)
 	for _, s := range states {
@@ -210,8 +232,72 @@ func failures(ctx context.Context, st store.Store, states []store.EndpointState)
 	return out, nil
 }
 
+type endpointsFormatsCommand struct {
+	Format string `arg:"" optional:"" help:"Name of a format. Default: all."`
+	JSON   bool   `name:"json" help:"Print one JSON line per format: name, help, fields, example."`
+}
+
+// Help is shown below the usage.
+func (endpointsFormatsCommand) Help() string {
+	return `An endpoint of the endpoints file (SPATE_ENDPOINTS) has the fields of its format and those that every endpoint has. A field NAME that is secret can also be
+given as NAME_env (the name of an environment variable) or NAME_file (a path).`
+}
+
+func (c *endpointsFormatsCommand) Run(e *env) error {
+	formats := endpoints.Formats()
+	if c.Format != "" {
+		i := slices.IndexFunc(formats, func(f endpoints.Format) bool { return f.Name == c.Format })
+		if i < 0 {
+			var all []string
+			for _, f := range formats {
+				all = append(all, f.Name)
+			}
+			return usage(fmt.Errorf("format %s does not exist; the formats are %s", endpoints.Redacted(c.Format), strings.Join(all, ", ")))
+		}
+		formats = formats[i : i+1]
+	}
+	o := newOut(e.stdout)
+	if c.JSON {
+		for _, f := range formats {
+			f.Fields = slices.Concat(f.Fields, endpoints.CommonFields())
+			if err := o.json(f); err != nil {
+				return o.end(err)
+			}
+		}
+		return o.end(nil)
+	}
+	for _, f := range formats {
+		o.lines([]terminal.Safe{terminal.Sprintf("%s: %s", f.Name, f.Help), ""})
+		o.lines(fieldTable(f.Fields).Lines(0))
+		o.lines([]terminal.Safe{""})
+		for line := range strings.Lines(f.Example) {
+			o.lines([]terminal.Safe{terminal.Sprintf("    %s", strings.TrimSuffix(line, "\n"))})
+		}
+		o.lines([]terminal.Safe{""})
+	}
+	o.lines([]terminal.Safe{"Every endpoint:", ""})
+	o.lines(fieldTable(endpoints.CommonFields()).Lines(0))
+	return o.end(nil)
+}
+
+func fieldTable(fields []endpoints.Field) *terminal.Table {
+	t := &terminal.Table{Columns: []terminal.Column{{Head: "FIELD"}, {Head: "REQUIRED"}, {Head: "DEFAULT"}, {Head: "MEANING"}}}
+	for _, f := range fields {
+		name, required := f.Name, "-"
+		if f.Secret {
+			name += ", _env, _file"
+		}
+		if f.Required {
+			required = "yes"
+		}
+		t.Row(name, required, cmp.Or(f.Default, "-"), f.Help)
+	}
+	return t
+}
+
 type endpointsTestCommand struct {
 	webhookFlags
+	alertsRulesFlags
 	Name string `arg:"" help:"Name of the endpoint; the endpoint of --webhook-url is named webhook."`
 	JSON bool   `name:"json" help:"Print one JSON line: endpoint, webhook_id, outcome, status (0: no response), reason, took_ms."`
 }
@@ -227,7 +313,7 @@ func (c *endpointsTestCommand) Run(e *env) error {
 		return usage(err)
 	}
 	defer stop()
-	i := slices.IndexFunc(configured, func(x alerter.Endpoint) bool { return x.Name == c.Name })
+	i := slices.IndexFunc(configured, func(x deliver.Endpoint) bool { return x.Name == c.Name })
 	if i < 0 {
 		return fmt.Errorf("endpoint %s is not configured; %s", endpoints.Redacted(c.Name), names(configured))
 	}
@@ -246,6 +332,7 @@ func (c *endpointsTestCommand) Run(e *env) error {
 	}
 	r := to.Notifier.Notify(e.ctx, m)
 	took := time.Since(now)
+	c.warnRules(e, configured[i:i+1])
 	if err := e.ctx.Err(); err != nil && r.Outcome != notify.Delivered {
 		return err
 	}
@@ -267,7 +354,7 @@ func (c *endpointsTestCommand) Run(e *env) error {
 	return err
 }
 
-func names(configured []alerter.Endpoint) string {
+func names(configured []deliver.Endpoint) string {
 	if len(configured) == 0 {
 		return "no endpoints are configured: set SPATE_WEBHOOK_URL and SPATE_WEBHOOK_SECRET, or SPATE_ENDPOINTS; see spate endpoints --help"
 	}
@@ -280,14 +367,14 @@ func names(configured []alerter.Endpoint) string {
 
 // endpointFlags are those of enable and disable.
 type endpointFlags struct {
-	migrateFlags
+	deliveryFlags
 	webhookFlags
 	Name string `arg:"" help:"Name of the endpoint; the endpoint of --webhook-url is named webhook."`
 	JSON bool   `name:"json" help:"Print one JSON line: name, enabled, disabled_at, reason, pending, exhausted, dropped."`
 }
 
 // state returns what the database knows of the endpoint. One that it does not know has to be configured.
-func (c *endpointFlags) state(ctx context.Context, log *slog.Logger, st store.Store) (store.EndpointState, error) {
+func (c *endpointFlags) state(ctx context.Context, log *slog.Logger, st ledger) (store.EndpointState, error) {
 	states, err := st.Endpoints(ctx)
 	if err != nil {
 		return store.EndpointState{}, err
@@ -297,7 +384,7 @@ func (c *endpointFlags) state(ctx context.Context, log *slog.Logger, st store.St
 			return s, nil
 		}
 	}
-	// Whoever was notified of everything is not among them.
+	// An endpoint without pending, exhausted or dropped messages is not among them.
 	told, err := gather(st.ListDeliveries(ctx, store.DeliveryFilter{Endpoint: c.Name, Limit: 1}))
 	if err != nil {
 		return store.EndpointState{}, err
@@ -305,20 +392,20 @@ func (c *endpointFlags) state(ctx context.Context, log *slog.Logger, st store.St
 	if len(told) > 0 {
 		return store.EndpointState{Name: c.Name}, nil
 	}
-	// Only now: a mistake in the configuration keeps nobody from disabling what runs.
+	// Only now, so that a mistake in the configuration does not prevent disabling an endpoint.
 	configured, stop, err := c.endpoints(log)
 	if err != nil {
 		return store.EndpointState{}, usage(err)
 	}
 	defer stop()
-	if !slices.ContainsFunc(configured, func(e alerter.Endpoint) bool { return e.Name == c.Name }) {
+	if !slices.ContainsFunc(configured, func(e deliver.Endpoint) bool { return e.Name == c.Name }) {
 		return store.EndpointState{}, fmt.Errorf("endpoint %s is neither configured nor in the database; %s", endpoints.Redacted(c.Name), names(configured))
 	}
 	return store.EndpointState{Name: c.Name}, nil
 }
 
 // set enables or disables the endpoint and returns its state before and after.
-func (c *endpointFlags) set(ctx context.Context, log *slog.Logger, st store.Store, enabled bool, reason string) (before, after store.EndpointState, err error) {
+func (c *endpointFlags) set(ctx context.Context, log *slog.Logger, st ledger, enabled bool, reason string) (before, after store.EndpointState, err error) {
 	if before, err = c.state(ctx, log, st); err != nil {
 		return before, after, err
 	}
@@ -344,7 +431,7 @@ func (c *endpointFlags) write(e *env, s store.EndpointState) error {
 type endpointsEnableCommand struct{ endpointFlags }
 
 func (c *endpointsEnableCommand) Run(e *env) (err error) {
-	st, err := c.look(e.ctx)
+	st, err := c.ledger(e)
 	if err != nil {
 		return err
 	}
@@ -382,7 +469,7 @@ type endpointsDisableCommand struct {
 }
 
 func (c *endpointsDisableCommand) Run(e *env) (err error) {
-	st, err := c.look(e.ctx)
+	st, err := c.ledger(e)
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,10 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/notify"
+	"spate/shared/notify/endpoints"
 	"spate/shared/notify/webhook"
 	"spate/shared/store"
+	"spate/shared/terminal"
 )
 
 const secretA, secretB = "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB", "whsec_QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJC"
@@ -129,10 +131,10 @@ endpoints:
 	out, errs := b.run(ExitOK, "endpoints", "ls", "--endpoints", path)
 	quiet(t, out+errs)
 	want := [][]string{
-		{"NAME", "HOST", "PENDING", "EXHAUSTED", "DROPPED", "RECEIVES", "STATE"},
-		{"pager", "https://pager.example", "1", "1", "0", "critical;", "opened;", "10", "per", "second", "failing:", "status", "503,", "next", "try", "2020-11-24", "09:30:11"},
-		{"chat", "https://chat.example:8443", "1", "0", "0", "all;", "digest", "above", "1", "per", "minute", "enabled"},
-		{"old", "not", "configured", "0", "0", "0", "-", "disabled", "since", "2020-11-24", "09:30:00:", "status", "410"},
+		{"NAME", "FORMAT", "HOST", "PENDING", "EXHAUSTED", "DROPPED", "RECEIVES", "STATE"},
+		{"pager", "standard-webhooks", "https://pager.example", "1", "1", "0", "critical;", "opened;", "10", "per", "second", "failing:", "status", "503,", "next", "try", "2020-11-24", "09:30:11"},
+		{"chat", "standard-webhooks", "https://chat.example:8443", "1", "0", "0", "all;", "digest", "above", "1", "per", "minute", "enabled"},
+		{"old", "-", "not", "configured", "0", "0", "0", "-", "disabled", "since", "2020-11-24", "09:30:00:", "status", "410"},
 	}
 	var got [][]string
 	for line := range strings.Lines(out) {
@@ -143,7 +145,7 @@ endpoints:
 	}
 	out, _ = b.run(ExitOK, "endpoints", "ls", "--endpoints", path, "--json")
 	list := objects(t, out)
-	if len(list) != 3 || keys(list[0]) != "configured dropped enabled exhausted failing host min_severity name pending rate transitions" ||
+	if len(list) != 3 || keys(list[0]) != "configured dropped enabled exhausted failing format host min_severity name pending rate transitions" ||
 		keys(list[2]) != "configured disabled_at dropped enabled exhausted name pending reason" {
 		t.Errorf("%s", out)
 	}
@@ -153,8 +155,8 @@ endpoints:
 		t.Fatal(err)
 	}
 	out, _ = b.run(ExitOK, "endpoints", "ls")
-	says(t, out, "ops    https://running.example        0          0        0  critical  enabled, by the process started 2020-11-24 09:30:00\n",
-		"old    https://running.example        0          0        0  critical  disabled since", "pager  not configured")
+	says(t, out, "ops    -       https://running.example        0          0        0  critical  enabled, in the process started 2020-11-24 09:30:00\n",
+		"old    -       https://running.example        0          0        0  critical  disabled since", "pager  -       not configured")
 	out, _ = b.run(ExitOK, "endpoints", "ls", "--json")
 	if list := objects(t, out); list[2]["name"] != "ops" || list[2]["configured"] != false || list[2]["host"] != config.Host || list[2]["running_at"] != "2020-11-24T09:30:00Z" {
 		t.Errorf("%s", out)
@@ -169,6 +171,52 @@ endpoints:
 	_, errs = b.run(ExitUsage, "endpoints", "ls", "--endpoints", path, "--webhook-secret", secretA, secretB)
 	says(t, errs, "webhook-url: missing")
 	quiet(t, errs)
+}
+
+// TestEndpointsLsIsNarrow: what is 0 in every row goes before the names are cut.
+func TestEndpointsLsIsNarrow(t *testing.T) {
+	table := func(dropped string) terminal.Table {
+		t := terminal.Table{Columns: []terminal.Column{{Head: "NAME", Floor: 20}, {Head: "EXHAUSTED", Right: true}, {Head: "DROPPED", Right: true}, {Head: "STATE", Floor: 8}}}
+		t.Row("payments-on-call", "0", dropped, "enabled")
+		return t
+	}
+	for _, c := range []struct {
+		dropped string
+		width   int
+		want    string
+	}{
+		{"0", 0, "NAME              EXHAUSTED  DROPPED  STATE"}, {"0", 50, "NAME              EXHAUSTED  DROPPED  STATE"}, {"0", 40, "NAME              EXHAUSTED  STATE"},
+		{"0", 30, "NAME              STATE"}, {"2", 30, "NAME              DROPPED  STAT"},
+	} {
+		got := table(c.dropped)
+		leaveOut(&got, c.width, "DROPPED", "EXHAUSTED")
+		if lines := got.Lines(c.width); !strings.HasPrefix(string(lines[0]), c.want) && c.width != 30 || len(got.Columns) != len(strings.Fields(c.want)) {
+			t.Errorf("%d: %q", c.width, lines)
+		}
+	}
+}
+
+func TestEndpointsFormats(t *testing.T) {
+	bare(t)
+	code, out, errs := spate("endpoints", "formats")
+	if code != ExitOK || errs != "" {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	says(t, out, "standard-webhooks: JSON, signed", "url, _env, _file", "pagerduty: PagerDuty", "routing_key, _env, _file", "    - name: on-call\n      format: pagerduty\n", "Every endpoint:", "min_severity")
+	code, out, _ = spate("endpoints", "formats", "--json")
+	list := objects(t, out)
+	if code != ExitOK || len(list) != len(endpoints.Formats()) || keys(list[0]) != "example fields help name" || list[0]["name"] != "standard-webhooks" {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	code, out, _ = spate("endpoints", "formats", "pagerduty", "--json")
+	if list := objects(t, out); code != ExitOK || len(list) != 1 || list[0]["name"] != "pagerduty" {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	code, _, errs = spate("endpoints", "formats", "pigeon")
+	if code != ExitUsage {
+		t.Errorf("exit code %d", code)
+	}
+	says(t, errs, "format pigeon does not exist; the formats are standard-webhooks, pagerduty")
 }
 
 func TestEndpointsDisableAndEnable(t *testing.T) {
@@ -192,7 +240,7 @@ func TestEndpointsDisableAndEnable(t *testing.T) {
 
 	// Who was notified of everything is known, too, and who is only configured.
 	done := record(`9`, 0, alert.Opened)
-	b.apply(heard, []alert.Record{done}, notify.Endpoint{Name: "done"})
+	b.apply(heard, []alert.Record{done}, notify.Endpoint{Name: "done", Filter: notify.Alerts()})
 	b.try(store.Try{WebhookID: done.ID + "_opened", Endpoint: "done", At: heard, Status: 200, Outcome: notify.Delivered})
 	b.run(ExitOK, "endpoints", "disable", "done")
 	path := file(t, "endpoints:\n- {name: new, url: https://new.example/t0ken, secret: "+secretA+"}\n")

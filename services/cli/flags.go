@@ -32,7 +32,7 @@ type ruleFlags struct {
 	UserField              []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Event fields, or file columns, that may hold the user; the first one present is used. Dots access nested fields, as in actor.id; write \\. for a dot in a name."`
 	TimeField              []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Event fields, or file columns, that may hold the event time; the first one present is used."`
 	TimeFormat             string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format: auto (RFC 3339-like text, or milliseconds since 1970), rfc3339, s, ms, us or ns since 1970, or a Go layout such as 02.01.2006 15:04:05, in UTC."`
-	Transitions            []string      `env:"SPATE_TRANSITIONS" default:"opened,closed" help:"Alert records to write: opened,closed; opened,raised,closed, which adds a record when an open alert becomes critical; or only closed, for consumers that expect one record per window."`
+	Transitions            []string      `env:"SPATE_TRANSITIONS" default:"opened,raised,closed" help:"Alert records to write: opened,raised,closed; opened,closed, without the record of an open alert that becomes critical, so that incidents escalate only when the window closes; or only closed, for consumers that expect one record per window."`
 }
 
 // defaultFields reports whether the fields are those of the data set.
@@ -97,7 +97,7 @@ func (f kafkaFlags) check(mode string) error {
 
 // httpFlags say where a service reports its health and metrics.
 type httpFlags struct {
-	HTTP  string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address to serve /metrics, /healthz and /readyz on; port 0 picks a free port and logs it."`
+	HTTP  string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address to serve ${pages=/metrics, /healthz and /readyz} on; port 0 picks a free port and logs it."`
 	PProf bool   `name:"pprof" env:"SPATE_PPROF" help:"Also serve /debug/pprof/. Profiles contain names and IDs, so do not expose the address to untrusted networks."`
 
 	HTTPTLSCertFile string `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) to serve these pages with TLS; reloaded when it changes."`

@@ -56,7 +56,7 @@ func TestNothingSteersTheTerminal(t *testing.T) {
 	text := strings.ToValidUTF8(evil, "") // databases keep nothing else
 	r.Evidence = alert.Evidence{Topic: "t" + text, Partitions: map[string]alert.OffsetRange{"0": {}, "p" + text: {}}}
 	id := r.ID + "_opened"
-	ops := notify.Endpoint{Name: "ops"}
+	ops := notify.Endpoint{Name: "ops", Filter: notify.Alerts()}
 	b.apply(heard, []alert.Record{r}, ops)
 	b.try(store.Try{WebhookID: id, Endpoint: "ops", At: heard, Outcome: notify.Exhausted, Reason: "it says " + evil})
 
@@ -99,9 +99,9 @@ func TestNothingSteersTheTerminal(t *testing.T) {
 		code int
 		args []string
 	}{
-		{ExitFailed, []string{"replay", evil, "-q"}},
-		{ExitFailed, []string{"verify", evil, "-q"}},
-		{ExitFailed, []string{"simulate", evil, "-q", "--brokers", "127.0.0.1:1"}},
+		{ExitUsage, []string{"replay", evil, "-q"}},
+		{ExitUsage, []string{"verify", evil, "-q"}},
+		{ExitUsage, []string{"simulate", evil, "-q", "--brokers", "127.0.0.1:1"}},
 		{ExitUsage, []string{"health", evil}},
 		{ExitUsage, []string{"user", evil, "--brokers", evil}},
 		{ExitUsage, []string{"up", "--topic", evil}},

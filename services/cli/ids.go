@@ -2,10 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
-	"spate/shared/alert"
 	"spate/shared/store"
 	"spate/shared/terminal"
 )
@@ -13,17 +14,18 @@ import (
 // minID is how many digits of an id a person has to write.
 const minID = 4
 
-// messageID splits what names a message about an alert: the alert's id, or its beginning, and which message it is; empty is any.
-func messageID(text string) (id string, state alert.State) {
-	for _, s := range alert.States() {
-		if id, ok := strings.CutSuffix(text, "_"+string(s)); ok {
-			return id, s
-		}
+// transition is what ends the id of a message about an alert or an incident.
+var transition = regexp.MustCompile(`^(.*)_(opened|raised|closed|escalated_[0-9]{1,9}|resolved)$`)
+
+// messageID splits what names a message about an alert or an incident: the id of that, or its beginning, and which message it is; empty is any.
+func messageID(text string) (id, which string) {
+	if m := transition.FindStringSubmatch(text); m != nil {
+		return m[1], m[2]
 	}
 	return text, ""
 }
 
-// isID reports whether a text is the id of an alert, or its beginning.
+// isID reports whether a text is the id of an alert or an incident, or its beginning.
 func isID(text string) bool {
 	return len(text) <= 32 && strings.Trim(text, "0123456789abcdef") == ""
 }
@@ -38,7 +40,7 @@ func wholeID(ctx context.Context, st alertReader, text string) (string, error) {
 		return "", fmt.Errorf("%w: %s", store.ErrNotFound, terminal.Text(text))
 	}
 	if len(text) < minID {
-		return "", fmt.Errorf("id %s is too short: give at least its first %d digits", terminal.Text(text), minID)
+		return "", usage(fmt.Errorf("id %s is too short: give at least its first %d digits", terminal.Text(text), minID))
 	}
 	const shown = 4
 	found, err := gather(st.Alerts(ctx, store.Filter{ID: text, Limit: shown + 1}))
@@ -50,30 +52,71 @@ func wholeID(ctx context.Context, st alertReader, text string) (string, error) {
 	case len(found) == 1:
 		return found[0].ID, nil
 	}
-	ids := make([]string, 0, shown)
-	for _, a := range found[:min(shown, len(found))] {
-		ids = append(ids, a.ID)
+	ids := make([]string, len(found))
+	for i, a := range found {
+		ids[i] = a.ID
 	}
-	more := ""
-	if len(found) > shown {
-		more = ", ..."
-	}
-	return "", fmt.Errorf("more than one alert id begins with %s: %s%s; give more digits", text, strings.Join(ids, ", "), more)
+	return "", ambiguous("alert", text, ids, shown)
 }
 
-// messages returns the filter of the messages that a text names: an id as webhooks have it, the id of an alert, of which a beginning that no
-// other has is enough, or one with _opened, _raised or _closed behind it.
-func messages(ctx context.Context, st store.Store, text, endpoint string) (store.DeliveryFilter, error) {
-	id, state := messageID(text)
+// isIncident reports whether a text is the ID of an incident or a unique prefix of one.
+func isIncident(ctx context.Context, st any, text string) bool {
+	in, ok := st.(incidentLister)
+	if !ok {
+		return false
+	}
+	_, err := wholeIncident(ctx, in, text)
+	return err == nil
+}
+
+// isAlert reports whether a text is the ID of an alert or a unique prefix of one.
+func isAlert(ctx context.Context, st alertReader, text string) bool {
+	id, err := wholeID(ctx, st, text)
+	if err == nil {
+		_, err = st.Alert(ctx, id)
+	}
+	return err == nil
+}
+
+// ambiguous tells that several ids begin with a text; more than shown are not all shown.
+func ambiguous(what, text string, ids []string, shown int) error {
+	more := ""
+	if len(ids) > shown {
+		ids, more = ids[:shown], ", ..."
+	}
+	return fmt.Errorf("more than one %s id begins with %s: %s%s; give more digits", what, text, strings.Join(ids, ", "), more)
+}
+
+// messages returns the filter of the messages that a text names: an id as webhooks have it, the id of an alert or an incident, of which a beginning
+// that no other has is enough, or one with what became of it behind it, such as _opened.
+func messages(ctx context.Context, st ledger, text, endpoint string) (store.DeliveryFilter, error) {
+	id, which := messageID(text)
 	if !isID(id) {
 		return store.DeliveryFilter{WebhookID: text, Endpoint: endpoint}, nil // of a digest
 	}
-	id, err := wholeID(ctx, st, id)
-	if err != nil {
-		return store.DeliveryFilter{}, err
+	f := store.DeliveryFilter{Endpoint: endpoint}
+	i, ierr := wholeIncident(ctx, st, id)
+	alertID, aerr := wholeID(ctx, st, id)
+	if ierr == nil && aerr == nil && len(id) == 32 {
+		if _, err := st.Alert(ctx, alertID); errors.Is(err, store.ErrNotFound) { // a whole id is not looked up
+			aerr = err
+		}
 	}
-	if state == "" {
-		return store.DeliveryFilter{AlertID: id, Endpoint: endpoint}, nil
+	noIncident, noAlert := errors.Is(ierr, store.ErrNoIncident), errors.Is(aerr, store.ErrNotFound)
+	switch {
+	case ierr == nil && aerr == nil:
+		return f, fmt.Errorf("an incident and an alert have ids that begin with %s: incident %s, alert %s; give more digits", terminal.Text(id), i.ID, alertID)
+	case ierr == nil && noAlert:
+		f.Incident, id = i.ID, i.ID
+	case aerr == nil && noIncident:
+		f.AlertID, id = alertID, alertID
+	case noIncident:
+		return f, aerr
+	default:
+		return f, ierr
 	}
-	return store.DeliveryFilter{WebhookID: id + "_" + string(state), Endpoint: endpoint}, nil
+	if which != "" {
+		f = store.DeliveryFilter{WebhookID: id + "_" + which, Endpoint: endpoint}
+	}
+	return f, nil
 }

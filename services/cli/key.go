@@ -122,7 +122,7 @@ comes from the detector that counts the key, not from the database.
 
 func (c *keyCommand) Run(e *env) error {
 	k, err := c.config(e.logger(slog.LevelError))
-	values, verr := c.values()
+	values, verr := columnValues(c.Columns, c.Null)
 	if err := usage(errors.Join(err, k.Validate(), verr)); err != nil {
 		return err
 	}
@@ -172,14 +172,14 @@ func (c *keyCommand) Run(e *env) error {
 	})
 }
 
-// values are those of the columns; nil is NULL.
-func (c *keyCommand) values() (map[string]*string, error) {
-	texts, err := keyValues(c.Columns)
+// columnValues are those of the columns of a key; nil is NULL.
+func columnValues(columns, null []string) (map[string]*string, error) {
+	texts, err := keyValues(columns)
 	out := map[string]*string{}
 	for name, text := range texts {
 		out[name] = &text
 	}
-	for _, name := range c.Null {
+	for _, name := range null {
 		if _, twice := out[name]; twice {
 			err = errors.Join(err, fmt.Errorf("column %s is given twice", terminal.Text(name)))
 		}

@@ -91,6 +91,8 @@ type listing[T any] struct {
 	row     func(o *out, x T) []any
 	// none is said, on standard error, where there is nothing to list.
 	none string
+	// unknown, if it is set, is asked where there is nothing to list: whether what is wanted cannot exist, which it has said then, or returns as an error.
+	unknown func() (said bool, err error)
 }
 
 // page is how many rows of a long list are aligned together.
@@ -137,7 +139,9 @@ func list[T any](e *env, f listFlags, l listing[T], read func(limit int) iter.Se
 	}
 	limit := f.atMost(l.json)
 	rows := newPages(o, l.columns)
+	found := false
 	one := func(x T) error {
+		found = true
 		if l.json {
 			return o.json(l.object(x))
 		}
@@ -172,9 +176,14 @@ func list[T any](e *env, f listFlags, l listing[T], read func(limit int) iter.Se
 	if err := o.end(nil); err != nil {
 		return err
 	}
+	if !found && l.unknown != nil {
+		if said, err := l.unknown(); said || err != nil {
+			return err
+		}
+	}
 	switch {
 	case l.json:
-	case rows.printed == 0:
+	case !found:
 		terminal.Fprintln(e.stderr, terminal.Safe(l.none))
 	case more:
 		terminal.Fprintf(e.stderr, "(showing the newest %d; use --limit 0 to list all)\n", limit)
@@ -234,4 +243,33 @@ func counted[N int | int64](n N, one, many string) string {
 		return "1 " + one
 	}
 	return terminal.Grouped(n) + " " + many
+}
+
+// sentence prints a text, escaped, in lines that fit between words.
+func (o *out) sentence(text string) {
+	line := ""
+	for _, word := range strings.Fields(terminal.Text(text)) {
+		if o.width > 0 && line != "" && len([]rune(line))+1+len([]rune(word)) > o.width {
+			o.printf("%s\n", terminal.Safe(line))
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	o.printf("%s\n", terminal.Safe(line))
+}
+
+// events prints a table of events. Columns behind the first ones that have no room at all are left out.
+func (o *out) events(t *terminal.Table, first int) {
+	left := 0
+	for o.width > 0 && len(t.Columns) > first && t.Narrowest() > o.width {
+		t.Drop()
+		left++
+	}
+	o.lines(t.Lines(o.width))
+	if left > 0 {
+		o.printf("(%s more; use --wide to print events in full)\n", counted(left, "field", "fields"))
+	}
 }

@@ -9,11 +9,13 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"spate/services/receiver"
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
 	"spate/shared/terminal"
@@ -48,8 +50,11 @@ func (c *receiveCommand) Run(e *env) error {
 		return err
 	}
 	ln, err := net.Listen("tcp", c.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen: another program is using %s; stop it, or choose another address with --listen (SPATE_RECEIVE_LISTEN)", c.Listen)
+	}
 	if err != nil {
-		return fmt.Errorf("listen for calls (SPATE_RECEIVE_LISTEN, --listen): %w", err)
+		return fmt.Errorf("listen: listen for calls (SPATE_RECEIVE_LISTEN, --listen): %w", err)
 	}
 	terminal.Fprintf(e.stderr, "spate receive: listening for webhook calls on http://%s/. Press Ctrl-C to stop.\n", ln.Addr())
 	p := &callPrinter{w: e.stdout, json: c.JSON}
@@ -137,7 +142,7 @@ func summaryOf(c receiver.Call) terminal.Safe {
 	var r struct {
 		Summary string `json:"summary"`
 	}
-	if json.Unmarshal(c.Data, &r) != nil || r.Summary == "" {
+	if json.Unmarshal(c.Data, &r) != nil || r.Summary == "" || c.Type == notify.TypeIncidentResolved { // it is that of the last window
 		return ""
 	}
 	return terminal.Sprintf("  %s", r.Summary)
@@ -146,6 +151,17 @@ func summaryOf(c receiver.Call) terminal.Safe {
 // callDetails returns the part of a line that depends on the type of the message.
 func callDetails(c receiver.Call) terminal.Safe {
 	switch c.Type {
+	case notify.TypeIncidentOpened, notify.TypeIncidentEscalated, notify.TypeIncidentResolved:
+		var i incident.Incident
+		if json.Unmarshal(c.Data, &i) != nil || i.Key == nil {
+			return ""
+		}
+		line := terminal.Sprintf("  %s  %s", string(i.Severity), subject(i))
+		if c.Type == notify.TypeIncidentResolved {
+			line += terminal.Sprintf("  over after %s: %s in %s, %s in the busiest", short(i.LastWindowEnd.Sub(i.FirstWindowStart)), counted(i.Events, "event", "events"),
+				counted(i.Windows, "window", "windows"), terminal.Grouped(i.Peak))
+		}
+		return line
 	case notify.TypeOpened, notify.TypeRaised, notify.TypeClosed:
 		var r struct {
 			Rule     string          `json:"rule"`
@@ -177,7 +193,7 @@ func callDetails(c receiver.Call) terminal.Safe {
 			count = fmt.Sprintf("%d%s events", r.Events, orMore)
 		}
 		return terminal.Sprintf("  %s  %s  %s", whose, count, r.Severity)
-	case notify.TypeDigest:
+	case notify.TypeDigest, notify.TypeIncidentDigest:
 		var d struct {
 			Messages int   `json:"messages"`
 			Users    int   `json:"users"`

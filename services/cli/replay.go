@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,6 +55,9 @@ func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
 			c.onSent(partition, value, at)
 		}
 	}
+	if err := eventsFile(c.File); err != nil {
+		return embedded.ReplayResult{}, err
+	}
 	var err error
 	if e.mode != "embedded" {
 		cfg.Kafka, err = c.secured(cfg.Log)
@@ -77,6 +81,22 @@ func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
 		}
 	}
 	return res, nil
+}
+
+// eventsFile looks whether a file of events can be opened, before anything is started for it.
+func eventsFile(path string) error {
+	if path == "" || path == "-" || strings.Contains(path, "://") {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return usage(errors.New(terminal.Text(fileError(err).Error()))) // of one line, whatever the name
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return usage(fmt.Errorf("%s: is a directory", terminal.Text(path)))
+	}
+	return nil
 }
 
 func writeAlerts(path string, stdout io.Writer, alerts []alert.Record) (err error) {

@@ -45,7 +45,7 @@ func TestRulesCheck(t *testing.T) {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
 	for _, want := range []string{
-		"burst  live\n", "TUMBLE 10 s, by user_id\n", "yes: once TRUE, it stays TRUE", "critical     COUNT(*) > 10\n", "about 80 bytes a key\n",
+		"burst  live\n", "TUMBLE 10 s, by user_id\n", "yes: once TRUE, it stays TRUE", "critical     COUNT(*) > 10\n", "1 pane per window; about 80 bytes per key\n",
 		"scraper  shadow\n", "HOP 10 s, 1 min, by user_id\n", "no: COUNT(*) FILTER (WHERE event_type = 'purchase') = 0 can become FALSE again",
 		"reads        event_type, product_id, txn_timestamp, user_id\n", "shared with 1 other rule\n", "2 rules, 1 feed, 4 fields; 0 warnings\n",
 	} {
@@ -54,6 +54,11 @@ func TestRulesCheck(t *testing.T) {
 		}
 	}
 
+	acting := rulesFileOf(t, "acting.sql", strings.Replace(twoRules, "-- critical:", "-- quiet: 2m\n-- decision: challenge 10m\n-- critical:", 1))
+	code, out, errs = spate("rules", "check", acting)
+	if code != ExitOK || errs != "" || !strings.Contains(out, "quiet        2m between two incidents\n") || !strings.Contains(out, "decision     challenge 10m\n") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
 	code, out, errs = spate("rules", "check", path, "--json", "--set", "scraper.products=40")
 	if code != ExitOK || errs != "" {
 		t.Fatalf("exit %d: %s", code, errs)
@@ -153,7 +158,7 @@ func TestDefaultRule(t *testing.T) {
 func TestRulesExport(t *testing.T) {
 	bare(t)
 	path := rulesFileOf(t, "rules.sql", strings.Replace(twoRules, "${products} AND", "${products} OR", 1))
-	code, out, errs := spate("rules", "export", path, "--flink-sql", "--set", "scraper.products=41", "--brokers", "k:9092", "--topic", "orders")
+	code, out, errs := spate("rules", "export", path, "--set", "scraper.products=41", "--brokers", "k:9092", "--topic", "orders")
 	if code != ExitOK || errs != "" {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
@@ -174,7 +179,7 @@ FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECON
 	if code, out, errs := spate("rules", "export", rulesFileOf(t, "bad.sql", "SELECT 1"), "--flink-sql"); code != ExitUsage || out != "" || !strings.Contains(errs, "bad.sql:1:1: a rule is an INSERT statement") {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
-	if code, out, _ := spate("rules", "export", "--flink-sql"); code != ExitOK || !strings.Contains(out, "having count(1) > 5;") {
+	if code, out, _ := spate("rules", "export"); code != ExitOK || !strings.Contains(out, "having count(1) > 5;") {
 		t.Errorf("exit %d, %q", code, out)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -263,7 +264,7 @@ func (f reviseFlags) revise(e *env, l *rulesLog, rec revision.Record, name strin
 		if f.JSON {
 			return newResult(e, result)
 		}
-		_, err := terminal.Fprintf(e.stdout, "dry run: as revision %d, these rules would be in force %s; nothing was written\n", entry.Revision, terminal.Safe(inForce(entry, now)))
+		_, err := terminal.Fprintf(e.stdout, "dry run: as revision %d, these rules would be in force %s; nothing was written\n%s", entry.Revision, terminal.Safe(inForce(entry, now)), firstWindows(entry, result.Rules, now))
 		return err
 	}
 	if asks {
@@ -338,6 +339,11 @@ func (f reviseFlags) preview(w io.Writer, l *rulesLog, entry revision.Entry, r r
 	o.printf("revision %d, compared with %s:\n", entry.Revision, terminal.Safe(before))
 	o.compared(r.Rules)
 	o.printf("%s; %s\n", terminal.Safe(tallyText(r.Rules)), terminal.Safe(r.Feeds.String()))
+	for _, c := range r.Rules {
+		if c.Change == removed && c.Mode == rule.Live {
+			o.printf("%s is live and will no longer raise alerts; to keep it, add it to the file\n", c.Name)
+		}
+	}
 	if entry.InsteadOf > 0 {
 		o.printf("revision %d replaces revision %d, which cannot be evaluated, and all that follow it; they will never be in force\n", entry.Revision, entry.InsteadOf)
 	}
@@ -354,6 +360,24 @@ func (f reviseFlags) preview(w io.Writer, l *rulesLog, entry revision.Entry, r r
 	_ = o.end(nil) // the command writes more to w, and fails then
 }
 
+// firstWindows says when the first windows begin of the rules that a revision adds or changes, if it is not in force from the beginning.
+func firstWindows(e revision.Entry, changes []changedRule, now time.Time) terminal.Safe {
+	if e.BoundaryMS == 0 {
+		return ""
+	}
+	var b strings.Builder
+	for _, c := range changes {
+		i := slices.IndexFunc(e.Set.Rules, func(r *rule.Rule) bool { return r.Name == c.Name })
+		if i < 0 || c.Change != added && c.Change != changed || c.Mode == rule.Off {
+			continue
+		}
+		if start, ok := e.Set.Rules[i].Window.First(e.BoundaryMS); ok {
+			b.WriteString(string(terminal.Sprintf("first window of %s: %s UTC\n", c.Name, clockText(time.UnixMilli(start), now))))
+		}
+	}
+	return terminal.Safe(b.String())
+}
+
 // tell says from when on a revision is in force.
 func (f reviseFlags) tell(w io.Writer, e revision.Entry, r revised, rec revision.Record) error {
 	now, more := time.Now(), ""
@@ -367,7 +391,7 @@ func (f reviseFlags) tell(w io.Writer, e revision.Entry, r revised, rec revision
 	if rec.FromMS > 0 && e.BoundaryMS > rec.FromMS {
 		more += fmt.Sprintf(" (later than %s, which was too early when it was written)", clockText(time.UnixMilli(rec.FromMS), now))
 	}
-	_, err := terminal.Fprintf(w, "revision %d is in force %s%s\n", e.Revision, terminal.Safe(inForce(e, now)), terminal.Safe(more))
+	_, err := terminal.Fprintf(w, "revision %d is in force %s%s\n%s", e.Revision, terminal.Safe(inForce(e, now)), terminal.Safe(more), firstWindows(e, r.Rules, now))
 	return err
 }
 

@@ -38,6 +38,8 @@ type checkedRule struct {
 	Cost       rule.Cost       `json:"cost"`
 	Warnings   []string        `json:"warnings"`
 	Critical   string          `json:"critical,omitempty"`
+	Quiet      string          `json:"quiet,omitempty"`
+	Decision   string          `json:"decision,omitempty"`
 	Columns    []checkedColumn `json:"columns"`
 	File       string          `json:"file"`
 	Line       int             `json:"line"`
@@ -110,11 +112,17 @@ func (f rulesFile) check(r *rule.Rule) checkedRule {
 		Name: r.Name, Mode: r.Mode, Window: r.Window.String(), Key: []string{}, Feed: r.Feed(), OpensEarly: early, Reason: reason, Cost: f.set.Cost(r),
 		Warnings: append([]string{}, r.Warnings()...), Critical: r.CriticalSQL(), File: f.name, Line: line,
 	}
+	if r.Quiet > 0 {
+		c.Quiet = short(r.Quiet)
+	}
+	if r.Decision.Level != "" {
+		c.Decision = r.Decision.Level + " " + short(r.Decision.For)
+	}
 	for _, k := range r.Keys {
 		c.Key = append(c.Key, k.Name)
 	}
 	for _, col := range r.Columns {
-		c.Columns = append(c.Columns, checkedColumn{col.Name, col.Type.String()})
+		c.Columns = append(c.Columns, checkedColumn{col.Name, r.ValueType(col).String()})
 	}
 	return c
 }
@@ -134,6 +142,12 @@ func (o *out) rule(r checkedRule, others int) {
 	if r.Critical != "" {
 		line("critical", "%s", r.Critical)
 	}
+	if r.Quiet != "" {
+		line("quiet", "%s between two incidents", r.Quiet)
+	}
+	if r.Decision != "" {
+		line("decision", "%s", r.Decision)
+	}
 	early := "no"
 	if r.OpensEarly {
 		early = "yes"
@@ -145,9 +159,9 @@ func (o *out) rule(r checkedRule, others int) {
 		shared = ", shared with " + plural(others, "other rule")
 	}
 	line("feed", "%s%s", r.Feed, terminal.Safe(shared))
-	memory := fmt.Sprintf("%s a window, about %s bytes a key", plural(int(r.Cost.Panes), "pane"), terminal.Grouped(r.Cost.BytesPerKey))
+	memory := fmt.Sprintf("%s per window; about %s bytes per key", plural(int(r.Cost.Panes), "pane"), terminal.Grouped(r.Cost.BytesPerKey))
 	if n := r.Cost.BytesPerDistinct; n > 0 {
-		memory += fmt.Sprintf(", and %d for each distinct value in a pane: at most %s", n, terminal.Grouped(r.Cost.MaxBytesPerKey))
+		memory += fmt.Sprintf(" plus %d bytes per distinct value; at most %s bytes per key", n, terminal.Grouped(r.Cost.MaxBytesPerKey))
 	}
 	line("memory", "%s", terminal.Safe(memory))
 	for _, w := range r.Warnings {

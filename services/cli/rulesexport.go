@@ -19,7 +19,7 @@ type rulesExportCommand struct {
 
 	ruleFlags
 	kafkaFlags
-	FlinkSQL    bool   `name:"flink-sql" help:"Write Flink SQL: source tables, sink tables, and an INSERT statement for each rule. Required, as it is the only supported language."`
+	FlinkSQL    bool   `name:"flink-sql" help:"Write Flink SQL: source tables, sink tables, and an INSERT statement for each rule. This is the default, as no other language is supported."`
 	Connector   string `name:"connector" default:"" placeholder:"NAME" help:"Flink connector: kafka, kinesis (connector 5.0 and later, Managed Flink) or kinesis-4 (4.x, Studio notebooks). Default: kinesis in mode aws, otherwise kafka."`
 	UserType    string `name:"user-type" default:"bigint" help:"SQL type of the user: bigint or string."`
 	TimeType    string `name:"time-type" default:"timestamp" help:"SQL type of the time: timestamp, for text without a time zone, or timestamp_ltz, for text that ends in Z, as written by spate simulate."`
@@ -47,9 +47,6 @@ different columns to one table get tables of their own, which write to the same 
 }
 
 func (c *rulesExportCommand) Run(e *env) error {
-	if !c.FlinkSQL {
-		return usage(errors.New("flink-sql: missing; add --flink-sql, the only supported language"))
-	}
 	to, err := c.connection(e)
 	if err != nil {
 		return err

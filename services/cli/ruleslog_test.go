@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -176,6 +177,9 @@ func TestRulesApply(t *testing.T) {
 
 	// Back, and back again.
 	out, _ = r.run(ExitOK, "rollback", "0", "--dry-run")
+	if strings.Contains(out, "no longer raise alerts") { // it is in shadow
+		t.Error(out)
+	}
 	says(t, out, "removed    scraper", "dry run: as revision 3, these rules would be in force for windows that begin at ")
 	out, _ = r.run(ExitOK, "rollback", "--dry-run")
 	says(t, out, "changed    scraper", "nothing was written\n")
@@ -520,5 +524,22 @@ func TestRulesApplyHostile(t *testing.T) {
 		harmless(t, fmt.Sprintf("%q", c.args), out)
 		harmless(t, fmt.Sprintf("%q", c.args), errs)
 		oneLine(t, fmt.Sprintf("%q", c.args), out)
+	}
+}
+
+// TestRulesApplyTells: when the first window of a new rule begins, and which live rules end with the file that lacks them.
+func TestRulesApplyTells(t *testing.T) {
+	r := newRuled(t)
+	r.run(ExitOK, "apply", rulesFileOf(t, "a.sql", rulesText(5)))
+	r.count()
+	other := rulesFileOf(t, "b.sql", strings.NewReplacer("-- rule: a\n", "-- rule: b\n", "'10' SECOND", "'1' HOUR").Replace(rulesText(5)))
+	first := regexp.MustCompile(`(?m)^first window of b: (?:\d{4}-\d\d-\d\d )?\d\d:00:00 UTC$`)
+	out, _ := r.run(ExitOK, "apply", other, "--dry-run")
+	says(t, out, "\na is live and will no longer raise alerts; to keep it, add it to the file\n")
+	if !first.MatchString(out) || strings.Count(out, "first window") != 1 {
+		t.Error(out)
+	}
+	if out, _ = r.run(ExitOK, "apply", other); !first.MatchString(out) || strings.Count(out, "first window") != 1 {
+		t.Error(out)
 	}
 }

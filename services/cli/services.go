@@ -115,7 +115,7 @@ type alertCommand struct {
 func (c *alertCommand) Run(e *env) (err error) {
 	log := e.logger(slog.LevelInfo).With("service", "alerter")
 	if e.mode == "aws" {
-		return c.AWS.run(e, c.httpFlags, c.JSON, log)
+		return c.AWS.run(e, c.httpFlags, c.webhookFlags, c.JSON, log)
 	}
 	k, err := c.settings(e, log)
 	if err := usage(errors.Join(err, k.Validate())); err != nil {
@@ -151,6 +151,9 @@ func (c *alertCommand) Run(e *env) (err error) {
 			return err
 		}
 		log.Info("alerts are stored in " + db.name + "; " + toldTo(endpoints))
+		for _, line := range (alertsRulesFlags{brokerFlags: c.brokerFlags, Topic: c.Topic}).strangeRules(e, endpoints) {
+			log.Warn(line)
+		}
 		cfg.Store = st
 		return errors.Join(alerter.Run(ctx, cfg), st.Close())
 	})

@@ -67,6 +67,9 @@ func (c *simulateCommand) Run(e *env) error {
 	if err := usage(errors.Join(err, cfg.Validate())); err != nil {
 		return err
 	}
+	if err := eventsFile(cfg.File); err != nil {
+		return err
+	}
 	cfg.Stdout = e.stdout
 	if !c.Quiet {
 		cfg.Progress = e.stderr
@@ -84,7 +87,11 @@ func (c *simulateCommand) Run(e *env) error {
 	if c.JSON {
 		return errors.Join(json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res), none)
 	}
-	terminal.Fprintf(e.stderr, "sent %d events to %s in %v", res.Sent, target(cfg), res.Elapsed.Round(time.Millisecond))
+	verb := "sent"
+	if cfg.Out != "" {
+		verb = "wrote"
+	}
+	terminal.Fprintf(e.stderr, "%s %s to %s in %v", terminal.Safe(verb), terminal.Safe(counted(res.Sent, "event", "events")), target(cfg), res.Elapsed.Round(time.Millisecond))
 	if res.Skipped > 0 {
 		terminal.Fprintf(e.stderr, "; %d malformed lines skipped", res.Skipped)
 	}
@@ -135,7 +142,7 @@ func (c *simulateCommand) put(e *env) error {
 	}
 	file, err := os.Open(c.File)
 	if err != nil {
-		return fmt.Errorf("open events file: %w", err)
+		return usage(errors.New(terminal.Text(fileError(err).Error())))
 	}
 	defer file.Close()
 	cfg, err := cloud.Load(e.ctx)

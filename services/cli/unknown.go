@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"spate/shared/rule/syntax"
 )
 
 // secretVariables have no flag.
@@ -38,7 +40,7 @@ func unknownVariables(model *kong.Node, environment []string) (lines []string) {
 func didYouMean(name string, known []string) string {
 	best, distance := "", min(4, len(name)/2+1)
 	for _, k := range known {
-		if d := editDistance(name, k); d < distance {
+		if d := syntax.Distance(name, k); d < distance {
 			best, distance = k, d
 		}
 	}
@@ -46,25 +48,4 @@ func didYouMean(name string, known []string) string {
 		return ""
 	}
 	return "; did you mean " + best + "?"
-}
-
-// editDistance is how many letters have to be put in, taken out or changed to make b of a.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

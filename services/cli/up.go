@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"spate/services/alerter"
+	"spate/services/alerter/deliver"
 	"spate/services/embedded"
 	"spate/shared/revision"
 	"spate/shared/store"
@@ -77,9 +77,15 @@ func (c *upCommand) Run(e *env) error {
 	cfg.Endpoints = endpoints
 	cfg.Database = db.name
 	cfg.Open = func(ctx context.Context) (store.Store, error) { return db.openWhenReady(ctx, log, nil) }
+	if len(cfg.Kafka.Brokers) > 0 {
+		terminal.Fprintf(e.stderr, "spate up: using the brokers at %s (SPATE_BROKERS, --brokers); without this setting, spate up starts its own broker\n", brokers(cfg.Kafka))
+	}
 	view := newView(e.stdout, c.JSON)
 	cfg.Print = view.alert
 	done, err := embedded.Up(e.ctx, cfg, func(i embedded.Info) {
+		for _, line := range strangeRules(endpoints, i.Rules.InForce()) {
+			log.Warn(line)
+		}
 		terminal.Fprintf(e.stderr, `
 spate is up: broker, router, detector and alerter are running in this process.
 
@@ -181,7 +187,7 @@ func agreed(ctx context.Context, from io.Reader) (bool, error) {
 func alternatives(names []string) string { return strings.Join(names, " or ") }
 
 // toldTo says who is notified of alerts.
-func toldTo(endpoints []alerter.Endpoint) string {
+func toldTo(endpoints []deliver.Endpoint) string {
 	if len(endpoints) == 0 {
 		return "no endpoint is notified of them; see spate endpoints --help"
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"spate/services/alerter"
+	"spate/services/alerter/deliver"
 	"spate/shared/notify/endpoints"
 	"spate/shared/notify/webhook"
 )
@@ -18,10 +18,10 @@ import (
 //
 // It has no method Validate, and must have none: kong would call it, also for the commands that embed it.
 type webhookFlags struct {
-	WebhookURL          string     `name:"webhook-url" env:"SPATE_WEBHOOK_URL" placeholder:"URL" help:"URL to notify of every alert (https://host/path), with calls signed according to Standard Webhooks. Requires a secret. This endpoint is named webhook."`
+	WebhookURL          string     `name:"webhook-url" env:"SPATE_WEBHOOK_URL" placeholder:"URL" help:"URL to notify of every incident (https://host/path), with calls signed according to Standard Webhooks. Requires a secret. This endpoint is named webhook."`
 	WebhookSecret       secretText `name:"webhook-secret" env:"SPATE_WEBHOOK_SECRET" placeholder:"SECRET" help:"Secret that signs the calls: whsec_ followed by 24 to 64 random bytes in base64. To rotate, give two, separated by a space. Prefer the environment variable: other users of this machine can see command-line flags."`
 	WebhookAllowPrivate bool       `name:"webhook-allow-private" env:"SPATE_WEBHOOK_ALLOW_PRIVATE" help:"Allow the address of --webhook-url to be on this machine or in a private network."`
-	Endpoints           string     `name:"endpoints" env:"SPATE_ENDPOINTS" placeholder:"FILE" help:"YAML file of additional endpoints, each with a name, url, secret, and optionally filters, a rate limit and digests; for an example, run spate endpoints --help."`
+	Endpoints           string     `name:"endpoints" env:"SPATE_ENDPOINTS" placeholder:"FILE" help:"YAML file of additional endpoints: signed webhooks, PagerDuty, Slack, Alertmanager, email and others, with filters, rate limits and digests; for an example, run spate endpoints --help; for all formats and fields, spate endpoints formats."`
 }
 
 // secretText is a flag that holds secrets. It takes all that follow it on the command line, with or without quotes, so that none ends up
@@ -63,7 +63,7 @@ func (s secretText) Format(f fmt.State, _ rune) {
 
 // endpoints returns who is notified of alerts, and what closes them, which is never nil. An error is the person's to mend; it names
 // everything that is wrong by file, line, endpoint and field, and has neither a secret nor a URL's path in it.
-func (f webhookFlags) endpoints(log *slog.Logger) ([]alerter.Endpoint, func(), error) {
+func (f webhookFlags) endpoints(log *slog.Logger) ([]deliver.Endpoint, func(), error) {
 	specs, err := endpoints.Flags{URL: f.WebhookURL, Secret: string(f.WebhookSecret), AllowPrivate: f.WebhookAllowPrivate}.Spec()
 	if f.Endpoints != "" {
 		more, ferr := endpoints.Read(f.Endpoints, len(specs) > 0, log)
@@ -72,24 +72,24 @@ func (f webhookFlags) endpoints(log *slog.Logger) ([]alerter.Endpoint, func(), e
 	if err != nil {
 		return nil, func() {}, err
 	}
-	var out []alerter.Endpoint
-	var senders []*webhook.Sender
+	var out []deliver.Endpoint
+	var senders []endpoints.Sender
 	stop := func() {
 		for _, s := range senders {
 			s.Close()
 		}
 	}
 	for _, s := range specs {
-		sender, err := webhook.New(s.Webhook)
+		sender, err := s.Open()
 		if err != nil { // it was checked
 			stop()
 			return nil, func() {}, fmt.Errorf("endpoint %q: %w", s.Name, err)
 		}
-		if err := s.Webhook.Refused(); err != nil {
+		if err := s.Refused(); err != nil {
 			log.Warn("this endpoint will not be called: "+err.Error(), "endpoint", s.Name)
 		}
 		senders = append(senders, sender)
-		out = append(out, alerter.Endpoint{Endpoint: s.Endpoint, Notifier: sender, Link: s.Link})
+		out = append(out, deliver.Endpoint{Endpoint: s.Endpoint, Notifier: sender, Format: s.Format, Shows: s.Shows, Link: s.Link})
 	}
 	return out, stop, nil
 }

@@ -196,16 +196,26 @@ func TestEndpointsFileThatOthersCanRead(t *testing.T) {
 	}{
 		{"endpoints: [{name: a, url: https://h.example/x, secret: " + secretA + "}]", 0o600, false},
 		{"endpoints: [{name: a, url: https://h.example/x, secret: " + secretA + "}]", 0o640, true},
-		{"endpoints: [{name: a, url: https://h.example/x, secret_env: PAGER_SECRET}]", 0o666, true},
+		{"endpoints: [{name: a, url: https://h.example/x, secret_env: PAGER_SECRET}]", 0o666, false},
+		{"endpoints: [{name: a, url: 'http://127.0.0.1:18080/hook', allow_private: true, secret_env: PAGER_SECRET}]", 0o644, false},
+		{"endpoints: [{name: a, url: 'http://127.0.0.1:18080/hooks/abuse-of-accounts', allow_private: true, secret_file: key}]", 0o644, false},
+		{"endpoints: [{name: a, format: slack, url: https://hooks.slack.com/services/T0/B0/x}]", 0o644, true},
+		{"endpoints: [{name: a, url: https://h.example/in/4f7c1be2a90d4e3388, secret_env: PAGER_SECRET}]", 0o644, true},
+		{"endpoints: [{name: a, url: 'https://h.example/in?token=x', secret_env: PAGER_SECRET}]", 0o644, true},
+		{"endpoints: [{name: a, format: alertmanager, url: 'https://h.example/in', username: u, password: p}]", 0o644, true},
+		{"endpoints: [{name: a, format: pagerduty, routing_key: 0123456789abcdef0123456789abcdef}]", 0o644, true},
 		{"endpoints: [{name: a, url_env: PAGER_URL, secret_env: PAGER_SECRET}]", 0o644, false},
 	} {
 		path := file(t, c.text)
 		if err := os.Chmod(path, c.mode); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), "key"), []byte(secretA), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		code, _, errs := spate("endpoints", "ls", "--endpoints", path, "--database-url", filepath.Join(t.TempDir(), "a.db"))
-		warned := strings.Contains(errs, path) && strings.Contains(errs, "chmod 600") && strings.Contains(errs, fmt.Sprintf("0%o", c.mode))
-		if code != ExitOK || warned != c.warn {
+		warned := strings.Contains(errs, "the endpoints file "+path+" contains secrets") && strings.Contains(errs, "chmod 600") && strings.Contains(errs, fmt.Sprintf("0%o", c.mode))
+		if code != ExitOK || warned != c.warn || strings.Contains(errs, "chmod") != c.warn {
 			t.Errorf("%s with mode %o: exit code %d, %s", c.text, c.mode, code, errs)
 		}
 		quiet(t, errs)

@@ -24,6 +24,7 @@ import (
 
 // Detector is a detector that can be asked while it runs.
 type Detector struct {
+	old        oldBatches
 	cfg        Config
 	initial    *rule.Set
 	metrics    *metrics
@@ -193,11 +194,16 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 		}
 		verdicts, repeated, err = kp.apply(ctx.Offset(), batch, known.plan)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, window.ErrOld):
+		d.metrics.batches.WithLabelValues("old").Inc()
+		d.metrics.lost.Inc()
+		d.old.add(ctx.Partition(), ctx.Offset())
+	case err != nil:
 		// No router has written that. It counts for nothing.
 		d.metrics.batches.WithLabelValues("corrupt").Inc()
 		d.cfg.Log.Error("skipping an invalid record of the keyed log", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
-	} else {
+	default:
 		d.metrics.batches.WithLabelValues("applied").Inc()
 	}
 	for _, v := range verdicts {
@@ -263,9 +269,11 @@ func (d *Detector) checkpoint(ctx context.Context, partitions *keyedPartitions, 
 	for {
 		select {
 		case <-ctx.Done():
+			d.old.report(d.cfg.Log)
 			return
 		case <-t.C:
 		}
+		d.old.report(d.cfg.Log)
 		for _, kp := range partitions.all() {
 			for more := true; more && ctx.Err() == nil; {
 				kp.mu.Lock()

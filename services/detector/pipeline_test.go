@@ -1,6 +1,7 @@
 package detector_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -301,6 +302,42 @@ func TestForeignRecordInTheKeyedLog(t *testing.T) {
 	b.start()
 	if d := cmp.Diff([]string{`1 00:00:00 closed 6 warning`, `1 00:00:00 opened 6 warning`}, brief(b.alerts(2))); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestOldBatchesInTheKeyedLog: those of a version that is not read anymore are named as such, with their number, and count as lost; everything else counts.
+func TestOldBatchesInTheKeyedLog(t *testing.T) {
+	b := newBed(t)
+	b.events(`1`, 1, 3)
+	b.batch(-9_000)
+	for p := range int32(partitions) {
+		for version := range byte(2) {
+			b.write(b.layout.Names.Keyed, p, "", []byte{version + 1, 1, 0, 0, 0})
+		}
+	}
+	b.events(`1`, 2, 3)
+	b.batch(20_000)
+	var log bytes.Buffer
+	registry := prometheus.NewRegistry()
+	_, stop := b.start(func(c *detector.Config) {
+		c.Log, c.Registry = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})), registry
+	})
+	if d := cmp.Diff([]string{`1 00:00:00 closed 6 warning`, `1 00:00:00 opened 6 warning`}, brief(b.alerts(2))); d != "" {
+		t.Error(d)
+	}
+	b.settled()
+	stop()
+	if text := log.String(); !strings.Contains(text, "an older version of spate wrote") || !strings.Contains(text, "batches=4") || !strings.Contains(text, "delete the log together with both consumer groups") || strings.Contains(text, "corrupt") {
+		t.Error(text)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "spate_detector_lost_batches_total" && f.GetMetric()[0].GetCounter().GetValue() != 4 {
+			t.Error(f)
+		}
 	}
 }
 

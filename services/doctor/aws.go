@@ -17,14 +17,15 @@ import (
 	"spate/shared/aws/cloud"
 )
 
-// Cloud says what to look at in mode aws.
+// Cloud says what to check in mode aws.
 type Cloud struct {
 	Stream, AlertsStream string
 	Table, StateTable    string
-	TopicARN             string // nobody is notified if it is empty
+	TopicARN             string // may be empty
+	Endpoints            bool   // endpoints are notified, too
 }
 
-// AWS looks at what mode aws needs, and passes on what it finds as it finds it. The error is one of settings.
+// AWS checks what mode aws needs, and passes each finding to tell at once. The error is one of settings.
 func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 	t := teller(tell)
 	cfg, err := cloud.Load(ctx)
@@ -69,18 +70,40 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 			continue
 		}
 		t.ok("tables", "%s exists", name)
+		if name == c.Table {
+			t.expiry(ctx, db, name)
+		}
 	}
-	if c.TopicARN == "" {
-		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is notified of alerts", "no topic is notified of alerts")
+	if c.TopicARN == "" && c.Endpoints {
+		t.ok("topic", "none; endpoints are notified of incidents")
+	} else if c.TopicARN == "" {
+		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is notified of incidents, or SPATE_ENDPOINTS to a file of endpoints", "no topic is notified of incidents")
 	} else if _, err := sns.NewFromConfig(cfg).GetTopicAttributes(ctx, &sns.GetTopicAttributesInput{TopicArn: aws.String(c.TopicARN)}); err != nil {
 		t.trouble("topic", c.TopicARN, "sns:GetTopicAttributes", err)
 	} else {
-		t.ok("topic", "%s is notified of alerts", c.TopicARN)
+		t.ok("topic", "%s is notified of incidents", c.TopicARN)
 	}
 	return nil
 }
 
-// trouble tells why something cannot be looked at.
+// expiry checks that expired items are deleted.
+func (t teller) expiry(ctx context.Context, db *dynamodb.Client, table string) {
+	d, err := db.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: aws.String(table)})
+	if err != nil {
+		t.trouble("tables", "the time to live of "+table, "dynamodb:DescribeTimeToLive", err)
+		return
+	}
+	if s := d.TimeToLiveDescription; s != nil && aws.ToString(s.AttributeName) == expiresAt &&
+		(s.TimeToLiveStatus == dynamodbtypes.TimeToLiveStatusEnabled || s.TimeToLiveStatus == dynamodbtypes.TimeToLiveStatusEnabling) {
+		return
+	}
+	t.say(Warning, "tables", "run spate aws setup, or turn on the time to live with the attribute "+expiresAt, "%s keeps expired decisions, because its time to live is off", table)
+}
+
+// expiresAt is the attribute of the time to live.
+const expiresAt = "expires_at"
+
+// trouble reports why something cannot be checked.
 func (t teller) trouble(check, name, right string, err error) {
 	switch codeOf(err) {
 	case "ResourceNotFoundException", "NotFound", "NotFoundException":

@@ -204,14 +204,24 @@ func (e *exam) rights(ctx context.Context) {
 		groups[g] = described{d.AuthorizedOperations, err}
 	}
 	missing := 0
-	var unseen []string
+	var unneeded []string
+	var unseen []kafka.Right
+	of := make(map[kafka.Right][]string) // the services that need what is not known
 	for _, service := range e.cfg.Services {
 		for _, r := range e.names.Rights(service, e.cfg.Instance) {
 			has, known := e.has(actx, r, groups)
 			switch {
+			case r.If != "": // whether it is needed is not known here
+				if known && !has {
+					unneeded = append(unneeded, r.String())
+				}
 			case !known:
-				if text := r.String(); !slices.Contains(unseen, text) { // several services can need the same right
-					unseen = append(unseen, text)
+				same := kafka.Right{Operation: r.Operation, Resource: r.Resource, Name: r.Name, Prefix: r.Prefix}
+				if of[same] == nil { // several services can need the same right
+					unseen = append(unseen, same)
+				}
+				if !slices.Contains(of[same], service) {
+					of[same] = append(of[same], service)
 				}
 			case !has:
 				missing++
@@ -219,11 +229,19 @@ func (e *exam) rights(ctx context.Context) {
 			}
 		}
 	}
-	if len(unseen) > 0 {
-		e.tell.say(Unknown, "rights", "check again after the services have run once; brokers never report permissions on transactional ids",
-			"%s: cannot determine these permissions: %s", strings.Join(e.cfg.Services, ", "), strings.Join(unseen, ", "))
-	} else if missing == 0 {
-		e.tell.ok("rights", "%s: no permission is missing", strings.Join(e.cfg.Services, ", "))
+	for i, r := range unseen {
+		fix := ""
+		if i == len(unseen)-1 { // it is the same for all
+			fix = "check again after the services have run once; brokers never report permissions on transactional ids"
+		}
+		e.tell.say(Unknown, "rights", fix, "%s: cannot determine this permission: %s", strings.Join(of[r], ", "), r)
+	}
+	if len(unseen) == 0 && missing == 0 {
+		text := "no permission is missing"
+		if len(unneeded) > 0 {
+			text += "; if a rule makes decisions, these are: " + strings.Join(unneeded, ", ")
+		}
+		e.tell.ok("rights", "%s: %s", strings.Join(e.cfg.Services, ", "), text)
 	}
 }
 
@@ -365,8 +383,10 @@ func (e *exam) clock(ctx context.Context) {
 		e.tell.say(Unknown, "clock", "", "the broker has not stamped any record yet")
 	case ahead > skew:
 		e.tell.say(Warning, "clock", "synchronize both machines with NTP", "the broker's clock is at least %v ahead of this machine's", ahead.Round(time.Millisecond))
+	case ahead > -skew:
+		e.tell.ok("clock", "the broker's clock agrees with this machine's: its newest timestamp is %v old", max(0, -ahead).Round(time.Millisecond))
 	default:
-		e.tell.ok("clock", "the broker's newest timestamp is %v old", -ahead.Round(time.Millisecond))
+		e.tell.ok("clock", "the broker's clock is not ahead of this machine's; whether it is behind cannot be seen, because its newest timestamp is %v old", -ahead.Round(time.Second))
 	}
 }
 
@@ -455,13 +475,25 @@ func (e *exam) groups(ctx context.Context) {
 		}
 		hosts := make(map[string]int)
 		for _, m := range d.Members {
-			hosts[strings.TrimPrefix(m.ClientHost, "/")]++
+			host := strings.TrimPrefix(m.ClientHost, "/")
+			if h, _, err := net.SplitHostPort(host); err == nil {
+				host = h // some brokers add the port of the connection
+			}
+			hosts[host]++
 		}
 		var on []string
 		for _, h := range slices.Sorted(maps.Keys(hosts)) {
-			on = append(on, fmt.Sprintf("%d on %s", hosts[h], h))
+			if len(hosts) == 1 {
+				on = append(on, "on "+h)
+			} else {
+				on = append(on, fmt.Sprintf("%d on %s", hosts[h], h))
+			}
 		}
-		e.tell.ok("services", "%s: group %s is %s, with members %s", g.service, g.group, strings.ToLower(d.State), strings.Join(on, ", "))
+		members := "1 member"
+		if n := len(d.Members); n != 1 {
+			members = fmt.Sprintf("%d members", n)
+		}
+		e.tell.ok("services", "%s: group %s is %s, with %s, %s", g.service, g.group, strings.ToLower(d.State), members, strings.Join(on, ", "))
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"spate/services/alerter"
+	"spate/services/alerter/deliver"
 	"spate/services/simulator"
 	"spate/services/verifier"
 	"spate/shared/alert"
@@ -44,7 +44,9 @@ type DemoResult struct {
 	Missing   int                `json:"missing"`
 	Wrong     int                `json:"wrong"`
 	Extra     int                `json:"extra"`
-	Messages  int                `json:"messages"` // notifications of the alerts
+	Incidents int                `json:"incidents"` // runs of alerts of one user
+	Critical  int                `json:"incidents_critical"`
+	Messages  int                `json:"messages"` // notifications of the incidents
 	Verified  int                `json:"verified"` // that a receiver got, signature and all
 	Recall    map[string]float64 `json:"recall"`
 	Precision float64            `json:"precision"`
@@ -85,7 +87,7 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 	}
 	defer h.close()
 	s, err := start(ctx, Config{
-		Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Drains: true, Endpoints: []alerter.Endpoint{h.endpoint}, Print: cfg.Print, Log: cfg.Log,
+		Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Drains: true, Endpoints: []deliver.Endpoint{h.endpoint}, Print: cfg.Print, Log: cfg.Log,
 	})
 	if err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
@@ -117,7 +119,7 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 	}
 	res, err := s.judge(ctx, cfg, sent.Truth, began)
 	if err == nil {
-		res.Messages, res.Verified, err = s.told(ctx, h)
+		err = s.told(ctx, h, &res)
 	}
 	if err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)

@@ -8,8 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"spate/services/alerter"
+	"spate/services/alerter/deliver"
 	"spate/services/receiver"
+	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/notify"
 	"spate/shared/notify/webhook"
 	"spate/shared/store"
@@ -17,7 +19,7 @@ import (
 
 // hook is an endpoint in this process: a receiver that verifies what it is told.
 type hook struct {
-	endpoint alerter.Endpoint
+	endpoint deliver.Endpoint
 	close    func() // ends it and waits
 
 	mu       sync.Mutex
@@ -38,7 +40,7 @@ func startHook(log *slog.Logger) (*hook, error) {
 		_ = ln.Close() // nobody has connected
 		return nil, err
 	}
-	h := &hook{endpoint: alerter.Endpoint{Endpoint: notify.Endpoint{Name: "demo"}, Notifier: sender}, verified: make(map[string]bool)}
+	h := &hook{endpoint: deliver.Endpoint{Endpoint: notify.Endpoint{Name: "demo"}, Notifier: sender}, verified: make(map[string]bool)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -65,12 +67,15 @@ func (h *hook) called(c receiver.Call) {
 // toldWithin is how long the last messages may take.
 const toldWithin = 15 * time.Second
 
-// told waits until all that is to be told is, and returns how many messages there were and how many of them were verified. What is not
-// told within a time is not waited for: it is missing.
-func (s *stack) told(ctx context.Context, h *hook) (messages, verified int, err error) {
+// told waits until every incident is over and all that is to be told is, and notes how many incidents and messages there were, and how many messages
+// were verified. What is not told within a time is not waited for: it is missing.
+func (s *stack) told(ctx context.Context, h *hook, res *DemoResult) error {
 	ctx, cancel := context.WithTimeout(ctx, toldWithin)
 	defer cancel()
-	err = s.until(ctx, func() (bool, error) {
+	err := s.until(ctx, func() (bool, error) {
+		for _, err := range s.store.Incidents(ctx, store.IncidentFilter{State: incident.StateOpen, Limit: 1}) {
+			return false, err // it is open, or that is not known
+		}
 		known, err := s.store.Endpoints(ctx)
 		if err != nil {
 			return false, err
@@ -83,15 +88,26 @@ func (s *stack) told(ctx context.Context, h *hook) (messages, verified int, err 
 		return true, nil
 	})
 	if err != nil && ctx.Err() == nil {
-		return 0, 0, err
+		return err
 	}
-	for _, err := range s.store.ListDeliveries(context.WithoutCancel(ctx), store.DeliveryFilter{}) {
+	ctx = context.WithoutCancel(ctx)
+	for i, err := range s.store.Incidents(ctx, store.IncidentFilter{}) {
 		if err != nil {
-			return 0, 0, err
+			return err
 		}
-		messages++
+		res.Incidents++
+		if i.Severity == alert.Critical {
+			res.Critical++
+		}
+	}
+	for _, err := range s.store.ListDeliveries(ctx, store.DeliveryFilter{}) {
+		if err != nil {
+			return err
+		}
+		res.Messages++
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return messages, len(h.verified), nil
+	res.Verified = len(h.verified)
+	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/kafka"
+	"spate/shared/revision"
 	"spate/shared/store"
 )
 
@@ -97,6 +98,9 @@ func Replay(ctx context.Context, cfg ReplayConfig) (ReplayResult, error) {
 	sim.File, sim.Key, sim.Topic, sim.Speed = cfg.File, cfg.Key, topic, 0
 	sim.UserField, sim.TimeField, sim.TimeFormat = cfg.Events.Fields.User, cfg.Events.Fields.Time, string(cfg.Events.Fields.TimeFormat)
 	sim.Whole, sim.Exact = cfg.Events.ID != "", cfg.Rules != nil
+	if cfg.Rules != nil {
+		sim.Literal = literal(cfg.Rules)
+	}
 	if cfg.NullValues != nil {
 		sim.NullValues = cfg.NullValues
 	}
@@ -140,7 +144,7 @@ var ErrNothingRead = errors.New("no line could be read as an event")
 
 // nothingRead reads a file again and says why most of its lines are not events.
 func nothingRead(cfg ReplayConfig, res ReplayResult) error {
-	err := fmt.Errorf("replay %s: %w: %d lines are malformed, %d events invalid", cfg.File, ErrNothingRead, res.Skipped, res.Invalid)
+	err := fmt.Errorf("replay %s: %w: %s malformed, %s invalid", cfg.File, ErrNothingRead, number(res.Skipped, "line is", "lines are"), number(res.Invalid, "event is", "events are"))
 	in, oerr := simulator.OpenCSV(cfg.File)
 	if oerr != nil { // such as standard input, which is gone
 		return err
@@ -190,7 +194,19 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 	if most == "" {
 		return err
 	}
-	return fmt.Errorf("%w; the most frequent reason is %q (%d times, first in line %d): %s", err, most, why[most].lines, why[most].first, why[most].text)
+	t := why[most]
+	text := ": " + t.text
+	if strings.HasSuffix(most, t.text) {
+		text = "" // it is the reason
+	}
+	return fmt.Errorf("%w; the most frequent reason is %q (%s, first in line %d)%s", err, most, number(t.lines, "time", "times"), t.first, text)
+}
+
+func number(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func (s *stack) result() ReplayResult {
@@ -249,4 +265,18 @@ func (s *stack) deleteTopics() {
 	if _, err := adm.DeleteGroups(ctx, n.RouterGroup, n.DetectorGroup, n.AlerterGroup); err != nil {
 		s.cfg.Log.Warn("cannot delete the groups of the replay", "error", err)
 	}
+}
+
+// literal are the names of columns that rules read as they are, though they have dots.
+func literal(s *revision.Source) (names []string) {
+	set, err := s.Compile(nil)
+	if err != nil {
+		return nil // whoever runs them says so
+	}
+	for _, in := range set.Inputs {
+		if len(in.Path) == 1 && strings.Contains(in.Path[0], ".") {
+			names = append(names, in.Path[0])
+		}
+	}
+	return names
 }

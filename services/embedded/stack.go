@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"spate/services/alerter"
+	"spate/services/alerter/deliver"
 	"spate/services/detector"
 	"spate/services/embedded/broker"
 	"spate/services/router"
@@ -55,7 +57,7 @@ type Config struct {
 	// Database is its name for people.
 	Open func(context.Context) (store.Store, error)
 	// Endpoints are notified of the alerts.
-	Endpoints []alerter.Endpoint
+	Endpoints []deliver.Endpoint
 	Database  string
 	// Kafka is the one to use; without brokers the embedded one is started, which listens on Listen.
 	Kafka  kafka.Config
@@ -238,9 +240,22 @@ func (s *stack) makeTopics(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer cl.Close()
-	_, err = s.layout.EnsureWhenReady(ctx, cl, s.kafka.Brokers, s.cfg.Log, func(string) {})
+	trouble := ""
+	try := ctx
+	if s.cfg.Drains { // somebody waits for the end of a run: a broker that is away for so long is not waited for
+		var cancel context.CancelFunc
+		try, cancel = context.WithTimeout(ctx, brokerWait)
+		defer cancel()
+	}
+	_, err = s.layout.EnsureWhenReady(try, cl, s.kafka.Brokers, s.cfg.Log, func(reason string) { trouble = cmp.Or(reason, trouble) })
+	if try.Err() != nil && ctx.Err() == nil && trouble != "" {
+		return fmt.Errorf("gave up after %v: %s", brokerWait, trouble)
+	}
 	return err
 }
+
+// brokerWait is how long a run that ends by itself waits for its broker.
+const brokerWait = 30 * time.Second
 
 // applyRules makes the rules of the configuration follow those in force, unless they are the same, before the services read them.
 func (s *stack) applyRules(ctx context.Context) error {

@@ -31,7 +31,8 @@ type mapping struct {
 	last  int   // the last of the user's and the times' columns
 	// names are the members of what is sent, for a file that has other columns than the data set.
 	names []string
-	paths [][]string // of the members that the settings name, by column; nil is the column's own name
+	paths [][]string // of the members that the settings name, by column; nil is for the column's name to say
+	sent  tree       // the members of the object
 }
 
 // byPosition is the mapping of a file of the data set without a header.
@@ -87,6 +88,9 @@ func (c *CSV) readHeader(parts []string) (m mapping, ok bool, err error) {
 		return mapping{}, false, fmt.Errorf("the header has no column %s for the time, only %s: %w", either(c.fields.Time), listed(parts), ErrTimeColumn)
 	}
 	m.last = max(m.user, slices.Max(m.times))
+	if c.custom {
+		m.sent = c.layOut(m)
+	}
 	return m, true, nil
 }
 
@@ -212,22 +216,20 @@ func (c *CSV) sniff(head []byte) error {
 func (c *CSV) object(r *Row) {
 	b := make([]byte, 0, 64+2*len(c.parts)*16)
 	b = append(b, '{')
-	for i, name := range c.is.names {
-		path := c.is.paths[i]
-		if path == nil {
-			path = []string{name}
-		}
-		if name == "" {
-			continue
-		}
-		if len(b) > 1 {
+	r.JSON = append(c.appendMembers(b, c.is.sent, r), '}')
+}
+
+func (c *CSV) appendMembers(b []byte, list tree, r *Row) []byte {
+	for k, m := range list {
+		if k > 0 {
 			b = append(b, ',')
 		}
-		for _, p := range path[:len(path)-1] {
-			b = append(append(activity.AppendString(b, p), ':'), '{')
+		b = append(activity.AppendString(b, m.name), ':')
+		if m.within != nil {
+			b = append(c.appendMembers(append(b, '{'), m.within, r), '}')
+			continue
 		}
-		b = append(activity.AppendString(b, path[len(path)-1]), ':')
-		text := c.parts[i]
+		i, text := m.column, c.parts[m.column]
 		isTime := slices.Contains(c.is.times, i)
 		if isTime || i == c.is.user {
 			text = strings.Trim(text, blanks)
@@ -244,9 +246,50 @@ func (c *CSV) object(r *Row) {
 		default:
 			b = activity.AppendValue(b, text)
 		}
-		b = append(b, bytes.Repeat([]byte{'}'}, len(path)-1)...)
 	}
-	r.JSON = append(b, '}')
+	return b
+}
+
+// tree are the members of an object that is sent: each has the value of a column, or members of its own.
+type tree []branch
+
+type branch struct {
+	name   string
+	column int
+	within tree // nil for a value
+}
+
+// layOut returns the members of a file's columns. A name with dots is a path: such a column comes from an object that was laid flat. If a part of the path is a
+// column as well, the name is what it is.
+func (c *CSV) layOut(m mapping) (list tree) {
+	for i, name := range m.names {
+		if name == "" {
+			continue
+		}
+		path := m.paths[i]
+		if path == nil {
+			path = []string{name}
+			if names, err := activity.Path(name); err == nil && !slices.Contains(c.literal, name) && !slices.ContainsFunc(m.names, func(o string) bool { return strings.HasPrefix(name, o+".") }) {
+				path = names
+			}
+		}
+		list.place(path, i)
+	}
+	return list
+}
+
+// place puts a column at the end of a path.
+func (t *tree) place(path []string, column int) {
+	if len(path) == 1 {
+		*t = append(*t, branch{name: path[0], column: column})
+		return
+	}
+	i := slices.IndexFunc(*t, func(b branch) bool { return b.name == path[0] && b.within != nil })
+	if i < 0 {
+		i = len(*t)
+		*t = append(*t, branch{name: path[0]})
+	}
+	(*t)[i].within.place(path[1:], column)
 }
 
 // null reports whether a text means that there is nothing.

@@ -96,6 +96,8 @@ type Config struct {
 	// Whole has all columns of a file sent, by their names; Exact has them sent with the blanks around them.
 	Whole bool `kong:"-"`
 	Exact bool `kong:"-"`
+	// Literal are names of columns that lead into no object, though they have dots. They need Exact.
+	Literal []string `kong:"-"`
 
 	// OnSent is called for every row that the broker acknowledged, with its place; a file's rows are in partition -1. Kinesis has names for
 	// shards and no offsets: there, a partition is the number of the shard in the order in which this run met them, and an offset the
@@ -242,11 +244,11 @@ func (c *Config) validateGenerator(problem func(format string, args ...any)) {
 		problem("event-rate: %v is below 10, which is too low for the attacker giant", c.EventRate)
 	}
 	// Each event of a shopper keeps it busy for the think time; twice as many shoppers leave room for the peak of the day.
-	busy := 2 * c.EventRate * float64(meanThinkNS(c.Window, max(c.Threshold, 1))) / 1e9
+	busy := math.Floor(2 * c.EventRate * float64(meanThinkNS(c.Window, max(c.Threshold, 1))) / 1e9)
 	if c.Users < 1 || c.Users > maxUsers {
 		problem("users: %d is not between 1 and %d", c.Users, maxUsers)
 	} else if float64(c.Users) < busy {
-		problem("users: %d is below %.0f, the minimum at which no shopper breaks the rule with an event-rate of %v", c.Users, math.Floor(busy), c.EventRate)
+		problem("users: %d is below %.0f, the minimum at which no shopper breaks the rule with an event-rate of %v", c.Users, busy, c.EventRate)
 	}
 	if !c.Start.IsZero() && (c.Start.Year() < 1970 || c.Start.Year() > 2200) {
 		problem("start: year %d is not between 1970 and 2200", c.Start.Year())

@@ -64,7 +64,8 @@ type CSV struct {
 	file    io.Closer
 
 	fields  activity.Fields
-	custom  bool // the fields are not those of the data set
+	custom  bool     // the fields are not those of the data set
+	literal []string // names of columns whose dots lead into no object
 	nulls   []string
 	scanner *activity.Scanner // of JSON lines
 	keys    *activity.Scanner // of their category_id
@@ -140,8 +141,9 @@ func (c *CSV) Fields(f activity.Fields, nulls []string) error {
 // Whole has all columns of a file sent, by their names, and not those of the data set alone. Call it after Fields.
 func (c *CSV) Whole() { c.custom = true }
 
-// Exact is Whole, with the blanks around fields that are not quoted: rules see values as Flink does. The user and the time go without them.
-func (c *CSV) Exact() { c.custom, c.cut = true, "" }
+// Exact is Whole, with the blanks around fields that are not quoted: rules see values as Flink does. The user and the time go without them. The column a.b is the
+// member b of a, unless its name is literally that.
+func (c *CSV) Exact(literal ...string) { c.custom, c.cut, c.literal = true, "", literal }
 
 // Line returns the number of the line, from 1, in which the last record begins.
 func (c *CSV) Line() int64 { return c.at }

@@ -497,3 +497,30 @@ func TestCSVOfATap(t *testing.T) {
 	}
 	_ = in.Close()
 }
+
+// TestColumnsOfObjects: a column a.b is the member b of a, as a path of the settings and in a case of rules test; unless its name is literally that.
+func TestColumnsOfObjects(t *testing.T) {
+	for _, test := range []struct {
+		user, header string
+		literal      []string
+		want         string
+	}{
+		{"user_id", "user_id,actr.id,x,actr.geo.ip,at", nil, `{"user_id":1,"actr":{"id":2,"geo":{"ip":4}},"x":3,"at":"2024-01-01T00:00:00Z"}`},
+		{"actr.id", "actr.id,actr.ip,x,y,at", nil, `{"actr":{"id":1,"ip":2},"x":3,"y":4,"at":"2024-01-01T00:00:00Z"}`},
+		{"user_id", "user_id,actr.id,actr.ip,x,at", []string{"actr.id"}, `{"user_id":1,"actr.id":2,"actr":{"ip":3},"x":4,"at":"2024-01-01T00:00:00Z"}`},
+		{"user_id", "user_id,actr,actr.id,.x,at", nil, `{"user_id":1,"actr":2,"actr.id":3,".x":4,"at":"2024-01-01T00:00:00Z"}`},
+	} {
+		c, err := ReadCSV(strings.NewReader(test.header+"\n1,2,3,4,2024-01-01T00:00:00Z\n"), "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Fields(activity.Fields{User: []string{test.user}, Time: []string{"at"}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		c.Exact(test.literal...)
+		var r Row
+		if err := c.Next(&r); err != nil || string(r.JSON) != test.want {
+			t.Errorf("%s: %s, %v, want %s", test.header, r.JSON, err, test.want)
+		}
+	}
+}

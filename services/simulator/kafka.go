@@ -109,7 +109,7 @@ func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
 		err = kafka.Explain(err, kafka.Right{})
 		left := time.Until(until).Round(time.Second)
 		if left <= 0 {
-			return 0, fmt.Errorf("brokers (SPATE_BROKERS, --brokers): waited %.0f s for a broker at %s: %w", brokerWait.Seconds(), brokers, err)
+			return 0, fmt.Errorf("brokers: waited %.0f s for a broker at %s: %w", brokerWait.Seconds(), brokers, err)
 		}
 		s.log.Warn("waiting for the broker", "brokers", brokers, "gives_up_in", left.String(), "error", err)
 	}

@@ -159,7 +159,7 @@ func (c *CSV) order() {
 	first := make(map[string]int64, len(c.members))
 	for i, m := range c.archive {
 		one := newCSV(c.members[i].name, nil)
-		one.fields, one.custom, one.nulls, one.scanner = c.fields, c.custom, c.nulls, c.scanner
+		one.fields, one.custom, one.literal, one.nulls, one.scanner = c.fields, c.custom, c.literal, c.nulls, c.scanner
 		one.members = []member{{c.members[i].name, m.Open}}
 		var r Row
 		err := one.Next(&r)

@@ -142,7 +142,7 @@ func (r *run) open(ctx context.Context) (Source, error) {
 		return csv, err
 	}
 	if r.cfg.Exact {
-		csv.Exact()
+		csv.Exact(r.cfg.Literal...)
 	} else if r.cfg.Whole {
 		csv.Whole()
 	}

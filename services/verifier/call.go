@@ -13,14 +13,7 @@ func (q *query) call() term {
 	q.expect("(")
 	if slices.Contains(aggregates, name) {
 		q.references++
-		x := q.aggregate(name)
-		if q.accept("FILTER") {
-			q.expect("(")
-			q.expect("WHERE")
-			x.sql += " FILTER (WHERE " + q.condition(q.expr(0)).sql + ")"
-			q.expect(")")
-		}
-		return x
+		return q.aggregate(name)
 	}
 	if base, bound, found := strings.Cut(name, "_"); found && slices.Contains([]string{"TUMBLE", "HOP", "SESSION"}, base) {
 		q.skip() // it repeats the window of GROUP BY

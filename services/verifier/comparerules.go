@@ -17,6 +17,8 @@ type RuleDiff struct {
 	// Missing are rows of the reference without an alert, Extra alerts without a row. An alert with another value is one of each.
 	Missing int `json:"missing"`
 	Extra   int `json:"extra"`
+	// Uncompared are rows without an alert that have more distinct values than spate counts: for them, HAVING may be unknown.
+	Uncompared int `json:"uncompared,omitempty"`
 	// Refused says why the reference cannot evaluate the rule; empty if it can.
 	Refused string `json:"refused,omitempty"`
 	// Examples are differences in words, at most 10.
@@ -57,6 +59,10 @@ func CompareRules(want RulesReport, got []alert.Record) []RuleDiff {
 			key := rounded(r.JSON(i), row.Values)
 			if rows[key] > 0 {
 				rows[key]--
+				if row.AtLeast {
+					d.Uncompared++
+					continue
+				}
 				d.Missing++
 				d.example("missing: " + r.JSON(i))
 			}

@@ -356,7 +356,7 @@ func canonicalTime(s string) (string, bool) {
 var (
 	booleans  = map[string]bool{"true": true, "t": true, "yes": true, "y": true, "1": true, "false": false, "f": false, "no": false, "n": false, "0": false}
 	wholeText = regexp.MustCompile(`^[-+]?\d+(\.\d+)?$`)
-	realText  = regexp.MustCompile(`^[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|Infinity)$`)
+	realText  = regexp.MustCompile(`^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$`)
 )
 
 // parseField converts text to a value of a type; to NULL if it is none.
@@ -382,7 +382,7 @@ func parseField(t typ, s string) driver.Value {
 		return n
 	case kDouble:
 		f, err := strconv.ParseFloat(s, 64)
-		if err != nil && !math.IsInf(f, 0) || !realText.MatchString(s) {
+		if err != nil || !realText.MatchString(s) { // NaN, an infinity, or too large
 			return nil
 		}
 		return f
@@ -470,6 +470,9 @@ func (t *total) Step(_ *sqlite.FunctionContext, args []driver.Value) error {
 func (t *total) WindowValue(*sqlite.FunctionContext) (driver.Value, error) {
 	if t.n == 0 {
 		return nil, nil
+	}
+	if math.IsNaN(t.infinite) {
+		return nil, errors.New("the sum of two infinities is NaN, which SQLite does not have")
 	}
 	return t.result(t), nil
 }

@@ -51,12 +51,17 @@ type query struct {
 	window   windows
 	lateness int64
 
+	all         []token // of the statement
+	whereParts  []leaf
+	havingParts []leaf
+
 	names    []string
 	columns  []term
 	keys     []term
 	where    string
 	having   string
 	critical string
+	beyond   []string // that some number of distinct values is above the bound
 }
 
 // windows are the layout of a rule's windows, in milliseconds. The step of a SESSION is its gap.
@@ -118,7 +123,7 @@ func catch(f func()) (err error) {
 
 // rule translates a rule.
 func (f *rulesFile) rule(s statement, r *reader, o RulesOptions, sinks map[string]*table) {
-	q := &query{reader: *r, inputs: f.inputs, rule: s.directive("rule")}
+	q := &query{reader: *r, all: r.tokens, inputs: f.inputs, rule: s.directive("rule")}
 	if q.rule == "" {
 		q.rule = o.Name
 	}
@@ -393,7 +398,11 @@ func (q *query) groupWindow() {
 // statement is the rule in SQLite's words.
 func (q *query) statement(sessions string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "SELECT e.ws, e.we, %s", q.critical)
+	beyond := "FALSE"
+	if len(q.beyond) > 0 {
+		beyond = strings.Join(q.beyond, " OR ")
+	}
+	fmt.Fprintf(&b, "SELECT e.ws, e.we, %s, %s", q.critical, beyond)
 	for _, c := range q.columns {
 		b.WriteString(", " + c.sql)
 	}

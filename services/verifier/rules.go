@@ -57,6 +57,9 @@ type RuleResult struct {
 type RuleRow struct {
 	Start, End int64 // of the window, epoch milliseconds
 	Critical   bool
+	// AtLeast reports whether an aggregate has more distinct values than spate counts. A column that counts them has the number up to which it does, a sum of them is NULL.
+	// A condition that does not hold for a greater number is not known then, so spate may have no alert.
+	AtLeast bool
 	// Values are those of the columns, as JSON: a DECIMAL is a string with all its digits, a TIMESTAMP has no zone.
 	Values []json.RawMessage
 }
@@ -326,16 +329,16 @@ func (q *query) run(ctx context.Context, db *sql.DB, n int) (list []RuleRow, err
 	defer rows.Close()
 	for rows.Next() {
 		row := RuleRow{}
-		var critical any
+		var critical, beyond any
 		values := make([]any, len(q.columns))
-		to := []any{&row.Start, &row.End, &critical}
+		to := []any{&row.Start, &row.End, &critical, &beyond}
 		for i := range values {
 			to = append(to, &values[i])
 		}
 		if err := rows.Scan(to...); err != nil {
 			return nil, err
 		}
-		row.Critical = critical == int64(1)
+		row.Critical, row.AtLeast = critical == int64(1), beyond == int64(1)
 		for i, v := range values {
 			row.Values = append(row.Values, toJSON(q.columns[i].typ, v))
 		}

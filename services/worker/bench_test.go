@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"spate/shared/activity"
+	"spate/shared/aws/horizon"
 	"spate/shared/format"
 	"spate/shared/window"
 )
@@ -23,7 +24,7 @@ func BenchmarkRecord(b *testing.B) {
 			if dedupe {
 				cfg.Events.ID = "event_id"
 			}
-			s := &session{cfg: cfg, metrics: newMetrics(prometheus.NewRegistry()), progress: progress{st: state{Closed: window.NoTime}}}
+			s := &session{cfg: cfg, metrics: newMetrics(prometheus.NewRegistry()), progress: progress{st: state{Horizon: horizon.Horizon{Closed: window.NoTime}}}}
 			s.shards, s.output = newShards(&s.cfg), newOutput(&s.cfg, nil)
 			initial, err := cfg.initial()
 			if err != nil {

@@ -18,6 +18,12 @@ func (s *session) flush(ctx context.Context) error {
 	if err := s.queue(verdicts); err != nil {
 		return err
 	}
+	if len(s.outbox) > 0 && s.st.Over > s.st.Closed { // before anybody can read these alerts
+		s.st.Over = 0
+		if err := s.store(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.emit(ctx); err != nil {
 		return err
 	}
@@ -35,8 +41,8 @@ func (s *session) apply(watermarks []window.Watermark) ([]window.Verdict, error)
 
 // decide closes all windows up to a watermark. It is called when everything that was judged is in the table and written.
 func (s *session) decide(ctx context.Context, watermark int64) error {
-	s.st.Pending = watermark
-	if err := s.save(ctx); err != nil { // before it has any effect
+	s.st.Pending, s.st.Over = watermark, 0 // there are events again
+	if err := s.save(ctx); err != nil {    // before it has any effect
 		return err
 	}
 	return s.close(ctx)

@@ -36,6 +36,13 @@
 //
 // Alerts that are written again are the same as before, under the same id; readers of stream 2 keep each alert once.
 //
+// # What is over
+//
+// The alerter ends incidents by event time, so the state says up to where every alert is written: closed, and, with it, the sequence number of the last
+// alert in each shard of stream 2 (shared/aws/horizon). While all shards are silent and no window is open, it also says how far event time has walked on with the wall
+// clock (over). That is saved like everything else, so a successor goes on from there. Before the first alert of events that come after all, which may be older than
+// that, it is taken back.
+//
 // # Rules
 //
 // The rules are in the same table (shared/revision/table), and the worker looks for new ones before it judges events that its last look does not cover

@@ -74,15 +74,17 @@ func partitionKey(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// emit writes the alerts that wait.
-func (o *output) emit(ctx context.Context) error {
-	if len(o.outbox) == 0 {
+// emit writes the alerts that wait, and notes where they are for the state that is saved next.
+func (s *session) emit(ctx context.Context) error {
+	if len(s.outbox) == 0 {
 		return nil
 	}
-	if _, err := o.alerts.Put(ctx, o.outbox); err != nil {
+	places, err := s.alerts.Put(ctx, s.outbox)
+	s.st.Wrote(places)
+	if err != nil {
 		return fmt.Errorf("write alerts: %w", err)
 	}
-	o.outbox = o.outbox[:0]
+	s.outbox = s.outbox[:0]
 	return nil
 }
 

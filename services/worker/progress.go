@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"spate/shared/aws/stream"
+	"spate/shared/window"
 )
 
 // progress is up to where events are judged, and what was made of them.
@@ -16,6 +17,9 @@ type progress struct {
 	counted counts
 	saved   time.Time
 	dirty   bool
+
+	// While all shards are silent and no window is open, event time walks on with the wall clock, from walkFrom at quietSince; 0: they are not.
+	quietSince, walkFrom int64
 }
 
 // snapshot is how far each shard had come before a batch.
@@ -106,8 +110,33 @@ func (s *session) save(ctx context.Context) error {
 	return nil
 }
 
+// maxWalk bounds how far event time walks on: nothing stays open for longer than the longest quiet and the longest window.
+const maxWalk = 26 * time.Hour
+
+// walk lets event time walk on with the wall clock while all shards are silent, for incidents: all windows that have an event are closed by then. Windows
+// that are opened later, by events that are older, are not affected.
+func (s *session) walk() {
+	newest := s.newest()
+	if newest == window.NoTime || s.st.Closed == window.NoTime || !s.silent() || s.stream.LastEnd(newest)-1 > s.st.Closed {
+		s.quietSince = 0
+		return
+	}
+	now := s.cfg.Now().UnixMilli()
+	if s.quietSince == 0 {
+		s.quietSince, s.walkFrom = now, s.st.Closed
+		if s.st.Over > s.st.Closed { // where an earlier session had come to
+			s.walkFrom = s.st.Over
+		}
+		return
+	}
+	if to := s.walkFrom + now - s.quietSince; to > s.st.Over && to-s.st.Closed < maxWalk.Milliseconds() {
+		s.st.Over, s.dirty = to, true
+	}
+}
+
 // store writes the state as it is.
 func (s *session) store(ctx context.Context) error {
+	s.st.Wrote(nil) // none is something to know, too
 	b, err := s.st.encode()
 	if err != nil {
 		return err

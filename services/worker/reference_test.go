@@ -81,6 +81,11 @@ func (r *rig) check(cfg Config) {
 	if st.Pending != st.Closed {
 		r.t.Errorf("a close is under way: %d, %d", st.Pending, st.Closed)
 	}
+	last := map[string]string{}
+	r.read(r.alerts, func(s stream.Shard, rec types.Record) { last[s.ID] = *rec.SequenceNumber })
+	if !maps.Equal(st.Written, last) {
+		r.t.Errorf("the last alerts are at %v, but the state says %v", last, st.Written)
+	}
 	if len(want) == 0 {
 		r.t.Error("there is nothing to find: the test proves nothing")
 	}

@@ -230,6 +230,7 @@ func (s *session) look(ctx context.Context) error {
 			return err
 		}
 	}
+	s.walk()
 	if s.dirty && time.Since(s.saved) >= saveEvery {
 		if err := s.flush(ctx); err != nil {
 			return err

@@ -276,6 +276,19 @@ func (s *shards) silence() {
 	}
 }
 
+// silent reports whether all shards are.
+func (s *shards) silent() bool {
+	live := 0
+	for _, sh := range s.byID {
+		if sh.live() {
+			if live++; !sh.src.Idle {
+				return false
+			}
+		}
+	}
+	return live > 0
+}
+
 // watermark is how far windows could be closed.
 func (s *shards) watermark(e *engine) int64 {
 	var peers []window.Peer

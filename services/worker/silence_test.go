@@ -42,6 +42,44 @@ func TestQuietInput(t *testing.T) {
 	r.check(cfg)
 }
 
+// TestEventTimeWalksOn: while everything is silent and closed, event time walks on with the wall clock, and a successor goes on from where it was. What comes
+// then is counted all the same.
+func TestEventTimeWalksOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	cfg := r.config()
+	var now clock
+	cfg.Now, cfg.IdleTimeout = now.now, 200*time.Millisecond
+	r.put(burst(5, 1, 1000, 0)...)
+	stop := r.start(cfg)
+	walked := func(more time.Duration) func() bool {
+		return func() bool {
+			now.advance(500 * time.Millisecond) // a worker that has not looked for longer does not know of any silence
+			st, ok := r.state()
+			return ok && st.Over >= st.Closed+more.Milliseconds() && st.UpTo().UnixMilli() == st.Over+1
+		}
+	}
+	r.eventually("a minute is over", walked(time.Minute))
+	stop()
+	before, _ := r.state()
+	now.advance(time.Hour) // nobody worked: that is no silence
+	stop = r.start(cfg)
+	r.eventually("the successor goes on", func() bool { st, _ := r.state(); return st.Over > before.Over })
+	if st, _ := r.state(); st.Over > before.Over+30*60_000 {
+		t.Errorf("walked on by %d ms while nobody worked", st.Over-before.Over)
+	}
+	r.eventually("another minute is over", walked(2*time.Minute))
+	r.put(burst(4, 2, 60_000, 0.9)...) // before the time that has walked on
+	r.eventually("they are counted", func() bool { return r.opened()["2@60000"] > 0 })
+	// Their incident is not over: whoever reads the alert reads that no time has walked past it.
+	if st, _ := r.state(); st.UpTo().UnixMilli() != st.Closed+1 {
+		t.Errorf("everything up to %v is said to be over; closed is %d", st.UpTo(), st.Closed)
+	}
+	stop()
+	r.drain(cfg)
+	r.check(cfg)
+}
+
 // TestSilenceOfTheWorker: for a minute the stream of alerts takes nothing, and the worker reads nothing. Shards that it has not looked at
 // for that long are not silent: what they got meanwhile is not late.
 func TestSilenceOfTheWorker(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"spate/shared/aws/horizon"
 	"spate/shared/aws/stream"
 	"spate/shared/window"
 )
@@ -17,8 +18,8 @@ const stateVersion = 1
 // state is what outlives a worker, as JSON in the item of the lease.
 type state struct {
 	Version int `json:"version"`
-	// Closed: the alerts of all windows up to this watermark are written.
-	Closed int64 `json:"closed"`
+	// Horizon is what the alerter needs to know.
+	horizon.Horizon
 	// Pending: all windows up to this watermark are closed by the cut. It is Closed, unless a close is under way.
 	Pending int64    `json:"pending"`
 	Rule    settings `json:"rule"`
@@ -78,7 +79,7 @@ func (c Config) settings(origin int64) settings {
 
 // firstState is that of a stream of which nothing was read.
 func (c Config) firstState(shards []stream.Shard, origin int64) state {
-	st := state{Version: stateVersion, Closed: window.NoTime, Pending: window.NoTime, Rule: c.settings(origin), Shards: make(map[string]place)}
+	st := state{Version: stateVersion, Horizon: horizon.Horizon{Closed: window.NoTime}, Pending: window.NoTime, Rule: c.settings(origin), Shards: make(map[string]place)}
 	var begin stream.Position // the oldest that there is; never the latest, which would be somewhere else after a crash
 	if !c.From.IsZero() {
 		begin.AtMS = c.From.UnixMilli()

@@ -96,6 +96,10 @@ type Record struct {
 	// Summary says in the rule's words what the key did, Runbook is the URL of what to do about it; empty if the rule has none.
 	Summary string `json:"summary,omitempty"`
 	Runbook string `json:"runbook,omitempty"`
+	// QuietMS is how far apart the windows of one incident are at most, in milliseconds; 0 is the default (package incident).
+	QuietMS int64 `json:"quiet_ms,omitempty"`
+	// Decision is what the alert means for the key that it is about; nil: nothing (package decision).
+	Decision *Decision `json:"decision,omitempty"`
 	// UserID is the user as the events had it: a JSON number or string. In an alert with a Key it is the key's token, whatever that is: the value
 	// of the only key column, or the JSON array of all. It is user_id in the JSON only if [Record.IsUser].
 	UserID json.RawMessage `json:"user_id"`
@@ -118,6 +122,12 @@ type Record struct {
 	Columns json.RawMessage `json:"-"`
 	// AtLeast reports whether some column is a lower bound, because it counts more distinct values than are kept.
 	AtLeast bool `json:"at_least,omitempty"`
+}
+
+// Decision is what to do about a key, and for how long from the alert on.
+type Decision struct {
+	Level string `json:"level"`
+	ForMS int64  `json:"for_ms"`
 }
 
 // Evidence says where in the log the counted events lie: between the two places of each partition, among other users' events. The log is

@@ -19,6 +19,10 @@ const (
 	// which this one does not import: the reference reads alerts and must not reach the engine.
 	maxUser   = 256
 	maxWindow = 7 * 24 * 3600 * 1000
+	// maxQuiet bounds how far apart the windows of an incident are, in milliseconds, as package rule does.
+	maxQuiet = 24 * 3600 * 1000
+	// maxDecision bounds how long a decision holds, in milliseconds.
+	maxDecision = 31 * 24 * 3600 * 1000
 	// maxName bounds the names of topics, streams and shards, maxSequence the digits of a sequence number: Kafka's and Amazon's bounds.
 	maxName     = 249
 	maxSequence = 129
@@ -81,6 +85,10 @@ func (r *Record) Check() error {
 		return fmt.Errorf("rule_revision: %d is negative", r.RuleRevision)
 	case r.Mode != "" && r.Mode != Shadow:
 		return fmt.Errorf("mode: %.40q is not %s", r.Mode, Shadow)
+	case r.Decision != nil && (!IsRule(r.Decision.Level) || r.Decision.ForMS < 1000 || r.Decision.ForMS > maxDecision):
+		return fmt.Errorf("decision: %.40q for %d ms is not a level, such as challenge, for 1000 to %d ms", r.Decision.Level, r.Decision.ForMS, int64(maxDecision))
+	case r.QuietMS < 0 || r.QuietMS > maxQuiet:
+		return fmt.Errorf("quiet_ms: %d is not between 0 and %d", r.QuietMS, int64(maxQuiet))
 	}
 	for _, of := range [...]struct{ name, text string }{{"summary", r.Summary}, {"runbook", r.Runbook}} {
 		if len(of.text) > maxText || !utf8.ValidString(of.text) || strings.ContainsFunc(of.text, unicode.IsControl) {

@@ -25,7 +25,7 @@ const (
 // reserved are the names that a column cannot have: those of members of every alert. Names that differ in case only are refused as well: many
 // decoders, Go's among them, take them for the same. They are those of package rule, which this one does not import.
 var reserved = []string{
-	"id", "rule", "state", "severity", "rule_revision", "mode", "summary", "runbook", "key", "values", "user", "threshold", "at_least", "event_count",
+	"id", "rule", "state", "severity", "rule_revision", "mode", "summary", "runbook", "quiet_ms", "decision", "key", "values", "user", "threshold", "at_least", "event_count",
 	"window_start", "window_end", "first_event_at", "last_event_at", "evidence",
 }
 
@@ -45,6 +45,8 @@ type (
 		Mode         string          `json:"mode,omitempty"`
 		Summary      string          `json:"summary,omitempty"`
 		Runbook      string          `json:"runbook,omitempty"`
+		QuietMS      int64           `json:"quiet_ms,omitempty"`
+		Decision     *Decision       `json:"decision,omitempty"`
 		Key          json.RawMessage `json:"key"`
 	}
 	user struct {
@@ -69,7 +71,7 @@ func (r Record) encodeRow() ([]byte, error) {
 		of.UserID = nil
 	}
 	b, err := Join([]byte("{}"),
-		head{ID: r.ID, Rule: r.Rule, State: r.State, Severity: r.Severity, RuleRevision: r.RuleRevision, Mode: r.Mode, Summary: r.Summary, Runbook: r.Runbook, Key: r.Key},
+		head{ID: r.ID, Rule: r.Rule, State: r.State, Severity: r.Severity, RuleRevision: r.RuleRevision, Mode: r.Mode, Summary: r.Summary, Runbook: r.Runbook, QuietMS: r.QuietMS, Decision: r.Decision, Key: r.Key},
 		of, r.Columns,
 		tail{r.AtLeast, r.Count, r.WindowStart, r.WindowEnd, r.FirstEventAt, r.LastEventAt, r.Evidence})
 	if err != nil {
@@ -85,7 +87,7 @@ var errNoKey = errors.New("record has no key")
 func parseRow(value []byte) (Record, error) {
 	var r Record
 	known := map[string]any{
-		"id": &r.ID, "rule": &r.Rule, "state": &r.State, "severity": &r.Severity, "rule_revision": &r.RuleRevision, "mode": &r.Mode, "summary": &r.Summary, "runbook": &r.Runbook,
+		"id": &r.ID, "rule": &r.Rule, "state": &r.State, "severity": &r.Severity, "rule_revision": &r.RuleRevision, "mode": &r.Mode, "summary": &r.Summary, "runbook": &r.Runbook, "quiet_ms": &r.QuietMS, "decision": &r.Decision,
 		"key": &r.Key, "user": &r.User, "at_least": &r.AtLeast, "event_count": &r.Count, "window_start": &r.WindowStart, "window_end": &r.WindowEnd,
 		"first_event_at": &r.FirstEventAt, "last_event_at": &r.LastEventAt, "evidence": &r.Evidence,
 	}
@@ -196,6 +198,19 @@ func KeyLabel(key json.RawMessage) (string, error) {
 		out = append(out, m.name+"="+text)
 	}
 	return strings.Join(out, " "), nil
+}
+
+// KeyNames are the names of the columns of a key.
+func KeyNames(key json.RawMessage) ([]string, error) {
+	list, err := members(key)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	names := make([]string, len(list))
+	for i, m := range list {
+		names[i] = m.name
+	}
+	return names, nil
 }
 
 // CheckRow returns what is wrong with the rule, key, columns and count of a record that has a key.

@@ -282,6 +282,9 @@ func expected(t rule.Type, n *yaml.Node) (json.RawMessage, error) {
 	case t.Kind >= rule.TinyInt && t.Kind <= rule.BigInt && !wholeNumber.MatchString(n.Value):
 	case t.Kind == rule.Timestamp:
 		v, _ = rule.Parse(t, []byte(text))
+	case (t.Kind == rule.Double || t.Kind == rule.Float) && slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, n.Value): // no event has them, but a quotient can
+		f, _ := strconv.ParseFloat(n.Value, 64)
+		v = rule.DoubleValue(f)
 	default:
 		v, _ = rule.FromJSON(t, token, nil)
 	}
@@ -331,7 +334,7 @@ func oneOf(names []string) string {
 	if len(names) == 0 {
 		return "there is none"
 	}
-	return "there is " + strings.Join(names, ", ")
+	return "the members are: " + strings.Join(names, ", ")
 }
 
 // mapping returns the members of a mapping; if any are known, there must be no others.

@@ -6,6 +6,7 @@ package evidence
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,6 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/alert"
-	"spate/shared/aws/stream"
 	"spate/shared/format"
 )
 
@@ -54,19 +54,20 @@ func (p Place) String() string {
 	return fmt.Sprintf("partition %d offset %d", *p.Partition, *p.Offset)
 }
 
-// before orders events by time, then by partition, then by how far they are in it.
-func (e Event) before(other Event) bool {
+// Compare orders places by partition, then by how far they are in it.
+func (p Place) Compare(o Place) int {
 	switch {
-	case !e.At.Equal(other.At):
-		return e.At.Before(other.At)
-	case e.Shard != other.Shard:
-		return e.Shard < other.Shard
-	case e.Shard != "":
-		return stream.Before(e.Sequence, other.Sequence)
-	case *e.Partition != *other.Partition:
-		return *e.Partition < *other.Partition
+	case p.Shard != o.Shard:
+		return cmp.Compare(p.Shard, o.Shard)
+	case p.Shard != "":
+		return cmp.Or(cmp.Compare(len(p.Sequence), len(o.Sequence)), cmp.Compare(p.Sequence, o.Sequence))
 	}
-	return *e.Offset < *other.Offset
+	return cmp.Or(cmp.Compare(*p.Partition, *o.Partition), cmp.Compare(*p.Offset, *o.Offset))
+}
+
+// before orders events by time, then by place.
+func (e Event) before(other Event) bool {
+	return cmp.Or(e.At.Compare(other.At), e.Place.Compare(other.Place)) < 0
 }
 
 // Found is what the log has of an alert.
@@ -95,10 +96,10 @@ func (f *Found) note(format string, args ...any) {
 }
 
 // source is a log: it reads every record between the places that the alert names, and hands over those that may be events.
-type source func(ctx context.Context, f *Found, take take) error
+type source func(ctx context.Context, f *Found, take Take) error
 
-// take is handed a record. An error ends the reading.
-type take func(ctx context.Context, at Place, value []byte, headers []kgo.RecordHeader) error
+// Take is handed a record. An error ends the reading.
+type Take func(ctx context.Context, at Place, value []byte, headers []kgo.RecordHeader) error
 
 // search reads the events of an alert, at most so many of them, from a log. If the fields of cfg find none, it looks for the fields that do.
 func search(ctx context.Context, a alert.Record, cfg format.Config, most int, from source) *Found {

@@ -28,7 +28,7 @@ func alerted(count, first, last int64) alert.Record {
 
 // log is a source of one partition.
 func log(values ...string) source {
-	return func(ctx context.Context, f *Found, take take) error {
+	return func(ctx context.Context, f *Found, take Take) error {
 		f.Events = []Event{}
 		partition := int32(0)
 		for i, v := range values {
@@ -75,7 +75,7 @@ func TestSearch(t *testing.T) {
 
 // TestOrder: by time, then place; what has both in common, as events in one record of Kinesis, stays as it was.
 func TestOrder(t *testing.T) {
-	from := func(ctx context.Context, f *Found, take take) error {
+	from := func(ctx context.Context, f *Found, take Take) error {
 		f.Events = []Event{}
 		for i, place := range []Place{{Shard: "b", Sequence: "9"}, {Shard: "a", Sequence: "10"}, {Shard: "a", Sequence: "9"}, {Shard: "a", Sequence: "9"}, {Shard: "a", Sequence: "9"}} {
 			if err := take(ctx, place, fmt.Appendf(nil, `{"u":7,"t":"2019-11-01T00:00:01Z","i":%d}`, i), nil); err != nil {
@@ -166,7 +166,7 @@ func TestGivenFieldsCount(t *testing.T) {
 
 // TestLogsThatCannotBeRead: what is there is returned, and why not the rest.
 func TestLogsThatCannotBeRead(t *testing.T) {
-	broken := func(ctx context.Context, f *Found, take take) error {
+	broken := func(ctx context.Context, f *Found, take Take) error {
 		if err := log(`{"u":7,"t":"2019-11-01T00:00:01Z"}`)(ctx, f, take); err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func TestLogsThatCannotBeRead(t *testing.T) {
 	if found.Count() != 1 || found.Note != "some events were not read: disk failed" {
 		t.Errorf("%+v", found)
 	}
-	away := func(_ context.Context, f *Found, _ take) error { f.note("no broker"); return nil }
+	away := func(_ context.Context, f *Found, _ Take) error { f.note("no broker"); return nil }
 	if found := search(t.Context(), alerted(3, 1000, 3000), config("u", "t"), 10, away); found.Events != nil || found.Note != "no broker" {
 		t.Errorf("%+v", found)
 	}
@@ -185,12 +185,12 @@ func TestLogsThatCannotBeRead(t *testing.T) {
 // TestReadingEnds: what ended it is reported, and not what a client made of that.
 func TestReadingEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hangs := func(ctx context.Context, f *Found, _ take) error {
+		hangs := func(ctx context.Context, f *Found, _ Take) error {
 			f.Events = []Event{}
 			<-ctx.Done()
 			return fmt.Errorf("client is closed: %w", ctx.Err())
 		}
-		ends := func(context.Context, *Found, take) error {
+		ends := func(context.Context, *Found, Take) error {
 			return fmt.Errorf("ask the schema registry: %w", context.DeadlineExceeded)
 		}
 		canceled, cancel := context.WithCancel(t.Context())

@@ -26,13 +26,20 @@ func Kafka(ctx context.Context, a alert.Record, events format.Config, most int, 
 	return search(ctx, a, events, most, t.read)
 }
 
+// Scan hands over every record between the places of a topic that ev names. The note says what of it cannot be read; the error is the one that take or ctx ended the reading with.
+func Scan(ctx context.Context, ev alert.Evidence, cfg kafka.Config, take Take) (note string, err error) {
+	f := &Found{}
+	err = topic{cfg: cfg, evidence: ev}.read(ctx, f, take)
+	return f.Note, err
+}
+
 type topic struct {
 	cfg      kafka.Config
 	evidence alert.Evidence
 }
 
 // read is a source. It reads as the router does: what was aborted is not an event. What keeps it from beginning is in the note, and Events are nil then.
-func (t topic) read(ctx context.Context, f *Found, take take) error {
+func (t topic) read(ctx context.Context, f *Found, take Take) error {
 	name := t.evidence.Topic
 	at := make(map[int32]int64) // where each partition is read next
 	position := func(p int32) int64 {

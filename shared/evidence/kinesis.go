@@ -23,6 +23,13 @@ func Kinesis(ctx context.Context, a alert.Record, events format.Config, most int
 	return search(ctx, a, events, most, s.read)
 }
 
+// ScanStream is [Scan] for a stream of Kinesis. Every event of a record is handed over by itself.
+func ScanStream(ctx context.Context, ev alert.Evidence, reader *stream.Reader, take Take) (note string, err error) {
+	f := &Found{}
+	err = shards{reader: reader, evidence: ev}.read(ctx, f, take)
+	return f.Note, err
+}
+
 type shards struct {
 	reader   *stream.Reader
 	evidence alert.Evidence
@@ -32,7 +39,7 @@ type shards struct {
 var errDone = errors.New("all events are read")
 
 // read is a source.
-func (s shards) read(ctx context.Context, f *Found, take take) error {
+func (s shards) read(ctx context.Context, f *Found, take Take) error {
 	f.Events = []Event{}
 	var packed [][]byte
 	var failed error

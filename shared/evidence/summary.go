@@ -105,6 +105,15 @@ func (s *summary) fields() []Field {
 	return out
 }
 
+// Fields are what some events say, by member: the first [MaxFields].
+func Fields(events ...[]byte) []Field {
+	var s summary
+	for _, e := range events {
+		s.add(e)
+	}
+	return s.fields()
+}
+
 // members calls f with every member of an object that holds neither an object nor an array, with the path to it, which begins with above.
 func members(object []byte, above []string, f func(path []string, value json.RawMessage)) {
 	dec := json.NewDecoder(bytes.NewReader(object))

@@ -104,6 +104,17 @@ func (r *Reader) Explain(data []byte, headers []kgo.RecordHeader, reason activit
 	return r.scanner.Explain(text, reason)
 }
 
+// Inside returns the JSON object that has the fields, of a text from [Reader.Text]: that in the envelope, if there is one.
+func (r *Reader) Inside(text []byte, headers []kgo.RecordHeader) []byte {
+	switch {
+	case r.format == Debezium:
+		return inside(text, "after", "before", "payload.after", "payload.before")
+	case (r.format == CloudEvents || r.format == Auto && len(headers) > 0) && r.mode(headers) == modeStructured:
+		return inside(text, "data")
+	}
+	return text
+}
+
 // has reports whether a JSON text has a member at one of the paths, null or not.
 func has(text []byte, paths ...string) bool {
 	found := make([]activity.Place, len(paths))

@@ -3,6 +3,7 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 
@@ -17,6 +18,7 @@ type Right struct {
 	Name      string `json:"name"`
 	Prefix    bool   `json:"prefix,omitempty"` // it is for all names that begin with Name
 	Why       string `json:"why"`
+	If        string `json:"if,omitempty"` // when it is needed; empty is always
 }
 
 // String implements fmt.Stringer.
@@ -36,11 +38,13 @@ const (
 	Simulator = "simulate"
 	Asker     = "user"
 	Teller    = "alerts show"
+	Explainer = "why"
 	Ruler     = "rules apply"
+	Decider   = "decide"
 )
 
 // Services are all of them.
-var Services = []string{Router, Detector, Alerter, Simulator, Asker, Teller, Ruler}
+var Services = []string{Router, Detector, Alerter, Simulator, Asker, Teller, Explainer, Ruler, Decider}
 
 // InstancePrefix begins the names of routers whose name is not set, which are those of their transactions.
 const InstancePrefix = "spate-router"
@@ -48,8 +52,13 @@ const InstancePrefix = "spate-router"
 // Rights are the least that a service needs at brokers with an authorizer, with topics that are there already. instance is the name of the router, if
 // it is set (SPATE_INSTANCE).
 func (n Names) Rights(service, instance string) []Right {
-	topic := func(op, name, why string) Right { return Right{op, "topic", name, false, why} }
-	group := func(name, why string) Right { return Right{"Read", "group", name, false, why} }
+	topic := func(op, name, why string) Right { return Right{Operation: op, Resource: "topic", Name: name, Why: why} }
+	group := func(op, name, why string) Right { return Right{Operation: op, Resource: "group", Name: name, Why: why} }
+	decisions := func(op, why string) Right {
+		r := topic(op, n.Decisions, why)
+		r.If = "a rule makes decisions"
+		return r
+	}
 	// Read and Write include Describe. Every service looks whether all topics are as the pipeline needs them.
 	look := func(others ...string) (out []Right) {
 		for _, name := range others {
@@ -59,7 +68,7 @@ func (n Names) Rights(service, instance string) []Right {
 	}
 	switch service {
 	case Router:
-		txn := Right{"Write", "transactional-id", InstancePrefix, true, "write exactly once"}
+		txn := Right{Operation: "Write", Resource: "transactional-id", Name: InstancePrefix, Prefix: true, Why: "write exactly once"}
 		if instance != "" {
 			txn.Name, txn.Prefix = instance, false
 		}
@@ -70,7 +79,7 @@ func (n Names) Rights(service, instance string) []Right {
 			topic("Write", n.Keyed, "counts"),
 			topic("Write", n.Late, "late events"),
 			topic("Write", n.DLQ, "invalid events"),
-			group(n.RouterGroup, "share partitions, store offsets"),
+			group("Read", n.RouterGroup, "share partitions, store offsets"),
 			txn,
 		}, look(n.Alerts, n.Table())...)
 	case Detector:
@@ -79,27 +88,43 @@ func (n Names) Rights(service, instance string) []Right {
 			topic("Read", n.Rules, "the rules"),
 			topic("Write", n.Alerts, "alerts"),
 			topic("Write", n.Table(), "the group table"),
-			group(n.DetectorGroup, "share partitions, store offsets"),
+			group("Read", n.DetectorGroup, "share partitions, store offsets"),
 		}, look(n.Activity, n.Late, n.DLQ)...)
 	case Alerter:
 		return append([]Right{
 			topic("Read", n.Alerts, "alerts"),
-			group(n.AlerterGroup, "share partitions, store offsets"),
+			group("Read", n.AlerterGroup, "share partitions, store offsets"),
+			group("Describe", n.DetectorGroup, "find out which incidents have ended"),
+			group("Describe", n.RouterGroup, "find out which incidents have ended"),
+			decisions("Read", "the decisions in force"),
+			decisions("Write", "decisions"),
+			decisions("Create", "create it if it is missing"),
 		}, look(n.Activity, n.Keyed, n.Late, n.DLQ, n.Table(), n.Rules)...)
 	case Simulator:
 		return []Right{topic("Write", n.Activity, "events")}
 	case Asker:
 		return []Right{
 			topic("Describe", n.Keyed, "find the user's partition"),
-			{"Describe", "group", n.DetectorGroup, false, "find the detector that owns it"},
+			group("Describe", n.DetectorGroup, "find the detector that owns it"),
 		}
 	case Ruler:
 		return append([]Right{
 			topic("Read", n.Rules, "the rules in force"),
 			topic("Write", n.Rules, "a revision of the rules"),
 			topic("Describe", n.Keyed, "find out whether anything was counted"),
-			{"Describe", "group", n.RouterGroup, false, "find out whether a router is running"},
+			group("Describe", n.RouterGroup, "find out whether a router is running"),
 		}, look(n.Activity, n.Late, n.DLQ, n.Alerts, n.Table())...)
+	case Decider:
+		return []Right{topic("Read", n.Decisions, "the decisions in force")}
+	case Explainer:
+		return []Right{
+			topic("Read", n.Activity, "the events of a key"),
+			topic("Read", n.Keyed, "where they are"),
+			topic("Read", n.Late, "those that were late"),
+			topic("Read", n.DLQ, "those that are invalid"),
+			topic("Read", n.Rules, "the rules in force"),
+			group("Describe", n.RouterGroup, "those that are not counted yet"),
+		}
 	case Teller:
 		return []Right{topic("Read", n.Activity, "the events of an alert")}
 	}
@@ -111,7 +136,8 @@ func (n Names) Rights(service, instance string) []Right {
 func (n Names) MakeRights() []Right {
 	var out []Right
 	for _, name := range n.All() {
-		out = append(out, Right{"Create", "topic", name, false, "create it if it is missing"}, Right{"DescribeConfigs", "topic", name, false, "check that its settings lose no data"})
+		out = append(out, Right{Operation: "Create", Resource: "topic", Name: name, Why: "create it if it is missing"},
+			Right{Operation: "DescribeConfigs", Resource: "topic", Name: name, Why: "check that its settings lose no data"})
 	}
 	return out
 }
@@ -136,6 +162,7 @@ func Explain(err error, right Right) error {
 		return err
 	}
 	var first *kgo.ErrFirstReadEOF
+	var name *net.DNSError
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return fmt.Errorf("%w; %w: check SPATE_SASL_USERNAME and the password, or the other credentials of the mechanism", err, ErrDenied)
@@ -146,7 +173,9 @@ func Explain(err error, right Right) error {
 	case errors.As(err, &first):
 		return fmt.Errorf("%w; does this port require TLS (SPATE_TLS) or a login (SPATE_SASL_MECHANISM)?", err)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w; nothing is listening at this address: is the broker running, and is this its port? spate up includes one", err)
+		return fmt.Errorf("%w; nothing is listening at this address: is the broker running, and is this its port (SPATE_BROKERS, --brokers)? spate up includes one", err)
+	case errors.As(err, &name) && name.IsNotFound:
+		return fmt.Errorf("%w; check the host names in SPATE_BROKERS (--brokers), and those under which the brokers advertise themselves (advertised.listeners)", err)
 	case tlsAnswer(err):
 		return fmt.Errorf("%w; the port seems to require TLS: set SPATE_TLS (--tls)", err)
 	}

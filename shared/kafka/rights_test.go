@@ -3,6 +3,7 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -59,6 +60,8 @@ func TestExplain(t *testing.T) {
 		{kerr.SaslAuthenticationFailed, Right{}, true, "SPATE_SASL_USERNAME"},
 		{kerr.UnsupportedSaslMechanism, Right{}, true, "SPATE_SASL_MECHANISM"},
 		{syscall.ECONNREFUSED, Right{}, false, "spate up includes one"},
+		{&net.DNSError{Err: "no such host", Name: "nohost.invalid", IsNotFound: true}, Right{}, false, "no such host; check the host names in SPATE_BROKERS (--brokers), and"},
+		{syscall.ECONNREFUSED, Right{}, false, "(SPATE_BROKERS, --brokers)"},
 		{errors.New("other"), write, false, "other"},
 	} {
 		err := Explain(c.err, c.right)

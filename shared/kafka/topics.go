@@ -27,6 +27,8 @@ type Names struct {
 	Alerts   string // alert records
 	Rules    string // revisions of the rules
 
+	Decisions string // what to do about keys; it is made when something is first decided
+
 	RouterGroup   string
 	DetectorGroup string
 	AlerterGroup  string
@@ -35,11 +37,11 @@ type Names struct {
 // NamesFor returns the names of the pipeline that reads topic.
 func NamesFor(topic string) Names {
 	n := Names{
-		Activity: topic, Keyed: topic + ".keyed", Late: topic + ".late", DLQ: topic + ".dlq", Alerts: "alerts", Rules: topic + ".rules",
+		Activity: topic, Keyed: topic + ".keyed", Late: topic + ".late", DLQ: topic + ".dlq", Alerts: "alerts", Rules: topic + ".rules", Decisions: "decisions",
 		RouterGroup: "spate-router", DetectorGroup: "spate-detector", AlerterGroup: "spate-alerter",
 	}
 	if topic != DefaultTopic {
-		n.Alerts = topic + ".alerts"
+		n.Alerts, n.Decisions = topic+".alerts", topic+".decisions"
 		n.RouterGroup += "." + topic
 		n.DetectorGroup += "." + topic
 		n.AlerterGroup += "." + topic

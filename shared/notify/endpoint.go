@@ -8,27 +8,31 @@ import (
 	"slices"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 )
 
-// Endpoint says which alerts a receiver is notified of, and how many at most. How it is notified is the Notifier's concern.
+// Endpoint says what a receiver is notified of, and how much at most. How it is notified is the Notifier's concern.
 type Endpoint struct {
-	// Name is unique, and stays with the messages: one that is renamed is another endpoint. Lower-case letters, digits, and single
-	// dashes between them, up to 60.
+	// Name is unique and is stored with the messages, so a renamed endpoint is another endpoint. It has up to 60 lower-case letters, digits,
+	// and single dashes between them.
 	Name   string
 	Filter Filter
-	// DigestAbove is how many messages a minute go one by one. What is above it and not critical goes together, in one message at
-	// the end of the minute. 0 is any number.
+	// DigestAbove is how many messages a minute are sent one by one. Messages above it that are not critical are sent in one digest at
+	// the end of the minute. 0 means no limit.
 	DigestAbove int
-	// Rate is how many tries a second are made at most; 0 is any number.
+	// Rate is the maximum number of tries a second; 0 means no limit.
 	Rate float64
 }
 
-// Filter chooses alerts; the zero value chooses all.
+// Filter chooses what an endpoint is notified of: incidents, or, if it has transitions, alerts. The zero value chooses all incidents.
 type Filter struct {
-	Rules       []string       // one of these; empty is any
-	MinSeverity alert.Severity // this or worse; empty is any
-	Transitions []alert.State  // what became of the alert is one of these; empty is any
+	Rules       []string       // one of these; empty means any
+	MinSeverity alert.Severity // this severity or a higher one; empty means any
+	Transitions []alert.State  // alerts that reach one of these states; empty means incidents
 }
+
+// Alerts returns the filter that matches every alert.
+func Alerts() Filter { return Filter{Transitions: alert.States()} }
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
@@ -65,12 +69,28 @@ func (e Endpoint) Validate() error {
 	return errors.Join(errs...)
 }
 
-// MinRate is the lowest rate that can be asked for, in tries a second.
+// DigestType returns the type of the endpoint's digests.
+func (e Endpoint) DigestType() string {
+	if len(e.Filter.Transitions) > 0 {
+		return TypeDigest
+	}
+	return TypeIncidentDigest
+}
+
+// MinRate is the lowest rate that can be set, in tries a second.
 const MinRate = 0.01
 
-// Match reports whether the filter lets a record through. Nobody is notified of an alert of a rule that is in shadow.
+// Match reports whether the filter matches a record. Records of rules in shadow never match.
 func (f Filter) Match(r alert.Record) bool {
-	return r.Mode != alert.Shadow && (len(f.Rules) == 0 || slices.Contains(f.Rules, r.Rule)) &&
-		rank(r.Severity) >= rank(f.MinSeverity) &&
-		(len(f.Transitions) == 0 || slices.Contains(f.Transitions, r.State))
+	return slices.Contains(f.Transitions, r.State) && f.match(r.Mode, r.Rule, r.Severity)
+}
+
+// MatchEvent reports whether the filter matches a transition of an incident, by the severity in the notification. That severity only rises, so an endpoint that is notified of one
+// transition is notified of all that follow.
+func (f Filter) MatchEvent(e incident.Event) bool {
+	return len(f.Transitions) == 0 && f.match(e.Incident.Mode, e.Incident.Rule, e.Incident.Told)
+}
+
+func (f Filter) match(mode, rule string, s alert.Severity) bool {
+	return mode != alert.Shadow && (len(f.Rules) == 0 || slices.Contains(f.Rules, rule)) && rank(s) >= rank(f.MinSeverity)
 }

@@ -1,85 +1,121 @@
-// Package notify is the port to the endpoints that are notified of alerts. It defines messages, which endpoint gets which message, the
-// possible outcomes of a try, and when the next try is due. The adapters are in subpackages. Recording tries, and making sure that none is
-// lost, is left to the store and the alerter.
+// Package notify is the port to the endpoints that are notified of incidents or alerts. It defines messages, which endpoint gets which message, the
+// possible outcomes of a try, and when the next try is due. The adapters are in subpackages. The store and the alerter record tries and make sure that
+// none is lost.
 package notify
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 )
 
-// The types of messages.
+// The types of messages. Messages about incidents are for people, messages about alerts for programs.
 const (
+	TypeIncidentOpened    = "incident.opened"
+	TypeIncidentEscalated = "incident.escalated"
+	TypeIncidentResolved  = "incident.resolved"
+	TypeIncidentDigest    = "incident.digest" // many of the above in one message: flood control
+
 	TypeOpened = "alert.opened"
 	TypeRaised = "alert.raised"
 	TypeClosed = "alert.closed"
-	TypeDigest = "alert.digest"  // many alerts in one message: flood control
-	TypeTest   = "endpoint.test" // somebody tries out an endpoint; no alert
+	TypeDigest = "alert.digest"
+
+	TypeTest = "endpoint.test" // a test of an endpoint; not about an incident
 )
 
-// Message is what an endpoint is told.
-type Message struct {
-	// ID is the message's identity: the same on every try and for every endpoint, so whoever gets it twice can tell.
-	ID   string
-	Type string
-	// At is when what the message tells happened. It does not change from try to try.
-	At   time.Time
-	Data json.RawMessage
+// Rank orders the messages about one incident; it is 0 for other types.
+func Rank(messageType string) int {
+	return 1 + slices.Index([]string{TypeIncidentOpened, TypeIncidentEscalated, TypeIncidentResolved}, messageType)
 }
 
-// IDOf is the identity of the message about a record: the alert's id and what became of it. It has no dot, which separates what
+// IsDigest reports whether messages of a type are digests.
+func IsDigest(messageType string) bool {
+	return messageType == TypeDigest || messageType == TypeIncidentDigest
+}
+
+// Message is sent to endpoints.
+type Message struct {
+	// ID identifies the message. It is the same on every try and for every endpoint, so a receiver can detect repetitions.
+	ID   string
+	Type string
+	// At is when the reported change happened. It is the same on every try.
+	At time.Time
+	// Data is a JSON object: an incident, an alert, a [Digest], or the text of a test.
+	Data json.RawMessage
+	// Ref is the [Result.Ref] of an earlier message about the same incident, for endpoints that can edit what they show; empty if there is none.
+	Ref string
+}
+
+// IDOf returns the id of the message about a record: the alert's id and its state. It contains no dot, because a dot separates the parts that
 // Standard Webhooks sign.
 func IDOf(r alert.Record) string { return r.ID + "_" + string(r.State) }
 
-// TypeOf is the type of the message about a record.
+// TypeOf returns the type of the message about a record.
 func TypeOf(r alert.Record) string { return "alert." + string(r.State) }
 
-// ErrUnsendable: a message is at fault, not an endpoint. It cannot be made into a request, now or ever.
+// TypeOfEvent returns the type of the message about a transition of an incident. The message's id is the event's.
+func TypeOfEvent(e incident.Event) string { return "incident." + string(e.Transition) }
+
+// ErrUnsendable means that a message, not an endpoint, is at fault: it can never become a request.
 var ErrUnsendable = errors.New("message cannot be sent")
 
-// Notifier tells one endpoint. It is safe for concurrent use.
+// Notifier sends messages to one endpoint. It is safe for concurrent use.
 type Notifier interface {
-	// Check returns nil if m can be made into a request, and else why not, as an error that wraps ErrUnsendable and has no secret in it.
-	// It does no I/O: whoever has many messages finds out before one of them waits for its turn at the endpoint.
+	// Check returns nil if m can become a request, and otherwise an error that wraps ErrUnsendable, says why not, and contains no secret.
+	// Check does no I/O, so an unsendable message is found before it waits for its turn at the endpoint.
 	Check(m Message) error
 
-	// Notify tries once, within a time that the adapter bounds. Whatever happens is a Result, never a panic; what it says has no
-	// secret in it. If ctx ends first, the outcome is Failed, and the endpoint may have got the message.
+	// Notify tries once, within a time that the adapter bounds. It always returns a Result and never panics; the Result contains no
+	// secret. If ctx ends first, the outcome is Failed, and the endpoint may have received the message.
 	Notify(ctx context.Context, m Message) Result
 }
 
-// Outcome is what a try came to.
+// Renewer is a Notifier whose endpoint considers an incident resolved if it receives nothing about it for a while.
+type Renewer interface {
+	// Renew sends the current state of incidents in one try: those that are open, and those that have ended since they were last renewed, so that
+	// a renewal that overtook the message about the end does not leave an incident open.
+	Renew(ctx context.Context, ms []Message) Result
+}
+
+// RenewEvery is the interval of renewals ([Renewer]).
+const RenewEvery = time.Minute
+
+// Outcome is the outcome of a try.
 type Outcome string
 
 // The outcomes.
 const (
-	Delivered Outcome = "delivered" // the endpoint has it
+	Delivered Outcome = "delivered" // the endpoint has the message
 	Failed    Outcome = "failed"    // the next try is due by the schedule
 	Throttled Outcome = "throttled" // the endpoint says when to come again
 	Gone      Outcome = "gone"      // the endpoint wants no more messages, ever
 	Exhausted Outcome = "exhausted" // it failed, and was the last try
-	// Unsendable says nothing about the endpoint: the message cannot become a request. It is not tried again, as if it were Exhausted.
+	// Unsendable says nothing about the endpoint: the message cannot become a request. As with Exhausted, it is not tried again.
 	Unsendable Outcome = "unsendable"
 )
 
-// Result of a try.
+// Result is the result of a try.
 type Result struct {
 	Outcome Outcome // Delivered, Failed, Throttled, Gone or Unsendable
 	// Status is the endpoint's answer, an HTTP status; 0 means no answer.
 	Status int
-	// After is how long the endpoint wants to be left alone. It is set with Throttled only.
+	// After is how long the endpoint asks to wait. It is set only with Throttled.
 	After time.Duration
-	// Reason says in a few words why it is not Delivered.
+	// Reason says in a few words why the outcome is not Delivered.
 	Reason string
+	// Ref is the endpoint's name for the message, if later messages about the same incident need it: up to 200 bytes, no secret.
+	Ref string
 }
 
-// Step returns what a result comes to for a message with tries before it, of which counted went by the schedule, and when the next
-// try is due; the time is zero if there is none. first is when the message came to be, now is after the try. key spreads the tries of
-// many messages: the same one always gives the same times.
+// Step returns the outcome of a message after a try with this result, and when the next try is due; the time is zero if there is none.
+// counted is how many earlier tries counted towards the schedule, first is when the message was created, and now is after the try. key
+// spreads the tries of many messages: the same key always gives the same times.
 func Step(r Result, counted int, first, now time.Time, key string) (Outcome, time.Time) {
 	switch r.Outcome {
 	case Delivered, Gone:
@@ -87,7 +123,7 @@ func Step(r Result, counted int, first, now time.Time, key string) (Outcome, tim
 	case Unsendable:
 		return Exhausted, time.Time{}
 	case Throttled:
-		// A promise to take it later costs no try, but is not believed for ever, and less and less.
+		// A promise to accept the message later costs no try, but is believed less and less, and not forever.
 		waited := now.Sub(first)
 		if waited > patience {
 			return Exhausted, time.Time{}

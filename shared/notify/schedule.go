@@ -11,7 +11,7 @@ var schedule = [...]time.Duration{
 }
 
 const (
-	// MaxTries is how often a message is tried at most, throttled tries left out.
+	// MaxTries is the maximum number of tries of a message, without throttled tries.
 	MaxTries = len(schedule)
 
 	// patience is how long an endpoint may put a message off: as long as the whole schedule takes.
@@ -20,9 +20,9 @@ const (
 	maxAfter = 24 * time.Hour
 )
 
-// Wait returns how long after its n-th try, counted from 1, a message is tried again: the schedule's time and up to a tenth more, so
-// that messages which failed together do not come together again. key spreads them, and the same one always gives the same time.
-// Without a next try it returns false.
+// Wait returns how long after its n-th try, counted from 1, a message is tried again: the schedule's time plus up to a tenth, so that
+// messages that failed together are not retried together. key spreads them; the same key always gives the same time. Wait returns
+// false if the message is not tried again.
 func Wait(n int, key string) (time.Duration, bool) {
 	if n < 1 || n >= MaxTries {
 		return 0, false

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 )
 
 func TestWait(t *testing.T) {
@@ -126,19 +127,40 @@ func TestFilterMatch(t *testing.T) {
 		f                         Filter
 		warning, critical, closed bool
 	}{
-		{Filter{}, true, true, true},
-		{Filter{Rules: []string{"other"}}, false, false, false},
-		{Filter{Rules: []string{"other", alert.Burst}}, true, true, true},
-		{Filter{MinSeverity: alert.Warning}, true, true, true},
-		{Filter{MinSeverity: alert.Critical}, false, true, false},
+		{Alerts(), true, true, true},
+		{Filter{Rules: []string{"other"}, Transitions: alert.States()}, false, false, false},
+		{Filter{Rules: []string{"other", alert.Burst}, Transitions: alert.States()}, true, true, true},
+		{Filter{MinSeverity: alert.Warning, Transitions: alert.States()}, true, true, true},
+		{Filter{MinSeverity: alert.Critical, Transitions: alert.States()}, false, true, false},
 		{Filter{Transitions: []alert.State{alert.Opened}}, true, true, false},
 		{Filter{Transitions: []alert.State{alert.Closed}}, false, false, true},
 		{Filter{Rules: []string{alert.Burst}, MinSeverity: alert.Critical, Transitions: []alert.State{alert.Opened}}, false, true, false},
+		{Filter{}, false, false, false}, // it is told of incidents
 	} {
 		critical, closed := r, r
 		critical.Severity, closed.State = alert.Critical, alert.Closed
 		if w, cr, cl := c.f.Match(r), c.f.Match(critical), c.f.Match(closed); w != c.warning || cr != c.critical || cl != c.closed {
 			t.Errorf("%+v: %v %v %v", c.f, w, cr, cl)
+		}
+	}
+}
+
+func TestFilterMatchEvent(t *testing.T) {
+	e := incident.Event{Transition: incident.Opened, Incident: incident.Incident{Rule: alert.Burst, Severity: alert.Critical, Told: alert.Warning}}
+	for _, c := range []struct {
+		f                 Filter
+		warning, critical bool
+	}{
+		{Filter{}, true, true},
+		{Filter{Rules: []string{"other"}}, false, false},
+		{Filter{Rules: []string{"other", alert.Burst}}, true, true},
+		{Filter{MinSeverity: alert.Critical}, false, true},
+		{Alerts(), false, false},
+	} {
+		critical, shadow := e, e
+		critical.Incident.Told, shadow.Incident.Mode = alert.Critical, alert.Shadow
+		if w, cr := c.f.MatchEvent(e), c.f.MatchEvent(critical); w != c.warning || cr != c.critical || c.f.MatchEvent(shadow) {
+			t.Errorf("%+v: %v %v", c.f, w, cr)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -165,9 +166,18 @@ func (g *gate) guard(next http.Handler) http.Handler {
 		want := g.token
 		g.mu.Unlock()
 		token, ok := bearer(r.Header.Get("Authorization"))
+		if key := r.Header.Get("X-Api-Key"); key != "" && !ok { // as CrowdSec's bouncers send it
+			token, ok = key, true
+		}
 		if got := sha256.Sum256([]byte(token)); !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="spate"`)
-			http.Error(w, "a token is required: Authorization: Bearer ..., with the value of SPATE_HTTP_TOKEN", http.StatusUnauthorized)
+			why := "a token is required: Authorization: Bearer ..., or X-Api-Key: ..., with the value of SPATE_HTTP_TOKEN"
+			if ok {
+				why = "the token is wrong: it is not the value of SPATE_HTTP_TOKEN, or the content of its file"
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusUnauthorized)
+			_ = json.NewEncoder(w).Encode(map[string]string{"message": why}) // an error here is the client's going away
 			return
 		}
 		next.ServeHTTP(w, r)

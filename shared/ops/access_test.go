@@ -2,6 +2,7 @@ package ops_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -76,6 +77,22 @@ func TestToken(t *testing.T) {
 						t.Errorf("%s with %s: %d, %v", page, what, code, err)
 					}
 				}
+			}
+			for header, want := range map[string]string{"": "a token is required", "Bearer " + strings.Repeat("x", 32): "the token is wrong"} {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL()+"/readyz", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Authorization", header)
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var body struct{ Message string }
+				if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || !strings.HasPrefix(body.Message, want) || resp.Header.Get("Content-Type") != "application/json" {
+					t.Errorf("%q: %v, %v, want %s", header, body, err, want)
+				}
+				_ = resp.Body.Close()
 			}
 			if code, err := get(t, ops.Asker{}, s.URL()+"/healthz"); err != nil || code != http.StatusOK {
 				t.Errorf("/healthz: %d, %v", code, err)

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -118,8 +119,11 @@ type Server struct {
 // Listen binds the address, so that a port that is taken is an error at once. "127.0.0.1:0" takes a free port.
 func Listen(addr string) (*Server, error) {
 	ln, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("http: another program is using %s; stop it, or choose another address with --http (SPATE_HTTP)", addr)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("listen for /metrics and /healthz (SPATE_HTTP, --http): %w", err)
+		return nil, fmt.Errorf("http: listen for /metrics and /healthz (SPATE_HTTP, --http): %w", err)
 	}
 	s := &Server{Registry: prometheus.NewRegistry(), mux: http.NewServeMux(), ln: ln}
 	s.host, _, _ = net.SplitHostPort(addr) // it was listened on

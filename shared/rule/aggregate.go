@@ -5,16 +5,16 @@ import (
 	"encoding/binary"
 )
 
-// Accumulator is a compiled [Aggregate].
-type Accumulator struct {
+// accumulator is a compiled [Aggregate].
+type accumulator struct {
 	*Aggregate
 	value, condition evaluator // nil without
 	kind             Kind      // of the argument
 	compiler         *compiler
 }
 
-func (c *compiler) accumulator(a *Aggregate) Accumulator {
-	out := Accumulator{Aggregate: a, compiler: c}
+func (c *compiler) accumulator(a *Aggregate) accumulator {
+	out := accumulator{Aggregate: a, compiler: c}
 	if a.arg != nil {
 		out.value, out.kind = c.compile(a.arg), a.arg.typ.Kind
 	}
@@ -25,7 +25,7 @@ func (c *compiler) accumulator(a *Aggregate) Accumulator {
 }
 
 // add adds an event to a cell.
-func (a *Accumulator) add(c *Cell, s *Spill, row []Value) {
+func (a *accumulator) add(c *Cell, s *Spill, row []Value) {
 	if a.condition != nil && !a.condition(row).IsTrue() {
 		return
 	}
@@ -51,7 +51,7 @@ func (a *Accumulator) add(c *Cell, s *Spill, row []Value) {
 }
 
 // member is what a set of distinct values holds of a value: its 64 bits, if it has no more.
-func (a *Accumulator) member(v Value) uint64 {
+func (a *accumulator) member(v Value) uint64 {
 	switch {
 	case a.kind == String, a.kind == Token:
 		h := sha256.Sum256(v.text)
@@ -66,7 +66,7 @@ func (a *Accumulator) member(v Value) uint64 {
 	return uint64(v.n)
 }
 
-func (a *Accumulator) sum(c *Cell, s *Spill, v Value) {
+func (a *accumulator) sum(c *Cell, s *Spill, v Value) {
 	switch a.kind {
 	case Double:
 		s.addDouble(c, v.Double())
@@ -77,7 +77,7 @@ func (a *Accumulator) sum(c *Cell, s *Spill, v Value) {
 	}
 }
 
-func (a *Accumulator) extreme(c *Cell, s *Spill, v Value) {
+func (a *accumulator) extreme(c *Cell, s *Spill, v Value) {
 	if a.kind == Timestamp {
 		v.hi = 0 // Flink cuts it to milliseconds, too
 	}
@@ -110,7 +110,7 @@ func held(c *Cell, s *Spill, k Kind) Value {
 }
 
 // merge adds what another cell of the same aggregate knows.
-func (a *Accumulator) merge(c *Cell, s *Spill, from *Cell, of *Spill) {
+func (a *accumulator) merge(c *Cell, s *Spill, from *Cell, of *Spill) {
 	if from.spill == 0 && c.n == 0 && c.empty() {
 		*c = *from // as most are
 		return
@@ -141,7 +141,7 @@ func (a *Accumulator) merge(c *Cell, s *Spill, from *Cell, of *Spill) {
 }
 
 // result is the value of the aggregate.
-func (a *Accumulator) result(c *Cell, s *Spill) Value {
+func (a *accumulator) result(c *Cell, s *Spill) Value {
 	if a.Distinct {
 		return a.distinctResult(c, s)
 	}
@@ -157,7 +157,7 @@ func (a *Accumulator) result(c *Cell, s *Spill) Value {
 }
 
 // total is SUM or AVG of a cell that has values.
-func (a *Accumulator) total(c *Cell, s *Spill) Value {
+func (a *accumulator) total(c *Cell, s *Spill) Value {
 	switch a.kind {
 	case Double:
 		f := s.double(c)
@@ -178,7 +178,7 @@ func (a *Accumulator) total(c *Cell, s *Spill) Value {
 	return IntValue(n)
 }
 
-func (a *Accumulator) decimalTotal(c *Cell) Value {
+func (a *accumulator) decimalTotal(c *Cell) Value {
 	d, ok := c.sum.fits(maxPrecision)
 	if !ok {
 		return a.compiler.fault()
@@ -194,15 +194,20 @@ func (a *Accumulator) decimalTotal(c *Cell) Value {
 	return decimalValue(d)
 }
 
+// lowerBound is the high half of a count of distinct values that may be greater than its number.
+const lowerBound = 1
+
 // distinctResult is COUNT, SUM or AVG of the distinct values.
-func (a *Accumulator) distinctResult(c *Cell, s *Spill) Value {
+func (a *accumulator) distinctResult(c *Cell, s *Spill) Value {
 	n := c.distinct(s)
 	switch {
+	case a.Function == Count && n > MaxDistinct:
+		return Value{set: true, n: MaxDistinct, hi: lowerBound}
 	case a.Function == Count:
 		return IntValue(int64(n))
 	case n == 0:
 		return Value{}
-	case n >= MaxDistinct:
+	case n > MaxDistinct:
 		return a.compiler.fault()
 	}
 	one := NewCells(1)

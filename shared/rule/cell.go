@@ -25,11 +25,6 @@ func (c *Cells) Reset(n int) {
 	clear(c.List)
 }
 
-// AtLeast reports whether an aggregate reached [MaxDistinct], so its result is a lower bound.
-func (c Cells) AtLeast() bool {
-	return slices.ContainsFunc(c.List, func(cell Cell) bool { return cell.distinct(c.Spill) >= MaxDistinct })
-}
-
 // Cell is what an aggregate knows of the events that were added to it. Its zero value is that of no events. It has no pointers, so the garbage collector need not
 // look at the cells of millions of groups; nearly all of them have few events, and fit.
 type Cell struct {
@@ -166,7 +161,7 @@ func (s *Spill) addMember(c *Cell, member uint64) {
 	s.more(c).distinct.add(member)
 }
 
-// distinct is the number of distinct values.
+// distinct is the number of distinct values; [MaxDistinct] + 1 if there are more than are counted.
 func (c *Cell) distinct(s *Spill) int {
 	if c.kind == ofMembers {
 		return int(c.few)
@@ -188,7 +183,8 @@ func (s *Spill) eachMember(c *Cell, f func(uint64)) {
 	}
 }
 
-// MaxDistinct bounds the distinct values that a cell holds; above it, results are lower bounds.
+// MaxDistinct is how many distinct values of an aggregate are counted for a key in a window; above it, results are lower bounds. A cell holds one more, to know
+// that there are.
 const MaxDistinct = 1 << 16
 
 // set is a set of 64-bit values: a list while it is small, then a table with open addressing.
@@ -213,7 +209,7 @@ func (s *set) add(member uint64) {
 		}
 		s.grow(4 * fewMembers)
 	}
-	if s.n >= MaxDistinct {
+	if s.n > MaxDistinct {
 		return
 	}
 	if member == 0 {

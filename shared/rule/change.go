@@ -71,7 +71,7 @@ func (r *Rule) parts() []partText {
 		}
 	}
 	return []partText{
-		{"mode", string(r.Mode)}, {"summary", r.Summary}, {"runbook", r.Runbook}, {"window", window}, {"key", strings.Join(keys, ", ")},
+		{"mode", string(r.Mode)}, {"summary", r.Summary}, {"runbook", r.Runbook}, {"quiet", r.quietText()}, {"decision", r.Decision.String()}, {"window", window}, {"key", strings.Join(keys, ", ")},
 		{"SELECT", strings.Join(columns, ", ")}, {"WHERE", strings.Join(where, " AND ")}, {"HAVING", having}, {"critical", r.CriticalSQL()},
 	}
 }

@@ -187,7 +187,7 @@ func (r *reader) cell(c *Cell, s *Spill) {
 	}
 	if has[0]&hasDistinct != 0 {
 		n := r.uint()
-		if n == 0 || n > MaxDistinct {
+		if n == 0 || n > MaxDistinct+1 {
 			r.fail = true
 		}
 		for m := r.take(n, 8); len(m) > 0 && s != nil; m = m[8:] {

@@ -4,8 +4,19 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"spate/shared/rule/syntax"
+)
+
+// Bounds of directives.
+const (
+	// MinQuiet and MaxQuiet bound the directive quiet.
+	MinQuiet = time.Second
+	MaxQuiet = 24 * time.Hour
+	// MinDecision and MaxDecision bound how long a decision holds.
+	MinDecision = time.Second
+	MaxDecision = 31 * 24 * time.Hour
 )
 
 var ruleName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
@@ -54,6 +65,21 @@ func (b *builder) directives(r *Rule, in *syntax.Insert, c checker, selected boo
 			if r.Runbook = d.Value; !strings.HasPrefix(d.Value, "https://") && !strings.HasPrefix(d.Value, "http://") {
 				b.fail(d.ValuePos, "write https://…", "runbook: %q is not a URL", d.Value)
 			}
+		case "quiet":
+			var err error
+			if r.Quiet, err = time.ParseDuration(d.Value); err != nil || r.Quiet < MinQuiet || r.Quiet > MaxQuiet || r.Quiet%time.Millisecond != 0 {
+				b.fail(d.ValuePos, "write a duration from 1s to 24h, such as 90s or 5m", "quiet: %q is not how long a key must be quiet", d.Value)
+			}
+		case "decision":
+			level, text, _ := strings.Cut(d.Value, " ")
+			held, err := time.ParseDuration(strings.TrimSpace(text))
+			r.Decision = Decision{level, held}
+			switch {
+			case !ruleName.MatchString(level) || err != nil || held < MinDecision || held > MaxDecision || held%time.Millisecond != 0:
+				b.fail(d.ValuePos, "write a level and a duration from 1s to 744h, such as challenge 10m", "decision: %q is not a level and a duration", d.Value)
+			case selected && len(r.Keys) == 0:
+				b.fail(d.ValuePos, "add GROUP BY", "decision: the rule has no key to decide about")
+			}
 		case "mode":
 			if r.Mode = Mode(d.Value); r.Mode != Live && r.Mode != Shadow && r.Mode != Off {
 				b.fail(d.ValuePos, "write live, shadow or off", "mode: %q is not a mode", d.Value)
@@ -66,7 +92,7 @@ func (b *builder) directives(r *Rule, in *syntax.Insert, c checker, selected boo
 				r.critical = c.condition(e)
 			}
 		default:
-			b.fail(d.Pos, "the directives are rule, summary, critical, mode, param and runbook; a comment must not begin with a word and a colon", "unknown directive %s", d.Name)
+			b.fail(d.Pos, "the directives are rule, summary, critical, mode, quiet, decision, param and runbook; a comment must not begin with a word and a colon", "unknown directive %s", d.Name)
 		}
 	}
 }

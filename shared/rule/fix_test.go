@@ -38,6 +38,9 @@ func TestFixes(t *testing.T) {
 			"combine them into one: COUNT(DISTINCT CAST(product_id AS STRING) || '|' || brand || '|' || LOWER(event_type))"},
 		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(DISTINCT CAST(product_id AS STRING) || '|' || brand || '|' || LOWER(event_type)) > 1", ""},
 		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(user_id, brand) > 1", "5: COUNT takes one expression, but this has 2 ^ combine them into one: COUNT(CAST(user_id AS STRING) || '|' || brand)"},
+		{"COUNT(DISTICT product_id) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: expected ), found product_id ^ did you mean DISTINCT?"},
+		{"MAX(prise) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: unknown column prise ^ did you mean price?"},
+		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_sesion", "TRUE", "4: unknown column user_sesion ^ did you mean user_session?"},
 		{"SUM(price, price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: SUM takes one expression, but this has 2 ^ write SUM(x)"},
 	} {
 		script := "-- rule: r\nINSERT INTO alerts SELECT\n" + test.selected + " FROM activity GROUP BY\n" + test.window + " HAVING\n" + test.having
@@ -48,6 +51,39 @@ func TestFixes(t *testing.T) {
 	const where = "-- rule: r\nINSERT INTO alerts SELECT 1 AS n FROM activity WHERE window_start IS NULL GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND)"
 	if d := cmp.Diff([]string{"2: unknown column window_start ^ only FROM TABLE(TUMBLE(…)) has window_start"}, problems(where)); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestTextWithoutQuotes: a word that is no column, and like none, may have been meant as text.
+func TestTextWithoutQuotes(t *testing.T) {
+	const script = "-- rule: r\nINSERT INTO alerts SELECT 1 AS n FROM activity WHERE event_type = view GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND)"
+	got := problems(script)
+	if len(got) != 1 || !strings.HasPrefix(got[0], "2: unknown column view ^ for text, write 'view' in single quotes; the columns are event_time, ") {
+		t.Errorf("%q", got)
+	}
+	if got := problems(strings.Replace(script, "view", "'view'", 1)); got != nil {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestFirstWindow: the first window at a time or later is the next one that begins.
+func TestFirstWindow(t *testing.T) {
+	for _, c := range []struct {
+		w        Window
+		at, want int64
+		ok       bool
+	}{
+		{Window{Kind: Tumble, Size: 10, Step: 10}, 20, 20, true},
+		{Window{Kind: Tumble, Size: 10, Step: 10}, 21, 30, true},
+		{Window{Kind: Tumble, Size: 10, Step: 10, Offset: 3}, 21, 23, true},
+		{Window{Kind: Tumble, Size: 10, Step: 10}, -21, -20, true},
+		{Window{Kind: Hop, Size: 60, Step: 10}, 21, 30, true},
+		{Window{Kind: Cumulate, Size: 60, Step: 10}, 21, 60, true},
+		{Window{Kind: Session, Step: 10}, 21, 0, false},
+	} {
+		if got, ok := c.w.First(c.at); got != c.want || ok != c.ok {
+			t.Errorf("%v at %d: %d, %v", c.w, c.at, got, ok)
+		}
 	}
 }
 

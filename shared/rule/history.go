@@ -148,6 +148,12 @@ func (r *Rule) identity() string {
 	var b strings.Builder
 	w := r.Window
 	fmt.Fprintf(&b, "%q %s %q %q %s | %s %d %d %d", r.Name, r.Mode, r.Summary, r.Runbook, r.FeedKey(), w.Kind, w.Size, w.Step, w.Offset)
+	if r.Quiet != 0 {
+		fmt.Fprintf(&b, " quiet %s", r.Quiet)
+	}
+	if d := r.Decision.String(); d != "" {
+		fmt.Fprintf(&b, " decision %s", d)
+	}
 	for _, k := range r.Keys {
 		fmt.Fprintf(&b, " %q", k.Name)
 	}

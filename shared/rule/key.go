@@ -57,6 +57,14 @@ func (r *Rule) HasKey(columns []string) bool {
 	return slices.Equal(names, columns)
 }
 
+// IsColumn reports whether the key is a column of the event as it is, not an expression.
+func (k Key) IsColumn() bool { return k.node != nil && k.node.op == opInput }
+
+// CountsUsers reports whether it counts the built-in user as the events have it: a number or a text.
+func (r *Rule) CountsUsers() bool {
+	return slices.ContainsFunc(r.Aggregates, func(a *Aggregate) bool { return a.arg != nil && a.arg.typ.Kind == Token })
+}
+
 // KeyTokens returns the keys that a person may mean by the text of each column, nil for NULL: there are several if a number and a string are two users.
 func (r *Rule) KeyTokens(values map[string]*string) ([]string, error) {
 	lists := make([][]string, len(r.Keys))
@@ -71,6 +79,9 @@ func (r *Rule) KeyTokens(values map[string]*string) ([]string, error) {
 			continue
 		}
 		v, ok := Parse(k.Type, []byte(*text))
+		if f, special := notFinite[*text]; special && k.Type.floating() { // as a quotient can be
+			v, ok = DoubleValue(f), true
+		}
 		if _, err := strconv.ParseInt(*text, 10, 64); k.Type.whole() && err != nil {
 			ok = false // 1.5 would be 1
 		}
@@ -101,6 +112,9 @@ func (r *Rule) KeyTokens(values map[string]*string) ([]string, error) {
 	return out, nil
 }
 
+// notFinite are the floating-point numbers that AppendJSON writes as text.
+var notFinite = map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}
+
 // parseJSON reads what AppendJSON writes.
 func parseJSON(t Type, token []byte) (Value, bool) {
 	if string(token) == "null" {
@@ -118,7 +132,7 @@ func parseJSON(t Type, token []byte) (Value, bool) {
 		case t.Kind == String:
 			return StringValue([]byte(text)), true
 		case t.floating():
-			f, ok := map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}[text]
+			f, ok := notFinite[text]
 			return DoubleValue(f), ok
 		case t.Kind == Decimal, t.Kind == Timestamp:
 			return Parse(t, []byte(text))

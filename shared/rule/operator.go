@@ -101,7 +101,15 @@ func (c *checker) comparable(op string, x, y *node, at syntax.Pos) (*node, *node
 		c.fail(at, fix, "%s cannot be compared with %s", x.typ.nullable(), y.typ.nullable())
 		return nil, nil
 	}
+	if t.whole() && (c.isSum(x) && x.typ.Kind < t.Kind || c.isSum(y) && y.typ.Kind < t.Kind) {
+		t.Kind = BigInt // which it has anyway
+	}
 	return castTo(x, t), castTo(y, t)
+}
+
+// isSum reports whether a node is a sum of whole numbers, which has 64 bits, whatever its type.
+func (c *checker) isSum(n *node) bool {
+	return n.op == opAggregate && c.group.aggregates[n.index].Function == Sum && n.typ.whole()
 }
 
 func (c *checker) arithmetic(op string, x, y *node, at syntax.Pos) *node {

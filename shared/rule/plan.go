@@ -197,7 +197,7 @@ type FeedProgram struct {
 	*Feed
 	// Faults is as in [Program].
 	Faults       int64
-	accumulators []Accumulator
+	accumulators []accumulator
 	where        evaluator
 	keys         []evaluator
 	row          []Value

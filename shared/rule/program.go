@@ -6,10 +6,11 @@ type Program struct {
 	// Faults counts the results that were NULL because they are impossible: a division by zero, an overflow, a cast of something else.
 	Faults int64
 
-	accumulators []Accumulator
+	accumulators []accumulator
 	cells        []int // where each aggregate is among the feed's; -1 is the count of all events
 	having       evaluator
 	critical     evaluator
+	atLeast      bool // some aggregate of the row has more distinct values than are counted
 	columns      []evaluator
 	summary      summary
 	row          []Value
@@ -20,13 +21,7 @@ func (p *Plan) Program(i int) *Program {
 	r, f := p.Rules[i], p.Feeds[p.FeedOf[i]]
 	out := &Program{Rule: r, row: make([]Value, len(r.Keys)+len(r.Aggregates)+2)}
 	c := &compiler{faults: &out.Faults, aggregates: len(r.Keys), bounds: len(r.Keys) + len(r.Aggregates)}
-	compile := func(n *node) evaluator {
-		if n == nil {
-			return nil
-		}
-		return c.compile(n)
-	}
-	out.having, out.critical = compile(r.having), compile(r.critical)
+	out.having, out.critical = c.holding(r, r.having), c.holding(r, r.critical)
 	for _, a := range r.Aggregates {
 		at := -1
 		if !a.all() {
@@ -49,17 +44,22 @@ func (p *Program) Row(key []byte, events int64, cells Cells, start, end int64) b
 		return false
 	}
 	at := len(p.Keys)
+	p.atLeast = false
 	for i, c := range p.cells {
 		if c < 0 {
 			p.row[at+i] = IntValue(events)
 		} else {
 			p.row[at+i] = p.accumulators[i].result(&cells.List[c], cells.Spill)
+			p.atLeast = p.atLeast || cells.List[c].distinct(cells.Spill) > MaxDistinct
 		}
 	}
 	at += len(p.cells)
 	p.row[at], p.row[at+1] = TimeValue(start, 0), TimeValue(end, 0)
 	return true
 }
+
+// AtLeast reports whether some aggregate of the row has more than [MaxDistinct] distinct values, so that a count of them is a lower bound.
+func (p *Program) AtLeast() bool { return p.atLeast }
 
 // Holds reports whether HAVING is TRUE for the row.
 func (p *Program) Holds() bool { return p.having == nil || p.having(p.row).IsTrue() }

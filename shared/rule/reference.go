@@ -48,6 +48,9 @@ func (c *checker) ref(e *syntax.Ref) *node {
 
 func (c *checker) unknownColumn(name syntax.Name) *node {
 	fix := c.suggest(name.Text, c.table.Columns)
+	if strings.HasPrefix(fix, "the columns") && c.clause != "SELECT" && c.clause != "CREATE TABLE" && !strings.ContainsRune(name.Text, '\'') {
+		fix = "for text, write '" + name.Text + "' in single quotes; " + fix
+	}
 	bound, isBound := windowColumns[name.Text]
 	switch {
 	case c.group != nil && slices.Contains(c.group.aliases, name.Text):
@@ -74,6 +77,9 @@ func (c *checker) suggest(name string, columns []Column) string {
 			return fmt.Sprintf("write %s", col.Name)
 		}
 		names = append(names, col.Name)
+	}
+	if near := syntax.Near(name, names); near != "" {
+		return fmt.Sprintf("did you mean %s?", near)
 	}
 	if len(names) > 20 {
 		names = append(names[:20], "…")

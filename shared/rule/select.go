@@ -10,7 +10,7 @@ import (
 
 // reservedColumns are members of the alert record that a column cannot be named after, in whatever case.
 var reservedColumns = []string{
-	"id", "rule", "state", "severity", "key", "values", "rule_revision", "mode", "summary", "runbook", "user", "threshold", "event_count", "first_event_at", "last_event_at", "evidence", "at_least",
+	"id", "rule", "state", "severity", "key", "values", "rule_revision", "mode", "summary", "runbook", "quiet_ms", "decision", "user", "threshold", "event_count", "first_event_at", "last_event_at", "evidence", "at_least",
 	"window_start", "window_end",
 }
 

@@ -26,6 +26,8 @@ func (r *Rule) Statement(target string) string {
 		directive("mode", string(r.Mode))
 	}
 	directive("runbook", r.Runbook)
+	directive("quiet", r.quietText())
+	directive("decision", r.Decision.String())
 	text := r.Text
 	if target != "" {
 		text = retarget(text, target)
@@ -46,6 +48,14 @@ func retarget(text, target string) string {
 		}
 	}
 	return head + "\n" + text[in.Select.Pos:]
+}
+
+// quietText is the directive quiet; empty if the rule has none.
+func (r *Rule) quietText() string {
+	if r.Quiet == 0 {
+		return ""
+	}
+	return r.Quiet.String()
 }
 
 // CriticalSQL is the critical condition, on one line; empty if the rule has none.

@@ -19,6 +19,8 @@ func (s span) empty() bool { return s.lo > s.hi }
 type facts struct {
 	spans  map[string]span
 	equals map[string]string
+	// numbers are values that are not NaN, since a comparison with it is not TRUE.
+	numbers map[string]bool
 	// contradict is set if no row can have all of it.
 	contradict bool
 }
@@ -43,6 +45,7 @@ func (f *facts) assume(n *node) {
 				old = anyNumber
 			}
 			f.spans[x.key] = old.and(limit(op, x.typ.whole(), number(y)))
+			f.numbers[x.key] = f.numbers[x.key] || op != "<>"
 			f.contradict = f.contradict || f.spans[x.key].empty()
 		} else if op == "=" {
 			old, ok := f.equals[x.key]
@@ -53,7 +56,7 @@ func (f *facts) assume(n *node) {
 }
 
 func (r *Rule) given(conditions ...*node) *facts {
-	f := &facts{spans: map[string]span{}, equals: map[string]string{}}
+	f := &facts{spans: map[string]span{}, equals: map[string]string{}, numbers: map[string]bool{}}
 	for _, c := range conditions {
 		f.assume(c)
 	}
@@ -100,7 +103,7 @@ func number(n *node) span {
 func same(n *node) *node {
 	for n.op == opCast {
 		from, to := n.args[0].typ, n.typ
-		if !from.numeric() || !to.numeric() || to.Kind < from.Kind || from.floating() != to.floating() && !from.whole() && from.Kind != Decimal {
+		if !from.numeric() || !to.numeric() || to.Kind < from.Kind || from.Kind == Decimal && to.Kind == Decimal && to.Scale < from.Scale || from.floating() != to.floating() && !from.whole() && from.Kind != Decimal {
 			break
 		}
 		n = n.args[0]
@@ -129,6 +132,8 @@ func (r *Rule) natural(n *node, f *facts) span {
 		switch {
 		case a.Function == Count && a.arg == nil && a.filter == nil: // a group has events
 			return span{1, math.Inf(1)}
+		case a.countsDistinct():
+			return span{0, MaxDistinct}
 		case a.Function == Count, a.arg.typ.numeric() && r.notNegative(a.arg, a):
 			return span{0, math.Inf(1)}
 		}
@@ -145,7 +150,7 @@ func (r *Rule) natural(n *node, f *facts) span {
 			return span{x.lo - y.hi, x.hi - y.lo}
 		}
 	}
-	if n.typ.numeric() && nonNegative(n) {
+	if n.typ.numeric() && r.courseOf(n, nil).lo >= 0 {
 		return span{0, math.Inf(1)}
 	}
 	return anyNumber
@@ -165,7 +170,7 @@ func (r *Rule) neverTrue(n *node, f *facts) bool {
 	case opIsTrue:
 		return r.neverTrue(n.args[0], f)
 	case opIsNull:
-		return n.args[0].typ.NotNull
+		return n.args[0].typ.NotNull && !r.canBeNull(n.args[0])
 	case opCompare:
 		return r.neverHolds(n, n.name, f)
 	}
@@ -222,7 +227,7 @@ func (r *Rule) Warnings() []string {
 	case r.having == nil:
 		warn("without HAVING, every window with an event is an alert")
 	case r.neverTrue(r.having, nothing):
-		warn("HAVING can never be TRUE")
+		warn("HAVING can never be TRUE%s", r.countsUpTo(r.having))
 	case r.neverFalse(r.having, nothing):
 		warn("HAVING is never FALSE: every window with an event is an alert")
 	}
@@ -241,6 +246,14 @@ func (r *Rule) Warnings() []string {
 		}
 	}
 	return list
+}
+
+// countsUpTo explains a condition that compares a count of distinct values with a number that it never reaches.
+func (r *Rule) countsUpTo(n *node) string {
+	if n.any(func(n *node) bool { return n.op == opAggregate && r.Aggregates[n.index].countsDistinct() }) {
+		return fmt.Sprintf(" (COUNT(DISTINCT …) counts up to %d)", MaxDistinct)
+	}
+	return ""
 }
 
 func (r *Rule) warnCritical(warn func(string, ...any)) {

@@ -18,6 +18,7 @@ func TestWarnings(t *testing.T) {
 		"COUNT(*) > 5 AND COUNT(*) < 6": never, "COUNT(*) > 5 AND (user_id > 1 AND COUNT(*) = 3)": never, "1 = 2": never, "COUNT(*) IS NULL": never,
 		"COUNT(*) > 10 AND user_id = 1 AND user_id = 2": never, "MAX(brand) = 'a' AND MAX(brand) = 'b'": never, "SUM(ABS(price)) < 0": never,
 		"COUNT(*) + 3 < 2": never, "COUNT(*) - 1 < 0": never, "-COUNT(*) > 0": never, "COUNT(*) < 0 OR COUNT(*) < 1": never, "CAST(NULL AS BOOLEAN)": never,
+		"COUNT(DISTINCT brand) > 70000": never + " (COUNT(DISTINCT …) counts up to 65536)", "COUNT(DISTINCT brand) >= 65536": "",
 		"COUNT(*) > 5.5 AND COUNT(*) <= 5.5": never, "COUNT(*) > 5 OR COUNT(*) < 3 AND COUNT(*) > 3": "",
 
 		"COUNT(*) > 0": always, "COUNT(*) >= 1": always, "COUNT(*) <> 0": always, "1 = 1": always, "NOT COUNT(*) < 0": always,

@@ -38,6 +38,28 @@ func (w Window) begins(start int64) bool {
 	return (w.From == 0 || start >= w.From) && (w.Until == 0 || start < w.Until)
 }
 
+// First returns the start of the first window that begins at a time or later. Sessions begin with an event.
+func (w Window) First(at int64) (start int64, ok bool) {
+	every := w.Step
+	switch w.Kind {
+	case Session:
+		return 0, false
+	case Tumble, Cumulate:
+		every = w.Size
+	}
+	if every <= 0 {
+		return 0, false
+	}
+	behind := (at - w.Offset) % every
+	if behind < 0 {
+		behind += every
+	}
+	if behind == 0 {
+		return at, true
+	}
+	return at + every - behind, true
+}
+
 func (w Window) String() string {
 	switch w.Kind {
 	case Tumble:

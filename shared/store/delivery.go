@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/notify"
 )
 
@@ -20,6 +23,8 @@ import (
 //	    │              ├────────────► exhausted ─┤
 //	    │              └────────────► disabled ──┘
 //	    └─────────► held (its state is that of its digest)
+//
+// A store that decides about digests only when a message is due has it pending first, then held.
 type DeliveryState string
 
 const (
@@ -41,7 +46,8 @@ const (
 type Delivery struct {
 	WebhookID string          `json:"webhook_id"`
 	Endpoint  string          `json:"endpoint"`
-	AlertID   string          `json:"alert_id,omitempty"` // empty: a digest
+	Incident  string          `json:"incident_id,omitempty"` // what it is about: an incident,
+	AlertID   string          `json:"alert_id,omitempty"`    // or an alert; neither: a digest
 	Type      string          `json:"type"`
 	State     DeliveryState   `json:"state"`
 	Tries     int             `json:"attempts"`
@@ -51,6 +57,8 @@ type Delivery struct {
 	NextAt    time.Time       `json:"next_at,omitzero"` // when it is due, if it is pending
 	Digest    string          `json:"digest,omitempty"` // webhook id of the digest, if it is held
 	Data      json.RawMessage `json:"data,omitempty"`   // none: held, or a digest that is not sealed
+	// Ref is how the endpoint names what it made of an earlier message about the same incident; empty if there is none.
+	Ref string `json:"-"`
 }
 
 // Try is one try of a delivery.
@@ -63,6 +71,7 @@ type Try struct {
 	Status    int // HTTP status of the answer; 0 is none
 	Outcome   notify.Outcome
 	Reason    string    // why it was not delivered
+	Ref       string    // how the endpoint names what it made of the message; not listed
 	NextAt    time.Time // when the next one is due; zero is never
 }
 
@@ -109,7 +118,7 @@ type Deliveries interface {
 
 	// Seal makes the data of a digest, if it has none yet, of the records that it stands for, as they are now; from then on none is held
 	// for it. It returns the delivery with its data.
-	Seal(ctx context.Context, webhookID, endpoint string, data func(iter.Seq2[alert.Record, error]) (json.RawMessage, error)) (Delivery, error)
+	Seal(ctx context.Context, webhookID, endpoint string, data func(iter.Seq2[notify.Held, error]) (json.RawMessage, error)) (Delivery, error)
 
 	// ListDeliveries yields what fits f, by creation, then webhook id and endpoint. ListTries yields tries by time, then webhook id,
 	// endpoint and number. An error is the last thing they yield.
@@ -137,6 +146,7 @@ type Deliveries interface {
 // EndpointConfig is how an endpoint is configured, as far as that may be shown.
 type EndpointConfig struct {
 	Host        string         `json:"host,omitempty"` // scheme://host[:port]
+	Format      string         `json:"format,omitempty"`
 	Rules       []string       `json:"rules,omitempty"`
 	MinSeverity alert.Severity `json:"min_severity,omitempty"`
 	Transitions []alert.State  `json:"transitions,omitempty"`
@@ -179,6 +189,7 @@ type DeliveryFilter struct {
 	WebhookID string          // empty is any
 	Endpoint  string          // empty is any
 	AlertID   string          // empty is any
+	Incident  string          // empty is any
 	States    []DeliveryState // one of these; empty is any
 	Since     time.Time       // created at or after it; zero is any
 	Limit     int             // at most so many; 0 is all
@@ -212,7 +223,7 @@ func Next(o notify.Outcome) DeliveryState {
 const minute = time.Minute
 
 // Outgoing is what the changed records of one Apply make to tell at one endpoint. An adapter makes it with [Address], holds back what
-// flood control wants, and writes the rest.
+// flood control wants, at once or when it is due, and writes the rest.
 type Outgoing struct {
 	Endpoint   notify.Endpoint
 	Deliveries []Delivery
@@ -220,12 +231,33 @@ type Outgoing struct {
 	Ordinary []int
 }
 
-// Address returns the messages about records that changed something, for each endpoint that is notified of any of them.
-func Address(now time.Time, changed []alert.Record, to []notify.Endpoint) ([]Outgoing, error) {
+// add adds a message.
+func (o *Outgoing) add(now time.Time, d Delivery, s alert.Severity) {
+	if o.Endpoint.DigestAbove > 0 && s != alert.Critical {
+		o.Ordinary = append(o.Ordinary, len(o.Deliveries))
+	}
+	d.Endpoint, d.State, d.CreatedAt, d.BegunAt, d.NextAt = o.Endpoint.Name, Pending, now, now, now
+	o.Deliveries = append(o.Deliveries, d)
+}
+
+// Address returns the messages about records that changed something, and about what became of incidents, for each endpoint that is notified of any of
+// them.
+func Address(now time.Time, changed []alert.Record, events []incident.Event, to []notify.Endpoint) ([]Outgoing, error) {
 	now = milli(now)
 	var out []Outgoing
-	for _, e := range to {
+	// In one order, whoever writes: those who count the minutes of several endpoints would wait for each other in a circle.
+	for _, e := range slices.SortedFunc(slices.Values(to), func(a, b notify.Endpoint) int { return strings.Compare(a.Name, b.Name) }) {
 		o := Outgoing{Endpoint: e}
+		for _, ev := range events {
+			if ev.Silent || !e.Filter.MatchEvent(ev) {
+				continue
+			}
+			data, err := ev.Incident.Encode()
+			if err != nil {
+				return nil, err
+			}
+			o.add(now, Delivery{WebhookID: ev.ID(), Incident: ev.Incident.ID, Type: notify.TypeOfEvent(ev), Data: data}, ev.Incident.Severity)
+		}
 		for _, r := range changed {
 			if !e.Filter.Match(r) {
 				continue
@@ -234,13 +266,7 @@ func Address(now time.Time, changed []alert.Record, to []notify.Endpoint) ([]Out
 			if err != nil {
 				return nil, err
 			}
-			if e.DigestAbove > 0 && r.Severity != alert.Critical {
-				o.Ordinary = append(o.Ordinary, len(o.Deliveries))
-			}
-			o.Deliveries = append(o.Deliveries, Delivery{
-				WebhookID: notify.IDOf(r), Endpoint: e.Name, AlertID: r.ID, Type: notify.TypeOf(r),
-				State: Pending, CreatedAt: now, BegunAt: now, NextAt: now, Data: data,
-			})
+			o.add(now, Delivery{WebhookID: notify.IDOf(r), AlertID: r.ID, Type: notify.TypeOf(r), Data: data}, r.Severity)
 		}
 		if len(o.Deliveries) > 0 {
 			out = append(out, o)
@@ -254,7 +280,7 @@ func (o Outgoing) Digest(now time.Time, n int) Delivery {
 	since := milli(now).Truncate(minute).Add(time.Duration(n) * minute)
 	end := since.Add(minute)
 	return Delivery{
-		WebhookID: fmt.Sprintf("digest_%s_%d", o.Endpoint.Name, since.Unix()), Endpoint: o.Endpoint.Name, Type: notify.TypeDigest,
+		WebhookID: fmt.Sprintf("digest_%s_%d", o.Endpoint.Name, since.Unix()), Endpoint: o.Endpoint.Name, Type: o.Endpoint.DigestType(),
 		State: Pending, CreatedAt: since, BegunAt: end, NextAt: end,
 	}
 }
@@ -311,5 +337,8 @@ const (
     WHEN 1 THEN 'pending' WHEN 2 THEN 'exhausted' WHEN 3 THEN 'disabled' WHEN 4 THEN 'delivered' ELSE 'none' END`
 	// AllTries counts the tries of a digest once, however many of the alert's messages it holds.
 	AllTries = `coalesce(sum(tries), 0) FROM (SELECT DISTINCT coalesce(g.webhook_id, d.webhook_id) AS webhook_id, d.endpoint, coalesce(g.tries, d.tries) AS tries` + OfAlert + `) AS told`
-	OfAlert  = ` FROM delivery d LEFT JOIN delivery g ON g.webhook_id = d.digest AND g.endpoint = d.endpoint WHERE d.alert_id = alert.id`
+	OfAlert  = ` FROM delivery d LEFT JOIN delivery g ON g.webhook_id = d.digest AND g.endpoint = d.endpoint
+  WHERE d.alert_id = alert.id OR d.incident_id = (SELECT incident_id FROM incident_alert WHERE alert_id = alert.id)`
+	// SelectRef is how the endpoint of a delivery names what it made of an earlier message about the same incident; empty if there is none.
+	SelectRef = `coalesce((SELECT e.ref FROM delivery e WHERE e.incident_id = delivery.incident_id AND e.endpoint = delivery.endpoint AND e.ref IS NOT NULL ORDER BY e.created_at, e.webhook_id LIMIT 1), '')`
 )

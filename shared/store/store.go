@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/notify"
 )
 
@@ -38,9 +39,11 @@ var (
 // Store keeps alerts. It is safe for concurrent use, also by several processes.
 type Store interface {
 	Deliveries
+	Incidents
+	Silences
 
-	// Apply makes each record move its alert forward, or change nothing, in the order given and in one transaction, which also has the
-	// deliveries to those endpoints that are told of what changed. With an error nothing is changed, or all of it is and only the
+	// Apply makes each record move its alert forward, or change nothing, in the order given and in one transaction, which also has what that
+	// does to incidents, and the deliveries to those endpoints that are told of what changed. With an error nothing is changed, or all of it is and only the
 	// answer was lost; the caller may try the same again, for what is there already changes nothing. Records that no further try can
 	// help with do not stop the others: they change nothing and are in the result. now is when the store hears of the records.
 	Apply(ctx context.Context, now time.Time, records []alert.Record, to ...notify.Endpoint) (Applied, error)
@@ -63,6 +66,8 @@ type Store interface {
 type Applied struct {
 	// Changed tells for each record whether it made an alert or moved one forward.
 	Changed []bool
+	// Events are what became of incidents, in order.
+	Events []incident.Event
 	// Rejected are the records that cannot be stored, in the order of the records.
 	Rejected []Rejection
 }
@@ -78,6 +83,7 @@ type Alert struct {
 	alert.Record
 	OpenedAt time.Time `json:"opened_at"`          // when the store first heard of it
 	ClosedAt time.Time `json:"closed_at,omitzero"` // when it heard of the final count; zero while open
+	Incident string    `json:"incident,omitempty"` // that it is part of; empty if it was closed before there were any
 	Delivery Summary   `json:"delivery"`           // how far telling of it is
 }
 
@@ -90,8 +96,9 @@ func (a Alert) MarshalJSON() ([]byte, error) {
 	return alert.Join(record, struct {
 		OpenedAt time.Time `json:"opened_at"`
 		ClosedAt time.Time `json:"closed_at,omitzero"`
+		Incident string    `json:"incident,omitempty"`
 		Delivery Summary   `json:"delivery"`
-	}{a.OpenedAt, a.ClosedAt, a.Delivery})
+	}{a.OpenedAt, a.ClosedAt, a.Incident, a.Delivery})
 }
 
 // Filter chooses alerts; the zero value chooses all.
@@ -100,6 +107,8 @@ type Filter struct {
 	User  string      // canonical JSON token, as [User] returns it; alerts whose key is another than the user's are left out; empty is any
 	State alert.State // empty is any
 	Rule  string      // empty is any
+	// Incident is one that they are part of; empty is any.
+	Incident string
 	// MinSeverity is this or worse; empty is any.
 	MinSeverity alert.Severity
 	Since       time.Time // windows that start at or after it; zero is any

@@ -238,3 +238,15 @@ func FuzzCut(f *testing.F) {
 		}
 	})
 }
+
+// TestTableOfLongCells: where lines have no width, no cell is cut, and a long one does not pad the others.
+func TestTableOfLongCells(t *testing.T) {
+	table := Table{Columns: []Column{{Head: "USER", Floor: 5}, {Head: "ID"}}}
+	long := strings.Repeat("k", 4000)
+	table.Row("7", "a")
+	table.Row(long, "b")
+	lines := table.Lines(0)
+	if want := "7" + strings.Repeat(" ", aligned+1) + "a"; string(lines[1]) != want || string(lines[2]) != long+"  b" {
+		t.Errorf("%d and %d characters: %q", len(lines[1]), len(lines[2]), lines[1])
+	}
+}

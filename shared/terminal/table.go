@@ -76,13 +76,19 @@ func (t *Table) Drop() {
 
 const gap = 2 // cells between two columns
 
-// Lines returns the head and the rows. A width of 0 is as wide as it gets; above it, columns with a Floor are cut.
+// aligned is how far lines without a width are aligned: one key of thousands of characters must not pad the lines of all others to its length.
+const aligned = 60
+
+// Lines returns the head and the rows. A width of 0 is as wide as it gets, and cells of columns with a Floor that are longer than most push what follows to the right;
+// above it, these columns are cut.
 func (t *Table) Lines(width int) []Safe {
 	head := make([]Safe, len(t.Columns))
 	widths := make([]int, len(t.Columns))
 	for i, c := range t.Columns {
 		head[i] = Safe(Text(c.Head))
-		widths[i] = t.width(i)
+		if widths[i] = t.width(i); width == 0 && c.Floor > 0 && !c.Prefix {
+			widths[i] = min(widths[i], aligned)
+		}
 	}
 	total := gap * (len(widths) - 1)
 	for _, w := range widths {
@@ -104,8 +110,10 @@ func (t *Table) Lines(width int) []Safe {
 	for _, row := range append([][]Safe{head}, t.Rows...) {
 		var b strings.Builder
 		for i, cell := range row {
-			cell = cut(cell, widths[i], !t.Columns[i].Prefix)
-			pad := strings.Repeat(" ", widths[i]-Cells(cell))
+			if width > 0 {
+				cell = cut(cell, widths[i], !t.Columns[i].Prefix)
+			}
+			pad := strings.Repeat(" ", max(0, widths[i]-Cells(cell)))
 			if t.Columns[i].Right {
 				b.WriteString(pad + string(cell))
 			} else {

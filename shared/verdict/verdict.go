@@ -18,6 +18,8 @@ type Teller struct{ rules []told }
 type told struct {
 	name, mode string
 	runbook    string
+	quietMS    int64
+	decision   *alert.Decision
 	since      int64 // the revision that brought the rule
 	threshold  int64
 	plain      bool     // alerts have the form that they had before there were rules files
@@ -28,8 +30,11 @@ type told struct {
 func New(plan *rule.Plan) Teller {
 	var t Teller
 	for i, r := range plan.Rules {
-		of := told{name: r.Name, runbook: r.Runbook, since: plan.Since[i]}
+		of := told{name: r.Name, runbook: r.Runbook, quietMS: r.Quiet.Milliseconds(), since: plan.Since[i]}
 		of.threshold, of.plain = r.Threshold()
+		if d := r.Decision; d.Level != "" {
+			of.decision = &alert.Decision{Level: d.Level, ForMS: d.For.Milliseconds()}
+		}
 		if r.Mode == rule.Shadow {
 			of.mode = alert.Shadow
 		}
@@ -48,7 +53,7 @@ func (t Teller) Rule(v window.Verdict) string { return t.rules[v.Rule].name }
 func (t Teller) Record(v window.Verdict) alert.Record {
 	of := &t.rules[v.Rule]
 	r := record(of.name, of.threshold, v)
-	r.Mode, r.RuleRevision, r.Summary, r.Runbook = of.mode, of.since, v.Summary, of.runbook
+	r.Mode, r.RuleRevision, r.Summary, r.Runbook, r.QuietMS, r.Decision = of.mode, of.since, v.Summary, of.runbook, of.quietMS, of.decision
 	if v.Critical {
 		r.Severity = alert.Critical
 	}

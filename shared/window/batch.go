@@ -133,6 +133,11 @@ func unseal(batch []byte) decoder {
 // ParseHeader decodes the header of a batch into h, whose slices it uses again.
 func ParseHeader(batch []byte, h *Header) error {
 	d := unseal(batch)
+	if d.fail { // it has no checksum, as batches of old versions
+		if v, n := binary.Uvarint(batch); n > 0 && v > 0 && v <= oldVersion {
+			return fmt.Errorf("decode batch of version %d: %w", v, ErrOld)
+		}
+	}
 	d.header(h)
 	return d.err("batch")
 }

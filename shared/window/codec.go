@@ -9,6 +9,9 @@ import (
 // ErrCorrupt is what decoders return for bytes that their encoder did not write.
 var ErrCorrupt = errors.New("corrupt record")
 
+// ErrOld is what [ParseHeader] returns for a batch of a version that is not read anymore.
+var ErrOld = errors.New("batch of an older version of spate")
+
 // The formats are varints (encoding/binary), each record begins with its version.
 const (
 	batchVersion         = 7
@@ -17,6 +20,7 @@ const (
 	unrevisedOnceVersion = 6
 	oneRuleVersion       = 3 // of a batch of the time when there was one rule
 	oneRuleOnceVersion   = 4
+	oldVersion           = 2 // the newest one that is not read anymore
 	keyVersion           = 3
 	positionVersion      = 2
 	sourceVersion        = 2

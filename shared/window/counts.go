@@ -123,7 +123,7 @@ func (r *room) open(start, size, after int64, width, expect int) *counts {
 	return c
 }
 
-// close takes the arrays of windows back. What is kept is no more than what they or the others use, so that a flood does not hold memory for ever.
+// close takes the arrays of windows back. It keeps at most as many as they or the others use, so that a flood does not hold memory for ever.
 func (r *room) close(list ...*counts) {
 	arrays := 0
 	for _, c := range list {

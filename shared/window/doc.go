@@ -28,7 +28,7 @@
 //
 //  1. Windows are aligned to the epoch: those of TUMBLE and HOP begin at multiples of their step, rounded towards minus infinity.
 //  2. The watermark of a source partition is its highest event time so far, in offset order, minus the lateness. Unlike in
-//     Flink's DataStream API, there is no extra millisecond, and an event is judged before it advances the watermark. For this, an
+//     Flink's DataStream API, a watermark does not lag by an extra millisecond, and an event is judged before it advances the watermark. For this, an
 //     event time is capped at the time at which the log appended its record, so a clock that is ahead makes nobody else's events late.
 //  3. An event counts in each of its windows whose end - 1 > the watermark of its own source partition. It is late for a rule if it counts in
 //     none of them. Events that came too late for different windows are in different panes, so the answer does not depend on how partitions interleave.

@@ -20,6 +20,11 @@ const evaluatedPanes = 1 << 12
 // events are in the order of their arrival; those of each of the source partitions, [0, partitions), are judged by the partition's own watermark.
 // An event's values are not kept beyond the next one.
 func Evaluate(s Stream, partitions int, events iter.Seq[*Event]) (Result, error) {
+	return evaluate(s, partitions, events, func(c *Combiner) bool { return c.Panes() >= evaluatedPanes })
+}
+
+// evaluate is [Evaluate] with batches that end where a function says so, which is asked after each event.
+func evaluate(s Stream, partitions int, events iter.Seq[*Event], full func(*Combiner) bool) (Result, error) {
 	var r Result
 	sources := make([]Source, partitions)
 	for p := range sources {
@@ -51,7 +56,7 @@ func Evaluate(s Stream, partitions int, events iter.Seq[*Event]) (Result, error)
 		if fate.Late() {
 			r.Late++
 		}
-		if c.Panes() >= evaluatedPanes {
+		if full(c) {
 			if err := flush(); err != nil {
 				return r, err
 			}

@@ -75,7 +75,7 @@ func (t *Table) open(c *counts, i int, key []byte, silent bool, out []Verdict) [
 		if !r.Row(key, m.n, m.cells, w.startMS, w.endMS) || !r.Holds() {
 			continue
 		}
-		now := opened{critical: r.Critical()}
+		now := opened{critical: r.earlyCritical && r.Critical()} // another one may not stay so
 		if isOpen && !now.critical {
 			continue
 		}

@@ -4,9 +4,9 @@ package window
 type Stats struct {
 	Panes       int   // one for each key that has events in a slice of an open window
 	WatermarkMS int64 // minimum over the source partitions; NoTime while one has not spoken
-	Sources     int   // source partitions heard of
-	// Stray counts events that came for a window after its close. There are none, unless the topic of events got more
-	// partitions while it was in use, or something else than a router writes to the keyed log.
+	Sources     int   // source partitions that batches came from
+	// Stray counts events that came for a window after its close. It stays 0, unless the topic of events got more
+	// partitions while it was in use, or something other than a router writes to the keyed log.
 	Stray int64
 	// Foreign counts events of feeds that the plan does not have: routers have other rules, or had.
 	Foreign int64

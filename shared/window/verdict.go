@@ -34,7 +34,7 @@ func (t *Table) verdict(w *openWindow, key []byte, state State, critical bool) V
 	m := &t.merged
 	v := Verdict{Rule: w.rule, Key: string(key), State: state, Critical: critical, Columns: t.rules[w.rule].AppendColumns(nil), Summary: string(t.rules[w.rule].AppendSummary(nil))}
 	v.Pane = w.pane(m.panes)
-	v.AtLeast = m.cells.AtLeast()
+	v.AtLeast = t.rules[w.rule].AtLeast()
 	return v
 }
 

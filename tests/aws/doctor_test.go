@@ -2,6 +2,7 @@ package aws
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,12 @@ func TestDoctor(t *testing.T) {
 	}
 	if failed {
 		t.Errorf("it failed: %+v", found)
+	}
+	found, failed = look("SPATE_TABLE=" + a.StateTable) // its items do not expire
+	if f := found["tables"]; failed || !slices.ContainsFunc(f, func(f doctor.Finding) bool {
+		return f.Level == doctor.Warning && strings.Contains(f.Text, "its time to live is off")
+	}) {
+		t.Errorf("a table without a time to live: %+v", f)
 	}
 
 	if _, err := a.Kinesis.DeleteStream(t.Context(), &kinesis.DeleteStreamInput{StreamName: aws.String(a.AlertsStream)}); err != nil {

@@ -42,7 +42,7 @@ spate simulate "s3://$bucket/events.csv" --speed 0 --quiet
 
 say "6. look"
 want=$(spate verify --json --mode embedded "$file" | sed -n 's/.*"rows": *\([0-9]*\).*/\1/p')
-done_() { spate alerts ls --only closed --json >"$log/alerts" && [ "$(wc -l <"$log/alerts")" -ge "$want" ] && ! grep -q '"state":"pending"' "$log/alerts"; }
+done_() { spate alerts ls --only closed --json >"$log/alerts" && [ "$(grep -c '"state":"delivered"' "$log/alerts")" -ge "$want" ]; }
 wait_for "$want alerts are closed and stored, and the topic was told" 120 done_
 spate alerts ls --only closed --limit 5
 id=$(sed -n '1s/.*"id":"\([^"]*\)".*/\1/p' "$log/alerts")

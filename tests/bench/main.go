@@ -26,7 +26,7 @@ type options struct {
 	rounds                                                    int
 	events, sweepEvents                                       int
 	flink                                                     bool
-	transitions                                               string
+	transitions, database                                     string
 
 	latencyFor         time.Duration
 	maxRate            float64
@@ -50,6 +50,7 @@ func sections() []section {
 		{"sweep", "the same for other users, hot users, partitions and windows", true, (*bench).sweep},
 		{"rules", "a backlog: what rules and feeds cost, and another build beside this one (-beside)", false, (*bench).rules},
 		{"latency", "from the event that passes the threshold to its alert, at three rates", true, (*bench).latency},
+		{"acting", "from an event to the pager's call, and to the answer of spate decide, at 20,000 events/s", false, (*bench).acting},
 		{"memory", "a flood of users with one event each: resident memory, second by second", true, (*bench).memory},
 		{"recovery", "kill -9 of a detector with many users; another one joins and leaves", true, (*bench).recovery},
 		{"soak", "hours at a steady rate: memory, lag, goroutines", false, (*bench).soakRun},
@@ -92,7 +93,8 @@ func parse(args []string, stderr io.Writer) (options, []section, error) {
 	f.BoolVar(&o.flink, "flink", true, "throughput: measure Flink SQL as well (needs Java, Python and, the first time, the network)")
 	f.StringVar(&o.transitions, "transitions", "closed", "throughput, sweep, rules: alert records that spate writes; the others write closed ones alone")
 	f.IntVar(&o.sweepEvents, "sweep-events", 2_000_000, "sweep: events of each backlog")
-	f.DurationVar(&o.latencyFor, "latency-for", time.Minute, "latency: how long each rate is held")
+	f.DurationVar(&o.latencyFor, "latency-for", time.Minute, "latency, acting: how long each rate is held")
+	f.StringVar(&o.database, "database", "", "acting: the alerter's database, a `URL` of an empty one; default: a file")
 	f.Float64Var(&o.maxRate, "max-rate", 0, "latency, soak: the highest `events/s` the pipeline sustains; default: measured")
 	f.DurationVar(&o.memoryFor, "memory-for", 2*time.Minute, "memory: how long the live flood lasts")
 	f.IntVar(&o.floodEvents, "flood-events", 5_000_000, "memory: events, and users, of the flood that is a backlog")
@@ -104,7 +106,7 @@ func parse(args []string, stderr io.Writer) (options, []section, error) {
 	f.DurationVar(&o.rehearse, "rehearse", 20*time.Second, "latency, soak: how long the highest rate is measured")
 	all := sections()
 	f.Usage = func() {
-		fmt.Fprint(stderr, "Usage: go run ./tests/bench [flags] [section...]\n\nSections (all but rules and soak, if none is named):\n")
+		fmt.Fprint(stderr, "Usage: go run ./tests/bench [flags] [section...]\n\nSections (all but rules, acting and soak, if none is named):\n")
 		for _, s := range all {
 			fmt.Fprintf(stderr, "  %-11s %s\n", s.name, s.help)
 		}

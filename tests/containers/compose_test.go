@@ -180,7 +180,7 @@ func (c *composed) verified() map[string]bool {
 	ids := map[string]bool{}
 	for _, l := range c.calls() {
 		switch {
-		case l.Verified && l.Type == notify.TypeDigest:
+		case l.Verified && notify.IsDigest(l.Type):
 			c.t.Fatalf("%s is a digest, which stands for messages that this test counts", l.ID)
 		case l.Verified:
 			ids[l.ID] = true
@@ -195,12 +195,41 @@ func (c *composed) verified() map[string]bool {
 func (c *composed) stored() map[string]string {
 	c.t.Helper()
 	states := map[string]string{}
-	out := c.command(30*time.Second, "exec", "-T", "postgres", "psql", "-U", "spate", "-d", "spate", "-tA", "-F", " ", "-c", "SELECT id, state FROM alert")
-	for line := range strings.Lines(string(out)) {
-		id, state, _ := strings.Cut(strings.TrimSpace(line), " ")
-		states[id] = state
+	for _, row := range c.query("SELECT id, state FROM alert") {
+		states[row[0]] = row[1]
 	}
 	return states
+}
+
+// toTell are the messages about the incidents in Postgres, and windows the alerts that these are made up of.
+func (c *composed) toTell() (messages map[string]bool, windows int) {
+	c.t.Helper()
+	messages = map[string]bool{}
+	for _, row := range c.query("SELECT id, escalations, resolved_at IS NOT NULL, windows FROM incident") {
+		messages[row[0]+"_opened"] = true
+		if row[1] == "1" {
+			messages[row[0]+"_escalated_1"] = true
+		}
+		if row[2] == "t" {
+			messages[row[0]+"_resolved"] = true
+		}
+		n, err := strconv.Atoi(row[3])
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		windows += n
+	}
+	return messages, windows
+}
+
+// query returns the rows of a query of Postgres.
+func (c *composed) query(text string) (rows [][]string) {
+	c.t.Helper()
+	out := c.command(30*time.Second, "exec", "-T", "postgres", "psql", "-U", "spate", "-d", "spate", "-tA", "-F", " ", "-c", text)
+	for line := range strings.Lines(string(out)) {
+		rows = append(rows, strings.Split(strings.TrimSpace(line), " "))
+	}
+	return rows
 }
 
 // told are the messages that the topic of alerts stands for, and the newest state of each alert in it.
@@ -287,11 +316,11 @@ func TestCompose(t *testing.T) {
 	}
 
 	for _, service := range []string{"redpanda", "postgres", "router", "detector", "alerter", "receiver", "simulator"} {
-		before := len(c.verified())
+		before := len(c.stored())
 		c.command(30*time.Second, "kill", "--signal", "KILL", service)
 		again := c.up()
 		t.Logf("killed %s; healthy again after %v", service, again.Round(100*time.Millisecond))
-		harness.Eventually(t, 2*time.Minute, "alerts arrive after "+service+" was killed", func() bool { return len(c.verified()) > before })
+		harness.Eventually(t, 2*time.Minute, "alerts arrive after "+service+" was killed", func() bool { return len(c.stored()) > before })
 	}
 
 	c.command(time.Minute, "stop", "simulator")
@@ -318,13 +347,14 @@ func TestCompose(t *testing.T) {
 	c.command(30*time.Second, "exec", "-T", "alerter", "/spate", "deliveries", "recover", "--since", "1h")
 	deadline := time.Now().Add(2 * time.Minute)
 	for poll := time.NewTicker(2 * time.Second); ; <-poll.C {
+		want, windows := c.toTell()
 		got := c.verified()
-		if maps.Equal(got, messages) {
-			t.Logf("the receiver verified all %d messages", len(got))
+		if maps.Equal(got, want) && windows == len(states) {
+			t.Logf("the receiver verified all %d messages about the incidents of %d alerts", len(got), windows)
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("the receiver verified %d messages, the topic stands for %d; %s", len(got), len(messages), difference(messages, got))
+			t.Errorf("the receiver verified %d messages; there are %d, about the incidents of %d alerts of %d; %s", len(got), len(want), windows, len(states), difference(want, got))
 			break
 		}
 	}

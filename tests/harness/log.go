@@ -237,9 +237,23 @@ func ParsePosition(o kadm.OffsetResponse) (int64, error) {
 	return p.Next, err
 }
 
-// CheckLog holds the keyed log and the side topics against the topic of events.
+// CheckLog holds the keyed log and the side topics against the topic of events, when the routers have read all of that: the windows of all alerts can be closed
+// before.
 func CheckLog(t *testing.T, brokers string, names kafka.Names, ref *verifier.Reference) {
 	t.Helper()
+	adm := kadm.NewClient(Connect(t, brokers))
+	Eventually(t, time.Minute, "the routers have read all events", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		committed, err := adm.FetchOffsets(ctx, names.RouterGroup)
+		ends, eerr := committedEnds(ctx, adm, names.Activity)
+		read := err == nil && eerr == nil
+		ends.Each(func(o kadm.ListedOffset) {
+			at, ok := committed.Lookup(o.Topic, o.Partition)
+			read = read && (o.Offset == 0 || ok && at.At >= o.Offset)
+		})
+		return read
+	})
 	report(t, LogViolations(t, brokers, names, ref))
 }
 
@@ -284,9 +298,9 @@ func CheckAlertTopic(t *testing.T, brokers string, names kafka.Names, want int) 
 // AlertTopicViolations is CheckAlertTopic for a test that wants to know what is wrong. It returns the closed alerts by id, too.
 func AlertTopicViolations(t *testing.T, brokers string, names kafka.Names, want int) (closed map[string]alert.Record, wrong []string) {
 	t.Helper()
-	closed, different, wrong := alertsOf(t, brokers, names)
-	if different != 2*want {
-		wrong = append(wrong, fmt.Sprintf("alerts topic: %d different records, want %d", different, 2*want))
+	closed, opened, wrong := alertsOf(t, brokers, names)
+	if opened != want || len(closed) != want {
+		wrong = append(wrong, fmt.Sprintf("alerts topic: %d alerts are opened and %d closed, want %d", opened, len(closed), want))
 	}
 	return closed, wrong
 }
@@ -298,7 +312,7 @@ func AlertsOf(t *testing.T, brokers string, names kafka.Names) (closed map[strin
 	return closed, wrong
 }
 
-func alertsOf(t *testing.T, brokers string, names kafka.Names) (closed map[string]alert.Record, different int, wrong []string) {
+func alertsOf(t *testing.T, brokers string, names kafka.Names) (closed map[string]alert.Record, opened int, wrong []string) {
 	t.Helper()
 	type key struct {
 		id    string
@@ -317,7 +331,10 @@ func alertsOf(t *testing.T, brokers string, names kafka.Names) (closed map[strin
 		switch {
 		case !ok:
 			content[k] = string(r.Value)
-			if a.State == alert.Closed {
+			switch a.State {
+			case alert.Opened:
+				opened++
+			case alert.Closed:
 				closed[a.ID] = a
 			}
 		case was != string(r.Value):
@@ -332,7 +349,7 @@ func alertsOf(t *testing.T, brokers string, names kafka.Names) (closed map[strin
 	if conflicts > 1 {
 		wrong = append(wrong, fmt.Sprintf("alerts topic: %d conflicts", conflicts))
 	}
-	return closed, len(content), wrong
+	return closed, opened, wrong
 }
 
 func report(t *testing.T, wrong []string) {

@@ -195,14 +195,23 @@ func (p *Process) ProcessorTime() time.Duration {
 
 var address = regexp.MustCompile(`/readyz","service":"[a-z]+","address":"([^" ]+)"|http://([^" ]+)/readyz and /metrics`) // of a service, or of up
 
-// Get asks the process's server for operators: /metrics, /healthz, /readyz.
-func (p *Process) Get(page string) (int, string) {
+// Address is where the process's server is, as it has reported; empty if it has not yet.
+func (p *Process) Address() string {
 	told := address.FindAllSubmatch(p.Output(), -1)
 	if told == nil {
-		return 0, "it has not reported its address"
+		return ""
 	}
 	last := told[len(told)-1]
-	resp, err := http.Get("http://" + string(last[1]) + string(last[2]) + page)
+	return string(last[1]) + string(last[2])
+}
+
+// Get asks the process's server for operators: /metrics, /healthz, /readyz.
+func (p *Process) Get(page string) (int, string) {
+	at := p.Address()
+	if at == "" {
+		return 0, "it has not reported its address"
+	}
+	resp, err := http.Get("http://" + at + page)
 	if err != nil {
 		return 0, err.Error()
 	}

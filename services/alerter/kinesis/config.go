@@ -9,6 +9,7 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/aws/emf"
+	"spate/shared/notify"
 	"spate/shared/notify/sns"
 	"spate/shared/store/dynamodb"
 )
@@ -16,26 +17,28 @@ import (
 // Config of a handler.
 type Config struct {
 	Table *dynamodb.Table
-	// Publisher sends notifications of alerts; nil sends none.
+	// Publisher sends messages about incidents; nil sends none.
 	Publisher *sns.Publisher
-	// MinSeverity is the lowest severity that is notified. An alert that reaches it later is notified then.
+	// MinSeverity is the lowest severity of incidents whose messages are published. An incident that reaches it later is published then.
 	MinSeverity alert.Severity
+	// Endpoints are notified, too: messages to them are stored with the alerts, as deliveries for [dynamodb.Table.Work].
+	Endpoints []notify.Endpoint
 
-	// DeadLetters gets the records of a Lambda function that no further try can work off; nil leaves them to the function's event source mapping.
+	// DeadLetters gets the records of a Lambda function that no further try can process; nil leaves them to the function's event source mapping.
 	DeadLetters *DeadLetters
 
-	// Threshold and Critical grade rows that others wrote: they say how many events there were, and nothing else.
+	// Threshold and Critical grade rows from other writers, which contain only a count.
 	Threshold int64
 	Critical  int64
-	// Window is the size of the windows of those rows that tell only one of its bounds.
+	// Window is the window size for rows from other writers that contain only one bound of their window.
 	Window time.Duration
 
-	// Print, if set, gets each alert that is new or has moved on, when it is stored. It may be called concurrently.
+	// Print, if set, gets each alert that is new or has changed its state, when it is stored. It may be called concurrently.
 	Print func(alert.Record)
 
-	// Metrics gets a line of metrics for each batch; nil: nobody does.
+	// Metrics gets a line of metrics for each batch; nil discards them.
 	Metrics io.Writer
-	// Namespace of the metrics in CloudWatch, and the name of the one that counts new alerts.
+	// Namespace is the CloudWatch namespace of the metrics; AlertsMetric is the name of the metric that counts new alerts.
 	Namespace    string
 	AlertsMetric string
 
@@ -52,6 +55,14 @@ func (c Config) Validate() error {
 	}
 	if s := c.MinSeverity; s != alert.Warning && s != alert.Critical {
 		problem("min severity: %q is neither %s nor %s (SPATE_MIN_SEVERITY, --min-severity)", s, alert.Warning, alert.Critical)
+	}
+	if n := len(c.Endpoints); n > dynamodb.MaxEndpoints {
+		problem("endpoints: %d are configured, but mode aws notifies at most %d, because an alert and its messages are one transaction of DynamoDB; remove some, or have one forward to others (SPATE_ENDPOINTS, --endpoints)", n, dynamodb.MaxEndpoints)
+	}
+	for _, e := range c.Endpoints {
+		if e.Name == dynamodb.Endpoint {
+			problem("endpoint %q: name: is reserved for the SNS topic; choose another name (SPATE_ENDPOINTS, --endpoints)", e.Name)
+		}
 	}
 	if c.Threshold < 1 {
 		problem("threshold: %d is below 1", c.Threshold)

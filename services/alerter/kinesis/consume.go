@@ -33,14 +33,16 @@ const (
 type ConsumerConfig struct {
 	Handler *Handler
 	Reader  *stream.Reader // of the stream of alerts
-	// Lease decides which of several is the active one, and keeps how far it has come.
-	Lease  lease.Lease
+	// Lease decides which of several processes is active, and keeps its progress.
+	Lease lease.Lease
+	// State returns the worker's state, which determines when incidents end; nil if there is none.
+	State  func(context.Context) ([]byte, error)
 	Log    *slog.Logger
 	Status *ops.Status // optional
 }
 
-// Consume hands the records of the stream of alerts to the handler, shard by shard, until ctx ends. What fails in passing is tried again
-// for ever; what no further try can mend is told in the log and passed over, where Lambda would have put it into the dead-letter queue.
+// Consume passes the records of the stream of alerts to the handler, shard by shard, until ctx ends. A record that fails for now is retried
+// forever; a record that no further try can process is logged and skipped, whereas a Lambda function would send it to the dead-letter queue.
 func Consume(ctx context.Context, cfg ConsumerConfig) error {
 	fatal := func(err error) bool { return errors.Is(err, lease.ErrNoTable) || errors.Is(err, stream.ErrNotFound) }
 	cfg.Lease.Waiting = func(owner string) {
@@ -93,6 +95,7 @@ func (c *consumer) run(ctx context.Context) error {
 		c.cfg.Log.Info("alerter started", "stream", c.cfg.Reader.Stream, "shards", len(c.places), "epoch", c.held.Epoch())
 		c.cfg.Status.Ready()
 		c.group.Go(func() error { return c.held.Keep(c.ctx) })
+		c.group.Go(func() error { return c.resolves(c.ctx) })
 		err = c.saves(ctx)
 	}
 	if c.ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {

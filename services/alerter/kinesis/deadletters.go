@@ -9,12 +9,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 )
 
-// QueueAPI is what dead letters need of *sqs.Client.
+// QueueAPI is the part of *sqs.Client that DeadLetters uses.
 type QueueAPI interface {
 	SendMessage(context.Context, *sqs.SendMessageInput, ...func(*sqs.Options)) (*sqs.SendMessageOutput, error)
 }
 
-// DeadLetters is a queue of SQS that gets the records that no further try can work off.
+// DeadLetters is an SQS queue for records that no further try can process.
 type DeadLetters struct {
 	API QueueAPI
 	URL string

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"spate/shared/alert"
 	"spate/shared/notify"
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
@@ -24,7 +24,7 @@ const (
 	margin = 2 * time.Second
 )
 
-// Record of the stream.
+// Record is a record of the stream of alerts.
 type Record struct {
 	Data           []byte
 	ShardID        string
@@ -32,18 +32,18 @@ type Record struct {
 	ArrivedAt      time.Time // in the stream
 }
 
-// ErrNotTried: a record comes after one that failed for now, or time ran short.
+// ErrNotTried means that a record comes after one that failed for now, or that time ran short.
 var ErrNotTried = errors.New("not tried")
 
-// Result is what became of a batch.
+// Result is the result of a batch.
 type Result struct {
-	// Errs has an error for each record that is not done, in the order of the records. ErrMalformed, store.ErrConflict, store.ErrInvalid
-	// and notify.ErrUnsendable are for good; the others are for now.
+	// Errs has an element for each record, in order: nil, or why the record is not done. ErrMalformed, store.ErrConflict, store.ErrInvalid
+	// and notify.ErrUnsendable are permanent; other errors are temporary.
 	Errs []error
 }
 
-// First returns the first record that is not done. The batch is to be delivered again from there; what was done behind it changes nothing
-// then.
+// First returns the first record that is not done. The batch must be delivered again from there; records after it that are done already
+// change nothing then.
 func (r Result) First() (index int, failed bool) {
 	for i, err := range r.Errs {
 		if err != nil {
@@ -53,7 +53,7 @@ func (r Result) First() (index int, failed bool) {
 	return 0, false
 }
 
-// Failed returns the records that are not done, in their order.
+// Failed returns the indexes of the records that are not done, in order.
 func (r Result) Failed() []int {
 	var out []int
 	for i, err := range r.Errs {
@@ -69,7 +69,7 @@ func Permanent(err error) bool {
 	return errors.Is(err, ErrMalformed) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrInvalid) || errors.Is(err, notify.ErrUnsendable)
 }
 
-// Handler works off batches of records. It is safe for concurrent use.
+// Handler processes batches of records. It is safe for concurrent use.
 type Handler struct {
 	cfg     Config
 	metrics *metrics
@@ -89,7 +89,7 @@ func New(cfg Config) (*Handler, error) {
 	return &Handler{cfg: cfg, metrics: newMetrics(cfg.Metrics, cfg.Namespace, cfg.AlertsMetric)}, nil
 }
 
-// Handle works off a batch, in the order of the stream. It ends a little before the deadline of ctx, if that has one.
+// Handle processes a batch in the order of the stream. If ctx has a deadline, Handle ends a little before it.
 func (h *Handler) Handle(ctx context.Context, records []Record) Result {
 	b := &batch{handler: h, outer: ctx, records: records, items: make([]dynamodb.Item, len(records)), errs: make([]error, len(records))}
 	b.stop.Store(int64(len(records)))
@@ -150,6 +150,7 @@ func (b *batch) chains() [][]int {
 		if b.items[i], b.errs[i] = b.handler.cfg.parse(r); b.errs[i] != nil {
 			continue
 		}
+		b.items[i].DecidedAt = r.ArrivedAt
 		user := b.items[i].Partition
 		at, ok := of[user]
 		if !ok {
@@ -190,10 +191,18 @@ func (b *batch) stopAt(i int) {
 	}
 }
 
+// to returns those to notify.
+func (h *Handler) to() []notify.Endpoint {
+	to := slices.Clip(h.cfg.Endpoints)
+	if h.cfg.Publisher != nil {
+		to = append(to, notify.Endpoint{Name: dynamodb.Endpoint, Filter: notify.Filter{MinSeverity: h.cfg.MinSeverity}})
+	}
+	return to
+}
+
 // work brings one record to its end. ctx bounds it; outer is what remains when that has ended.
 func (h *Handler) work(ctx, outer context.Context, it dynamodb.Item) error {
-	told := h.cfg.Publisher != nil && it.Mode != alert.Shadow && (it.Severity == h.cfg.MinSeverity || it.Severity == alert.Critical)
-	out, err := h.cfg.Table.Apply(ctx, h.cfg.Now(), it, told)
+	out, err := h.cfg.Table.Apply(ctx, h.cfg.Now(), it, h.to()...)
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		h.metrics.conflicts.Add(1)
@@ -214,23 +223,61 @@ func (h *Handler) work(ctx, outer context.Context, it dynamodb.Item) error {
 	if h.cfg.Print != nil && (out.Made || out.Moved) {
 		h.cfg.Print(out.Item.Record)
 	}
-	if out.Item.Notification != dynamodb.Pending || h.cfg.Publisher == nil {
+	if h.cfg.Publisher == nil {
 		return nil
 	}
-	// What is told is the alert as it is stored, which may be ahead of the record.
-	if err := h.cfg.Publisher.Publish(ctx, out.Item.Record); err != nil {
+	if out.Item.Notification == dynamodb.Pending {
+		if err := h.publishAlert(ctx, outer, out.Item); err != nil {
+			return err
+		}
+	}
+	return h.publish(ctx, outer, out.Untold)
+}
+
+// publishAlert publishes an alert that is not part of an incident, as it is stored, which may be ahead of the record.
+func (h *Handler) publishAlert(ctx, outer context.Context, it dynamodb.Item) error {
+	if err := h.cfg.Publisher.Publish(ctx, it.Record); err != nil {
 		h.metrics.notifyFailures.Add(1)
 		return err
 	}
 	h.metrics.notified.Add(1)
-	// The message is out. That this is noted matters more than the end of the time: without it, the message is sent again.
 	nctx, cancel := h.lastMoment(ctx, outer)
 	defer cancel()
-	if err := h.cfg.Table.Sent(nctx, h.cfg.Now(), out.Item); err != nil {
+	if err := h.cfg.Table.Sent(nctx, h.cfg.Now(), it); err != nil {
 		h.metrics.storeErrors.Add(1)
 		return err
 	}
 	return nil
+}
+
+// publish publishes messages about an incident, in order, and records which are published. A message that can never be published is recorded, too, so that it is not
+// retried forever; the error says so.
+func (h *Handler) publish(ctx, outer context.Context, list []dynamodb.Notice) error {
+	var done []dynamodb.Notice
+	var failed error
+	for _, n := range list {
+		if err := h.cfg.Publisher.Tell(ctx, n.Message); err != nil {
+			h.metrics.notifyFailures.Add(1)
+			failed = err
+			if !errors.Is(err, notify.ErrUnsendable) {
+				break
+			}
+		} else {
+			h.metrics.notified.Add(1)
+		}
+		done = append(done, n)
+	}
+	if len(done) == 0 {
+		return failed
+	}
+	// The messages are out. That this is noted matters more than the end of the time: without it, they are sent again.
+	nctx, cancel := h.lastMoment(ctx, outer)
+	defer cancel()
+	if err := h.cfg.Table.Told(nctx, h.cfg.Now(), done...); err != nil {
+		h.metrics.storeErrors.Add(1)
+		return err
+	}
+	return failed
 }
 
 // lastMoment outlives ctx by the margin, but not the deadline of outer.

@@ -18,11 +18,14 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	sdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/google/go-cmp/cmp"
+	diffs "github.com/google/go-cmp/cmp"
 
 	"spate/shared/alert"
+	"spate/shared/decision"
+	"spate/shared/incident"
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
+	"spate/shared/store/storetest"
 )
 
 func TestBatch(t *testing.T) {
@@ -41,7 +44,7 @@ func TestBatch(t *testing.T) {
 	if got[warned.ID].Delivery.State != store.None || got[critical.ID].Delivery.State != store.Delivered {
 		t.Errorf("deliveries: %+v, %+v", got[warned.ID].Delivery, got[critical.ID].Delivery)
 	}
-	if diff := cmp.Diff(map[string]int{critical.ID: 1}, w.topic.count()); diff != "" {
+	if diff := diffs.Diff(map[string]int{opening(critical): 1}, w.topic.count()); diff != "" {
 		t.Errorf("published: %s", diff)
 	}
 }
@@ -51,7 +54,7 @@ func TestBadRecordDoesNotStopOthers(t *testing.T) {
 	w := newWorld(t)
 	contradiction := closed("1", 0, 8)
 	res := w.handle(records(t, closed("1", 0, 7), "{", closed("2", 0, 7), contradiction, closed("1", 1, 7)))
-	if diff := cmp.Diff([]int{1, 3}, res.Failed()); diff != "" {
+	if diff := diffs.Diff([]int{1, 3}, res.Failed()); diff != "" {
 		t.Errorf("failed: %s", diff)
 	}
 	if i, failed := res.First(); !failed || i != 1 {
@@ -76,7 +79,7 @@ func TestRowOfFlinkIsOurAlert(t *testing.T) {
 	if got := w.alerts(); len(got) != 1 || got[ours.ID].Count != 23 {
 		t.Errorf("%+v", got)
 	}
-	if diff := cmp.Diff(map[string]int{ours.ID: 1}, w.topic.count()); diff != "" {
+	if diff := diffs.Diff(map[string]int{opening(ours): 1}, w.topic.count()); diff != "" {
 		t.Errorf("published: %s", diff)
 	}
 }
@@ -156,7 +159,7 @@ func (w *world) checkOneMessage(batch []Record) {
 	if got := w.alerts(); len(got) != 1 || got[want.ID].Delivery.State != store.Delivered {
 		w.t.Errorf("%+v", got)
 	}
-	if diff := cmp.Diff(map[string]int{want.ID: 1}, w.topic.count()); diff != "" {
+	if diff := diffs.Diff(map[string]int{opening(want): 1}, w.topic.count()); diff != "" {
 		w.t.Errorf("published: %s", diff)
 	}
 }
@@ -182,8 +185,8 @@ func TestTopicFailsForNow(t *testing.T) {
 	w.checkOneMessage(batch)
 }
 
-// TestPendingIsToldWithWhatIsStored: an alert that is pending is told of by whichever record comes next, with what is known by then.
-func TestPendingIsToldWithWhatIsStored(t *testing.T) {
+// TestPendingIsToldByWhoeverComes: what could not be told is told by whichever record comes next, as it was when it happened, in order.
+func TestPendingIsToldByWhoeverComes(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.MinSeverity = alert.Warning
 	w.handler = newHandler(t, w.cfg)
@@ -194,8 +197,124 @@ func TestPendingIsToldWithWhatIsStored(t *testing.T) {
 	if res := w.handle(records(t, opened("1", 0), closed("1", 0, 23))); len(res.Failed()) != 0 {
 		t.Fatalf("%v", res.Errs)
 	}
-	if n := w.topic.count()[closed("1", 0, 23).ID]; n != 1 {
-		t.Errorf("published %d times", n)
+	if diff := diffs.Diff([]string{opening(opened("1", 0)), escalation(opened("1", 0))}, w.topic.published); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestMinSeverity: a warning is not told before it escalates.
+func TestMinSeverity(t *testing.T) {
+	w := newWorld(t)
+	first := opened("1", 0)
+	raised := closed("1", 0, 11)
+	raised.State = alert.Raised
+	w.handle(records(t, first))
+	if n := len(w.topic.count()); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+	w.handle(records(t, raised, closed("1", 0, 23), closed("1", 1, 23)))
+	if diff := diffs.Diff([]string{escalation(first)}, w.topic.published); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestShadow: nobody is told of what a rule in shadow finds.
+func TestShadow(t *testing.T) {
+	w := newWorld(t)
+	r := storetest.Row("cards", []string{"ip"}, `"10.0.0.1"`, 0, alert.Raised)
+	r.Mode = alert.Shadow
+	if res := w.handle(records(t, r)); len(res.Failed()) != 0 || len(w.topic.count()) != 0 {
+		t.Errorf("%v, %v", res.Errs, w.topic.count())
+	}
+}
+
+// TestSilence: what happens while a silence holds is stored and not told; what goes on after its end is.
+func TestSilence(t *testing.T) {
+	w := newWorld(t)
+	now := noon
+	w.cfg.Now = func() time.Time { return now }
+	w.handler = newHandler(t, w.cfg)
+	s := incident.Silence{ID: "s1", Rule: alert.Burst, From: noon, Until: noon.Add(time.Hour), Author: "ana", Reason: "load test", CreatedAt: noon}
+	if err := w.cfg.Table.AddSilence(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	w.handle(records(t, closed("1", 0, 23), closed("2", 0, 23)))
+	now = noon.Add(time.Hour)
+	w.handle(records(t, closed("1", 1, 7)))
+	if diff := diffs.Diff([]string{opening(closed("1", 0, 23))}, w.topic.published); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestDecision: a record that changes its alert decides, from its arrival on; one that comes again neither prolongs that nor revives what somebody has ended.
+func TestDecision(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Now = func() time.Time { return start.Add(time.Minute) }
+	w.handler = newHandler(t, w.cfg)
+	decided := func() []decision.Written {
+		t.Helper()
+		list, err := w.cfg.Table.Decisions(t.Context(), time.Time{}, func(err error) { t.Error(err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	r := opened("1", 0)
+	r.Decision = &alert.Decision{Level: "challenge", ForMS: 600_000}
+	late := opened("2", 0)
+	late.Decision = &alert.Decision{Level: "challenge", ForMS: 1000} // it would have expired by now
+	shadow := closed("3", 0, 23)
+	shadow.Decision, shadow.Mode = r.Decision, alert.Shadow
+	batch := records(t, r, late, shadow)
+	for range 2 {
+		if res := w.handle(batch); len(res.Failed()) != 0 {
+			t.Fatalf("%v", res.Errs)
+		}
+	}
+	got := decided()
+	want := decision.Decision{
+		Scope: "username", Value: "1", Level: "challenge", Rule: alert.Burst, Since: start, Until: start.Add(10 * time.Minute), Incident: incidentOf(r), Alert: r.ID,
+	}
+	if len(got) != 1 || got[0].Decision != want || got[0].Ended {
+		t.Fatalf("%+v", got)
+	}
+	next := closed("1", 0, 7)
+	next.Decision = r.Decision
+	w.handle(records(t, "{", next)) // it arrived a millisecond later
+	if got = decided(); len(got) != 2 || !got[1].Since.Equal(start.Add(time.Millisecond)) && !got[0].Since.Equal(start.Add(time.Millisecond)) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestCrashBetweenAnySteps stops after each of the steps of a record, and before each, and goes on with another process: the alert counts once, and its message is
+// told, twice if it was told already.
+func TestCrashBetweenAnySteps(t *testing.T) {
+	for _, step := range []string{"before the transaction", "after the transaction", "before the message", "after the message", "before it is noted", "after it is noted"} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t)
+			w.crashAt(step)
+			r := closed("1", 0, 23)
+			if res := w.handle(records(t, r)); !errors.Is(res.Errs[0], errInjected) || Permanent(res.Errs[0]) {
+				t.Fatalf("%v", res.Errs)
+			}
+			w.handler = newHandler(t, w.cfg)
+			for range 2 {
+				if res := w.handle(records(t, r)); len(res.Failed()) != 0 {
+					t.Fatalf("%v", res.Errs)
+				}
+			}
+			times := 1
+			if step == "after the message" || step == "before it is noted" {
+				times = 2
+			}
+			if diff := diffs.Diff(map[string]int{opening(r): times}, w.topic.count()); diff != "" {
+				t.Error(diff)
+			}
+			got := w.incidents()
+			if len(got) != 1 || got[incidentOf(r)].Windows != 1 || got[incidentOf(r)].Events != 23 {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }
 
@@ -210,6 +329,7 @@ func TestCrashBeforeItIsNoted(t *testing.T) {
 		return nil
 	}
 	batch, id := records(t, closed("1", 0, 23)), closed("1", 0, 23).ID
+	message := opening(closed("1", 0, 23))
 	if res := w.handle(batch); !errors.Is(res.Errs[0], errInjected) {
 		t.Fatalf("%v", res.Errs)
 	}
@@ -219,7 +339,7 @@ func TestCrashBeforeItIsNoted(t *testing.T) {
 			t.Fatalf("%v", res.Errs)
 		}
 	}
-	if n := w.topic.count()[id]; n != 2 {
+	if n := w.topic.count()[message]; n != 2 {
 		t.Errorf("published %d times, want one repetition", n)
 	}
 	if got := w.alerts()[id]; got.Delivery.State != store.Delivered {
@@ -242,7 +362,7 @@ func TestNobodyIsTold(t *testing.T) {
 }
 
 // TestFaultsAtRandom: calls fail before and after they are made, answers are lost, several handlers have the same batch. In the end each
-// alert is there once, with its final count, and told of if it is critical, and only then.
+// alert is there once, with its final count, incidents count each once, and are told of if they are critical, and only then.
 func TestFaultsAtRandom(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -291,16 +411,26 @@ func TestFaultsAtRandom(t *testing.T) {
 	published := w.topic.count()
 	for id, a := range w.alerts() {
 		got[id] = a.Count
-		wantState := store.None
-		if a.Severity == alert.Critical {
-			wantState = store.Delivered
-		}
-		if a.State != alert.Closed || a.Delivery.State != wantState || (published[id] > 0) != (wantState == store.Delivered) {
-			t.Errorf("%s: %s, %s, published %d times", id, a.State, a.Delivery.State, published[id])
+		if a.State != alert.Closed {
+			t.Errorf("%s: %s", id, a.State)
 		}
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := diffs.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	var events, windows int64
+	for id, i := range w.incidents() {
+		events, windows = events+i.Events, windows+i.Windows
+		told := published[id+"_opened"] + published[id+"_escalated_1"]
+		if (told > 0) != (i.Severity == alert.Critical) {
+			t.Errorf("%s is %s, and told %d times", id, i.Severity, told)
+		}
+	}
+	for _, n := range want {
+		events -= n
+	}
+	if events != 0 || windows != int64(len(want)) {
+		t.Errorf("incidents have %d events too many, and %d windows of %d", events, windows, len(want))
 	}
 }
 
@@ -328,7 +458,7 @@ func TestOrderOfAUser(t *testing.T) {
 // hanging is a table whose answers come when the caller has given up.
 type hanging struct{ dynamodb.API }
 
-func (hanging) UpdateItem(ctx context.Context, _ *sdk.UpdateItemInput, _ ...func(*sdk.Options)) (*sdk.UpdateItemOutput, error) {
+func (hanging) GetItem(ctx context.Context, _ *sdk.GetItemInput, _ ...func(*sdk.Options)) (*sdk.GetItemOutput, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
@@ -384,7 +514,11 @@ func TestLambda(t *testing.T) {
 		{batch[:2], `{"batchItemFailures":[]}`},
 		{nil, `{"batchItemFailures":[]}`},
 	} {
-		out, err := Lambda(w.handler)(t.Context(), event(c.batch))
+		in, err := json.Marshal(event(c.batch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := Function{Handler: w.handler}.Handle(t.Context(), in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -420,7 +554,7 @@ func TestMetrics(t *testing.T) {
 		"service": "alerter", "records": 5.0, "ddos": 1.0, "closed": 1.0, "repeated": 1.0, "malformed": 1.0, "conflicts": 1.0,
 		"notified": 1.0, "notify_failures": 0.0, "store_errors": 0.0, "not_tried": 0.0, "record_age": []any{float64(noon.Sub(start.Add(4 * time.Millisecond)).Milliseconds())},
 	}
-	if diff := cmp.Diff(want, got.All); diff != "" {
+	if diff := diffs.Diff(want, got.All); diff != "" {
 		t.Error(diff)
 	}
 	if strings.Contains(out.String(), "user") || strings.Count(out.String(), "\n") != 1 || len(got.AWS.CloudWatchMetrics) != 1 {

@@ -1,6 +1,7 @@
 package kinesis
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/aws/awstest"
+	"spate/shared/incident"
 	"spate/shared/notify/sns"
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
@@ -32,25 +34,46 @@ var (
 	errInjected = errors.New("injected")
 )
 
-// gate comes between the table and the emulator. before and after, if not nil, may fail a call before it is made or after it was; they see
-// the item's partition key, and whether the call notes that a message was sent.
+// gate comes between the table and the emulator. before and after, if not nil, may fail a write before it is made or after it was; they see
+// the partition key of the alert or incident, and whether the call notes that a message was sent.
 type gate struct {
 	dynamodb.API
 	mu            sync.Mutex
 	before, after func(key string, sent bool) error
+	forget        func() error // before an incident is taken out of the index
+}
+
+func (g *gate) DeleteItem(ctx context.Context, in *sdk.DeleteItemInput, opts ...func(*sdk.Options)) (*sdk.DeleteItemOutput, error) {
+	if g.forget != nil {
+		if err := g.forget(); err != nil {
+			return nil, err
+		}
+	}
+	return g.API.DeleteItem(ctx, in, opts...)
 }
 
 func (g *gate) UpdateItem(ctx context.Context, in *sdk.UpdateItemInput, opts ...func(*sdk.Options)) (*sdk.UpdateItemOutput, error) {
 	key := in.Key["ddb_partition_key"].(*types.AttributeValueMemberS).Value
-	_, sent := in.ExpressionAttributeValues[":sent"]
-	if err := g.ask(g.before, key, sent); err != nil {
+	if err := g.ask(g.before, key, true); err != nil {
 		return nil, err
 	}
 	out, err := g.API.UpdateItem(ctx, in, opts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, g.ask(g.after, key, sent)
+	return out, g.ask(g.after, key, true)
+}
+
+func (g *gate) TransactWriteItems(ctx context.Context, in *sdk.TransactWriteItemsInput, opts ...func(*sdk.Options)) (*sdk.TransactWriteItemsOutput, error) {
+	key := in.TransactItems[0].Update.Key["ddb_partition_key"].(*types.AttributeValueMemberS).Value
+	if err := g.ask(g.before, key, false); err != nil {
+		return nil, err
+	}
+	out, err := g.API.TransactWriteItems(ctx, in, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, g.ask(g.after, key, false)
 }
 
 func (g *gate) ask(f func(string, bool) error, key string, sent bool) error {
@@ -83,7 +106,7 @@ func (p *topic) Publish(_ context.Context, in *snssdk.PublishInput, _ ...func(*s
 	return &snssdk.PublishOutput{}, err
 }
 
-// count returns how often each alert was published.
+// count returns how often each message was published.
 func (p *topic) count() map[string]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -158,6 +181,19 @@ func (w *world) alerts() map[string]store.Alert {
 	return out
 }
 
+// incidents returns all incidents of the table by id.
+func (w *world) incidents() map[string]incident.Incident {
+	w.t.Helper()
+	out := make(map[string]incident.Incident)
+	for i, err := range w.cfg.Table.Incidents(w.t.Context(), store.IncidentFilter{}) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		out[i.ID] = i
+	}
+	return out
+}
+
 func closed(user string, window int, count int64) alert.Record {
 	at := start.Add(time.Duration(window) * 10 * time.Second)
 	return alert.Record{
@@ -172,6 +208,15 @@ func opened(user string, window int) alert.Record {
 	r := closed(user, window, 6)
 	r.State = alert.Opened
 	return r
+}
+
+// opening, escalation and resolution are the ids of the messages about the incident that an alert opens.
+func opening(r alert.Record) string    { return incidentOf(r) + "_opened" }
+func escalation(r alert.Record) string { return incidentOf(r) + "_escalated_1" }
+func resolution(r alert.Record) string { return incidentOf(r) + "_resolved" }
+
+func incidentOf(r alert.Record) string {
+	return incident.ID(r.Rule, incident.KeyOf(&r), r.WindowStart, r.WindowEnd)
 }
 
 // records makes records of the stream: alerts, or texts as they are.
@@ -192,4 +237,27 @@ func records(t *testing.T, data ...any) []Record {
 		}
 	}
 	return out
+}
+
+// crashAt stops the process at a step, once.
+func (w *world) crashAt(step string) {
+	stopped := false
+	crash := func(at string) error {
+		if at != step || stopped {
+			return nil
+		}
+		stopped = true
+		return errInjected
+	}
+	name := func(noted bool) string {
+		if noted {
+			return "it is noted"
+		}
+		return "the transaction"
+	}
+	w.gate.before = func(_ string, noted bool) error { return crash("before " + name(noted)) }
+	w.gate.after = func(_ string, noted bool) error { return crash("after " + name(noted)) }
+	w.gate.forget = func() error { return crash("before it is forgotten") }
+	w.topic.lost = step == "after the message"
+	w.topic.fail = func() error { return cmp.Or(crash("before the message"), crash("after the message")) }
 }

@@ -15,7 +15,7 @@ import (
 	"spate/shared/store/dynamodb"
 )
 
-// ErrMalformed is the error of a record that is not an alert. Another try cannot help.
+// ErrMalformed means that a record is not an alert. Another try cannot help.
 var ErrMalformed = errors.New("record is not an alert")
 
 // row is what a record may have, of spate's or of others'.

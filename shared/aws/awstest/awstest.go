@@ -1,5 +1,5 @@
-// Package awstest starts AWS emulators for tests: kinesalite for Kinesis, dynalite for DynamoDB, moto for S3, SNS, SQS and
-// CloudFormation. Each is started once per test process, when it is first needed, and ends with that process, no matter how it ends.
+// Package awstest starts AWS emulators for tests: kinesalite for Kinesis, dynalite for DynamoDB, with transactions in front of it, moto for S3, SNS,
+// SQS and CloudFormation. Each is started once per test process, when it is first needed, and ends with that process, no matter how it ends.
 //
 // tests/emulators pins their versions. kinesalite and dynalite are looked up in its node_modules, or in the folder that SPATE_TEST_EMULATORS
 // names; moto in the Python that SPATE_TEST_PYTHON names, or python3. Without them, a test is skipped, or fails if REQUIRE_INTEGRATION=1.
@@ -145,8 +145,23 @@ func root() (string, error) {
 // Kinesis starts kinesalite and returns its URL.
 func Kinesis(t testing.TB) string { t.Helper(); return kinesalite.start(t) }
 
-// DynamoDB starts dynalite and returns its URL.
-func DynamoDB(t testing.TB) string { t.Helper(); return dynalite.start(t) }
+// DynamoDB starts dynalite, with what gives it transactions before it, and returns the URL.
+func DynamoDB(t testing.TB) string {
+	t.Helper()
+	url := dynalite.start(t)
+	transacting.once.Do(func() { transacting.url, transacting.err = newTransactions(url) })
+	if transacting.err != nil {
+		t.Fatal(transacting.err)
+	}
+	return transacting.url
+}
+
+// transacting is what stands before dynalite, once it is started.
+var transacting struct {
+	once sync.Once
+	url  string
+	err  error
+}
 
 // Moto starts moto and returns its URL.
 func Moto(t testing.TB) string { t.Helper(); return moto.start(t) }

@@ -112,6 +112,12 @@ func (l Lease) Used(ctx context.Context) (bool, error) {
 	return it.state != nil || it.epoch > 0 && !it.released, err
 }
 
+// State returns what the last holder has saved; nil if nobody ever did. Whoever calls it need not hold the lease.
+func (l Lease) State(ctx context.Context) ([]byte, error) {
+	it, err := l.read(ctx)
+	return it.state, err
+}
+
 // bounded gives a call its time, so that a connection that has gone silent does not end the waiting for the lease.
 func (l Lease) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, l.Duration/2)

@@ -14,20 +14,26 @@ import (
 // FlagName is the name of the endpoint that the flags make.
 const FlagName = "webhook"
 
-// Spec is an endpoint as it is configured.
+// Spec is an endpoint as configured. Its secrets are inside its functions.
 type Spec struct {
 	notify.Endpoint
-	Webhook webhook.Config
-	Link    string // in digests; has {since} and {until}
+	Format string
+	Link   string // URL for details, with {since} and {until}
+	// Shows: the endpoint shows the current state of an incident, so an earlier message about the incident must not come after a later one.
+	Shows bool
+	// Refused returns why calls to the endpoint are refused, as far as that is known before names are resolved; nil if they are allowed.
+	Refused func() error
+	// Open returns a Sender for the endpoint. It does not connect yet. The caller closes it.
+	Open func() (Sender, error)
 }
 
-// Flags are the settings that make one endpoint without a file.
+// Flags are the settings that define one endpoint without a file.
 type Flags struct {
 	URL, Secret  string
 	AllowPrivate bool
 }
 
-// Spec returns the endpoint, or none if nothing is set. The error has every problem.
+// Spec returns the endpoint, or none if nothing is set. The error lists every problem.
 func (f Flags) Spec() ([]Spec, error) {
 	secret := strings.TrimSpace(f.Secret)
 	switch {
@@ -51,7 +57,8 @@ func (f Flags) Spec() ([]Spec, error) {
 	for _, e := range Problems(cfg.Validate()) {
 		errs = append(errs, fmt.Errorf("webhook-%w", e)) // it begins with the field's name
 	}
-	return []Spec{{Endpoint: notify.Endpoint{Name: FlagName}, Webhook: cfg}}, errors.Join(errs...)
+	d := to(cfg, cfg.Refused, webhook.New)
+	return []Spec{{Endpoint: notify.Endpoint{Name: FlagName}, Format: DefaultFormat, Refused: d.refused, Open: d.open}}, errors.Join(errs...)
 }
 
 // placeholderSecrets stand for secrets whose problems are known, so that those of the other fields are found, too.
@@ -63,7 +70,7 @@ var placeholderSecrets = func() []webhook.Secret {
 	return s
 }()
 
-// Problems returns the errors that errors.Join put together.
+// Problems returns the errors that errors.Join combined.
 func Problems(err error) []error {
 	if err == nil {
 		return nil

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -29,21 +30,16 @@ const (
 	maxSecretFile = 64 << 10 // bytes
 )
 
-// endpointKeys are those of an endpoint in the file.
-var endpointKeys = []string{
-	"name", "url", "url_env", "url_file", "secret", "secret_env", "secret_file", "allow_private", "rules", "min_severity", "transitions", "rate", "digest_above", "link",
-}
-
 // file is a file of endpoints that is being read.
 type file struct {
 	path  string
-	holds bool // secrets, or addresses, whose paths are secret
+	holds bool // secrets, or URLs that carry one
 	specs []Spec
 	errs  []error
 }
 
-// Read returns the endpoints of a file. The error has everything that is wrong with it ([Problems]). taken says that flags make an endpoint, whose
-// name is taken then. A file with secrets that others on the machine can read is logged.
+// Read returns the endpoints of a file. The error lists every problem of the file ([Problems]). taken says that flags define an endpoint, so that its
+// name is taken. If other users of the machine can read a file with secrets, Read logs a warning.
 func Read(path string, taken bool, log *slog.Logger) ([]Spec, error) {
 	f := &file{path: path}
 	data, err := readBounded(path, maxFile)
@@ -51,10 +47,10 @@ func Read(path string, taken bool, log *slog.Logger) ([]Spec, error) {
 		return nil, fmt.Errorf("endpoints: %s: %w", Redacted(path), err)
 	}
 	if f.document(data) && len(f.specs) == 0 && len(f.errs) == 0 {
-		f.problem(0, "the file contains no endpoints; write a list under endpoints:, each entry with name, url and secret")
+		f.problem(0, "the file contains no endpoints; write a list under endpoints:, each entry with name, url and secret, or with name, format and what the format needs (spate endpoints formats)")
 	}
 	if info, err := os.Stat(path); err == nil && f.holds && info.Mode().Perm()&0o077 != 0 {
-		log.Warn("the endpoints file contains secrets and is accessible to other users of this machine; run chmod 600 on it", "file", path, "mode", fmt.Sprintf("%04o", info.Mode().Perm()))
+		log.Warn(fmt.Sprintf("the endpoints file %s contains secrets and is accessible to other users of this machine; run chmod 600 on it", Redacted(path)), "mode", fmt.Sprintf("%04o", info.Mode().Perm()))
 	}
 	lines := make(map[string]bool)
 	if taken {
@@ -98,7 +94,11 @@ func (f *file) problem(line int, format string, args ...any) {
 	if line > 0 {
 		where += ": line " + strconv.Itoa(line)
 	}
-	f.errs = append(f.errs, fmt.Errorf("%s: %w", where, fmt.Errorf(format, args...)))
+	err := fmt.Errorf("%s: %w", where, fmt.Errorf(format, args...))
+	if slices.ContainsFunc(f.errs, func(e error) bool { return e.Error() == err.Error() }) {
+		return // a field is read by whoever needs it
+	}
+	f.errs = append(f.errs, err)
 }
 
 // document reads the only document; it returns false if it is none.
@@ -129,7 +129,7 @@ func (f *file) document(data []byte) bool {
 		f.problem(root.Line, "expected endpoints: followed by a list")
 		return false
 	}
-	for key, value := range f.members(root, "", []string{"endpoints"}) {
+	for key, value := range f.members(root, "", []string{"endpoints"}, nil) {
 		if key != "endpoints" || null(value) {
 			continue
 		}
@@ -170,8 +170,9 @@ func resolve(n *yaml.Node) *yaml.Node {
 
 func null(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// members returns the values of a mapping by key, and notes keys that are unknown or there twice.
-func (f *file) members(n *yaml.Node, label string, known []string) map[string]*yaml.Node {
+// members returns the values of a mapping by key, and notes keys that are unknown or there twice. explain, unless it is nil, says more of a key that is
+// unknown, or nothing.
+func (f *file) members(n *yaml.Node, label string, known []string, explain func(key string) string) map[string]*yaml.Node {
 	out := make(map[string]*yaml.Node)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := resolve(n.Content[i]), resolve(n.Content[i+1])
@@ -184,6 +185,12 @@ func (f *file) members(n *yaml.Node, label string, known []string) map[string]*y
 		case !slices.Contains(known, name):
 			if !keyForm.MatchString(name) {
 				name = "[not a key name]" // it may be a value that is indented wrongly
+			}
+			if explain != nil {
+				if text := explain(name); text != "" {
+					f.problem(key.Line, "%s%s: %s", label, name, text)
+					continue
+				}
 			}
 			f.problem(key.Line, "%sunknown key %s; valid keys are %s", label, Redacted(name), strings.Join(known, ", "))
 		case out[name] != nil:
@@ -202,25 +209,55 @@ type endpointNode struct {
 	*file
 	line   int
 	label  string
+	format *Format // nil: it is not known
 	fields map[string]*yaml.Node
+	bad    map[string]bool // fields whose problem has been noted
 }
 
 // endpoint reads the n-th endpoint.
 func (f *file) endpoint(n int, node *yaml.Node) {
-	e := endpointNode{file: f, line: node.Line, label: fmt.Sprintf("endpoint %d: ", n)}
+	e := endpointNode{file: f, line: node.Line, label: fmt.Sprintf("endpoint %d: ", n), bad: make(map[string]bool)}
 	if node.Kind != yaml.MappingNode {
 		f.problem(node.Line, "%sis not a mapping; write - name: pager, followed by url and secret", e.label)
 		return
 	}
+	format := DefaultFormat
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		if v := resolve(node.Content[i+1]); resolve(node.Content[i]).Value == "name" && v.Kind == yaml.ScalarNode && (notify.Endpoint{Name: v.Value}).Validate() == nil {
-			e.label = fmt.Sprintf("endpoint %q: ", v.Value)
+		v := resolve(node.Content[i+1])
+		if v.Kind != yaml.ScalarNode || null(v) {
+			continue
+		}
+		switch resolve(node.Content[i]).Value {
+		case "name":
+			if (notify.Endpoint{Name: v.Value}).Validate() == nil {
+				e.label = fmt.Sprintf("endpoint %q: ", v.Value)
+			}
+		case "format":
+			format = v.Value
 		}
 	}
-	e.fields = f.members(node, e.label, endpointKeys)
+	e.format = formatOf(format)
+	if e.format == nil {
+		var all []string
+		for i := range formats {
+			all = append(all, formats[i].keys()...)
+		}
+		e.fields = f.members(node, e.label, all, nil)
+		e.wrong("format", "%q is not one of %s", Redacted(format), strings.Join(formatNames(), ", "))
+	} else {
+		e.fields = f.members(node, e.label, e.format.keys(), func(key string) string {
+			if with := having(key); len(with) > 0 {
+				return fmt.Sprintf("is not a field of format %s; remove it, or set format: to one that has it: %s", format, strings.Join(with, ", "))
+			}
+			return ""
+		})
+	}
 
 	var s Spec
-	s.Name = e.text("name")
+	s.Name, s.Format = e.text("name"), e.text("format")
+	if s.Format == "" {
+		s.Format = DefaultFormat
+	}
 	s.Filter.Rules = e.texts("rules")
 	s.Filter.MinSeverity = alert.Severity(e.text("min_severity"))
 	for _, t := range e.texts("transitions") {
@@ -243,32 +280,29 @@ func (f *file) endpoint(n int, node *yaml.Node) {
 
 	s.Link = e.text("link")
 	e.link(s.Link)
-	s.Webhook.AllowPrivate = e.yes("allow_private")
-	var ok bool
-	if s.Webhook.URL, ok = e.oneOf("url", "https://host/path"); !ok {
-		s.Webhook.URL = "https://unknown.invalid" // its problem is known
-	}
-	secrets, ok := e.oneOf("secret", "whsec_ and 24 to 64 random bytes in base64")
-	if ok {
-		var err error
-		if s.Webhook.Secrets, err = webhook.ParseSecrets(secrets); err != nil {
-			for _, p := range Problems(err) {
-				e.wrong(e.given("secret"), "%w", p)
-			}
-		}
-	}
-	if len(s.Webhook.Secrets) == 0 {
-		s.Webhook.Secrets = placeholderSecrets
-	}
-	for _, err := range Problems(s.Webhook.Validate()) {
-		text := err.Error()
-		if rest, isURL := strings.CutPrefix(text, "url: "); isURL {
-			e.wrong(e.given("url"), "%s", rest)
-		} else {
-			f.problem(e.line, "%s%s", e.label, text)
-		}
+	if e.format != nil {
+		e.destination(&s)
 	}
 	f.specs = append(f.specs, s)
+}
+
+// destination reads what the format needs.
+func (e endpointNode) destination(s *Spec) {
+	if e.format.open && s.DigestAbove > 0 {
+		e.wrong("digest_above", "cannot be used with format %s: a digest does not say which incidents have ended, so they would stay open there; remove it, and use rate if there are too many calls", e.format.Name)
+	}
+	d := e.format.read(e)
+	s.Refused, s.Open, s.Shows = d.refused, d.open, e.format.shows
+	for _, err := range Problems(d.validate()) {
+		field, rest, ok := strings.Cut(err.Error(), ": ")
+		if ok && slices.ContainsFunc(e.format.Fields, func(f Field) bool { return f.Name == field }) {
+			if given := e.given(field); !e.bad[given] && !e.bad[field] {
+				e.problem(e.lineIn(given, rest), "%s%s: %s", e.label, given, Redacted(rest))
+			}
+			continue
+		}
+		e.problem(e.line, "%s%s", e.label, err)
+	}
 }
 
 // at returns a field's value; nil is none.
@@ -286,8 +320,21 @@ func (e endpointNode) lineOf(field string) int {
 	return e.line
 }
 
+// lineIn returns the line in the file of what is wrong with a field whose text may have lines of its own.
+func (e endpointNode) lineIn(field, problem string) int {
+	line := e.lineOf(field)
+	if m := lineOfText.FindStringSubmatch(problem); m != nil && e.fields[field].Style == yaml.LiteralStyle {
+		n, _ := strconv.Atoi(m[1])
+		return line + n
+	}
+	return line
+}
+
+var lineOfText = regexp.MustCompile(`\bline (\d+): `)
+
 // wrong notes a problem of a field.
 func (e endpointNode) wrong(field, format string, args ...any) {
+	e.bad[field] = true
 	e.problem(e.lineOf(field), "%s%s: %w", e.label, field, fmt.Errorf(format, args...))
 }
 
@@ -318,6 +365,30 @@ func (e endpointNode) texts(field string) (out []string) {
 			continue
 		}
 		out = append(out, item.Value)
+	}
+	return out
+}
+
+func (e endpointNode) mapping(field string) map[string]string {
+	n := e.at(field)
+	if n == nil {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		e.wrong(field, "is not a mapping; write each as NAME: value")
+		return nil
+	}
+	out := make(map[string]string)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := resolve(n.Content[i]), resolve(n.Content[i+1])
+		if key.Kind != yaml.ScalarNode || value.Kind != yaml.ScalarNode {
+			e.wrong(field, "a name or a value in it is not text")
+			continue
+		}
+		if len(value.Value) >= 8 && !strings.Contains(value.Value, "{{") && strings.ContainsAny(value.Value, "0123456789") {
+			e.holds = true // it may be a token
+		}
+		out[key.Value] = value.Value
 	}
 	return out
 }
@@ -355,8 +426,9 @@ func (e endpointNode) given(field string) string {
 	return field
 }
 
-// oneOf returns a value that is in the file itself, in an environment variable, or in another file, and whether there is one.
-func (e endpointNode) oneOf(field, form string) (string, bool) {
+// oneOf returns a value that is in the file itself, in an environment variable, or in another file; empty if there is none, which is noted if it is
+// required, or if there is something wrong with it, which is noted.
+func (e endpointNode) oneOf(field, form string, required bool) string {
 	var there []string
 	for _, f := range []string{field, field + "_env", field + "_file"} {
 		if e.at(f) != nil {
@@ -365,39 +437,30 @@ func (e endpointNode) oneOf(field, form string) (string, bool) {
 	}
 	switch len(there) {
 	case 0:
-		e.wrong(field, "missing; give %s (%s), %s_env (the name of an environment variable) or %s_file (a path)", field, form, field, field)
-		return "", false
+		if required {
+			e.wrong(field, "missing; give %s (%s), %s_env (the name of an environment variable) or %s_file (a path)", field, form, field, field)
+		}
+		return ""
 	case 1:
 	default:
 		e.wrong(there[0], "is given more than once, as %s; use only one of them", strings.Join(there, " and "))
-		return "", false
+		return ""
 	}
 	before := len(e.errs)
 	value := strings.TrimSpace(e.text(there[0]))
 	if len(e.errs) > before {
-		return "", false
+		return ""
 	}
 	switch from := there[0]; {
 	case value == "":
 		e.wrong(from, "is empty")
-		return "", false
 	case from == field:
-		e.holds = true
-		return value, true
-	case strings.Contains(value, webhook.SecretPrefix) || strings.Contains(value, "://"):
+		e.holds = e.holds || field != "url" || carriesSecret(value)
+		return value
+	case itself(value):
 		e.wrong(from, "contains the value itself; move it to %s", field)
-		return "", false
 	case from == field+"_env":
-		if !envForm.MatchString(value) {
-			e.wrong(from, "is not a valid environment variable name; use letters, digits and _")
-			return "", false
-		}
-		text := strings.TrimSpace(os.Getenv(value))
-		if text == "" {
-			e.wrong(from, "the environment variable %s is not set", value)
-			return "", false
-		}
-		return text, true
+		return e.variable(from, value)
 	default:
 		if !filepath.IsAbs(value) {
 			value = filepath.Join(filepath.Dir(e.path), value)
@@ -405,20 +468,75 @@ func (e endpointNode) oneOf(field, form string) (string, bool) {
 		data, err := readBounded(value, maxSecretFile)
 		if err != nil {
 			e.wrong(from, "%s: %w", Redacted(value), err)
-			return "", false
+			return ""
 		}
 		text := strings.TrimSpace(string(data))
 		if text == "" {
 			e.wrong(from, "%s: is empty", Redacted(value))
-			return "", false
 		}
-		return text, true
+		return text
 	}
+	return ""
+}
+
+// carriesSecret reports whether who reads a URL can do what only its owner should: it has a password, or something in it has the form of a token.
+func carriesSecret(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return true // nobody knows
+	}
+	if _, password := u.User.Password(); password {
+		return true
+	}
+	host := u.Hostname()
+	if slices.ContainsFunc(tokenHosts, func(h string) bool { return host == h || strings.HasSuffix(host, "."+h) }) {
+		return true
+	}
+	words := strings.Split(u.Path, "/")
+	for name, values := range u.Query() {
+		if tokenNames.MatchString(name) {
+			return true
+		}
+		words = append(words, values...)
+	}
+	return slices.ContainsFunc(words, func(w string) bool {
+		return tokenForm.MatchString(w) && strings.ContainsAny(w, "0123456789") && strings.ContainsFunc(w, unicode.IsLetter)
+	})
+}
+
+var (
+	// tokenHosts are those whose URLs are the only thing that a sender needs.
+	tokenHosts = []string{"hooks.slack.com", "hooks.slack-gov.com", "discord.com", "discordapp.com", "webhook.office.com", "logic.azure.com", "webhook.site"}
+	tokenNames = regexp.MustCompile(`(?i)token|secret|passw|signature|^sig$|^code$|key`)
+	tokenForm  = regexp.MustCompile(`^[A-Za-z0-9_.~+=-]{16,}$`)
+)
+
+// itself reports whether what should say where a value is, is the value.
+func itself(where string) bool {
+	found := secretIn.FindString(where)
+	return strings.Contains(where, "://") || found != "" && (found == where || strings.HasPrefix(found, webhook.SecretPrefix) || strings.HasPrefix(found, "xox"))
+}
+
+// variable returns the value of an environment variable.
+func (e endpointNode) variable(from, name string) string {
+	if !envForm.MatchString(name) {
+		e.wrong(from, "is not a valid environment variable name; use letters, digits and _")
+		return ""
+	}
+	text := strings.TrimSpace(os.Getenv(name))
+	switch {
+	case text != "":
+	case strings.ToUpper(name) == name:
+		e.wrong(from, "the environment variable %s is not set", name)
+	default: // it could be a password that went to the wrong place
+		e.wrong(from, "the environment variable that it names is not set")
+	}
+	return text
 }
 
 var envForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
-// link checks where digests say to look.
+// link checks where messages say to look.
 func (e endpointNode) link(link string) {
 	if link == "" {
 		return
@@ -434,11 +552,19 @@ func (e endpointNode) link(link string) {
 }
 
 var (
-	secretIn = regexp.MustCompile(webhook.SecretPrefix + `[^\s"']+`)
+	// secretIn is what has the form of a secret: of Standard Webhooks, a token of Slack, a key of PagerDuty.
+	secretIn = regexp.MustCompile(webhook.SecretPrefix + `[^\s"']+|\bxox[a-z]-[^\s"']+|\b(?:[a-z0-9]{32}|R[A-Z0-9]{31})\b`)
 	pathIn   = regexp.MustCompile(`(https?://[^/?#\s"']*)[/?#][^\s"']*`)
 )
 
-// Redacted returns what may be shown of a text that should hold no secret, but can, by mistake: neither secrets nor paths of URLs, and escaped.
+// Redacted returns the part of a text that may be shown. The text should contain no secret, but may by mistake; Redacted removes secrets and URL paths, and
+// escapes the rest.
 func Redacted(text string) string {
-	return terminal.Text(pathIn.ReplaceAllString(secretIn.ReplaceAllString(text, webhook.SecretPrefix+"…"), "$1/…"))
+	hide := func(secret string) string {
+		if strings.HasPrefix(secret, webhook.SecretPrefix) {
+			return webhook.SecretPrefix + "…"
+		}
+		return "…"
+	}
+	return terminal.Text(pathIn.ReplaceAllString(secretIn.ReplaceAllStringFunc(text, hide), "$1/…"))
 }

@@ -1,6 +1,6 @@
-// Package sns publishes alerts to an Amazon SNS topic. Subscribers get a message per alert at least once; they can detect duplicates by the
-// message attribute id, which is the alert's id. Deciding when to publish, and making sure that no alert is lost, is left to the alerter
-// and its table.
+// Package sns publishes messages about incidents, and alerts that are not part of an incident, to an Amazon SNS topic. Subscribers get each at least once; they can
+// detect duplicates by the message attribute id, which is the id of the message or the alert. The alerter and its table decide when to publish, and make sure that
+// nothing is lost.
 package sns
 
 import (
@@ -20,15 +20,17 @@ import (
 
 	"spate/shared/activity"
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/notify"
+	"spate/shared/notify/brief"
 )
 
-// API is what a Publisher needs of *sns.Client.
+// API is the part of *sns.Client that a Publisher uses.
 type API interface {
 	Publish(ctx context.Context, in *sdk.PublishInput, opts ...func(*sdk.Options)) (*sdk.PublishOutput, error)
 }
 
-// Publisher publishes alerts to a topic. It is safe for concurrent use.
+// Publisher publishes messages to a topic. It is safe for concurrent use.
 type Publisher struct {
 	api   API
 	topic string
@@ -36,7 +38,7 @@ type Publisher struct {
 
 var topicForm = regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?$`)
 
-// ValidTopic tells why a text is not the ARN of a topic; nil if it is one.
+// ValidTopic returns an error if a text is not the ARN of a topic.
 func ValidTopic(arn string) error {
 	if !topicForm.MatchString(arn) {
 		return fmt.Errorf("%q is not a topic ARN, such as arn:aws:sns:us-east-1:123456789012:name", arn)
@@ -44,7 +46,7 @@ func ValidTopic(arn string) error {
 	return nil
 }
 
-// New returns a publisher to the topic with the ARN.
+// New returns a publisher to the topic with this ARN.
 func New(api API, topicARN string) (*Publisher, error) {
 	if api == nil {
 		return nil, errors.New("api: missing")
@@ -55,23 +57,93 @@ func New(api API, topicARN string) (*Publisher, error) {
 	return &Publisher{api: api, topic: topicARN}, nil
 }
 
-// Publish tells the topic of an alert. With an error, subscribers may have been told: only the answer was lost. An error that wraps
-// notify.ErrUnsendable is the alert's: nobody was told, and no further try helps.
+// Tell publishes a message about an incident. After an error, the message may have been published and only the answer lost. An error that wraps
+// notify.ErrUnsendable means that the message is at fault: it was not published, and no further try helps.
+func (p *Publisher) Tell(ctx context.Context, m notify.Message) error {
+	in, err := p.tell(m)
+	if err != nil {
+		return fmt.Errorf("publish message %s: %w", m.ID, err)
+	}
+	if _, err := p.api.Publish(ctx, in); err != nil {
+		return fmt.Errorf("publish message %s: %w", m.ID, err)
+	}
+	return nil
+}
+
+// envelope is the body of a message about an incident: that of a webhook, with the id, which a webhook has in a header.
+type envelope struct {
+	ID        string          `json:"id"`
+	Type      string          `json:"type"`
+	Timestamp string          `json:"timestamp"`
+	Data      json.RawMessage `json:"data"`
+}
+
+func (p *Publisher) tell(m notify.Message) (*sdk.PublishInput, error) {
+	b, err := brief.Of(m, "")
+	if err != nil {
+		return nil, err
+	}
+	var i incident.Incident
+	if err := json.Unmarshal(m.Data, &i); err != nil {
+		return nil, fmt.Errorf("%w: %w", notify.ErrUnsendable, err)
+	}
+	body, err := encode(envelope{ID: m.ID, Type: m.Type, Timestamp: m.At.UTC().Format("2006-01-02T15:04:05.000Z07:00"), Data: m.Data})
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxMessage {
+		return nil, fmt.Errorf("%w: it has %d bytes, more than %d", notify.ErrUnsendable, len(body), maxMessage)
+	}
+	in := &sdk.PublishInput{
+		TopicArn: &p.topic, Subject: aws.String(subjectOf(b)), Message: &body,
+		MessageAttributes: map[string]types.MessageAttributeValue{
+			"id": attribute(m.ID), "type": attribute(m.Type), "incident": attribute(i.ID), "rule": attribute(i.Rule), "state": attribute(string(i.State)), "severity": attribute(string(i.Severity)),
+		},
+	}
+	if p.fifo() {
+		in.MessageGroupId, in.MessageDeduplicationId = &i.ID, &m.ID // messages about an incident stay in order
+	}
+	return in, nil
+}
+
+func (p *Publisher) fifo() bool { return strings.HasSuffix(p.topic, ".fifo") }
+
+func attribute(s string) types.MessageAttributeValue {
+	return types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(s)}
+}
+
+// subjectOf is what became of an incident, and which one it is, as far as there is room.
+func subjectOf(b brief.Brief) string {
+	s := strings.Map(printable, "spate: "+b.Status+": "+b.Title)
+	if len(s) > maxSubject {
+		const cut = "..."
+		s = s[:maxSubject-len(cut)] + cut
+	}
+	return s
+}
+
+// printable makes a question mark of what SNS does not allow in a subject.
+func printable(c rune) rune {
+	if c < ' ' || c > '~' {
+		return '?'
+	}
+	return c
+}
+
+// Publish publishes an alert that is not part of an incident. After an error, the alert may have been published and only the answer lost. An error that wraps
+// notify.ErrUnsendable means that the alert is at fault: it was not published, and no further try helps.
 func (p *Publisher) Publish(ctx context.Context, r alert.Record) error {
 	message, err := Message(r)
 	if err != nil {
 		return fmt.Errorf("publish alert %s: %w", r.ID, err)
 	}
-	text := func(s string) types.MessageAttributeValue {
-		return types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(s)}
-	}
 	in := &sdk.PublishInput{
 		TopicArn: &p.topic, Subject: aws.String(Subject(r)), Message: &message,
 		MessageAttributes: map[string]types.MessageAttributeValue{
-			"id": text(r.ID), "rule": text(r.Rule), "state": text(string(r.State)), "severity": text(string(r.Severity)),
+			"id": attribute(r.ID), "rule": attribute(r.Rule), "state": attribute(string(r.State)), "severity": attribute(string(r.Severity)),
 		},
 	}
-	if strings.HasSuffix(p.topic, ".fifo") {
+	if p.fifo() {
 		// Alerts are independent of each other, so each is a group of its own; SNS then leaves repetitions out for five minutes.
 		in.MessageGroupId, in.MessageDeduplicationId = &r.ID, &r.ID
 	}
@@ -88,8 +160,8 @@ const (
 	maxMessage = 250 << 10
 )
 
-// Subject is that of the original's mails, or, for a rule of a rules file, names the rule. Of the user or key, what SNS does not allow becomes a question mark, and what does not fit is left
-// out at the end: an alert is never kept back because of the user's name.
+// Subject returns the subject of the original's emails or, for a rule in a rules file, a subject that names the rule. In the user or key, characters that SNS does not allow become
+// question marks, and the end is truncated if it does not fit: an alert is never withheld because of the user's name.
 func Subject(r alert.Record) string {
 	before, between, after := "Possible DDoS detected, by user_id ", " with a number of attempts of : ", "/window"
 	key := r.KeyText()
@@ -100,12 +172,7 @@ func Subject(r alert.Record) string {
 		}
 	}
 	count := strconv.FormatInt(r.Count, 10)
-	user := strings.Map(func(c rune) rune {
-		if c < ' ' || c > '~' {
-			return '?'
-		}
-		return c
-	}, key)
+	user := strings.Map(printable, key)
 	if room := maxSubject - len(before) - len(between) - len(count) - len(after); len(user) > room {
 		const cut = "..."
 		user = user[:max(0, room-len(cut))] + cut
@@ -130,8 +197,8 @@ type told struct {
 	Evidence     *alert.Evidence `json:"evidence,omitempty"`
 }
 
-// Message is the body: the alert's JSON, indented for those who get it by mail. Times that are zero are left out, as is evidence that
-// there is none of, or that would make the message larger than SNS takes.
+// Message returns the body: the alert's JSON, indented for emails. Times that are zero are omitted, as is evidence if there is none or if it
+// would make the message larger than SNS accepts.
 func Message(r alert.Record) (string, error) {
 	if r.Key != nil {
 		return row(r)
@@ -164,7 +231,7 @@ func row(r alert.Record) (string, error) {
 func encode(t any) (string, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // a user stays what it was
+	enc.SetEscapeHTML(false) // keeps users unchanged
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(t); err != nil {
 		return "", fmt.Errorf("%w: %w", notify.ErrUnsendable, err)

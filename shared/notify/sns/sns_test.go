@@ -20,6 +20,7 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/aws/awstest"
+	"spate/shared/incident"
 	"spate/shared/notify"
 	"spate/shared/notify/sns"
 )
@@ -125,6 +126,102 @@ func TestMessage(t *testing.T) {
 	}
 	if diff := cmp.Diff(r, back); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// escalated is a message about an incident, of a user.
+func escalated(t *testing.T, user string) notify.Message {
+	t.Helper()
+	i := incident.Incident{
+		ID: "2fd88c03e85a4f2e76b1cb5b773698c4", Rule: alert.Burst, State: incident.StateOpen, Severity: alert.Critical, Key: json.RawMessage(`{"user_id":` + user + `}`), OpenedAt: start,
+		EscalatedAt: start.Add(time.Second), FirstWindowStart: start, LastWindowEnd: start.Add(10 * time.Second), Windows: 1, Events: 12, Peak: 12, Escalations: 1, AlertID: "a",
+	}
+	data, err := i.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := incident.Event{Transition: incident.Escalated, Incident: i}
+	return notify.Message{ID: e.ID(), Type: notify.TypeOfEvent(e), At: start.Add(time.Second), Data: data}
+}
+
+func TestIncident(t *testing.T) {
+	for _, fifo := range []bool{false, true} {
+		api, arn, receive := topic(t, fifo, nil)
+		m := escalated(t, "520088904")
+		for range 2 { // a repeated message has the same id; a FIFO topic keeps it back
+			if err := publisher(t, api, arn).Tell(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := receive()
+		if !strings.HasPrefix(got.Subject, "spate: escalated: critical: ") || !strings.Contains(got.Subject, "520088904") {
+			t.Errorf("subject: %q", got.Subject)
+		}
+		attributes := map[string]string{}
+		for name, a := range got.MessageAttributes {
+			attributes[name] = a.Type + " " + a.Value
+		}
+		want := map[string]string{
+			"id": "String 2fd88c03e85a4f2e76b1cb5b773698c4_escalated_1", "type": "String incident.escalated", "incident": "String 2fd88c03e85a4f2e76b1cb5b773698c4",
+			"rule": "String burst", "state": "String open", "severity": "String critical",
+		}
+		if diff := cmp.Diff(want, attributes); diff != "" {
+			t.Error(diff)
+		}
+		var body struct {
+			ID, Type  string
+			Timestamp time.Time
+			Data      json.RawMessage
+		}
+		if err := json.Unmarshal([]byte(got.Message), &body); err != nil {
+			t.Fatalf("%s: %v", got.Message, err)
+		}
+		var a, b any
+		if json.Unmarshal(body.Data, &a) != nil || json.Unmarshal(m.Data, &b) != nil || !cmp.Equal(a, b) || body.ID != m.ID || body.Type != m.Type || !body.Timestamp.Equal(m.At) {
+			t.Errorf("%s", got.Message)
+		}
+		if again := receive(); (again.Subject == "") != fifo {
+			t.Errorf("fifo %v: %q", fifo, again.Subject)
+		}
+	}
+}
+
+// TestIncidentOfOddUsers: a user is no reason to keep a message back, and stays what it was.
+func TestIncidentOfOddUsers(t *testing.T) {
+	api, arn, receive := topic(t, false, nil)
+	p := publisher(t, api, arn)
+	for _, user := range odd {
+		if err := p.Tell(t.Context(), escalated(t, user)); err != nil {
+			t.Errorf("%s: %v", user, err)
+			continue
+		}
+		got := receive()
+		if s := got.Subject; len(s) >= 100 || len(s) < 20 || strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' }) {
+			t.Errorf("%s: %q", user, s)
+		}
+		var body struct {
+			Data struct {
+				Key struct {
+					User json.RawMessage `json:"user_id"`
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(got.Message), &body); err != nil || string(body.Data.Key.User) != user {
+			t.Errorf("user %s came as %s: %v", user, body.Data.Key.User, err)
+		}
+	}
+}
+
+func TestUnsendableIncident(t *testing.T) {
+	p := publisher(t, nowhere{}, "arn:aws:sns:us-east-1:123456789012:alerts")
+	m := escalated(t, "1")
+	if err := p.Tell(t.Context(), m); !errors.Is(err, errNowhere) || errors.Is(err, notify.ErrUnsendable) {
+		t.Errorf("%v", err)
+	}
+	for _, bad := range []notify.Message{{ID: m.ID, Type: m.Type, Data: json.RawMessage("{")}, {ID: m.ID, Type: "incident.none", Data: m.Data}, {Type: m.Type, Data: m.Data}, escalated(t, `"`+strings.Repeat("x", 300<<10)+`"`)} {
+		if err := p.Tell(t.Context(), bad); !errors.Is(err, notify.ErrUnsendable) {
+			t.Errorf("%.100s: %v", bad.Data, err)
+		}
 	}
 }
 

@@ -10,41 +10,35 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"spate/shared/notify/post"
 )
 
-const (
-	// defaultTimeout is the lower end of what Standard Webhooks 1.0 recommends, 15 to 30 s.
-	defaultTimeout = 15 * time.Second
-	maxTimeout     = 5 * time.Minute
-)
-
-// Config of a Sender. However it is printed, it shows neither secrets nor more of the URL than the host.
+// Config configures a Sender. In any format, it prints neither secrets nor more of the URL than the host.
 type Config struct {
-	// URL that is called: http or https, absolute. Its path and query may hold a token, so they are kept out of errors and logs.
+	// URL is the URL to call: http or https, absolute. Its path and query may hold a token, so they are kept out of errors and logs.
 	URL string
-	// Secrets sign every call, each of them: at least one. While a secret is being replaced there are two, the old one and the new one,
-	// and a receiver that knows either of them accepts the call.
+	// Secrets all sign every call; there is at least one. While a secret is being replaced, there are two, the old one and the new one,
+	// and a receiver that knows either accepts the call.
 	Secrets []Secret
 	// AllowPrivate lets calls go to loopback and private addresses. Link-local addresses, where clouds keep credentials, stay refused.
 	AllowPrivate bool
-	// Timeout of a whole try, up to 5 min; 0 is 15 s.
+	// Timeout is the timeout of a whole try, up to 5 min; 0 means 15 s.
 	Timeout time.Duration
 	// Now is the clock that calls are stamped with; nil is time.Now.
 	Now func() time.Time
-	// RootCAs are whose certificates are trusted; nil is the system's.
+	// RootCAs are the trusted certificate authorities; nil means the system's.
 	RootCAs *x509.CertPool
 }
 
-// Validate reports every problem at once. What it says has neither a secret nor the URL's path, query or credentials in it.
+// Validate reports every problem at once. The error contains neither a secret nor the URL's path, query or credentials.
 func (c Config) Validate() error {
 	var errs []error
-	_, err := c.parse()
+	_, err := c.target().Parse()
 	if err != nil {
 		errs = append(errs, err)
 	}
@@ -56,49 +50,19 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("secrets: number %d is empty; create secrets with ParseSecrets or NewSecret", i+1))
 		}
 	}
-	if c.Timeout < 0 || c.Timeout > maxTimeout {
-		errs = append(errs, fmt.Errorf("timeout: %v is not between 0 (%v) and %v", c.Timeout, defaultTimeout, maxTimeout))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, post.CheckTimeout(c.Timeout))...)
 }
 
-// parse checks the URL. The parser's own errors quote it, so they are not passed on.
-func (c Config) parse() (*url.URL, error) {
-	const form = "use https://host/path"
-	if c.URL == "" {
-		return nil, errors.New("url: missing; " + form)
-	}
-	u, err := url.Parse(c.URL)
-	switch {
-	case err != nil:
-		return nil, errors.New("url: is not a valid URL; " + form + ", with special characters percent-encoded")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, errors.New("url: must begin with https:// or http://; " + form)
-	case u.User != nil:
-		return nil, errors.New("url: contains a user name or password; remove it, as the signature identifies the caller to the receiver")
-	case u.Opaque != "" || u.Hostname() == "":
-		return nil, errors.New("url: has no host; " + form)
-	case strings.Contains(c.URL, "#"):
-		return nil, errors.New("url: contains a fragment (#), which is never sent; remove it, or write # as %23")
-	}
-	if p := u.Port(); p != "" || strings.HasSuffix(u.Host, ":") {
-		if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
-			return nil, errors.New("url: the port is not between 1 and 65535")
-		}
-	}
-	return u, nil
+func (c Config) target() post.Target {
+	return post.Target{URL: c.URL, AllowPrivate: c.AllowPrivate, Timeout: c.Timeout, Now: c.Now, RootCAs: c.RootCAs}
 }
 
-// hostOf returns the part of a URL that may be shown.
-func hostOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
+// Refused returns why calls to the address in the URL are refused, as far as that is known before its name is resolved; nil if they are allowed.
+func (c Config) Refused() error { return c.target().Refused() }
 
-// String tells the host and how many secrets there are.
+// String returns the host and the number of secrets.
 func (c Config) String() string {
-	host := "[no URL]"
-	if u, err := c.parse(); err == nil {
-		host = hostOf(u)
-	}
-	return fmt.Sprintf("webhook %s, %d secrets, allow private %t", host, len(c.Secrets), c.AllowPrivate)
+	return fmt.Sprintf("webhook %s, %d secrets, allow private %t", c.target().Host(), len(c.Secrets), c.AllowPrivate)
 }
 
 // GoString is String.
@@ -125,7 +89,7 @@ const (
 	makeSecret = `; to make one, run: echo "whsec_$(openssl rand -base64 32)"`
 )
 
-// Secret signs calls and checks signatures. However it is printed or encoded, it is "[secret]". The zero value signs nothing and is
+// Secret signs calls and checks signatures. In any format or encoding, it prints as "[secret]". The zero value signs nothing and is
 // refused everywhere.
 type Secret struct {
 	// A function, because package fmt prints what is in somebody else's unexported field without asking for its methods, and with the
@@ -134,8 +98,8 @@ type Secret struct {
 	text   func() string // without the prefix
 }
 
-// ParseSecrets reads secrets with white space between them, each whsec_ and 24 to 64 bytes in standard base64. It reports every
-// problem at once, by the secret's position. No text means no secret and no error.
+// ParseSecrets reads secrets separated by white space, each whsec_ and 24 to 64 bytes in standard base64. It reports every problem
+// at once, by the secret's position. Empty text means no secret and no error.
 func ParseSecrets(text string) ([]Secret, error) {
 	var (
 		secrets []Secret
@@ -174,7 +138,7 @@ func parseSecret(text string) (Secret, error) {
 	return Secret{signer: func() *standardwebhooks.Webhook { return signer }, text: func() string { return encoded }}, nil
 }
 
-// NewSecret returns the text of a fresh secret of 32 random bytes, for both sides to keep.
+// NewSecret returns the text of a new secret of 32 random bytes.
 func NewSecret() string {
 	var key [newSecret]byte
 	_, _ = rand.Read(key[:]) // never fails

@@ -17,18 +17,18 @@ const (
 	HeaderSignature = standardwebhooks.HeaderWebhookSignature
 )
 
-// Tolerance is how far from the receiver's clock a call's time may be, either way.
+// Tolerance is how far a call's timestamp may be from the receiver's clock, in either direction.
 const Tolerance = 5 * time.Minute
 
-// Why a call is not accepted.
+// The reasons for which a call is not accepted.
 var (
 	ErrHeaders   = errors.New("headers are missing or invalid")
 	ErrTimestamp = errors.New("timestamp is too far from the current time")
 	ErrSignature = errors.New("no signature matches")
 )
 
-// Verify reports whether a call was signed with one of the secrets, within Tolerance of now. body is the body's bytes as they came. The
-// error is ErrHeaders, ErrTimestamp or ErrSignature, wrapped; it has no secret and no signature in it.
+// Verify reports whether a call was signed with one of the secrets, within Tolerance of now. body is the body as received. The
+// error wraps ErrHeaders, ErrTimestamp or ErrSignature and contains neither a secret nor a signature.
 func Verify(secrets []Secret, h http.Header, body []byte, now time.Time) error {
 	for _, name := range []string{HeaderID, HeaderTimestamp, HeaderSignature} {
 		if h.Get(name) == "" {

@@ -311,7 +311,11 @@ func (p *parser) arguments(c *Call) {
 	} else {
 		p.accept("ALL")
 	}
+	first := p.peek()
 	c.Args = p.list()
+	if p.peek().Kind == Word && p.ahead(-1).Pos == first.Pos && Near(first.Text, []string{"DISTINCT"}) != "" {
+		p.fail(first.Pos, "did you mean DISTINCT?", "expected ), found %s", p.peek().describe())
+	}
 }
 
 // trim reads TRIM(x), TRIM([BOTH | LEADING | TRAILING] [y] FROM x).

@@ -45,6 +45,11 @@ const (
 	attrNotification = "notification"
 	attrNotified     = "notified_at"
 	attrExpires      = "expires_at"
+
+	// Of an alert: the incident that it is part of, where that is, and what it has added to the incident's events.
+	attrIncident = "incident_id"
+	attrSortOf   = "incident_sort_key"
+	attrCounted  = "incident_counted"
 )
 
 type attributes = map[string]types.AttributeValue
@@ -188,6 +193,11 @@ func (r *reader) instant(name string) time.Time {
 	return t.UTC()
 }
 
+// duration is a number of milliseconds.
+func (r *reader) duration(name string) time.Duration {
+	return time.Duration(r.number(name)) * time.Millisecond
+}
+
 func (r *reader) wrong(name string, err error) {
 	if r.err == nil {
 		r.err = fmt.Errorf("attribute %s: %w", name, err)
@@ -221,6 +231,7 @@ func readItem(a attributes) (Item, error) {
 	if it.Notification == "" {
 		it.Notification = None
 	}
+	it.Incident, it.SortOf, it.Counted = r.text(attrIncident), r.decimal(attrSortOf), r.number(attrCounted)
 	if r.err != nil {
 		return it, fmt.Errorf("alert %s: %w", it.ID, r.err)
 	}

@@ -15,8 +15,8 @@ import (
 // activeEvery is how often Create looks whether the table is there.
 const activeEvery = 500 * time.Millisecond
 
-// Create makes the table, paid for on demand, and waits until it can be used. One that is there is left as it is, but for the time to
-// live if items expire; one with other keys is an error that wraps ErrSchema.
+// Create creates the table, billed on demand, and waits until it is active. It leaves an existing table unchanged except for the time to live,
+// which decisions need; if an existing table has other keys, the error wraps ErrSchema.
 func (t *Table) Create(ctx context.Context) error {
 	if err := t.create(ctx); err != nil {
 		return fmt.Errorf("create table %s: %w", t.cfg.Table, err)
@@ -75,12 +75,12 @@ func ours(d *types.TableDescription) bool {
 		keys[types.KeyTypeRange] == sortKey && kinds[sortKey] == types.ScalarAttributeTypeN
 }
 
-// expire turns the time to live on, if items have one.
+// expire turns the time to live on. A stand-in for DynamoDB may have none; then decisions stay in the table.
 func (t *Table) expire(ctx context.Context) error {
-	if t.cfg.Retain <= 0 {
+	is, err := t.api.DescribeTimeToLive(ctx, &sdk.DescribeTimeToLiveInput{TableName: &t.cfg.Table})
+	if cloud.IsCode(err, "UnknownOperationException") && t.cfg.Retain <= 0 {
 		return nil
 	}
-	is, err := t.api.DescribeTimeToLive(ctx, &sdk.DescribeTimeToLiveInput{TableName: &t.cfg.Table})
 	if err != nil {
 		return fmt.Errorf("time to live: %w", err)
 	}

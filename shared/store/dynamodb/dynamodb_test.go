@@ -18,6 +18,8 @@ import (
 
 	"spate/shared/alert"
 	"spate/shared/aws/awstest"
+	"spate/shared/incident"
+	"spate/shared/notify"
 	"spate/shared/store"
 	"spate/shared/store/dynamodb"
 )
@@ -38,8 +40,6 @@ func client(t *testing.T) *sdk.Client {
 func newTable(t *testing.T, cfg dynamodb.Config, wrap func(dynamodb.API) dynamodb.API) *dynamodb.Table {
 	t.Helper()
 	cfg.Table = fmt.Sprintf("alerts-%d", names.Add(1))
-	retain := cfg.Retain
-	cfg.Retain = 0 // the emulator knows no time to live
 	table, err := dynamodb.New(client(t), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,6 @@ func newTable(t *testing.T, cfg dynamodb.Config, wrap func(dynamodb.API) dynamod
 			t.Fatal(err)
 		}
 	}
-	cfg.Retain = retain
 	var api dynamodb.API = client(t)
 	if wrap != nil {
 		api = wrap(api)
@@ -79,9 +78,12 @@ func item(t *testing.T, table *dynamodb.Table, r alert.Record) dynamodb.Item {
 	return it
 }
 
-func apply(t *testing.T, table *dynamodb.Table, now time.Time, r alert.Record, notify bool) dynamodb.Outcome {
+// topic is told of everything.
+var topic = notify.Endpoint{Name: "sns"}
+
+func apply(t *testing.T, table *dynamodb.Table, now time.Time, r alert.Record, to ...notify.Endpoint) dynamodb.Outcome {
 	t.Helper()
-	out, err := table.Apply(t.Context(), now, item(t, table, r), notify)
+	out, err := table.Apply(t.Context(), now, item(t, table, r), to...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,10 +128,12 @@ func TestItemIsPinned(t *testing.T) {
 	table := newTable(t, dynamodb.Config{Retain: time.Hour}, nil)
 	r := record("520088904", 1, alert.Opened, 6)
 	r.WindowStart = r.WindowStart.Add(250 * time.Millisecond)
-	out := apply(t, table, noon, r, true)
-	if !out.Made || out.Moved || out.Item.Notification != dynamodb.Pending {
-		t.Errorf("outcome: %+v", out)
+	out := apply(t, table, noon, r, topic)
+	if !out.Made || out.Moved || out.Item.Notification != dynamodb.None || len(out.Untold) != 1 {
+		t.Fatalf("outcome: %+v", out)
 	}
+	id := incident.ID(r.Rule, incident.KeyOf(&r), r.WindowStart, r.WindowEnd)
+	expires := "N " + fmt.Sprint(noon.Add(time.Hour).Unix())
 	want := map[string]string{
 		"ddb_partition_key": "S userid#520088904#appserver#app-server-tomcat-123", "ddb_sort_key": "N 1572566410.25",
 		"id": "S " + r.ID, "rule": "S burst", "state": "S opened", "state_rank": "N 1", "severity": "S warning",
@@ -137,30 +141,42 @@ func TestItemIsPinned(t *testing.T) {
 		"window_start": "S 2019-11-01T00:00:10.25Z", "window_end": "S 2019-11-01T00:00:20Z",
 		"first_event_at": "S 2019-11-01T00:00:10.001Z", "last_event_at": "S 2019-11-01T00:00:11Z",
 		"evidence":  `S {"stream":"s","shards":{"shardId-000000000000":{"first_sequence_number":"1","last_sequence_number":"2"}}}`,
-		"opened_at": "S 2026-11-24T12:00:00Z", "notification": "S pending", "expires_at": "N " + fmt.Sprint(noon.Add(time.Hour).Unix()),
+		"opened_at": "S 2026-11-24T12:00:00Z", "expires_at": expires,
+		"incident_id": "S " + id, "incident_sort_key": "N " + out.Item.SortOf, "incident_counted": "N 6",
 	}
 	if diff := cmp.Diff(want, raw(t, table, out.Item.Key)); diff != "" {
 		t.Error(diff)
 	}
-	if err := table.Sent(t.Context(), noon.Add(time.Second), out.Item); err != nil {
+	of := dynamodb.Key{Partition: `incident#burst##{"user_id":520088904}#appserver#app-server-tomcat-123`, Sort: out.Item.SortOf}
+	if !strings.HasPrefix(of.Sort, "1572566410.25") {
+		t.Errorf("sort key %s", of.Sort)
+	}
+	data := `{"id":"` + id + `","rule":"burst","state":"open","severity":"warning","key":{"user_id":520088904},"opened_at":"2026-11-24T12:00:00Z","first_window_start":"2019-11-01T00:00:10.25Z",` +
+		`"last_window_end":"2019-11-01T00:00:20Z","windows":1,"events":6,"peak":6,"alert_id":"` + r.ID + `"}`
+	run := map[string]string{
+		"ddb_partition_key": "S " + of.Partition, "ddb_sort_key": "N " + of.Sort, "kind": "S incident", "incident_id": "S " + id, "rule": "S burst", "state": "S open", "severity": "S warning",
+		"key": `S {"user_id":520088904}`, "opened_at": "S 2026-11-24T12:00:00Z", "first_window_start": "S 2019-11-01T00:00:10.25Z", "last_window_end": "S 2019-11-01T00:00:20Z",
+		"windows": "N 1", "events": "N 6", "peak": "N 6", "escalations": "N 0", "alert_id": "S " + r.ID, "quiet_ms": "N 60000", "longest_ms": "N 9750", "told": "S warning", "expires_at": "N " + fmt.Sprint(noon.Add(31*24*time.Hour+time.Hour).Unix()),
+		"untold_opened": `S {"id":"` + id + `_opened","type":"incident.opened","at":"2026-11-24T12:00:00Z","data":` + data + `}`,
+	}
+	if diff := cmp.Diff(run, raw(t, table, of)); diff != "" {
+		t.Error(diff)
+	}
+	if err := table.Told(t.Context(), noon.Add(time.Second), out.Untold...); err != nil {
 		t.Fatal(err)
 	}
-	want["notification"], want["notified_at"] = "S sent", "S 2026-11-24T12:00:01Z"
-	for range 2 { // noted already is fine, and changes nothing
-		if diff := cmp.Diff(want, raw(t, table, out.Item.Key)); diff != "" {
-			t.Error(diff)
-		}
-		if err := table.Sent(t.Context(), noon.Add(time.Minute), out.Item); err != nil {
-			t.Fatal(err)
-		}
+	delete(run, "untold_opened")
+	run["told_at_opened"] = "S 2026-11-24T12:00:01Z"
+	if diff := cmp.Diff(run, raw(t, table, of)); diff != "" {
+		t.Error(diff)
 	}
 
 	r.State, r.Count, r.Severity = alert.Closed, 11, alert.Critical
-	out = apply(t, table, noon.Add(time.Minute), r, true)
-	if !out.Moved || out.Made || out.Item.Notification != dynamodb.Sent {
+	out = apply(t, table, noon.Add(time.Minute), r, topic)
+	if !out.Moved || out.Made || len(out.Untold) != 1 || out.Untold[0].Message.ID != id+"_escalated_1" {
 		t.Errorf("outcome: %+v", out)
 	}
-	want["state"], want["state_rank"], want["severity"], want["num_actions_per_watermark"] = "S closed", "N 2", "S critical", "N 11"
+	want["state"], want["state_rank"], want["severity"], want["num_actions_per_watermark"], want["incident_counted"] = "S closed", "N 2", "S critical", "N 11", "N 11"
 	want["closed_at"], want["expires_at"] = "S 2026-11-24T12:01:00Z", "N "+fmt.Sprint(noon.Add(time.Hour+time.Minute).Unix())
 	if diff := cmp.Diff(want, raw(t, table, out.Item.Key)); diff != "" {
 		t.Error(diff)
@@ -176,7 +192,7 @@ func TestUsersHaveKeysOfTheirOwn(t *testing.T) {
 		`123456789012345678901234567890123456789`: "123456789012345678901234567890123456789",
 	}
 	for user, text := range keys {
-		out := apply(t, table, noon, record(user, 0, alert.Closed, 6), false)
+		out := apply(t, table, noon, record(user, 0, alert.Closed, 6))
 		if !out.Made {
 			t.Errorf("%s is the item of another user", user)
 		}
@@ -203,23 +219,18 @@ func TestUsersHaveKeysOfTheirOwn(t *testing.T) {
 func TestAnyOrderGivesTheSameAlert(t *testing.T) {
 	table := newTable(t, dynamodb.Config{}, nil)
 	records := []struct {
-		state  alert.State
-		count  int64
-		notify bool
-	}{{alert.Opened, 6, false}, {alert.Opened, 7, false}, {alert.Closed, 23, true}, {alert.Closed, 23, true}}
+		state alert.State
+		count int64
+	}{{alert.Opened, 6}, {alert.Opened, 7}, {alert.Closed, 23}, {alert.Closed, 23}}
 	window := 0
 	permute(len(records), func(order []int) {
-		window++
+		window += 100 // far from the others
 		var it dynamodb.Item
-		published := 0
 		for i, k := range order {
-			r := records[k]
-			out := apply(t, table, noon.Add(time.Duration(i)*time.Second), record("7", window, r.state, r.count), r.notify)
-			if it = out.Item; it.Notification == dynamodb.Pending {
-				published++
-				if err := table.Sent(t.Context(), noon, it); err != nil {
-					t.Fatal(err)
-				}
+			out := apply(t, table, noon.Add(time.Duration(i)*time.Second), record("7", window, records[k].state, records[k].count), topic)
+			it = out.Item
+			if err := table.Told(t.Context(), noon, out.Untold...); err != nil {
+				t.Fatal(err)
 			}
 		}
 		a, err := table.Alert(t.Context(), it.ID)
@@ -229,8 +240,13 @@ func TestAnyOrderGivesTheSameAlert(t *testing.T) {
 		if diff := cmp.Diff(record("7", window, alert.Closed, 23), a.Record); diff != "" {
 			t.Errorf("order %v: %s", order, diff)
 		}
-		if !a.OpenedAt.Equal(noon) || a.ClosedAt.Before(noon) || a.Delivery.State != store.Delivered || published != 1 {
-			t.Errorf("order %v: opened %v, closed %v, %v, published %d times", order, a.OpenedAt, a.ClosedAt, a.Delivery, published)
+		if !a.OpenedAt.Equal(noon) || a.ClosedAt.Before(noon) {
+			t.Errorf("order %v: opened %v, closed %v", order, a.OpenedAt, a.ClosedAt)
+		}
+		for i, err := range table.Incidents(t.Context(), store.IncidentFilter{ID: a.Incident}) {
+			if err != nil || i.Windows != 1 || i.Events != 23 || i.Peak != 23 || i.Severity != alert.Critical {
+				t.Errorf("order %v: %+v, %v", order, i, err)
+			}
 		}
 	})
 }
@@ -255,48 +271,85 @@ func permute(n int, f func([]int)) {
 	next()
 }
 
-// TestOneMessagePerAlert: the first record that is to be told of makes it pending; it stays so until it is sent, and is never again.
-func TestOneMessagePerAlert(t *testing.T) {
+// TestOneMessagePerTransition: the record that makes a transition makes its message pending; it stays so until it is told, whoever comes again, and is never
+// again.
+func TestOneMessagePerTransition(t *testing.T) {
 	table := newTable(t, dynamodb.Config{}, nil)
+	pager := notify.Endpoint{Name: "sns", Filter: notify.Filter{MinSeverity: alert.Critical}}
 	opened, closed := record("1", 0, alert.Opened, 6), record("1", 0, alert.Closed, 23)
-	if out := apply(t, table, noon, opened, false); out.Item.Notification != dynamodb.None {
+	id := incident.ID(opened.Rule, incident.KeyOf(&opened), opened.WindowStart, opened.WindowEnd)
+	if out := apply(t, table, noon, opened, pager); len(out.Untold) != 0 || len(out.Events) != 1 {
 		t.Errorf("%+v", out)
 	}
-	if out := apply(t, table, noon, opened, true); out.Item.Notification != dynamodb.None {
+	if out := apply(t, table, noon, opened, topic); len(out.Untold)+len(out.Events) != 0 {
 		t.Errorf("a repetition made a message: %+v", out)
 	}
-	if out := apply(t, table, noon, closed, true); out.Item.Notification != dynamodb.Pending || !out.Moved {
+	if out := apply(t, table, noon, closed, pager); len(out.Untold) != 1 || !out.Moved {
 		t.Errorf("%+v", out)
 	}
 	for _, r := range []alert.Record{closed, opened} { // a crash before it was published: whoever comes again is to publish
-		out := apply(t, table, noon, r, true)
-		if out.Item.Notification != dynamodb.Pending || out.Made || out.Moved {
-			t.Errorf("%+v", out)
+		out := apply(t, table, noon, r, pager)
+		if len(out.Untold) != 1 || out.Made || out.Moved || out.Untold[0].Message.ID != id+"_escalated_1" {
+			t.Fatalf("%+v", out)
 		}
-		if out.Item.State != alert.Closed || out.Item.Count != 23 {
-			t.Errorf("what is to be told is not what is stored: %+v", out.Item)
+		var i incident.Incident
+		if err := json.Unmarshal(out.Untold[0].Message.Data, &i); err != nil || i.Events != 23 || i.Severity != alert.Critical {
+			t.Errorf("%s, %v", out.Untold[0].Message.Data, err)
 		}
 	}
-	if err := table.Sent(t.Context(), noon, item(t, table, closed)); err != nil {
-		t.Fatal(err)
+	for range 2 { // noted already is fine
+		out := apply(t, table, noon, closed, pager)
+		if err := table.Told(t.Context(), noon, out.Untold...); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if out := apply(t, table, noon, closed, true); out.Item.Notification != dynamodb.Sent {
+	if out := apply(t, table, noon, closed, pager); len(out.Untold) != 0 {
 		t.Errorf("%+v", out)
 	}
-	// Sent of what is not pending, or not there, is fine and makes nothing.
-	other := item(t, table, record("2", 0, alert.Closed, 6))
-	if err := table.Sent(t.Context(), noon, other); err != nil {
+	// Told of what is gone is fine and makes nothing.
+	gone := dynamodb.Notice{Of: dynamodb.Key{Partition: "incident#none", Sort: "7"}, Transition: incident.Opened}
+	if err := table.Told(t.Context(), noon, gone); err != nil {
 		t.Fatal(err)
 	}
-	if got := raw(t, table, other.Key); len(got) != 0 {
+	if got := raw(t, table, gone.Of); len(got) != 0 {
 		t.Errorf("an item came to be: %v", got)
+	}
+}
+
+// TestAlertsFromBefore: an alert that was stored before there were incidents joins one when it closes, and what was to be told of it stays so.
+func TestAlertsFromBefore(t *testing.T) {
+	table := newTable(t, dynamodb.Config{}, nil)
+	opened, closed := record("1", 0, alert.Opened, 12), record("1", 0, alert.Closed, 23)
+	apply(t, table, noon, opened)
+	it := item(t, table, opened)
+	_, err := client(t).UpdateItem(t.Context(), &sdk.UpdateItemInput{TableName: aws.String(table.Config().Table),
+		Key:                       map[string]types.AttributeValue{"ddb_partition_key": &types.AttributeValueMemberS{Value: it.Partition}, "ddb_sort_key": &types.AttributeValueMemberN{Value: it.Sort}},
+		UpdateExpression:          aws.String("SET notification = :p REMOVE incident_id, incident_sort_key, incident_counted"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":p": &types.AttributeValueMemberS{Value: "pending"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := apply(t, table, noon, opened, topic); out.Item.Notification != dynamodb.Pending || out.Item.Incident != "" {
+		t.Errorf("%+v", out)
+	}
+	other := record("1", 1, alert.Opened, 6) // the same incident, by then
+	apply(t, table, noon, other, topic)
+	out := apply(t, table, noon, closed, topic)
+	if out.Item.Notification != dynamodb.Pending || out.Item.Incident == "" {
+		t.Errorf("%+v", out)
+	}
+	if err := table.Sent(t.Context(), noon, out.Item); err != nil {
+		t.Fatal(err)
+	}
+	if a := alerts(t, table, store.Filter{Incident: out.Item.Incident}); len(a) != 2 || a[0].Delivery.State != store.Delivered {
+		t.Errorf("%+v", a)
 	}
 }
 
 func TestConflicts(t *testing.T) {
 	table := newTable(t, dynamodb.Config{}, nil)
 	closed := record("1", 0, alert.Closed, 6)
-	apply(t, table, noon, closed, false)
+	apply(t, table, noon, closed)
 	before := raw(t, table, item(t, table, closed).Key)
 	for name, change := range map[string]func(*alert.Record){
 		"another count":       func(r *alert.Record) { r.Count = 7 },
@@ -306,7 +359,7 @@ func TestConflicts(t *testing.T) {
 	} {
 		r := closed
 		change(&r)
-		if _, err := table.Apply(t.Context(), noon, item(t, table, r), true); !errors.Is(err, store.ErrConflict) {
+		if _, err := table.Apply(t.Context(), noon, item(t, table, r), topic); !errors.Is(err, store.ErrConflict) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -317,7 +370,7 @@ func TestConflicts(t *testing.T) {
 		"num_actions_per_watermark": &types.AttributeValueMemberN{Value: "9"}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.Apply(t.Context(), noon, theirs, true); !errors.Is(err, store.ErrConflict) {
+	if _, err := table.Apply(t.Context(), noon, theirs, topic); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("the original's item: %v", err)
 	}
 	if diff := cmp.Diff(before, raw(t, table, item(t, table, closed).Key)); diff != "" {
@@ -328,11 +381,11 @@ func TestConflicts(t *testing.T) {
 	}
 }
 
-// TestRaceOfWriters: of writers with the same records, one makes each alert and one moves it.
+// TestRaceOfWriters: of writers with the same records, one makes each alert and one moves it, and their incident counts each once.
 func TestRaceOfWriters(t *testing.T) {
 	table := newTable(t, dynamodb.Config{}, nil)
-	const writers, windows = 8, 50
-	var made, moved, pending atomic.Int64
+	const writers, windows = 5, 30
+	var made, moved, opened atomic.Int64
 	var wg sync.WaitGroup
 	for w := range writers {
 		wg.Go(func() {
@@ -352,7 +405,7 @@ func TestRaceOfWriters(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					out, err := table.Apply(context.Background(), noon, it, s == alert.Closed)
+					out, err := table.Apply(context.Background(), noon, it, topic)
 					if err != nil {
 						t.Error(err)
 						return
@@ -363,25 +416,34 @@ func TestRaceOfWriters(t *testing.T) {
 					if out.Moved {
 						moved.Add(1)
 					}
-					if (out.Made || out.Moved) && out.Item.Notification == dynamodb.Pending {
-						pending.Add(1)
+					for _, e := range out.Events {
+						if e.Transition == incident.Opened {
+							opened.Add(1)
+						}
 					}
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if made.Load() != windows || pending.Load() != windows || moved.Load() > windows {
-		t.Errorf("made %d, moved %d, made pending %d of %d", made.Load(), moved.Load(), pending.Load(), windows)
-	}
 	got := alerts(t, table, store.Filter{})
-	if len(got) != windows {
-		t.Fatalf("%d alerts", len(got))
+	if len(got) != windows || made.Load() != windows || moved.Load() > windows {
+		t.Fatalf("%d alerts, made %d, moved %d of %d", len(got), made.Load(), moved.Load(), windows)
 	}
 	for i, a := range got {
 		if diff := cmp.Diff(record("9", i, alert.Closed, 12), a.Record); diff != "" {
 			t.Error(diff)
 		}
+	}
+	var list, events int64
+	for i, err := range table.Incidents(t.Context(), store.IncidentFilter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, events = list+1, events+i.Events
+	}
+	if list != opened.Load() || events != 12*windows {
+		t.Errorf("%d incidents, opened %d, %d events", list, opened.Load(), events)
 	}
 }
 
@@ -395,7 +457,7 @@ func TestArrived(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 2 {
-		out, err := table.Apply(t.Context(), noon, it, true)
+		out, err := table.Apply(t.Context(), noon, it, topic)
 		if err != nil || out.Made != (i == 0) {
 			t.Fatalf("%+v, %v", out, err)
 		}
@@ -430,7 +492,7 @@ func TestList(t *testing.T) {
 	for _, r := range []alert.Record{
 		record("2", 1, alert.Opened, 6), record("1", 1, alert.Closed, 12), record("1", 0, alert.Closed, 7), record(`"z"`, 2, alert.Opened, 11),
 	} {
-		apply(t, table, noon, r, r.Severity == alert.Critical)
+		apply(t, table, noon, r, topic)
 	}
 	for name, c := range map[string]struct {
 		f    store.Filter
@@ -476,14 +538,14 @@ func TestAnyRule(t *testing.T) {
 	for i, state := range alert.States() {
 		r := row("card-testing", two, `["10.0.0.1",5]`, 10, state)
 		r.AtLeast, r.RuleRevision, r.Mode = state != alert.Closed, 3, alert.Shadow
-		if out := apply(t, table, noon.Add(time.Duration(i)*time.Second), r, false); out.Made != (i == 0) || out.Moved != (i > 0) {
+		if out := apply(t, table, noon.Add(time.Duration(i)*time.Second), r); out.Made != (i == 0) || out.Moved != (i > 0) {
 			t.Errorf("%s: %+v", state, out)
 		}
 		got, err := table.Alert(t.Context(), r.ID)
 		if diff := cmp.Diff(r, got.Record); err != nil || diff != "" {
 			t.Errorf("%s: %v, %s", state, err, diff)
 		}
-		if out := apply(t, table, noon, row("card-testing", two, `["10.0.0.1",5]`, 10, alert.Opened), false); out.Made || out.Moved {
+		if out := apply(t, table, noon, row("card-testing", two, `["10.0.0.1",5]`, 10, alert.Opened)); out.Made || out.Moved {
 			t.Errorf("opened after %s: %+v", state, out)
 		}
 	}
@@ -493,7 +555,7 @@ func TestAnyRule(t *testing.T) {
 	}
 	partitions := map[string]bool{}
 	for _, r := range user {
-		if out := apply(t, table, noon, r, false); !out.Made {
+		if out := apply(t, table, noon, r); !out.Made {
 			t.Errorf("%s: %+v", r.Rule, out)
 		}
 		partitions[item(t, table, r).Partition] = true
@@ -502,7 +564,7 @@ func TestAnyRule(t *testing.T) {
 		t.Errorf("a user has the partitions %v", partitions)
 	}
 	long := row("a", []string{"url"}, `"`+strings.Repeat("x", 3000)+`"`, 10, alert.Closed)
-	apply(t, table, noon, long, false)
+	apply(t, table, noon, long)
 	for f, want := range map[store.Filter]int{{}: 6, {User: "7"}: 4, {Rule: "b"}: 2, {Rule: "card-testing"}: 1, {Rule: alert.Burst}: 1} {
 		n := 0
 		for _, err := range table.Alerts(t.Context(), f) {

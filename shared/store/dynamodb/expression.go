@@ -13,6 +13,7 @@ type expression struct {
 	names  map[string]string // placeholder to attribute
 	values attributes        // by placeholder
 	sets   []string
+	drops  []string
 }
 
 func newExpression() *expression {
@@ -37,9 +38,19 @@ func (e *expression) setOnce(attribute string, v types.AttributeValue) {
 	e.add(attribute, v, "if_not_exists("+e.name(attribute)+", "+e.value(attribute)+")")
 }
 
+// remove takes an attribute away.
+func (e *expression) remove(attribute string) {
+	e.names[e.name(attribute)] = attribute
+	e.drops = append(e.drops, e.name(attribute))
+}
+
 // update is the same text for the same attributes.
 func (e *expression) update() string {
-	return "SET " + strings.Join(slices.Sorted(slices.Values(e.sets)), ", ")
+	out := "SET " + strings.Join(slices.Sorted(slices.Values(e.sets)), ", ")
+	if len(e.drops) > 0 {
+		out += " REMOVE " + strings.Join(slices.Sorted(slices.Values(e.drops)), ", ")
+	}
+	return out
 }
 
 func (e *expression) withName(placeholder, attribute string) map[string]string {

@@ -23,17 +23,17 @@ import (
 // faulty comes between a table and the emulator, and does what the emulator never does.
 type faulty struct {
 	dynamodb.API
-	update func(n int64, do func() (*sdk.UpdateItemOutput, error)) (*sdk.UpdateItemOutput, error)
-	get    func(n int64, do func() (*sdk.GetItemOutput, error)) (*sdk.GetItemOutput, error)
-	n, g   atomic.Int64
+	write func(n int64, do func() (*sdk.TransactWriteItemsOutput, error)) (*sdk.TransactWriteItemsOutput, error)
+	get   func(n int64, do func() (*sdk.GetItemOutput, error)) (*sdk.GetItemOutput, error)
+	n, g  atomic.Int64
 }
 
-func (f *faulty) UpdateItem(ctx context.Context, in *sdk.UpdateItemInput, opts ...func(*sdk.Options)) (*sdk.UpdateItemOutput, error) {
-	do := func() (*sdk.UpdateItemOutput, error) { return f.API.UpdateItem(ctx, in, opts...) }
-	if f.update == nil {
+func (f *faulty) TransactWriteItems(ctx context.Context, in *sdk.TransactWriteItemsInput, opts ...func(*sdk.Options)) (*sdk.TransactWriteItemsOutput, error) {
+	do := func() (*sdk.TransactWriteItemsOutput, error) { return f.API.TransactWriteItems(ctx, in, opts...) }
+	if f.write == nil {
 		return do()
 	}
-	return f.update(f.n.Add(1), do)
+	return f.write(f.n.Add(1), do)
 }
 
 func (f *faulty) GetItem(ctx context.Context, in *sdk.GetItemInput, opts ...func(*sdk.Options)) (*sdk.GetItemOutput, error) {
@@ -47,7 +47,7 @@ func (f *faulty) GetItem(ctx context.Context, in *sdk.GetItemInput, opts ...func
 func TestLostAnswerIsKnownAgain(t *testing.T) {
 	lost := errors.New("connection reset")
 	table := newTable(t, dynamodb.Config{}, func(api dynamodb.API) dynamodb.API {
-		return &faulty{API: api, update: func(n int64, do func() (*sdk.UpdateItemOutput, error)) (*sdk.UpdateItemOutput, error) {
+		return &faulty{API: api, write: func(n int64, do func() (*sdk.TransactWriteItemsOutput, error)) (*sdk.TransactWriteItemsOutput, error) {
 			out, err := do()
 			if n == 1 {
 				return nil, lost
@@ -56,11 +56,11 @@ func TestLostAnswerIsKnownAgain(t *testing.T) {
 		}}
 	})
 	it := item(t, table, record("1", 0, alert.Closed, 12))
-	if _, err := table.Apply(t.Context(), noon, it, true); !errors.Is(err, lost) || errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrConflict) {
+	if _, err := table.Apply(t.Context(), noon, it, topic); !errors.Is(err, lost) || errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrConflict) {
 		t.Fatalf("%v", err)
 	}
-	out, err := table.Apply(t.Context(), noon, it, true)
-	if err != nil || out.Made || out.Moved || out.Item.Notification != dynamodb.Pending {
+	out, err := table.Apply(t.Context(), noon, it, topic)
+	if err != nil || out.Made || out.Moved || len(out.Untold) != 1 {
 		t.Errorf("%+v, %v", out, err)
 	}
 }
@@ -76,17 +76,48 @@ func TestItemExpiresInBetween(t *testing.T) {
 		}}
 	})
 	r := record("1", 0, alert.Closed, 12)
-	apply(t, table, noon, r, false)
+	apply(t, table, noon, r)
 	// An item that has expired and is not deleted yet is still known, so that no message is repeated for it.
-	if out := apply(t, table, noon.Add(48*time.Hour), r, true); out.Made || out.Moved || out.Item.Notification != dynamodb.None {
+	if out := apply(t, table, noon.Add(48*time.Hour), r, topic); out.Made || out.Moved || len(out.Events) > 0 {
 		t.Errorf("%+v", out)
+	}
+}
+
+func canceled(codes ...string) error {
+	e := &types.TransactionCanceledException{}
+	for _, c := range codes {
+		e.CancellationReasons = append(e.CancellationReasons, types.CancellationReason{Code: &c})
+	}
+	return e
+}
+
+// TestOthersComeBetween: a transaction that is canceled because of others is tried again, with what they left, and not for ever.
+func TestOthersComeBetween(t *testing.T) {
+	for _, code := range []string{"ConditionalCheckFailed", "TransactionConflict"} {
+		always := false
+		table := newTable(t, dynamodb.Config{}, func(api dynamodb.API) dynamodb.API {
+			return &faulty{API: api, write: func(n int64, do func() (*sdk.TransactWriteItemsOutput, error)) (*sdk.TransactWriteItemsOutput, error) {
+				if n <= 2 || always {
+					return nil, canceled("None", code)
+				}
+				return do()
+			}}
+		})
+		if out := apply(t, table, noon, record("1", 0, alert.Opened, 6)); !out.Made || len(out.Events) != 1 {
+			t.Errorf("%s: %+v", code, out)
+		}
+		always = true
+		_, err := table.Apply(t.Context(), noon, item(t, table, record("1", 0, alert.Closed, 6)))
+		if err == nil || errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrConflict) {
+			t.Errorf("%s: %v", code, err)
+		}
 	}
 }
 
 func TestErrorsAreTranslated(t *testing.T) {
 	answer := make(chan error, 1)
 	table := newTable(t, dynamodb.Config{}, func(api dynamodb.API) dynamodb.API {
-		return &faulty{API: api, update: func(int64, func() (*sdk.UpdateItemOutput, error)) (*sdk.UpdateItemOutput, error) {
+		return &faulty{API: api, write: func(int64, func() (*sdk.TransactWriteItemsOutput, error)) (*sdk.TransactWriteItemsOutput, error) {
 			return nil, <-answer
 		}}
 	})
@@ -98,10 +129,13 @@ func TestErrorsAreTranslated(t *testing.T) {
 		{&types.InternalServerError{}, nil},
 		{&types.ResourceNotFoundException{}, dynamodb.ErrNoTable},
 		{&types.ItemCollectionSizeLimitExceededException{}, store.ErrInvalid},
+		{canceled("None", "ThrottlingError"), nil},
+		{canceled("ConditionalCheckFailed", "ProvisionedThroughputExceeded"), nil},
+		{canceled("None", "ValidationError"), store.ErrInvalid},
 		{context.DeadlineExceeded, context.DeadlineExceeded},
 	} {
 		answer <- c.err
-		_, err := table.Apply(t.Context(), noon, item(t, table, record("1", 0, alert.Opened, 6)), false)
+		_, err := table.Apply(t.Context(), noon, item(t, table, record("1", 0, alert.Opened, 6)))
 		if err == nil || c.want != nil && !errors.Is(err, c.want) || errors.Is(c.want, store.ErrInvalid) != errors.Is(err, store.ErrInvalid) {
 			t.Errorf("%v: %v", c.err, err)
 		}
@@ -130,7 +164,7 @@ func TestWrongTable(t *testing.T) {
 				t.Errorf("create: %v", err)
 			}
 		}
-		_, err = table.Apply(t.Context(), noon, item(t, table, record("1", 0, alert.Opened, 6)), false)
+		_, err = table.Apply(t.Context(), noon, item(t, table, record("1", 0, alert.Opened, 6)))
 		if !errors.Is(err, want) || errors.Is(err, store.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}

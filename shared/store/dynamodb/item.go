@@ -19,12 +19,12 @@ import (
 // DefaultServer is the server that the original wrote into every partition key.
 const DefaultServer = "app-server-tomcat-123"
 
-// Config of a table.
+// Config configures a Table.
 type Config struct {
 	Table string
-	// Server is part of every partition key; DefaultServer if empty. Another one is another alert.
+	// Server is part of every partition key; DefaultServer if empty. The same alert with another server is another item.
 	Server string
-	// Retain is how long after a record of it an alert is kept, if the table's time to live is on expires_at; 0 is for ever.
+	// Retain is how long an alert is kept after its last record, if the table's time to live uses expires_at; 0 means forever.
 	Retain time.Duration
 }
 
@@ -45,28 +45,34 @@ func (c Config) Validate() error {
 
 const nameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
-// Key of an item.
+// Key is the key of an item.
 type Key struct {
 	Partition string
 	Sort      string // a decimal number, as DynamoDB writes it
 }
 
-// Item is an alert as the table has it.
+// Item is an alert as stored in the table.
 type Item struct {
 	Key
-	// Record has its user in canonical form. Its window is the zero time if nobody knows it, as are the times of events.
+	// Record has its user in canonical form. If its window is unknown, the window and the times of events are zero.
 	alert.Record
 	// ArrivedAt is when the stream got the record, if its window is not known.
 	ArrivedAt time.Time
+	// DecidedAt is when the stream got the record; the record's decision is in force from then on. Zero: the record makes no decision.
+	DecidedAt time.Time
 
 	// The rest is set by the table.
-	OpenedAt     time.Time // when it first heard of the alert
-	ClosedAt     time.Time // when it heard of the final count; zero while open
+	OpenedAt     time.Time // when the alert was first stored
+	ClosedAt     time.Time // when the final count was stored; zero while open
 	Notification Notification
 	NotifiedAt   time.Time
+
+	// Incident is the one that the alert is part of, SortOf its sort key, and Counted what the alert has added to its events; empty: none.
+	Incident, SortOf string
+	Counted          int64
 }
 
-// Notification is how far telling of an alert is.
+// Notification is the state of the message about an alert that is not part of an incident, or that was stored before incidents existed.
 type Notification string
 
 // The states of a notification.
@@ -97,8 +103,8 @@ func (c Config) Item(r alert.Record) (Item, error) {
 // sequenceDigits is how much of a sequence number is in a sort key: with the ten digits of a time, DynamoDB's numbers, of 38, have room for it.
 const sequenceDigits = 27
 
-// Arrived returns the item of an alert of which the window is not known: at is when the stream got its record, sequence is the record's
-// sequence number. The same record has the same item whenever it is read. The record's window is left out.
+// Arrived returns the item of an alert whose window is unknown. at is when the stream got the record, and sequence is the record's sequence
+// number. A record that is read again gives the same item. The record's window is ignored.
 func (c Config) Arrived(r alert.Record, at time.Time, sequence string) (Item, error) {
 	r.WindowStart, r.WindowEnd = time.UnixMilli(0), time.UnixMilli(1) // Prepare looks at the window too
 	r, err := store.Prepare(r)
@@ -117,10 +123,7 @@ func (c Config) Arrived(r alert.Record, at time.Time, sequence string) (Item, er
 }
 
 func (c Config) partition(r alert.Record) (string, error) {
-	server := c.Server
-	if server == "" {
-		server = DefaultServer
-	}
+	server := c.server()
 	if !r.IsUser() {
 		key, after := "key#"+string(r.Key), "#appserver#"+server
 		if len(key)+len(after) > maxPartition {
@@ -138,6 +141,13 @@ func (c Config) partition(r alert.Record) (string, error) {
 		return "", fmt.Errorf("%w: %q: user_id is %d bytes long, so the partition key would exceed %d bytes", store.ErrInvalid, r.ID, len(user), maxPartition)
 	}
 	return key, nil
+}
+
+func (c Config) server() string {
+	if c.Server == "" {
+		return DefaultServer
+	}
+	return c.Server
 }
 
 // userText is the user in a partition key: a string without its quotes, a number as it is. Strings that could be taken for another user
@@ -195,9 +205,9 @@ func contradiction(stored, next Item) error {
 	return store.Contradiction(stored.Record, next.Record)
 }
 
-// Alert returns the alert in the form of the port. An alert of which the window is not known has windows of the zero time.
+// Alert returns the alert in the form of package store. If the window is unknown, its bounds are zero.
 func (it Item) Alert() store.Alert {
-	a := store.Alert{Record: it.Record, OpenedAt: it.OpenedAt, ClosedAt: it.ClosedAt, Delivery: store.Summary{State: store.None}}
+	a := store.Alert{Record: it.Record, OpenedAt: it.OpenedAt, ClosedAt: it.ClosedAt, Incident: it.Incident, Delivery: store.Summary{State: store.None}}
 	switch it.Notification {
 	case Pending:
 		a.Delivery.State = store.Pending

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"spate/shared/alert"
+	"spate/shared/notify"
 	"spate/shared/store"
 )
 
@@ -20,7 +21,7 @@ import (
 const page = 1000
 
 const selectAlert = `SELECT id, rule, user_id, state, severity, count, threshold, window_start, window_end, first_event_at, last_event_at, evidence, opened_at, closed_at,
-  key, columns, at_least, rule_revision, mode, summary, runbook, (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
+  key, columns, at_least, rule_revision, mode, summary, runbook, coalesce((SELECT incident_id FROM incident_alert WHERE alert_id = alert.id), ''), (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
 FROM alert`
 
 // Alerts implements store.Store.
@@ -98,6 +99,9 @@ func list(f store.Filter, after *store.Alert, size int) (query string, args []an
 	if f.Rule != "" {
 		w.only("rule = ?", text(f.Rule))
 	}
+	if f.Incident != "" {
+		w.only("id IN (SELECT alert_id FROM incident_alert WHERE incident_id = ?)", text(f.Incident))
+	}
 	if f.MinSeverity == alert.Critical {
 		w.only("severity = ?", string(f.MinSeverity))
 	}
@@ -150,7 +154,7 @@ func scan(row pgx.CollectableRow) (store.Alert, error) {
 	var evidence []byte
 	var closed *time.Time
 	err := row.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &a.WindowStart, &a.WindowEnd, &a.FirstEventAt, &a.LastEventAt, &evidence, &a.OpenedAt, &closed,
-		(*[]byte)(&a.Key), (*[]byte)(&a.Columns), &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Summary, &a.Runbook, &a.Delivery.State, &a.Delivery.Attempts)
+		(*[]byte)(&a.Key), (*[]byte)(&a.Columns), &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Summary, &a.Runbook, &a.Incident, &a.Delivery.State, &a.Delivery.Attempts)
 	if err != nil {
 		return store.Alert{}, err
 	}
@@ -165,18 +169,22 @@ func scan(row pgx.CollectableRow) (store.Alert, error) {
 	return a, nil
 }
 
-// scanRecord reads the columns of selectHeld.
-func scanRecord(row pgx.CollectableRow) (r alert.Record, err error) {
-	var user string
+// scanHeld reads the columns of selectHeld.
+func scanHeld(row pgx.CollectableRow) (notify.Held, error) {
+	var r alert.Record
+	var user, messageType string
 	var evidence []byte
-	err = row.Scan(&r.ID, &r.Rule, &user, &r.State, &r.Severity, &r.Count, &r.Threshold, &r.WindowStart, &r.WindowEnd, &r.FirstEventAt, &r.LastEventAt, &evidence,
+	err := row.Scan(&r.ID, &r.Rule, &user, &messageType, &r.Severity, &r.Count, &r.Threshold, &r.WindowStart, &r.WindowEnd, &r.FirstEventAt, &r.LastEventAt, &evidence,
 		(*[]byte)(&r.Key), (*[]byte)(&r.Columns), &r.AtLeast, &r.RuleRevision, &r.Mode, &r.Summary, &r.Runbook)
 	if err != nil {
-		return alert.Record{}, err
+		return notify.Held{}, err
 	}
 	r.UserID = json.RawMessage(user)
 	for _, t := range []*time.Time{&r.WindowStart, &r.WindowEnd, &r.FirstEventAt, &r.LastEventAt} {
 		*t = t.UTC()
 	}
-	return r, json.Unmarshal(evidence, &r.Evidence)
+	if err := json.Unmarshal(evidence, &r.Evidence); err != nil {
+		return notify.Held{}, fmt.Errorf("evidence of alert %s: %w", r.ID, err)
+	}
+	return store.HeldRecord(messageType, r), nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/notify"
 	"spate/shared/store"
 )
@@ -61,27 +62,34 @@ func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record
 	if len(plan.Rounds) == 0 {
 		return plan.Applied(), nil
 	}
-	err := s.apply(bound, now, plan, to, apply)
+	events, err := s.apply(bound, now, plan, to, apply)
 	if refused(err) {
 		plan = store.NewPlan(records)
-		err = s.apply(bound, now, plan, to, halve)
+		events, err = s.apply(bound, now, plan, to, halve)
 	}
 	if err != nil {
 		return store.Applied{}, fmt.Errorf("store %d alerts: %w", len(records), s.translate(ctx, err))
 	}
-	return plan.Applied(), nil
+	applied := plan.Applied()
+	applied.Events = events
+	return applied, nil
 }
 
-// apply makes the rounds of a plan in one transaction, and writes their notifications.
-func (s *Store) apply(ctx context.Context, now time.Time, plan *store.Plan, to []notify.Endpoint, round func(context.Context, pgx.Tx, time.Time, *store.Plan, []store.Move) error) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+// apply makes the rounds of a plan in one transaction, and writes their incidents and notifications.
+func (s *Store) apply(ctx context.Context, now time.Time, plan *store.Plan, to []notify.Endpoint, round func(context.Context, pgx.Tx, time.Time, *store.Plan, []store.Move) error) (events []incident.Event, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		for _, moves := range plan.Rounds {
 			if err := round(ctx, tx, now, plan, moves); err != nil {
 				return err
 			}
 		}
-		return s.send(ctx, tx, now, plan.Changed(), to)
+		var err error
+		if events, err = fold(ctx, tx, now, plan.Changed()); err != nil {
+			return err
+		}
+		return s.send(ctx, tx, now, plan.Changed(), events, to)
 	})
+	return events, err
 }
 
 // halve makes moves that the database may refuse some of; those are rejected, in the end each alone.

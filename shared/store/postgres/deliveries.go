@@ -17,14 +17,15 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/notify"
 	"spate/shared/store"
 	"spate/shared/store/jobs"
 )
 
 // insertDeliveries takes deliveries as arrays and returns which are new. One that is there stays as it is.
-const insertDeliveries = `INSERT INTO delivery (webhook_id, endpoint, alert_id, type, state, created_at, begun_at, next_at, digest, data)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[])
+const insertDeliveries = `INSERT INTO delivery (webhook_id, endpoint, alert_id, type, state, created_at, begun_at, next_at, digest, data, incident_id)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[], $11::text[])
 ON CONFLICT (webhook_id, endpoint) DO NOTHING RETURNING webhook_id`
 
 // countOrdinary counts messages of a minute and returns how many there were before; no row if the minute's digest is made already. The row
@@ -33,9 +34,9 @@ const countOrdinary = `INSERT INTO digest (webhook_id, since, ordinary) VALUES (
 ON CONFLICT (webhook_id) DO UPDATE SET ordinary = digest.ordinary + excluded.ordinary WHERE NOT digest.sealed
 RETURNING ordinary - $3`
 
-// send writes the deliveries of records that changed something, and the jobs that send them.
-func (s *Store) send(ctx context.Context, tx pgx.Tx, now time.Time, changed []alert.Record, to []notify.Endpoint) error {
-	outgoing, err := store.Address(now, changed, to)
+// send writes the deliveries of records that changed something and of what became of incidents, and the jobs that send them.
+func (s *Store) send(ctx context.Context, tx pgx.Tx, now time.Time, changed []alert.Record, events []incident.Event, to []notify.Endpoint) error {
+	outgoing, err := store.Address(now, changed, events, to)
 	if err != nil {
 		return err
 	}
@@ -91,14 +92,14 @@ func countMinute(ctx context.Context, tx pgx.Tx, now time.Time, o store.Outgoing
 func deliveryArrays(ds []store.Delivery) []any {
 	n := len(ds)
 	ids, endpoints, types, states := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	alerts, digests, data := make([]*string, n), make([]*string, n), make([]*string, n)
+	alerts, incidents, digests, data := make([]*string, n), make([]*string, n), make([]*string, n), make([]*string, n)
 	created, begun, next := make([]time.Time, n), make([]time.Time, n), make([]*time.Time, n)
 	for i, d := range ds {
 		ids[i], endpoints[i], types[i], states[i] = d.WebhookID, d.Endpoint, d.Type, string(d.State)
-		alerts[i], digests[i], data[i] = orNull(d.AlertID), orNull(d.Digest), orNull(string(d.Data))
+		alerts[i], incidents[i], digests[i], data[i] = orNull(d.AlertID), orNull(d.Incident), orNull(d.Digest), orNull(string(d.Data))
 		created[i], begun[i], next[i] = d.CreatedAt, d.BegunAt, timeOrNull(d.NextAt)
 	}
-	return []any{ids, endpoints, alerts, types, states, created, begun, next, digests, data}
+	return []any{ids, endpoints, alerts, types, states, created, begun, next, digests, data, incidents}
 }
 
 func orNull(text string) *string {
@@ -146,7 +147,7 @@ func (s *Store) Work(ctx context.Context, queues []store.Queue, log *slog.Logger
 	return nil
 }
 
-const selectDelivery = `SELECT webhook_id, endpoint, coalesce(alert_id, ''), type, state, tries, counted, created_at, begun_at, next_at, coalesce(digest, ''), coalesce(data, '') FROM delivery`
+const selectDelivery = `SELECT webhook_id, endpoint, coalesce(alert_id, ''), coalesce(incident_id, ''), type, state, tries, counted, created_at, begun_at, next_at, coalesce(digest, ''), coalesce(data, ''), ` + store.SelectRef + ` FROM delivery`
 
 // Delivery implements store.Deliveries.
 func (s *Store) Delivery(ctx context.Context, webhookID, endpoint string) (store.Delivery, error) {
@@ -177,7 +178,8 @@ func one[T any](ctx context.Context, q querier, scan pgx.RowToFunc[T], query str
 
 const moveDelivery = `UPDATE delivery SET tries = tries + 1, counted = counted + CASE WHEN $3::boolean THEN 1 ELSE 0 END,
   state = CASE state WHEN 'pending' THEN $4 ELSE state END,
-  next_at = CASE state WHEN 'pending' THEN $5::timestamptz ELSE next_at END
+  next_at = CASE state WHEN 'pending' THEN $5::timestamptz ELSE next_at END,
+  ref = coalesce(nullif($6, ''), ref)
 WHERE webhook_id = $1 AND endpoint = $2 RETURNING tries, state`
 
 const insertTry = `INSERT INTO delivery_try (webhook_id, endpoint, n, at, status, outcome, reason, took_ms, next_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
@@ -190,7 +192,7 @@ func (s *Store) Record(ctx context.Context, t store.Try, counts bool) (state sto
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var n int
 		at, next := time.UnixMilli(t.At.UnixMilli()), timeOrNull(t.NextAt.Truncate(time.Millisecond))
-		err := tx.QueryRow(ctx, moveDelivery, planned, text(t.WebhookID), text(t.Endpoint), counts, string(store.Next(t.Outcome)), next).Scan(&n, &state)
+		err := tx.QueryRow(ctx, moveDelivery, planned, text(t.WebhookID), text(t.Endpoint), counts, string(store.Next(t.Outcome)), next, text(t.Ref)).Scan(&n, &state)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return noDelivery(t.WebhookID, t.Endpoint)
 		} else if err != nil {
@@ -219,13 +221,16 @@ func (s *Store) Disable(ctx context.Context, webhookID, endpoint string) error {
 	return nil
 }
 
-// selectHeld: what a message is about is behind "alert." in its type.
-const selectHeld = `SELECT alert.id, alert.rule, user_id, substr(type, 7), severity, count, threshold,
+// selectHeld are the alerts of a digest's messages, selectHeldIncidents its incidents.
+const selectHeld = `SELECT alert.id, alert.rule, user_id, type, severity, count, threshold,
   window_start, window_end, first_event_at, last_event_at, evidence, key, columns, at_least, rule_revision, mode, summary, runbook
 FROM delivery JOIN alert ON alert.id = delivery.alert_id WHERE delivery.digest = $1 AND delivery.endpoint = $2 ORDER BY alert.id, type DESC`
 
+const selectHeldIncidents = `SELECT type, ` + incidentColumns + `
+FROM delivery JOIN incident ON incident.id = delivery.incident_id WHERE delivery.digest = $1 AND delivery.endpoint = $2 ORDER BY incident.id, type`
+
 // Seal implements store.Deliveries.
-func (s *Store) Seal(ctx context.Context, webhookID, endpoint string, data func(iter.Seq2[alert.Record, error]) (json.RawMessage, error)) (d store.Delivery, err error) {
+func (s *Store) Seal(ctx context.Context, webhookID, endpoint string, data func(iter.Seq2[notify.Held, error]) (json.RawMessage, error)) (d store.Delivery, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
 		d, err = one(ctx, tx, scanDelivery, selectDelivery+" WHERE webhook_id = $1 AND endpoint = $2 FOR UPDATE", text(webhookID), text(endpoint))
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -236,21 +241,9 @@ func (s *Store) Seal(ctx context.Context, webhookID, endpoint string, data func(
 		if _, err := tx.Exec(ctx, `UPDATE digest SET sealed = true WHERE webhook_id = $1`, planned, webhookID); err != nil {
 			return err
 		}
-		if d.Data, err = data(func(yield func(alert.Record, error) bool) {
-			rows, err := tx.Query(ctx, selectHeld, planned, webhookID, endpoint)
-			if err != nil {
-				yield(alert.Record{}, err)
-				return
-			}
-			defer rows.Close()
-			for rows.Next() {
-				r, err := scanRecord(rows)
-				if !yield(r, err) || err != nil {
-					return
-				}
-			}
-			if err := rows.Err(); err != nil {
-				yield(alert.Record{}, err)
+		if d.Data, err = data(func(yield func(notify.Held, error) bool) {
+			if heldOf(ctx, tx, selectHeld, webhookID, endpoint, scanHeld, yield) {
+				heldOf(ctx, tx, selectHeldIncidents, webhookID, endpoint, scanHeldIncident, yield)
 			}
 		}); err != nil {
 			return err
@@ -262,6 +255,27 @@ func (s *Store) Seal(ctx context.Context, webhookID, endpoint string, data func(
 		return store.Delivery{}, fmt.Errorf("make digest %s: %w", webhookID, s.translate(ctx, err))
 	}
 	return d, nil
+}
+
+// heldOf yields messages of a digest, and reports whether more are wanted.
+func heldOf(ctx context.Context, tx pgx.Tx, query, webhookID, endpoint string, scan func(pgx.CollectableRow) (notify.Held, error), yield func(notify.Held, error) bool) bool {
+	rows, err := tx.Query(ctx, query, planned, webhookID, endpoint)
+	if err != nil {
+		yield(notify.Held{}, err)
+		return false
+	}
+	defer rows.Close()
+	for rows.Next() {
+		h, err := scan(rows)
+		if !yield(h, err) || err != nil {
+			return false
+		}
+	}
+	if err := rows.Err(); err != nil {
+		yield(notify.Held{}, err)
+		return false
+	}
+	return true
 }
 
 // where gathers conditions; each ? becomes a parameter.
@@ -301,6 +315,9 @@ func (w *where) deliveries(f store.DeliveryFilter) {
 	}
 	if f.AlertID != "" {
 		w.only("alert_id = ?", text(f.AlertID))
+	}
+	if f.Incident != "" {
+		w.only("incident_id = ?", text(f.Incident))
 	}
 	if len(f.States) > 0 {
 		w.only("state = ANY (?::text[])", f.States)
@@ -481,7 +498,7 @@ func orZero(t *time.Time) time.Time {
 func scanDelivery(row pgx.CollectableRow) (d store.Delivery, err error) {
 	var next *time.Time
 	var data string
-	err = row.Scan(&d.WebhookID, &d.Endpoint, &d.AlertID, &d.Type, &d.State, &d.Tries, &d.Counted, &d.CreatedAt, &d.BegunAt, &next, &d.Digest, &data)
+	err = row.Scan(&d.WebhookID, &d.Endpoint, &d.AlertID, &d.Incident, &d.Type, &d.State, &d.Tries, &d.Counted, &d.CreatedAt, &d.BegunAt, &next, &d.Digest, &data, &d.Ref)
 	d.CreatedAt, d.BegunAt, d.NextAt = d.CreatedAt.UTC(), d.BegunAt.UTC(), orZero(next)
 	if data != "" {
 		d.Data = json.RawMessage(data)

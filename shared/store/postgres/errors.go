@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -23,7 +24,39 @@ func (s *Store) translate(ctx context.Context, err error) error {
 		}
 		return fmt.Errorf("%s: %w: %w", s.name, ended, err)
 	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return unreachable{fmt.Sprintf("%s %s; check that the server is running, and SPATE_DATABASE_URL (--database-url)", s.name, why(err)), err}
+	}
 	return fmt.Errorf("%s %s: %w", s.name, meaning(err), err)
+}
+
+// unreachable explains in one line why the connection failed: the driver's error has a line for every address that was tried, even if all say the same.
+type unreachable struct {
+	text  string
+	cause error
+}
+
+func (u unreachable) Error() string { return u.text }
+
+// Unwrap returns the driver's error.
+func (u unreachable) Unwrap() error { return u.cause }
+
+// why is the meaning of an error of connecting, and, if it does not say it all, what the driver says, each thing once.
+func why(err error) string {
+	text := meaning(err)
+	var dns *net.DNSError
+	if errors.As(err, &dns) || errors.Is(err, syscall.ECONNREFUSED) {
+		return text
+	}
+	var causes []string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(line)
+		if line != "" && !slices.Contains(causes, line) {
+			causes = append(causes, line)
+		}
+	}
+	return text + ": " + strings.Join(causes, " ")
 }
 
 func meaning(err error) string {

@@ -29,7 +29,7 @@ func tell(t *testing.T, s *Store, n int) {
 	for i := range n {
 		records = append(records, storetest.Record("5", i, alert.Opened))
 	}
-	if _, err := s.Apply(t.Context(), time.Now(), records, notify.Endpoint{Name: "ops"}); err != nil {
+	if _, err := s.Apply(t.Context(), time.Now(), records, notify.Endpoint{Name: "ops", Filter: notify.Alerts()}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -299,7 +299,7 @@ func TestConnectionsAreFew(t *testing.T) {
 		})
 	}()
 	for i := range queues {
-		if _, err := s.Apply(t.Context(), time.Now(), []alert.Record{storetest.Record("5", i, alert.Opened)}, notify.Endpoint{Name: queues[i].Endpoint}); err != nil {
+		if _, err := s.Apply(t.Context(), time.Now(), []alert.Record{storetest.Record("5", i, alert.Opened)}, notify.Endpoint{Name: queues[i].Endpoint, Filter: notify.Alerts()}); err != nil {
 			t.Fatal(err)
 		}
 	}

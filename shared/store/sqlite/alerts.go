@@ -18,7 +18,7 @@ const (
 	columns = `id, rule, user_id, state, severity, count, threshold, window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, opened_at, closed_at,
   key, columns, at_least, rule_revision, mode, summary, runbook`
 
-	selectAlert = `SELECT ` + columns + `,
+	selectAlert = `SELECT ` + columns + `, coalesce((SELECT incident_id FROM incident_alert WHERE alert_id = alert.id), ''),
   (SELECT ` + store.WorstState + store.OfAlert + `), (SELECT ` + store.AllTries + `)
 FROM alert`
 
@@ -58,7 +58,11 @@ func (s *Store) Apply(ctx context.Context, now time.Time, records []alert.Record
 			}
 			applied.Changed[i] = moved
 		}
-		return s.send(ctx, tx, now, changed, to)
+		var err error
+		if applied.Events, err = s.fold(ctx, tx, now, changed); err != nil {
+			return err
+		}
+		return s.send(ctx, tx, now, changed, applied.Events, to)
 	})
 	if err != nil {
 		return store.Applied{}, fmt.Errorf("store %d alerts: %w", len(records), s.translate(err))
@@ -114,6 +118,9 @@ func (s *Store) Alerts(ctx context.Context, f store.Filter) iter.Seq2[store.Aler
 	if f.Rule != "" {
 		w.only("rule = ?", f.Rule)
 	}
+	if f.Incident != "" {
+		w.only("id IN (SELECT alert_id FROM incident_alert WHERE incident_id = ?)", f.Incident)
+	}
 	if f.MinSeverity == alert.Critical {
 		w.only("severity = ?", string(f.MinSeverity))
 	}
@@ -156,7 +163,7 @@ func scan(r row) (store.Alert, error) {
 	var closed sql.NullInt64
 	var key, columns sql.NullString
 	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence, &opened, &closed,
-		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Summary, &a.Runbook, &a.Delivery.State, &a.Delivery.Attempts); err != nil {
+		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Summary, &a.Runbook, &a.Incident, &a.Delivery.State, &a.Delivery.Attempts); err != nil {
 		return store.Alert{}, err
 	}
 	if err := json.Unmarshal([]byte(evidence), &a.Evidence); err != nil {
@@ -170,19 +177,23 @@ func scan(r row) (store.Alert, error) {
 	return a, nil
 }
 
-// scanRecord reads the columns of selectHeld.
-func scanRecord(r row) (a alert.Record, err error) {
-	var user, evidence string
+// scanHeld reads the columns of selectHeld.
+func scanHeld(r row) (notify.Held, error) {
+	var a alert.Record
+	var user, evidence, messageType string
 	var start, end, first, last int64
 	var key, columns sql.NullString
-	if err := r.Scan(&a.ID, &a.Rule, &user, &a.State, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence,
+	if err := r.Scan(&a.ID, &a.Rule, &user, &messageType, &a.Severity, &a.Count, &a.Threshold, &start, &end, &first, &last, &evidence,
 		&key, &columns, &a.AtLeast, &a.RuleRevision, &a.Mode, &a.Summary, &a.Runbook); err != nil {
-		return alert.Record{}, err
+		return notify.Held{}, err
 	}
 	at := func(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 	a.UserID, a.Key, a.Columns = json.RawMessage(user), rawOrNil(key), rawOrNil(columns)
 	a.WindowStart, a.WindowEnd, a.FirstEventAt, a.LastEventAt = at(start), at(end), at(first), at(last)
-	return a, json.Unmarshal([]byte(evidence), &a.Evidence)
+	if err := json.Unmarshal([]byte(evidence), &a.Evidence); err != nil {
+		return notify.Held{}, fmt.Errorf("evidence of alert %s: %w", a.ID, err)
+	}
+	return store.HeldRecord(messageType, a), nil
 }
 
 // textOrNull is JSON as it is stored: NULL if there is none.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"spate/shared/alert"
+	"spate/shared/incident"
 	"spate/shared/notify"
 	"spate/shared/store"
 	"spate/shared/store/jobs"
@@ -21,19 +22,21 @@ import (
 
 const (
 	// insertDelivery writes a delivery. One that is there stays as it is.
-	insertDelivery = `INSERT INTO delivery (webhook_id, endpoint, alert_id, type, state, created_at, begun_at, next_at, digest, data)
-VALUES (?, ?, nullif(?, ''), ?, ?, ?, ?, ?, nullif(?, ''), nullif(?, '')) ON CONFLICT (webhook_id, endpoint) DO NOTHING`
+	insertDelivery = `INSERT INTO delivery (webhook_id, endpoint, alert_id, incident_id, type, state, created_at, begun_at, next_at, digest, data)
+VALUES (?, ?, nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, nullif(?, ''), nullif(?, '')) ON CONFLICT (webhook_id, endpoint) DO NOTHING`
 
 	// countOrdinary counts messages of a minute and returns how many there were before; no row if the minute's digest is made already.
 	countOrdinary = `INSERT INTO digest (webhook_id, since, ordinary) VALUES (?1, ?2, ?3)
 ON CONFLICT (webhook_id) DO UPDATE SET ordinary = digest.ordinary + excluded.ordinary WHERE NOT digest.sealed
 RETURNING ordinary - ?3`
 
-	selectDelivery = `SELECT webhook_id, endpoint, coalesce(alert_id, ''), type, state, tries, counted, created_at, begun_at, next_at, coalesce(digest, ''), coalesce(data, '') FROM delivery`
+	selectDelivery = `SELECT webhook_id, endpoint, coalesce(alert_id, ''), coalesce(incident_id, ''), type, state, tries, counted, created_at, begun_at, next_at, coalesce(digest, ''), coalesce(data, ''),
+  ` + store.SelectRef + ` FROM delivery`
 
 	moveDelivery = `UPDATE delivery SET tries = tries + 1, counted = counted + ?3,
   state = CASE state WHEN 'pending' THEN ?4 ELSE state END,
-  next_at = CASE state WHEN 'pending' THEN ?5 ELSE next_at END
+  next_at = CASE state WHEN 'pending' THEN ?5 ELSE next_at END,
+  ref = coalesce(nullif(?6, ''), ref)
 WHERE webhook_id = ?1 AND endpoint = ?2 RETURNING tries, state`
 
 	insertTry = `INSERT INTO delivery_try (webhook_id, endpoint, n, at, status, outcome, reason, took_ms, next_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
@@ -41,10 +44,13 @@ WHERE webhook_id = ?1 AND endpoint = ?2 RETURNING tries, state`
 	disableEndpoint = `INSERT INTO endpoint (name, disabled_at, reason) VALUES (?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET disabled_at = excluded.disabled_at, reason = excluded.reason WHERE endpoint.disabled_at IS NULL`
 
-	// selectHeld: what a message is about is behind "alert." in its type.
-	selectHeld = `SELECT alert.id, alert.rule, user_id, substr(type, 7), severity, count, threshold,
+	// selectHeld are the alerts of a digest's messages, selectHeldIncidents its incidents.
+	selectHeld = `SELECT alert.id, alert.rule, user_id, type, severity, count, threshold,
   window_start_ms, window_end_ms, first_event_ms, last_event_ms, evidence, key, columns, at_least, rule_revision, mode, summary, runbook
 FROM delivery JOIN alert ON alert.id = delivery.alert_id WHERE delivery.digest = ? AND delivery.endpoint = ? ORDER BY alert.id, type DESC`
+
+	selectHeldIncidents = `SELECT type, ` + incidentColumns + `
+FROM delivery JOIN incident ON incident.id = delivery.incident_id WHERE delivery.digest = ? AND delivery.endpoint = ? ORDER BY incident.id, type`
 
 	selectEndpoints = `SELECT name, max(disabled_at), max(reason), sum(pending), sum(exhausted), sum(dropped), max(config), max(configured_at) FROM (
   SELECT endpoint AS name, NULL AS disabled_at, '' AS reason, NULL AS config, NULL AS configured_at, state = 'pending' AS pending, state = 'exhausted' AS exhausted, state = 'disabled' AS dropped
@@ -53,9 +59,9 @@ FROM delivery JOIN alert ON alert.id = delivery.alert_id WHERE delivery.digest =
 ) AS e GROUP BY name ORDER BY name`
 )
 
-// send writes the deliveries of records that changed something, and the jobs that send them.
-func (s *Store) send(ctx context.Context, tx *sql.Tx, now time.Time, changed []alert.Record, to []notify.Endpoint) error {
-	outgoing, err := store.Address(now, changed, to)
+// send writes the deliveries of records that changed something and of what became of incidents, and the jobs that send them.
+func (s *Store) send(ctx context.Context, tx *sql.Tx, now time.Time, changed []alert.Record, events []incident.Event, to []notify.Endpoint) error {
+	outgoing, err := store.Address(now, changed, events, to)
 	if err != nil {
 		return err
 	}
@@ -73,7 +79,7 @@ func (s *Store) send(ctx context.Context, tx *sql.Tx, now time.Time, changed []a
 		put := tx.StmtContext(ctx, s.deliver) //nolint:sqlclosecheck // the end of the transaction closes it
 		made := make([]store.Delivery, 0, len(all))
 		for _, d := range all {
-			res, err := put.ExecContext(ctx, d.WebhookID, d.Endpoint, d.AlertID, d.Type, string(d.State), d.CreatedAt.UnixMilli(), d.BegunAt.UnixMilli(), milliOrNull(d.NextAt), d.Digest, string(d.Data))
+			res, err := put.ExecContext(ctx, d.WebhookID, d.Endpoint, d.AlertID, d.Incident, d.Type, string(d.State), d.CreatedAt.UnixMilli(), d.BegunAt.UnixMilli(), milliOrNull(d.NextAt), d.Digest, string(d.Data))
 			if err != nil {
 				return err
 			}
@@ -161,7 +167,7 @@ func (s *Store) Record(ctx context.Context, t store.Try, counts bool) (state sto
 	err = s.in(ctx, func(tx *sql.Tx) error {
 		var n int
 		next := milliOrNull(t.NextAt)
-		err := tx.QueryRowContext(ctx, moveDelivery, t.WebhookID, t.Endpoint, counts, string(store.Next(t.Outcome)), next).Scan(&n, &state)
+		err := tx.QueryRowContext(ctx, moveDelivery, t.WebhookID, t.Endpoint, counts, string(store.Next(t.Outcome)), next, t.Ref).Scan(&n, &state)
 		if errors.Is(err, sql.ErrNoRows) {
 			return noDelivery(t.WebhookID, t.Endpoint)
 		} else if err != nil {
@@ -191,7 +197,7 @@ func (s *Store) Disable(ctx context.Context, webhookID, endpoint string) error {
 }
 
 // Seal implements store.Deliveries.
-func (s *Store) Seal(ctx context.Context, webhookID, endpoint string, data func(iter.Seq2[alert.Record, error]) (json.RawMessage, error)) (d store.Delivery, err error) {
+func (s *Store) Seal(ctx context.Context, webhookID, endpoint string, data func(iter.Seq2[notify.Held, error]) (json.RawMessage, error)) (d store.Delivery, err error) {
 	err = s.in(ctx, func(tx *sql.Tx) (err error) {
 		d, err = scanDelivery(tx.QueryRowContext(ctx, selectDelivery+" WHERE webhook_id = ? AND endpoint = ?", webhookID, endpoint))
 		if errors.Is(err, sql.ErrNoRows) {
@@ -202,13 +208,10 @@ func (s *Store) Seal(ctx context.Context, webhookID, endpoint string, data func(
 		if _, err := tx.ExecContext(ctx, `UPDATE digest SET sealed = 1 WHERE webhook_id = ?`, webhookID); err != nil {
 			return err
 		}
-		if d.Data, err = data(func(yield func(alert.Record, error) bool) {
-			rows, err := tx.QueryContext(ctx, selectHeld, webhookID, endpoint)
-			if err != nil {
-				yield(alert.Record{}, err)
-				return
+		if d.Data, err = data(func(yield func(notify.Held, error) bool) {
+			if heldOf(ctx, tx, selectHeld, webhookID, endpoint, scanHeld, yield) {
+				heldOf(ctx, tx, selectHeldIncidents, webhookID, endpoint, scanHeldIncident, yield)
 			}
-			each(rows, scanRecord, yield)
 		}); err != nil {
 			return err
 		}
@@ -219,6 +222,21 @@ func (s *Store) Seal(ctx context.Context, webhookID, endpoint string, data func(
 		return store.Delivery{}, fmt.Errorf("make digest %s: %w", webhookID, s.translate(err))
 	}
 	return d, nil
+}
+
+// heldOf yields messages of a digest, and reports whether more are wanted.
+func heldOf(ctx context.Context, tx *sql.Tx, query, webhookID, endpoint string, scan func(row) (notify.Held, error), yield func(notify.Held, error) bool) bool {
+	rows, err := tx.QueryContext(ctx, query, webhookID, endpoint)
+	if err != nil {
+		yield(notify.Held{}, err)
+		return false
+	}
+	more := true
+	each(rows, scan, func(h notify.Held, err error) bool {
+		more = yield(h, err) && err == nil
+		return more
+	})
+	return more
 }
 
 // where gathers conditions.
@@ -260,6 +278,9 @@ func (w *where) deliveries(f store.DeliveryFilter) {
 	}
 	if f.AlertID != "" {
 		w.only("alert_id = ?", f.AlertID)
+	}
+	if f.Incident != "" {
+		w.only("incident_id = ?", f.Incident)
 	}
 	if len(f.States) > 0 {
 		args := make([]any, len(f.States))
@@ -442,7 +463,7 @@ func scanDelivery(r row) (d store.Delivery, err error) {
 	var created, begun int64
 	var next sql.NullInt64
 	var data string
-	err = r.Scan(&d.WebhookID, &d.Endpoint, &d.AlertID, &d.Type, &d.State, &d.Tries, &d.Counted, &created, &begun, &next, &d.Digest, &data)
+	err = r.Scan(&d.WebhookID, &d.Endpoint, &d.AlertID, &d.Incident, &d.Type, &d.State, &d.Tries, &d.Counted, &created, &begun, &next, &d.Digest, &data, &d.Ref)
 	d.CreatedAt, d.BegunAt, d.NextAt = time.UnixMilli(created).UTC(), time.UnixMilli(begun).UTC(), milliOrZero(next)
 	if data != "" {
 		d.Data = json.RawMessage(data)

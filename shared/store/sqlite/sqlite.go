@@ -40,7 +40,9 @@ type Store struct {
 	path        string
 	write, read *sql.DB
 	upsert, get *sql.Stmt // of write
-	deliver     *sql.Stmt // of write
+	deliver     *sql.Stmt // likewise
+	incident    *sql.Stmt
+	member      *sql.Stmt
 	queue       *jobs.Queue[*sql.Tx]
 	files       map[string]os.FileInfo // those that are open, by path
 }
@@ -101,6 +103,12 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.deliver, err = s.write.PrepareContext(ctx, insertDelivery); err != nil {
 		return err
 	}
+	if s.incident, err = s.write.PrepareContext(ctx, putIncident); err != nil {
+		return err
+	}
+	if s.member, err = s.write.PrepareContext(ctx, putMember); err != nil {
+		return err
+	}
 	if s.files, err = stat(s.path, s.path+"-wal"); err != nil {
 		return err
 	}
@@ -151,15 +159,14 @@ func dsn(path string, q url.Values) string {
 	return u.String()
 }
 
+// migrate brings the schema up to date, while no other process does.
 func (s *Store) migrate(ctx context.Context) error {
-	const tries = 5
-	for try := 1; ; try++ {
-		err := schema.SQLite.Up(ctx, s.write)
-		if err == nil || errors.Is(err, schema.ErrNewer) || try == tries || ctx.Err() != nil {
-			return err
-		}
-		// Another process may be doing the same: what it made already makes ours fail, and the next try finds it done.
+	unlock, err := lockMigrations(ctx, s.path)
+	if err != nil {
+		return err
 	}
+	defer unlock()
+	return schema.SQLite.Up(ctx, s.write)
 }
 
 // Status returns the migrations of the database at path, as Open takes it. It changes nothing: a file that does not exist is not
@@ -187,7 +194,7 @@ func Status(ctx context.Context, path string) ([]schema.Migration, error) {
 // Close closes the database.
 func (s *Store) Close() error {
 	var errs []error
-	for _, st := range []*sql.Stmt{s.upsert, s.get, s.deliver} {
+	for _, st := range []*sql.Stmt{s.upsert, s.get, s.deliver, s.incident, s.member} {
 		if st != nil {
 			errs = append(errs, st.Close())
 		}

@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	schema "spate/sql"
+
 	"spate/shared/alert"
 	"spate/shared/notify"
 	"spate/shared/store"
@@ -82,29 +84,45 @@ func TestFilesArePrivate(t *testing.T) {
 	}
 }
 
+// TestOpenAtOnce: processes that start together bring a new database up to date once. A migration that is applied a second time, after later ones, would undo them.
 func TestOpenAtOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
-	var wg sync.WaitGroup
-	for i := range 4 { // as processes that start together
-		wg.Go(func() {
-			s, err := Open(t.Context(), path)
-			if err != nil {
-				t.Errorf("opener %d: %v", i, err)
-				return
-			}
-			if _, err := s.Apply(t.Context(), time.UnixMilli(0), []alert.Record{storetest.Record("5", i, alert.Opened)}); err != nil {
-				t.Errorf("opener %d: %v", i, err)
-			}
-			if err := s.Close(); err != nil {
-				t.Errorf("opener %d: %v", i, err)
-			}
-		})
-	}
-	wg.Wait()
-	s := open(t, path)
-	defer s.Close()
-	if c, err := s.Count(t.Context()); err != nil || c.Opened != 4 {
-		t.Errorf("Count: %+v, %v", c, err)
+	const openers = 16
+	for round := range 15 {
+		path := filepath.Join(t.TempDir(), "a.db")
+		var wg sync.WaitGroup
+		for i := range openers {
+			wg.Go(func() {
+				s, err := Open(t.Context(), path)
+				if err != nil {
+					t.Errorf("round %d, opener %d: %v", round, i, err)
+					return
+				}
+				if _, err := s.Apply(t.Context(), time.UnixMilli(0), []alert.Record{storetest.Record("5", i, alert.Opened)}, notify.Endpoint{Name: "people"}); err != nil {
+					t.Errorf("round %d, opener %d: %v", round, i, err)
+				}
+				if err := s.Close(); err != nil {
+					t.Errorf("round %d, opener %d: %v", round, i, err)
+				}
+			})
+		}
+		wg.Wait()
+		s := open(t, path)
+		if c, err := s.Count(t.Context()); err != nil || c.Opened != openers {
+			t.Errorf("round %d: Count: %+v, %v", round, c, err)
+		}
+		status, err := Status(t.Context(), path)
+		if versions, perr := schema.SQLite.Pending(); err != nil || perr != nil || len(status) != len(versions) {
+			t.Errorf("round %d: %d migrations were applied, %v; there are %d, %v", round, len(status), err, len(versions), perr)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if left, err := filepath.Glob(path + "?*"); err != nil || len(left) > 0 {
+			t.Errorf("round %d: %v is left behind, %v", round, left, err)
+		}
+		if t.Failed() {
+			return
+		}
 	}
 }
 
@@ -298,7 +316,7 @@ func TestWorkEndsWhileLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.db")
 	s := open(t, path)
 	defer s.Close()
-	if _, err := s.Apply(t.Context(), time.Now(), []alert.Record{storetest.Record("5", 0, alert.Opened)}, notify.Endpoint{Name: "ops"}); err != nil {
+	if _, err := s.Apply(t.Context(), time.Now(), []alert.Record{storetest.Record("5", 0, alert.Opened)}, notify.Endpoint{Name: "ops", Filter: notify.Alerts()}); err != nil {
 		t.Fatal(err)
 	}
 	began, done := make(chan struct{}), make(chan error, 1)
@@ -334,7 +352,7 @@ func TestWorkEndsWhileLocked(t *testing.T) {
 func BenchmarkApplyDeliver(b *testing.B) {
 	s := open(b, filepath.Join(b.TempDir(), "a.db"))
 	defer s.Close()
-	now, to := time.UnixMilli(1_600_000_000_000), notify.Endpoint{Name: "ops"}
+	now, to := time.UnixMilli(1_600_000_000_000), notify.Endpoint{Name: "ops", Filter: notify.Alerts()}
 	next := 0
 	for b.Loop() {
 		b.StopTimer()

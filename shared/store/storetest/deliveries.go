@@ -22,7 +22,9 @@ import (
 const patience = 20 * time.Second
 
 // endpoint is notified of everything.
-func endpoint(name string) notify.Endpoint { return notify.Endpoint{Name: name} }
+func endpoint(name string) notify.Endpoint {
+	return notify.Endpoint{Name: name, Filter: notify.Alerts()}
+}
 
 // tell applies records and has endpoints told; it fails the test on an error or a rejection.
 func tell(t *testing.T, s store.Store, now time.Time, to []notify.Endpoint, records ...alert.Record) {
@@ -192,10 +194,10 @@ func testOutboxFilters(t *testing.T, s store.Store) {
 	grave.Severity, other.Rule = alert.Critical, "other"
 	records := []alert.Record{Record("1", 0, alert.Opened), Record("1", 0, alert.Closed), grave, other}
 	filters := map[string]notify.Filter{
-		"all":      {},
-		"rule":     {Rules: []string{"none", "other"}},
-		"critical": {MinSeverity: alert.Critical},
-		"warning":  {MinSeverity: alert.Warning},
+		"all":      notify.Alerts(),
+		"rule":     {Rules: []string{"none", "other"}, Transitions: alert.States()},
+		"critical": {MinSeverity: alert.Critical, Transitions: alert.States()},
+		"warning":  {MinSeverity: alert.Warning, Transitions: alert.States()},
 		"closed":   {Transitions: []alert.State{alert.Closed}},
 		"either":   {Transitions: []alert.State{alert.Closed, alert.Opened}},
 		"nothing":  {Rules: []string{"other"}, Transitions: []alert.State{alert.Opened}},

@@ -17,7 +17,7 @@ import (
 )
 
 func testFlood(t *testing.T, s store.Store) {
-	to := []notify.Endpoint{{Name: "few", DigestAbove: 3}, {Name: "all"}}
+	to := []notify.Endpoint{{Name: "few", Filter: notify.Alerts(), DigestAbove: 3}, {Name: "all", Filter: notify.Alerts()}}
 	minute := time.Now().Truncate(time.Minute).Add(-10 * time.Minute) // so that its digest is due already
 	n := 0
 	some := func(count int, severity alert.Severity) (out []alert.Record) {
@@ -53,7 +53,7 @@ func testFlood(t *testing.T, s store.Store) {
 	}
 	// A digest of the present minute has to wait.
 	now := time.Now().Add(30 * time.Second)
-	tell(t, s, now, []notify.Endpoint{{Name: "later", DigestAbove: 1}}, some(3, alert.Warning)...)
+	tell(t, s, now, []notify.Endpoint{{Name: "later", Filter: notify.Alerts(), DigestAbove: 1}}, some(3, alert.Warning)...)
 	if got := due(t, s, "later"); len(got) > 1 || slices.Contains(got, fmt.Sprintf("digest_later_%d", now.Truncate(time.Minute).Unix())) {
 		t.Errorf("due already: %v", got)
 	}
@@ -61,7 +61,7 @@ func testFlood(t *testing.T, s store.Store) {
 
 func testFloodConcurrent(t *testing.T, s store.Store) {
 	const workers, batches, size, limit = 4, 10, 7, 25
-	to := notify.Endpoint{Name: "few", DigestAbove: limit}
+	to := notify.Endpoint{Name: "few", Filter: notify.Alerts(), DigestAbove: limit}
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
@@ -93,19 +93,19 @@ func testFloodConcurrent(t *testing.T, s store.Store) {
 }
 
 // names is a digest's data that has the ids of its messages.
-func names(held iter.Seq2[alert.Record, error]) (json.RawMessage, error) {
+func names(held iter.Seq2[notify.Held, error]) (json.RawMessage, error) {
 	ids := []string{}
 	for r, err := range held {
 		if err != nil {
 			return nil, err
 		}
-		ids = append(ids, notify.IDOf(r))
+		ids = append(ids, notify.IDOf(*r.Alert))
 	}
 	return json.Marshal(ids)
 }
 
 func testSeal(t *testing.T, s store.Store) {
-	to := []notify.Endpoint{{Name: "few", DigestAbove: 1}, {Name: "fewer", DigestAbove: 1}}
+	to := []notify.Endpoint{{Name: "few", Filter: notify.Alerts(), DigestAbove: 1}, {Name: "fewer", Filter: notify.Alerts(), DigestAbove: 1}}
 	both := []alert.Record{Record(`"<b>"`, 0, alert.Opened), Record(`"<b>"`, 0, alert.Closed)}
 	last := Record("6", 0, alert.Opened)
 	tell(t, s, noon, to, Record("1", 0, alert.Opened), both[0], both[1])
@@ -114,7 +114,7 @@ func testSeal(t *testing.T, s store.Store) {
 	id := delivery(t, s, notify.IDOf(last), "few").Digest
 
 	broken := errors.New("broken")
-	if _, err := s.Seal(t.Context(), id, "few", func(iter.Seq2[alert.Record, error]) (json.RawMessage, error) { return nil, broken }); !errors.Is(err, broken) {
+	if _, err := s.Seal(t.Context(), id, "few", func(iter.Seq2[notify.Held, error]) (json.RawMessage, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Fatalf("Seal that fails: %v", err)
 	}
 	if d := delivery(t, s, id, "few"); d.Data != nil {
@@ -122,7 +122,7 @@ func testSeal(t *testing.T, s store.Store) {
 	}
 	// It may look at a part only.
 	for range 2 {
-		if _, err := s.Seal(t.Context(), id, "few", func(held iter.Seq2[alert.Record, error]) (json.RawMessage, error) {
+		if _, err := s.Seal(t.Context(), id, "few", func(held iter.Seq2[notify.Held, error]) (json.RawMessage, error) {
 			for _, err := range held {
 				return nil, errors.Join(broken, err)
 			}
@@ -132,12 +132,12 @@ func testSeal(t *testing.T, s store.Store) {
 		}
 	}
 	var got []alert.Record
-	d, err := s.Seal(t.Context(), id, "few", func(held iter.Seq2[alert.Record, error]) (json.RawMessage, error) {
+	d, err := s.Seal(t.Context(), id, "few", func(held iter.Seq2[notify.Held, error]) (json.RawMessage, error) {
 		for r, err := range held {
 			if err != nil {
 				return nil, err
 			}
-			got = append(got, r)
+			got = append(got, *r.Alert)
 		}
 		return json.RawMessage(`{"n": 1, "x": "<&>"}`), nil
 	})
@@ -182,7 +182,7 @@ func testSeal(t *testing.T, s store.Store) {
 
 func testSealConcurrent(t *testing.T, s store.Store) {
 	const workers, batches, size = 3, 30, 4
-	to := notify.Endpoint{Name: "few", DigestAbove: 1}
+	to := notify.Endpoint{Name: "few", Filter: notify.Alerts(), DigestAbove: 1}
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
@@ -300,9 +300,11 @@ func testSummary(t *testing.T, s store.Store) {
 	record(t, s, id, "c", notify.Delivered, true)
 	summary("all delivered", store.Summary{State: store.Delivered, Attempts: 7})
 	equal(t, "the other alert", get(t, s, Record("6", 0, alert.Opened).ID).Delivery, store.Summary{State: store.Pending})
+}
 
-	// Both messages of an alert in one digest: it is what there is to tell, and its tries are those there were.
-	few := notify.Endpoint{Name: "few", DigestAbove: 1}
+// Both messages of an alert in one digest: it is what there is to tell, and its tries are those there were.
+func testSummaryHeld(t *testing.T, s store.Store) {
+	few := notify.Endpoint{Name: "few", Filter: notify.Alerts(), DigestAbove: 1}
 	held := []alert.Record{Record("8", 0, alert.Opened), Record("8", 0, alert.Closed)}
 	tell(t, s, noon, []notify.Endpoint{few}, Record("7", 0, alert.Opened), held[0], held[1])
 	equal(t, "held", get(t, s, held[0].ID).Delivery, store.Summary{State: store.Pending})

@@ -28,11 +28,11 @@ func testAnyRule(t *testing.T, s store.Store) {
 	for _, state := range alert.States() {
 		all3 = append(all3, Row("card-testing", names, token, 0, state))
 	}
-	to := notify.Endpoint{Name: "all"}
+	to := notify.Endpoint{Name: "all", Filter: notify.Alerts()}
 	id := all3[0].ID
 	for i, r := range all3 {
 		at := noon.Add(time.Duration(i) * time.Second)
-		got, err := s.Apply(t.Context(), at, []alert.Record{r}, to, notify.Endpoint{Name: "burst", Filter: notify.Filter{Rules: []string{alert.Burst}}})
+		got, err := s.Apply(t.Context(), at, []alert.Record{r}, to, notify.Endpoint{Name: "burst", Filter: notify.Filter{Rules: []string{alert.Burst}, Transitions: alert.States()}})
 		if err != nil || len(got.Rejected) > 0 || !got.Changed[0] {
 			t.Fatalf("%s: %v, %+v", r.State, err, got)
 		}
@@ -91,19 +91,19 @@ func testAnyRule(t *testing.T, s store.Store) {
 }
 
 func testAnyRuleFlood(t *testing.T, s store.Store) {
-	to := notify.Endpoint{Name: "few", DigestAbove: 1}
+	to := notify.Endpoint{Name: "few", Filter: notify.Alerts(), DigestAbove: 1}
 	first, held := Row("a", nil, "[]", 0, alert.Opened), Row("a", []string{"ip"}, `"x"`, 1, alert.Raised)
 	held.Severity = alert.Warning // what is critical is told at once
 	if _, err := s.Apply(t.Context(), noon, []alert.Record{first, held}, to); err != nil {
 		t.Fatal(err)
 	}
 	var got []alert.Record
-	if _, err := s.Seal(t.Context(), delivery(t, s, notify.IDOf(held), "few").Digest, "few", func(records iter.Seq2[alert.Record, error]) (json.RawMessage, error) {
+	if _, err := s.Seal(t.Context(), delivery(t, s, notify.IDOf(held), "few").Digest, "few", func(records iter.Seq2[notify.Held, error]) (json.RawMessage, error) {
 		for r, err := range records {
 			if err != nil {
 				return nil, err
 			}
-			got = append(got, r)
+			got = append(got, *r.Alert)
 		}
 		return json.RawMessage("{}"), nil
 	}); err != nil {

@@ -37,10 +37,7 @@ var untold = store.Summary{State: store.None}
 // Run runs the suite. empty makes an empty database and returns what opens it, as a process does that starts; the suite closes what it
 // opens.
 func Run(t *testing.T, empty func(t *testing.T) (open func() store.Store)) {
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, store.Store)
-	}{
+	run(t, empty, []test{
 		{"Empty", testEmpty},
 		{"MovesForward", testMovesForward},
 		{"ClosedFirst", testClosedFirst},
@@ -59,9 +56,33 @@ func Run(t *testing.T, empty func(t *testing.T) (open func() store.Store)) {
 		{"LargeEvidence", testEvidence},
 		{"LoopMayUseTheStore", testLoop},
 		{"CanceledLoop", testCanceled},
+		{"OutboxAllOrNothing", testOutboxAtomic},
+		{"ResendHeld", testResendHeld},
+		{"Flood", testFlood},
+		{"FloodConcurrent", testFloodConcurrent},
+		{"Seal", testSeal},
+		{"SealConcurrent", testSealConcurrent},
+		{"SummaryHeld", testSummaryHeld},
+		{"Incidents", testIncidents},
+		{"IncidentTold", testIncidentTold},
+		{"IncidentEscalatesAndEnds", testIncidentLife},
+		{"IncidentsAnyBatches", testIncidentsAnyBatches},
+		{"IncidentsConcurrent", testIncidentsConcurrent},
+		{"IncidentFilter", testIncidentFilter},
+		{"IncidentMark", testIncidentMark},
+		{"IncidentDigest", testIncidentDigest},
+		{"IncidentOfAnyRule", testIncidentOfAnyRule},
+		{"Silences", testSilences},
+	})
+	RunDeliveries(t, empty)
+}
+
+// RunDeliveries runs the part of the suite that is about deliveries, without flood control: for an adapter that decides only when a message is due whether it is sent alone.
+// It calls Apply, Resolve, Alert, Alerts, and the methods of store.Deliveries.
+func RunDeliveries(t *testing.T, empty func(t *testing.T) (open func() store.Store)) {
+	run(t, empty, []test{
 		{"Outbox", testOutbox},
 		{"OutboxFilters", testOutboxFilters},
-		{"OutboxAllOrNothing", testOutboxAtomic},
 		{"DataStays", testData},
 		{"Work", testWork},
 		{"WorkLater", testWorkLater},
@@ -77,16 +98,9 @@ func Run(t *testing.T, empty func(t *testing.T) (open func() store.Store)) {
 		{"ResendAtTheLastMoment", testResendRace},
 		{"ResendSupersedes", testResendSupersedes},
 		{"Endpoints", testEndpoints},
-		{"Flood", testFlood},
-		{"FloodConcurrent", testFloodConcurrent},
-		{"Seal", testSeal},
-		{"SealConcurrent", testSealConcurrent},
+		{"Ref", testRef},
 		{"Summary", testSummary},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			c.test(t, start(t, empty(t)))
-		})
-	}
+	})
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, func() store.Store)
@@ -95,6 +109,19 @@ func Run(t *testing.T, empty func(t *testing.T) (open func() store.Store)) {
 		{"WorkByTwo", testWorkByTwo},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, empty(t)) })
+	}
+}
+
+type test struct {
+	name string
+	test func(*testing.T, store.Store)
+}
+
+func run(t *testing.T, empty func(t *testing.T) (open func() store.Store), tests []test) {
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) {
+			c.test(t, start(t, empty(t)))
+		})
 	}
 }
 
@@ -196,11 +223,11 @@ func testMovesForward(t *testing.T, s store.Store) {
 	equal(t, "Changed", apply(t, s, noon, opened), []bool{true})
 	counts(t, s, 1, 0)
 	heard := noon.Truncate(time.Millisecond)
-	equal(t, "opened", get(t, s, opened.ID), store.Alert{Record: opened, OpenedAt: heard, Delivery: untold})
+	equal(t, "opened", get(t, s, opened.ID), store.Alert{Record: opened, OpenedAt: heard, Incident: incidentOf(opened), Delivery: untold})
 
 	equal(t, "Changed", apply(t, s, noon.Add(time.Minute), closed), []bool{true})
 	counts(t, s, 0, 1)
-	equal(t, "closed", get(t, s, opened.ID), store.Alert{Record: closed, OpenedAt: heard, ClosedAt: heard.Add(time.Minute), Delivery: untold})
+	equal(t, "closed", get(t, s, opened.ID), store.Alert{Record: closed, OpenedAt: heard, ClosedAt: heard.Add(time.Minute), Incident: incidentOf(opened), Delivery: untold})
 
 	// Both in one batch are two changes.
 	equal(t, "Changed", apply(t, s, noon, Record("6", 0, alert.Opened), Record("6", 0, alert.Closed)), []bool{true, true})
@@ -211,7 +238,7 @@ func testClosedFirst(t *testing.T, s store.Store) {
 	opened, closed := Record("5", 0, alert.Opened), Record("5", 0, alert.Closed)
 	equal(t, "Changed", apply(t, s, noon, closed, opened), []bool{true, false})
 	heard := noon.Truncate(time.Millisecond)
-	want := store.Alert{Record: closed, OpenedAt: heard, ClosedAt: heard, Delivery: untold}
+	want := store.Alert{Record: closed, OpenedAt: heard, ClosedAt: heard, Incident: incidentOf(closed), Delivery: untold}
 	equal(t, "closed", get(t, s, closed.ID), want)
 	equal(t, "Changed", apply(t, s, noon.Add(time.Hour), opened), []bool{false})
 	equal(t, "after opened", get(t, s, closed.ID), want)
@@ -429,166 +456,5 @@ func testConcurrent(t *testing.T, s store.Store) {
 		if changes[Record("5", n, alert.Closed).ID+"closed"] != 1 {
 			t.Errorf("window %d: nobody closed it", n)
 		}
-	}
-}
-
-func testFilter(t *testing.T, s store.Store) {
-	var records []alert.Record
-	for _, n := range []int{3, 1, 2, 0} {
-		for _, user := range []string{"7", `"7"`, "10"} {
-			state := alert.Opened
-			if n%2 == 0 {
-				state = alert.Closed
-			}
-			records = append(records, Record(user, n, state))
-		}
-	}
-	grave := Record("9", 2, alert.Opened)
-	grave.Severity, grave.Rule = alert.Critical, "other"
-	apply(t, s, noon, append(records, grave)...)
-	at := func(n int) time.Time { return midnight.Add(time.Duration(n) * size) }
-	for _, c := range []struct {
-		name string
-		f    store.Filter
-		want []string // window:user
-	}{
-		{"all, by window and user", store.Filter{}, []string{`0:"7"`, "0:10", "0:7", `1:"7"`, "1:10", "1:7", `2:"7"`, "2:10", "2:7", "2:9", `3:"7"`, "3:10", "3:7"}},
-		{"user", store.Filter{User: "7"}, []string{"0:7", "1:7", "2:7", "3:7"}},
-		{"user, string", store.Filter{User: `"7"`}, []string{`0:"7"`, `1:"7"`, `2:"7"`, `3:"7"`}},
-		{"no such user", store.Filter{User: "8"}, nil},
-		{"state", store.Filter{State: alert.Closed, User: "10"}, []string{"0:10", "2:10"}},
-		{"since", store.Filter{Since: at(2), User: "7"}, []string{"2:7", "3:7"}},
-		{"since, between", store.Filter{Since: at(2).Add(time.Nanosecond), User: "7"}, []string{"3:7"}},
-		{"until", store.Filter{Until: at(2), User: "7"}, []string{"0:7", "1:7"}},
-		{"until, between", store.Filter{Until: at(2).Add(time.Nanosecond), User: "7"}, []string{"0:7", "1:7", "2:7"}},
-		{"limit", store.Filter{Limit: 2}, []string{`0:"7"`, "0:10"}},
-		{"rule", store.Filter{Rule: "other"}, []string{"2:9"}},
-		{"rule, the other one", store.Filter{Rule: alert.Burst, Since: at(2), Until: at(3)}, []string{`2:"7"`, "2:10", "2:7"}},
-		{"no such rule", store.Filter{Rule: "none"}, nil},
-		{"warning is all", store.Filter{MinSeverity: alert.Warning, Since: at(2), Until: at(3)}, []string{`2:"7"`, "2:10", "2:7", "2:9"}},
-		{"critical", store.Filter{MinSeverity: alert.Critical}, []string{"2:9"}},
-		{"newest", store.Filter{Newest: true, Since: at(2)}, []string{"3:7", "3:10", `3:"7"`, "2:9", "2:7", "2:10", `2:"7"`}},
-		{"the two newest", store.Filter{Newest: true, Limit: 2}, []string{"3:7", "3:10"}},
-		{"the newest of a user", store.Filter{Newest: true, Limit: 3, User: "7", Until: at(3)}, []string{"2:7", "1:7", "0:7"}},
-		{"id", store.Filter{ID: Record("7", 1, alert.Opened).ID}, []string{"1:7"}},
-		{"beginning of an id", store.Filter{ID: Record("7", 1, alert.Opened).ID[:12]}, []string{"1:7"}},
-		{"an id and more", store.Filter{ID: Record("7", 1, alert.Opened).ID + "0"}, nil},
-		{"beginning of an id, of another user", store.Filter{ID: Record("7", 1, alert.Opened).ID[:12], User: "10"}, nil},
-		{"everything", store.Filter{User: "7", State: alert.Opened, Rule: alert.Burst, MinSeverity: alert.Warning, Since: at(1), Until: at(4), Limit: 1}, []string{"1:7"}},
-	} {
-		var got []string
-		for _, a := range all(t, s, c.f) {
-			got = append(got, fmt.Sprintf("%d:%s", a.WindowStart.Sub(midnight)/size, a.UserID))
-		}
-		equal(t, c.name, got, c.want)
-	}
-	for _, f := range []store.Filter{{State: "half"}, {Limit: -1}, {MinSeverity: "bad"}, {ID: "%"}} {
-		n := 0
-		for _, err := range s.Alerts(t.Context(), f) {
-			if n++; err == nil || n > 1 {
-				t.Errorf("%+v: %v", f, err)
-			}
-		}
-		if n != 1 {
-			t.Errorf("%+v: yields %d times", f, n)
-		}
-	}
-}
-
-func testUsers(t *testing.T, s store.Store) {
-	tokens := []string{"5", `"5"`, "5.0", "-0", "1e3", "9007199254740993", `"a\"b"`, `"<&>"`, `"ü\u0000"`, `"O'Neill; DROP TABLE alert"`, `"\u2028"`}
-	for _, token := range tokens {
-		apply(t, s, noon, Record(token, 0, alert.Opened))
-	}
-	counts(t, s, int64(len(tokens)), 0)
-	for _, token := range tokens {
-		if got := get(t, s, Record(token, 0, alert.Opened).ID); string(got.UserID) != token {
-			t.Errorf("user %s comes back as %s", token, got.UserID)
-		}
-		if got := all(t, s, store.Filter{User: token}); len(got) != 1 || string(got[0].UserID) != token {
-			t.Errorf("filter by %s: %+v", token, got)
-		}
-	}
-	// What json.Marshal makes of a token is the same user, and no conflict.
-	r := Record(`"<&>"`, 0, alert.Closed)
-	wire, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r = alert.Record{}
-	if err := json.Unmarshal(wire, &r); err != nil {
-		t.Fatal(err)
-	}
-	equal(t, "Changed", apply(t, s, noon, r), []bool{true})
-	if got := get(t, s, r.ID); string(got.UserID) != `"<&>"` {
-		t.Errorf("user comes back as %s", got.UserID)
-	}
-}
-
-func testTimes(t *testing.T, s store.Store) {
-	r := Record("5", 0, alert.Opened)
-	zone := time.FixedZone("", 5*3600+1800)
-	r.WindowStart = time.Date(1969, 12, 31, 23, 59, 59, 999_999_999, time.UTC).In(zone) // before 1970, cut downward
-	r.WindowEnd = time.Date(9999, 12, 31, 23, 59, 59, 999_000_000, time.UTC)
-	r.FirstEventAt = time.Date(2019, 11, 1, 0, 0, 0, 1_999_999, time.UTC).In(zone)
-	apply(t, s, noon.In(zone), r)
-	want := store.Alert{Record: r, OpenedAt: noon.Truncate(time.Millisecond), Delivery: untold}
-	want.WindowStart = time.Date(1969, 12, 31, 23, 59, 59, 999_000_000, time.UTC)
-	want.FirstEventAt = time.Date(2019, 11, 1, 0, 0, 0, 1_000_000, time.UTC)
-	got := get(t, s, r.ID)
-	equal(t, "times", got, want)
-	if got.WindowStart.Location() != time.UTC || got.OpenedAt.Location() != time.UTC {
-		t.Error("times are not UTC")
-	}
-}
-
-func testEvidence(t *testing.T, s store.Store) {
-	r := Record("5", 0, alert.Closed)
-	r.Evidence.Topic = `odd "topic" ü`
-	r.Evidence.Partitions = map[string]alert.OffsetRange{}
-	for p := range 10_000 {
-		r.Evidence.Partitions[fmt.Sprint(p)] = alert.OffsetRange{First: int64(p), Last: 1<<62 + int64(p)}
-	}
-	apply(t, s, noon, r)
-	equal(t, "evidence", get(t, s, r.ID).Evidence, r.Evidence)
-}
-
-func testLoop(t *testing.T, s store.Store) {
-	for n := range 50 {
-		apply(t, s, noon, Record("5", n, alert.Opened))
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for a, err := range s.Alerts(ctx, store.Filter{State: alert.Opened}) {
-		if err != nil {
-			t.Fatalf("Alerts: %v", err)
-		}
-		n := int(a.WindowStart.Sub(midnight) / size)
-		if n == 30 {
-			break // leaves nothing behind that would block
-		}
-		if _, err := s.Apply(ctx, noon, []alert.Record{Record("5", n, alert.Closed)}); err != nil {
-			t.Fatalf("Apply in a loop: %v", err)
-		}
-	}
-	counts(t, s, 20, 30)
-}
-
-func testCanceled(t *testing.T, s store.Store) {
-	for n := range 50 {
-		apply(t, s, noon, Record("5", n, alert.Opened))
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var last error
-	n := 0
-	for _, err := range s.Alerts(ctx, store.Filter{}) {
-		if n++; n == 10 {
-			cancel()
-		}
-		last = err
-	}
-	if n < 50 && !errors.Is(last, context.Canceled) {
-		t.Errorf("ended after %d of 50 alerts with %v", n, last)
 	}
 }

@@ -80,7 +80,7 @@ func testWorkError(t *testing.T, s store.Store) {
 }
 
 func testWorkEnds(t *testing.T, s store.Store) {
-	// At once, if nothing is under way; even if there is no queue.
+	// Work ends at once if nothing is under way, even without a queue.
 	work(t, s, nil)()
 	r := Record("5", 0, alert.Opened)
 	tell(t, s, time.Now(), []notify.Endpoint{endpoint("a")}, r)

@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+
+	"spate/services/explainer"
+	"spate/services/verifier"
+	"spate/shared/activity"
+	"spate/shared/alert"
+	"spate/shared/rule"
+	"spate/shared/terminal"
+)
+
+// ruleOf finds the rule of an alert in the log of the rules.
+func (w *whyRun) ruleOf(a alert.Record) (explainer.Rule, error) {
+	if a.Key == nil {
+		size := a.WindowEnd.Sub(a.WindowStart)
+		set, err := rule.Burst(size, a.Threshold, 2*a.Threshold)
+		if err != nil {
+			return explainer.Rule{}, err
+		}
+		text, params := rule.BurstFile(size, a.Threshold, w.command.critical())
+		return explainer.Rule{Rule: set.Rules[0], Source: text, Set: params, BuiltIn: true}, nil
+	}
+	entry, err := w.log.entry(a.RuleRevision)
+	if err != nil {
+		return explainer.Rule{}, fmt.Errorf("the rule %s of alert %s is not known: %w", terminal.Text(a.Rule), a.ID, err)
+	}
+	for _, r := range entry.Set.Rules {
+		if r.Name == a.Rule {
+			return explainer.Rule{Rule: r, Revision: entry.Revision, Source: entry.Text, Set: entry.Record.Set, Others: entry.Set.Rules}, nil
+		}
+	}
+	return explainer.Rule{}, fmt.Errorf("revision %d has no rule %s", entry.Revision, terminal.Text(a.Rule))
+}
+
+// rules are those with a key. Of one that was revised, it is the revision that is in force for the windows of the question.
+func (w *whyRun) rules(values map[string]*string, q explainer.Question) (list []explainer.RuleKey, err error) {
+	names := sortedKeys(values)
+	plan := w.log.Plan()
+	var wrong error
+	add := func(r explainer.Rule) {
+		tokens, err := r.KeyTokens(values)
+		if err != nil {
+			wrong = fmt.Errorf("%s: %w", r.Name, err)
+			return
+		}
+		for _, t := range tokens {
+			key := []json.RawMessage{json.RawMessage(t)}
+			if len(r.Keys) != 1 && json.Unmarshal([]byte(t), &key) != nil {
+				continue
+			}
+			list = append(list, explainer.RuleKey{Rule: r, Key: key})
+		}
+	}
+	overlaps := func(r *rule.Rule) bool {
+		return (r.Window.From == 0 || q.Until.UnixMilli()+r.Window.Size > r.Window.From) && (r.Window.Until == 0 || q.From.UnixMilli()-r.Window.Size < r.Window.Until)
+	}
+	for pass := range 2 { // first those that are in force then, then the newest of the others
+		for i, r := range slices.Backward(plan.Rules) {
+			known := pass == 1 && slices.ContainsFunc(list, func(k explainer.RuleKey) bool { return k.Name == r.Name })
+			if !r.HasKey(names) || w.command.Rule != "" && r.Name != w.command.Rule || known || pass == 0 && !overlaps(r) || pass == 1 && len(list) > 0 && w.command.Rule == "" {
+				continue
+			}
+			out := explainer.Rule{Rule: r, Revision: plan.Since[i], Others: plan.Rules}
+			if out.Revision == 0 {
+				src := w.command.source()
+				out.Source, out.Set, out.BuiltIn = src.Text, src.Set, true
+			} else {
+				entry, err := w.log.entry(out.Revision)
+				if err != nil {
+					return nil, err
+				}
+				out.Source, out.Set = entry.Text, entry.Record.Set
+			}
+			add(out)
+		}
+	}
+	if entry, ok := w.log.Newest(); ok { // a rule that is off is not in the plan
+		for _, r := range entry.Set.Rules {
+			if r.Mode == rule.Off && r.HasKey(names) && r.Name == w.command.Rule && len(list) == 0 {
+				add(explainer.Rule{Rule: r, Revision: entry.Revision, Source: entry.Text, Set: entry.Record.Set})
+			}
+		}
+	}
+	switch {
+	case len(list) == 0 && wrong != nil:
+		return nil, usage(wrong)
+	case len(list) == 0:
+		return nil, usage(noSuchKey(w.log.InForce(), names, w.command.Rule))
+	}
+	return list, nil
+}
+
+// reference implements explainer.Reference with package verifier.
+func reference(ctx context.Context, r explainer.Rule, events iter.Seq[explainer.Input]) ([]explainer.Group, error) {
+	if !slices.ContainsFunc(r.Table.Columns, isUser) {
+		return referenceWith(ctx, r, "", events)
+	}
+	// The users of the built-in table are whatever the events have: a number and a text are two, and in an expression, a text is NULL.
+	if r.BuiltIn || r.CountsUsers() {
+		out, err := referenceWith(ctx, r, fmt.Sprintf(builtInTable, "STRING"), events)
+		if err == nil || ctx.Err() != nil {
+			return out, err
+		} // the rule computes with them, too
+	}
+	return referenceWith(ctx, r, fmt.Sprintf(builtInTable, "BIGINT"), events)
+}
+
+// builtInTable is the table that exists without CREATE TABLE, with a type of user_id.
+const builtInTable = "CREATE TABLE activity (event_time STRING, event_type STRING, product_id BIGINT, category_id BIGINT, category_code STRING, brand STRING, price DOUBLE, " +
+	"user_id %s, user_session STRING, txn_timestamp TIMESTAMP(3) NOT NULL, WATERMARK FOR txn_timestamp AS txn_timestamp);\n"
+
+func isUser(c rule.Column) bool { return c.Type.Kind == rule.Token }
+
+func referenceWith(ctx context.Context, r explainer.Rule, tables string, events iter.Seq[explainer.Input]) ([]explainer.Group, error) {
+	var user []byte // if it is selected, all events have the same
+	groups, err := verifier.Explain(ctx, tables+r.Source, r.Name, verifier.RulesOptions{Name: r.Name, Set: r.Set}, func(yield func(verifier.Event, error) bool) {
+		partition := int32(0)
+		for in := range events {
+			user = in.User
+			column := verifier.JSONColumn(in.Text)
+			if of := column; tables != "" {
+				column = func(path ...string) (string, bool) {
+					if len(path) == 1 && path[0] == "user_id" {
+						return string(in.User), true
+					}
+					return of(path...)
+				}
+			}
+			// Each has a partition of its own, so that none makes another late.
+			if !yield(verifier.Event{Partition: partition, MS: in.MS, Appended: verifier.Unbounded, Promised: in.Closed, Column: column}, nil) {
+				return
+			}
+			partition++
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]explainer.Group, len(groups))
+	for i, g := range groups {
+		o := explainer.Group{Start: g.Start, End: g.End, Keys: g.Keys, Holds: g.Holds, Critical: g.Critical, Unfiltered: g.Unfiltered}
+		for _, p := range g.Where {
+			o.Where = append(o.Where, explainer.Part(p))
+		}
+		for _, c := range g.Having {
+			o.Having = append(o.Having, explainer.Comparison(c))
+		}
+		for _, n := range g.Counted {
+			o.Counted = append(o.Counted, int(n-1))
+		}
+		for _, n := range g.Filtered {
+			o.Filtered = append(o.Filtered, int(n-1))
+		}
+		columns := []byte{'{'}
+		for i, c := range g.Columns {
+			if i > 0 {
+				columns = append(columns, ',')
+			}
+			value := c.Value
+			if i < len(r.Columns) && r.Columns[i].Type.Kind == rule.Token {
+				value = user
+			}
+			columns = append(append(append(columns, activity.AppendString(nil, []byte(c.Name))...), ':'), value...)
+		}
+		if o.Columns = append(columns, '}'); g.Columns == nil {
+			o.Columns = nil
+		}
+		out[i] = o
+	}
+	return out, nil
+}
