@@ -461,8 +461,10 @@ func TestAvroAsTheLibrary(t *testing.T) {
 			if merr != nil {
 				t.Fatal(merr)
 			}
-			if damaged && (err != nil || len(rest) > 0 || reason == activity.ReasonBadEncoding) {
-				// The library looks into what is skipped here, and not at the lengths of what it reads: where one of them finds a fault, both are right.
+			blocks := strings.Contains(text, `"array"`) || strings.Contains(text, `"map"`)
+			if damaged && (blocks || err != nil || len(rest) > 0 || reason == activity.ReasonBadEncoding) {
+				// The library looks into what is skipped here, and not at the lengths of blocks, by which they are skipped. Where the damage can have
+				// made or changed such a length, or one of them finds a fault, both are right.
 				continue
 			} else if err != nil || len(rest) > 0 {
 				t.Fatalf("%s\n%x: the library leaves %d bytes: %v", text, b, len(rest), err)
