@@ -133,12 +133,23 @@ func (c *composed) remove() {
 	ctx := context.WithoutCancel(c.t.Context())
 	if c.t.Failed() {
 		ps, _ := c.try(ctx, 30*time.Second, "ps", "--all")
+		for id := range strings.FieldsSeq(string(c.unhealthy(ctx))) {
+			why, _ := docker(ctx, 10*time.Second, c.env, "inspect", "--format", `{{.Name}}: {{range .State.Health.Log}}{{println .Output}}{{end}}`, id)
+			logs, _ := docker(ctx, 10*time.Second, c.env, "logs", "--tail", "60", id)
+			c.t.Logf("--- unhealthy: %s\n%s", why, logs)
+		}
 		logs, _ := c.try(ctx, 30*time.Second, "logs", "--no-color", "--tail", "12")
 		c.t.Logf("--- containers, and the last lines of their logs:\n%s\n%s", ps, logs)
 	}
 	if out, err := c.try(ctx, 2*time.Minute, "down", "--volumes", "--remove-orphans", "--timeout", "2"); err != nil {
 		c.t.Errorf("docker compose down -v: %v: %s", err, harness.Tail(out, 5))
 	}
+}
+
+// unhealthy returns the ids of the containers that are.
+func (c *composed) unhealthy(ctx context.Context) []byte {
+	ids, _ := docker(ctx, 10*time.Second, c.env, "ps", "--quiet", "--filter", "health=unhealthy", "--filter", "label=com.docker.compose.project="+c.project)
+	return ids
 }
 
 // call is a line of the receiver.
