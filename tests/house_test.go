@@ -32,7 +32,7 @@ var core = []string{"shared/activity", "shared/alert", "shared/fault", "shared/r
 var mappings = []string{"golang.org/x/text/cases", "golang.org/x/text/language"}
 
 // composers are the services that put others together.
-var composers = []string{"services/cli", "services/embedded"}
+var composers = []string{"services/cli", "services/embedded", "services/web"}
 
 func readHouse(t *testing.T) house {
 	t.Helper()

@@ -41,12 +41,13 @@ type program struct {
 	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
 	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
 
-	Route  routeCommand  `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
-	Detect detectCommand `cmd:"" group:"services" help:"Service: find windows above the threshold."`
-	Alert  alertCommand  `cmd:"" group:"services" help:"Service: store alerts, print them, and call webhooks."`
-	Decide decideCommand `cmd:"" group:"services" help:"Service: answer your own code whether something is decided about an account, such as a challenge."`
-	Work   workCommand   `cmd:"" group:"aws" help:"Service: find windows above the threshold in a Kinesis stream (router and detector in one)."`
-	Lambda lambdaCommand `cmd:"" group:"aws" help:"Service: run the alerter as an AWS Lambda function that consumes a Kinesis stream."`
+	Route   routeCommand   `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
+	Detect  detectCommand  `cmd:"" group:"services" help:"Service: find windows above the threshold."`
+	Alert   alertCommand   `cmd:"" group:"services" help:"Service: store alerts, print them, and call webhooks."`
+	Decide  decideCommand  `cmd:"" group:"services" help:"Service: answer your own code whether something is decided about an account, such as a challenge."`
+	Console consoleCommand `cmd:"" group:"services" help:"Service: serve the console, the pages that show incidents and why they were flagged."`
+	Work    workCommand    `cmd:"" group:"aws" help:"Service: find windows above the threshold in a Kinesis stream (router and detector in one)."`
+	Lambda  lambdaCommand  `cmd:"" group:"aws" help:"Service: run the alerter as an AWS Lambda function that consumes a Kinesis stream."`
 
 	Incidents  incidentsCommand  `cmd:"" help:"List incidents (one attacker is one incident), show one in detail, and mark what it turned out to be."`
 	Decisions  decisionsCommand  `cmd:"" help:"List, make and end decisions: what your own code is to do about an account, and until when."`

@@ -1,25 +1,32 @@
 package cli
 
 import (
+	"bufio"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"os"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"spate/services/embedded"
 	"spate/services/simulator"
+	"spate/shared/kafka"
 	"spate/shared/terminal"
 )
 
 type demoCommand struct {
 	ruleFlags
 	rulesFlags
+	consoleFlags
 	Duration  time.Duration `default:"20s" help:"Duration of the traffic."`
 	EventRate float64       `name:"event-rate" default:"2000" help:"Events per second, attackers included."`
 	Seed      uint64        `default:"1" help:"Seed for the generated traffic."`
@@ -34,8 +41,22 @@ func (c *demoCommand) Run(e *env) error {
 	if c.Duration < 15*time.Second || c.Duration > time.Hour {
 		return usage(fmt.Errorf("duration: %v is not between 15s (the time every kind of attacker needs) and 1h", c.Duration))
 	}
+	if err := usage(c.consoleFlags.validate()); err != nil {
+		return err
+	}
 	if err := c.load(&cfg.Rule, e.stderr); err != nil {
 		return err
+	}
+	console := ""
+	if !c.JSON && !c.off() {
+		ln, err := c.open()
+		if err != nil {
+			return usage(err)
+		}
+		console = consoleURL(ln, nil)
+		cfg.Beside = func(ctx context.Context, i embedded.Info) error {
+			return c.serve(ctx, ln, i, cfg.Rule, kafka.DefaultTopic, cfg.Log)
+		}
 	}
 	closeView := func() error { return nil }
 	if !c.JSON {
@@ -43,6 +64,9 @@ func (c *demoCommand) Run(e *env) error {
 		closeView = v.close
 		cfg.Print, cfg.Progress = v.alert, e.stderr
 		cfg.Begin = func(i embedded.Info) {
+			if console != "" {
+				terminal.Fprintf(e.stdout, "See it in a browser, with the reason for each alert: %s\n", console)
+			}
 			if cfg.Rules != nil {
 				terminal.Fprintf(e.stdout, "One process: Kafka %s, metrics %s/metrics\n"+
 					"Shoppers, attackers, and innocents who look like attackers send about %.0f events a second for %s.\n"+
@@ -55,21 +79,86 @@ func (c *demoCommand) Run(e *env) error {
 				i.Brokers, i.HTTP, c.EventRate, short(c.Duration), cfg.Threshold, short(cfg.Window), cfg.Critical)
 		}
 	}
-	res, err := embedded.Demo(e.ctx, cfg)
-	if err := cmp.Or(err, closeView()); err != nil {
-		return err
+	shown := false
+	show := func(res embedded.DemoResult) error {
+		shown = true
+		switch err := closeView(); {
+		case err != nil:
+			return err
+		case c.JSON:
+			return json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res)
+		case cfg.Rules != nil:
+			return rulesSummary(e.stdout, res)
+		}
+		return summary(e.stdout, res)
 	}
-	if c.JSON {
-		err = json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(res)
-	} else if cfg.Rules != nil {
-		err = rulesSummary(e.stdout, res)
-	} else {
-		err = summary(e.stdout, res)
+	var serr error
+	if console != "" && terminal.Is(e.stdout) && terminal.Is(os.Stdin) {
+		cfg.Linger = func(ctx context.Context, res embedded.DemoResult) {
+			if serr = show(res); serr == nil {
+				linger(ctx, e.stdout, console)
+			}
+		}
+	}
+	res, err := embedded.Demo(e.ctx, cfg)
+	if err := cmp.Or(err, serr); err != nil {
+		return cmp.Or(err, closeView())
+	}
+	if !shown {
+		err = show(res)
 	}
 	if err == nil && !res.Exact() {
 		err = errDiffers
 	}
 	return err
+}
+
+// linger keeps the console up until the person at the terminal has seen enough.
+func linger(ctx context.Context, w io.Writer, console string) {
+	open := opener()
+	if open == nil {
+		terminal.Fprintf(w, "\nWhy was an account flagged? %s shows it. Press Ctrl-C to end.\n", console)
+		<-ctx.Done()
+		return
+	}
+	terminal.Fprintf(w, "\nWhy was an account flagged? Press Enter to open %s in a browser, Ctrl-C to end.\n", console)
+	pressed := make(chan struct{})
+	go func() { // it ends with the program
+		in := bufio.NewReader(os.Stdin)
+		for {
+			if _, err := in.ReadString('\n'); err != nil {
+				return
+			}
+			pressed <- struct{}{}
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pressed:
+			if err := exec.CommandContext(ctx, open[0], append(open[1:], console)...).Start(); err != nil {
+				terminal.Fprintf(w, "%s cannot be started: %s\n", open[0], err)
+			}
+		}
+	}
+}
+
+// opener is the command that opens an address in a browser; nil if there is no display.
+func opener() []string {
+	switch runtime.GOOS {
+	case "darwin":
+		return []string{"open"}
+	case "windows":
+		return []string{"rundll32", "url.dll,FileProtocolHandler"}
+	}
+	if os.Getenv("DISPLAY") == "" && os.Getenv("WAYLAND_DISPLAY") == "" {
+		return nil
+	}
+	if _, err := exec.LookPath("xdg-open"); err != nil {
+		return nil
+	}
+	return []string{"xdg-open"}
 }
 
 // whatTheyDo says what the kinds of attackers are that break the rule.

@@ -28,6 +28,7 @@ type upCommand struct {
 	httpFlags
 	databaseFlags
 	webhookFlags
+	consoleFlags
 	State  string `env:"SPATE_STATE" placeholder:"DIR" help:"Directory of the topics and the database. Default: $XDG_STATE_HOME/spate or ~/.local/state/spate."`
 	Listen string `env:"SPATE_LISTEN" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Address of the embedded broker; any Kafka client can write to it."`
 	Reset  bool   `name:"reset" help:"Start over: first delete all topics, alerts and deliveries in the state directory."`
@@ -57,7 +58,7 @@ func (c *upCommand) Run(e *env) error {
 		return err
 	}
 	rerr := c.events(&cfg.Events, log)
-	if err := usage(errors.Join(err, rerr, c.check(e.mode), c.checkReset(len(cfg.Kafka.Brokers) > 0), listenable("http (SPATE_HTTP, --http)", c.HTTP), cfg.Validate())); err != nil {
+	if err := usage(errors.Join(err, rerr, c.check(e.mode), c.checkReset(len(cfg.Kafka.Brokers) > 0), listenable("http (SPATE_HTTP, --http)", c.HTTP), c.consoleFlags.validate(), cfg.Validate())); err != nil {
 		return err
 	}
 	db, err := c.database(c.State)
@@ -82,6 +83,10 @@ func (c *upCommand) Run(e *env) error {
 	}
 	view := newView(e.stdout, c.JSON)
 	cfg.Print = view.alert
+	console, err := c.beside(&cfg, log)
+	if err != nil {
+		return usage(err)
+	}
 	done, err := embedded.Up(e.ctx, cfg, func(i embedded.Info) {
 		for _, line := range strangeRules(endpoints, i.Rules.InForce()) {
 			log.Warn(line)
@@ -95,11 +100,12 @@ spate is up: broker, router, detector and alerter are running in this process.
   fields    user: %s; time: %s
   alerts    printed here, and stored in %s
             %s
+  console   %s
   health    %s/readyz and /metrics
 
 Press Ctrl-C to stop; nothing is lost.
 
-`, c.Topic, i.Brokers, i.Brokers, forOthers(i.Brokers, c.State), c.described(i.Rules), alternatives(c.UserField), alternatives(cfg.Events.Fields.Time), i.Database, toldTo(endpoints), i.HTTP)
+`, c.Topic, i.Brokers, i.Brokers, forOthers(i.Brokers, c.State), c.described(i.Rules), alternatives(c.UserField), alternatives(cfg.Events.Fields.Time), i.Database, toldTo(endpoints), console, i.HTTP)
 	})
 	if err = cmp.Or(err, view.close()); err == nil {
 		terminal.Fprintf(e.stderr, "\nspate up has stopped; it resumes from here when started again.\n%s in = %s counted + %s late + %s invalid; %s opened, %s closed\n",

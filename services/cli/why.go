@@ -97,13 +97,12 @@ func (c *whyCommand) Run(e *env) error {
 	if err := usage(err); err != nil {
 		return err
 	}
-	w := &whyRun{command: c, out: newOut(e.stdout)}
 	l, err := c.rulesLogFlags.open(e)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	w.log = l
+	w := &asker{rulesLog: l, initial: c.initialFlags, since: c.Since, maxAhead: c.MaxAhead}
 	w.explainer = explainer.Explainer{Log: &explainer.Kafka{Config: k, Names: kafka.NamesFor(c.Topic), Events: events}, Reference: reference, Most: c.Events}
 	if e.mode == "aws" {
 		cfg, err := cloud.Load(e.ctx)
@@ -112,42 +111,68 @@ func (c *whyCommand) Run(e *env) error {
 		}
 		w.explainer.Log = &explainer.Kinesis{Reader: &stream.Reader{API: kinesissdk.NewFromConfig(cfg), Log: slog.New(slog.DiscardHandler)}, Events: events}
 	}
+	o := newOut(e.stdout)
 	if c.Wide {
-		w.out.width = 0
+		o.width = 0
 	}
 	st, err := c.incidents(e)
 	switch {
 	case err == nil:
 		defer func() { _ = st.Close() }()
 		w.store = st
-		w.explainer.Alerts = w.stored
 	case len(c.ID) > 0:
 		return err
 	default:
 		terminal.Fprintf(e.stderr, "spate: the answer is that of the log alone, without alerts, silences and deliveries: %s\n", err)
 	}
 	if len(values) > 0 {
-		return w.out.end(w.ofKey(e.ctx, values, at))
+		list, err := w.ofKey(e.ctx, values, c.Rule, at)
+		return o.end(errors.Join(err, c.print(o, list...)))
 	}
-	for _, id := range c.ID {
-		if err := w.ofID(e.ctx, id); err != nil {
-			return w.out.end(err)
+	for i, id := range c.ID {
+		a, err := w.ofID(e.ctx, id)
+		if err != nil {
+			return o.end(err)
+		}
+		if i > 0 && !c.JSON {
+			o.printf("\n")
+		}
+		if err := c.print(o, a); err != nil {
+			return o.end(err)
 		}
 	}
-	return w.out.end(nil)
+	return o.end(nil)
 }
 
-// whyRun is a run of the command.
-type whyRun struct {
-	command   *whyCommand
-	log       *rulesLog
-	store     incidentReader
-	explainer explainer.Explainer
-	out       *out
-	answers   int // printed so far
+// print prints answers.
+func (c *whyCommand) print(o *out, list ...*answered) error {
+	for i, a := range list {
+		if c.JSON {
+			if err := o.json(a); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			o.printf("\n")
+		}
+		a.told = slices.Concat(c.UserField, c.TimeField)
+		a.write(o, c.Wide)
+	}
+	return nil
 }
 
-func (w *whyRun) ofID(ctx context.Context, text string) error {
+// asker asks why. Those who share one take turns.
+type asker struct {
+	*rulesLog
+	initial         initialFlags
+	store           incidentReader // nil: there is no database
+	explainer       explainer.Explainer
+	since, maxAhead time.Duration
+}
+
+// ofID explains an alert, or the alert with most events of an incident.
+func (w *asker) ofID(ctx context.Context, text string) (*answered, error) {
 	id, err := wholeID(ctx, w.store, text)
 	var a store.Alert
 	if err == nil {
@@ -158,35 +183,35 @@ func (w *whyRun) ofID(ctx context.Context, text string) error {
 		i, ierr := wholeIncident(ctx, w.store, text)
 		if ierr != nil {
 			if errors.Is(ierr, store.ErrNoIncident) {
-				return fmt.Errorf("no alert or incident has the id %s; to list them, run spate incidents ls and spate alerts ls; for a user, run spate why --key user_id=%s", terminal.Text(text), terminal.Text(text))
+				return nil, fmt.Errorf("no alert or incident has the id %s; to list them, run spate incidents ls and spate alerts ls; for a user, run spate why --key user_id=%s", terminal.Text(text), terminal.Text(text))
 			}
-			return ierr
+			return nil, ierr
 		}
 		in = &i
 		if a, err = w.worst(ctx, i.ID); err == nil && a.ID == "" {
-			return fmt.Errorf("the alerts of incident %s are no longer stored", terminal.Text(i.ID))
+			return nil, fmt.Errorf("the alerts of incident %s are no longer stored", terminal.Text(i.ID))
 		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r, err := w.ruleOf(a.Record)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s, err := w.full(ctx, a)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ans, err := w.explainer.OfAlert(ctx, *s, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return w.answer(ctx, ans, in)
+	return w.complete(ctx, ans, in)
 }
 
 // worst returns the alert of an incident with most events.
-func (w *whyRun) worst(ctx context.Context, id string) (worst store.Alert, err error) {
+func (w *asker) worst(ctx context.Context, id string) (worst store.Alert, err error) {
 	for a, err := range w.store.Alerts(ctx, store.Filter{Incident: id}) {
 		if err != nil {
 			return worst, err
@@ -199,7 +224,7 @@ func (w *whyRun) worst(ctx context.Context, id string) (worst store.Alert, err e
 }
 
 // stored implements explainer.Explainer.Alerts.
-func (w *whyRun) stored(ctx context.Context, rule string, key json.RawMessage, from, until time.Time) (list []explainer.Stored, err error) {
+func (w *asker) stored(ctx context.Context, rule string, key json.RawMessage, from, until time.Time) (list []explainer.Stored, err error) {
 	incidents, err := gather(w.store.Incidents(ctx, store.IncidentFilter{Rule: rule, Key: string(key), Since: from, Until: until}))
 	if err != nil {
 		return nil, err
@@ -220,7 +245,7 @@ func (w *whyRun) stored(ctx context.Context, rule string, key json.RawMessage, f
 }
 
 // full adds the silence of the alert's incident.
-func (w *whyRun) full(ctx context.Context, a store.Alert) (*explainer.Stored, error) {
+func (w *asker) full(ctx context.Context, a store.Alert) (*explainer.Stored, error) {
 	s := &explainer.Stored{Record: a.Record, Incident: a.Incident, OpenedAt: a.OpenedAt, ClosedAt: a.ClosedAt}
 	if a.Incident == "" {
 		return s, nil
@@ -236,29 +261,42 @@ func (w *whyRun) full(ctx context.Context, a store.Alert) (*explainer.Stored, er
 	return s, err
 }
 
-func (w *whyRun) ofKey(ctx context.Context, values map[string]*string, at time.Time) error {
-	q := explainer.Question{From: at, Until: at.Add(time.Millisecond)}
-	if at.IsZero() {
-		now := time.Now()
-		var newest time.Time
-		if source, ok := w.explainer.Log.(*explainer.Kafka); ok {
-			var err error
-			if newest, err = source.Now(ctx); err != nil {
-				return err
-			}
-		}
-		if !newest.IsZero() && now.Sub(newest) > w.command.Since { // a replay of the past
-			now = newest
-		}
-		q = explainer.Question{From: now.Add(-w.command.Since).UTC(), Until: now.Add(w.command.MaxAhead).UTC()}
+// question is about an event time, or about the recent past.
+func (w *asker) question(ctx context.Context, at time.Time) (explainer.Question, error) {
+	if !at.IsZero() {
+		return explainer.Question{From: at, Until: at.Add(time.Millisecond)}, nil
 	}
-	rules, err := w.rules(values, q)
-	if err != nil {
-		return err
+	now := time.Now()
+	var newest time.Time
+	if source, ok := w.explainer.Log.(*explainer.Kafka); ok {
+		var err error
+		if newest, err = source.Now(ctx); err != nil {
+			return explainer.Question{}, err
+		}
 	}
-	list, err := w.explainer.OfKey(ctx, q, rules...)
+	if !newest.IsZero() && now.Sub(newest) > w.since { // a replay of the past
+		now = newest
+	}
+	return explainer.Question{From: now.Add(-w.since).UTC(), Until: now.Add(w.maxAhead).UTC()}, nil
+}
+
+// ofKey explains what each rule with a key made of its values: one rule, or all of them if rule is empty.
+func (w *asker) ofKey(ctx context.Context, values map[string]*string, rule string, at time.Time) ([]*answered, error) {
+	q, err := w.question(ctx, at)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	rules, err := w.rules(values, rule, q)
+	if err != nil {
+		return nil, err
+	}
+	x := w.explainer
+	if w.store != nil {
+		x.Alerts = w.stored
+	}
+	list, err := x.OfKey(ctx, q, rules...)
+	if err != nil {
+		return nil, err
 	}
 	// 42 can be a number and a text; the one that was never seen is not meant.
 	found := make(map[string]bool)
@@ -266,17 +304,20 @@ func (w *whyRun) ofKey(ctx context.Context, values map[string]*string, at time.T
 		found[a.Rule.Name] = found[a.Rule.Name] || seen(a)
 	}
 	told := make(map[string]bool)
-	list = slices.DeleteFunc(list, func(a *explainer.Answer) bool {
+	var out []*answered
+	for _, a := range list {
 		drop := !seen(a) && (found[a.Rule.Name] || told[a.Rule.Name])
 		told[a.Rule.Name] = true
-		return drop
-	})
-	for _, a := range list {
-		if err := w.answer(ctx, a, nil); err != nil {
-			return err
+		if drop {
+			continue
 		}
+		full, err := w.complete(ctx, a, nil)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, full)
 	}
-	return nil
+	return out, nil
 }
 
 // seen reports whether the log has an event of the answer's key that its rule is about.

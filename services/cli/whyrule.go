@@ -16,17 +16,17 @@ import (
 )
 
 // ruleOf finds the rule of an alert in the log of the rules.
-func (w *whyRun) ruleOf(a alert.Record) (explainer.Rule, error) {
+func (w *asker) ruleOf(a alert.Record) (explainer.Rule, error) {
 	if a.Key == nil {
 		size := a.WindowEnd.Sub(a.WindowStart)
 		set, err := rule.Burst(size, a.Threshold, 2*a.Threshold)
 		if err != nil {
 			return explainer.Rule{}, err
 		}
-		text, params := rule.BurstFile(size, a.Threshold, w.command.critical())
+		text, params := rule.BurstFile(size, a.Threshold, w.initial.critical())
 		return explainer.Rule{Rule: set.Rules[0], Source: text, Set: params, BuiltIn: true}, nil
 	}
-	entry, err := w.log.entry(a.RuleRevision)
+	entry, err := w.entry(a.RuleRevision)
 	if err != nil {
 		return explainer.Rule{}, fmt.Errorf("the rule %s of alert %s is not known: %w", terminal.Text(a.Rule), a.ID, err)
 	}
@@ -39,9 +39,9 @@ func (w *whyRun) ruleOf(a alert.Record) (explainer.Rule, error) {
 }
 
 // rules are those with a key. Of one that was revised, it is the revision that is in force for the windows of the question.
-func (w *whyRun) rules(values map[string]*string, q explainer.Question) (list []explainer.RuleKey, err error) {
+func (w *asker) rules(values map[string]*string, only string, q explainer.Question) (list []explainer.RuleKey, err error) {
 	names := sortedKeys(values)
-	plan := w.log.Plan()
+	plan := w.Plan()
 	var wrong error
 	add := func(r explainer.Rule) {
 		tokens, err := r.KeyTokens(values)
@@ -63,15 +63,15 @@ func (w *whyRun) rules(values map[string]*string, q explainer.Question) (list []
 	for pass := range 2 { // first those that are in force then, then the newest of the others
 		for i, r := range slices.Backward(plan.Rules) {
 			known := pass == 1 && slices.ContainsFunc(list, func(k explainer.RuleKey) bool { return k.Name == r.Name })
-			if !r.HasKey(names) || w.command.Rule != "" && r.Name != w.command.Rule || known || pass == 0 && !overlaps(r) || pass == 1 && len(list) > 0 && w.command.Rule == "" {
+			if !r.HasKey(names) || only != "" && r.Name != only || known || pass == 0 && !overlaps(r) || pass == 1 && len(list) > 0 && only == "" {
 				continue
 			}
 			out := explainer.Rule{Rule: r, Revision: plan.Since[i], Others: plan.Rules}
 			if out.Revision == 0 {
-				src := w.command.source()
+				src := w.initial.source()
 				out.Source, out.Set, out.BuiltIn = src.Text, src.Set, true
 			} else {
-				entry, err := w.log.entry(out.Revision)
+				entry, err := w.entry(out.Revision)
 				if err != nil {
 					return nil, err
 				}
@@ -80,9 +80,9 @@ func (w *whyRun) rules(values map[string]*string, q explainer.Question) (list []
 			add(out)
 		}
 	}
-	if entry, ok := w.log.Newest(); ok { // a rule that is off is not in the plan
+	if entry, ok := w.Newest(); ok { // a rule that is off is not in the plan
 		for _, r := range entry.Set.Rules {
-			if r.Mode == rule.Off && r.HasKey(names) && r.Name == w.command.Rule && len(list) == 0 {
+			if r.Mode == rule.Off && r.HasKey(names) && r.Name == only && len(list) == 0 {
 				add(explainer.Rule{Rule: r, Revision: entry.Revision, Source: entry.Text, Set: entry.Record.Set})
 			}
 		}
@@ -91,7 +91,7 @@ func (w *whyRun) rules(values map[string]*string, q explainer.Question) (list []
 	case len(list) == 0 && wrong != nil:
 		return nil, usage(wrong)
 	case len(list) == 0:
-		return nil, usage(noSuchKey(w.log.InForce(), names, w.command.Rule))
+		return nil, usage(noSuchKey(w.InForce(), names, only))
 	}
 	return list, nil
 }

@@ -22,28 +22,20 @@ type answered struct {
 	told []string // fields of user and time, which need not be told again
 }
 
-// answer prints an answer.
-func (w *whyRun) answer(ctx context.Context, a *explainer.Answer, in *incident.Incident) (err error) {
-	full := answered{Answer: a, Deliveries: []deliveryStory{}, Of: in}
+// complete adds what the database has.
+func (w *asker) complete(ctx context.Context, a *explainer.Answer, in *incident.Incident) (*answered, error) {
+	full := &answered{Answer: a, Deliveries: []deliveryStory{}, Of: in}
 	for _, f := range []store.DeliveryFilter{{Incident: a.Incident}, {AlertID: a.Alert}} { // messages for people, and those for programs
 		if w.store == nil || f.Incident == "" && f.AlertID == "" {
 			continue
 		}
 		list, err := deliveryStories(ctx, w.store, f)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		full.Deliveries = append(full.Deliveries, list...)
 	}
-	if w.command.JSON {
-		return w.out.json(full)
-	}
-	if w.answers++; w.answers > 1 {
-		w.out.printf("\n")
-	}
-	full.told = slices.Concat(w.command.UserField, w.command.TimeField)
-	full.write(w.out, w.command.Wide)
-	return nil
+	return full, nil
 }
 
 func (a answered) write(o *out, wide bool) {

@@ -29,6 +29,9 @@ type DemoConfig struct {
 	// Begin is told where the pipeline is, Print of each alert transition as it is stored.
 	Begin func(Info)
 	Print func(alert.Record)
+	// Beside is as in Config. Linger, if set, is called with the result while everything still runs.
+	Beside func(context.Context, Info) error
+	Linger func(context.Context, DemoResult)
 	// Progress is where the traffic's progress goes; may be nil.
 	Progress io.Writer
 	Log      *slog.Logger
@@ -87,7 +90,7 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 	}
 	defer h.close()
 	s, err := start(ctx, Config{
-		Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Drains: true, Endpoints: []deliver.Endpoint{h.endpoint}, Print: cfg.Print, Log: cfg.Log,
+		Rule: cfg.Rule, State: dir, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Drains: true, Endpoints: []deliver.Endpoint{h.endpoint}, Print: cfg.Print, Beside: cfg.Beside, Log: cfg.Log,
 	})
 	if err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
@@ -96,7 +99,7 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 	if err := s.ready(ctx); err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
 	}
-	cfg.Begin(Info{Brokers: s.broker.Addr, HTTP: s.server.URL(), Database: s.db, Rules: s.rules})
+	cfg.Begin(s.info())
 
 	sim := simulator.Default()
 	sim.Kafka, sim.Log, sim.Progress = s.kafka, cfg.Log, cfg.Progress
@@ -123,6 +126,9 @@ func Demo(ctx context.Context, cfg DemoConfig) (DemoResult, error) {
 	}
 	if err != nil {
 		return DemoResult{}, fmt.Errorf("demo: %w", err)
+	}
+	if cfg.Linger != nil {
+		cfg.Linger(ctx, res)
 	}
 	return res, nil
 }

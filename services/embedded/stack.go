@@ -74,7 +74,9 @@ type Config struct {
 	Topic      string
 	// Print, if set, is called for each alert that is new or has changed, when it is stored.
 	Print func(alert.Record)
-	Log   *slog.Logger
+	// Beside, if set, runs beside the services from when they have begun, until its context ends.
+	Beside func(context.Context, Info) error
+	Log    *slog.Logger
 }
 
 // Validate reports every problem at once; it does no I/O.
@@ -124,7 +126,7 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &stack{cfg: cfg, drain: make(chan struct{}), failed: make(chan error, 4)}
+	s := &stack{cfg: cfg, drain: make(chan struct{}), failed: make(chan error, 5)}
 	defer func() {
 		if err != nil {
 			if s.serving != nil {
@@ -198,6 +200,9 @@ func start(ctx context.Context, cfg Config) (_ *stack, err error) {
 		Log: cfg.Log.With("service", "alerter"), Registry: s.server.Registry, Status: alerting,
 	}
 	s.run(wctx, func(ctx context.Context) error { return alerter.Run(ctx, acfg) })
+	if cfg.Beside != nil {
+		s.run(sctx, func(ctx context.Context) error { return cfg.Beside(ctx, s.info()) })
+	}
 	return s, nil
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"strings"
 
+	"spate/shared/kafka"
 	"spate/shared/revision"
+	"spate/shared/store"
 )
 
 // Info tells where a running stack is to be found.
@@ -12,6 +14,13 @@ type Info struct {
 	Brokers, HTTP, Database string
 	// Rules are those that were applied, or were before.
 	Rules *revision.Log
+	// Store is the database, and Kafka how the broker is reached. They are there until what runs beside the stack has ended.
+	Store store.Store
+	Kafka kafka.Config
+}
+
+func (s *stack) info() Info {
+	return Info{Brokers: strings.Join(s.kafka.Brokers, ","), HTTP: s.server.URL(), Database: s.db, Rules: s.rules, Store: s.store, Kafka: s.kafka}
 }
 
 // Done is what a stack did from its start to its end.
@@ -26,7 +35,7 @@ func Up(ctx context.Context, cfg Config, ready func(Info)) (Done, error) {
 	if err != nil {
 		return Done{}, err
 	}
-	ready(Info{Brokers: strings.Join(s.kafka.Brokers, ","), HTTP: s.server.URL(), Database: s.db, Rules: s.rules})
+	ready(s.info())
 	select {
 	case <-ctx.Done():
 	case err = <-s.failed:

@@ -140,6 +140,18 @@ func (s *Server) Secure(a Access, log *slog.Logger) error {
 	return nil
 }
 
+// TLS returns what the handshakes of another server need; nil without a certificate.
+func (a Access) TLS(log *slog.Logger) (*tls.Config, error) {
+	if err := a.Validate(); err != nil || a.CertFile == "" {
+		return nil, err
+	}
+	g := &gate{cfg: a, log: log, files: watched.New(a.CertFile, a.KeyFile, a.TokenFile)}
+	if err := g.load(); err != nil {
+		return nil, err
+	}
+	return g.config(), nil
+}
+
 // TLS reports whether the server speaks TLS.
 func (s *Server) TLS() bool { return s.gate != nil && s.gate.cfg.CertFile != "" }
 

@@ -1,0 +1,547 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	kinesissdk "github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"spate/services/doctor"
+	"spate/services/embedded"
+	"spate/services/explainer"
+	"spate/services/web"
+	"spate/shared/activity"
+	"spate/shared/aws/cloud"
+	"spate/shared/aws/stream"
+	"spate/shared/format"
+	"spate/shared/kafka"
+	"spate/shared/ops"
+	"spate/shared/revision"
+	"spate/shared/rule"
+	"spate/shared/rule/syntax"
+)
+
+type consoleCommand struct {
+	Listen        string   `env:"SPATE_CONSOLE_LISTEN" default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address to serve the console on. An address that others can reach needs --token-file, SPATE_CONSOLE_TOKEN or --trusted-header."`
+	TokenFile     string   `name:"token-file" env:"SPATE_CONSOLE_TOKEN_FILE" placeholder:"FILE" help:"File that contains the token that visitors need, at least 16 characters; read again when it changes. Alternatively, set SPATE_CONSOLE_TOKEN."`
+	TrustedHeader string   `name:"trusted-header" env:"SPATE_CONSOLE_TRUSTED_HEADER" placeholder:"NAME" help:"Header in which a proxy in front names the visitor that it has authenticated, such as X-Forwarded-User. Only the proxy may be able to reach the console."`
+	PublicHosts   []string `name:"public-host" env:"SPATE_CONSOLE_PUBLIC_HOSTS" placeholder:"NAME" help:"Host name that visitors use, if it is neither localhost nor the host of --listen. Repeatable."`
+	CertFile      string   `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) to serve the console with TLS; reloaded when it changes."`
+	KeyFile       string   `name:"http-tls-key-file" env:"SPATE_HTTP_TLS_KEY_FILE" placeholder:"FILE" help:"Private key of the certificate (PEM)."`
+
+	incidentFlags
+	rulesLogFlags
+	formatFlags
+	UserField   []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Fields that may hold the user; use the router's value."`
+	TimeField   []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value."`
+	TimeFormat  string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format; use the router's value."`
+	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field with an ID; use the router's value."`
+	Lateness    time.Duration `env:"SPATE_LATENESS" default:"10s" help:"Lateness; use the router's value."`
+	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"How far in the future an event's time may be; use the router's value."`
+}
+
+// Help is shown below the usage.
+func (consoleCommand) Help() string {
+	return `Serves pages that show what goes on now, each incident and why it was flagged, keys, rules, deliveries and the health of the pipeline, and a studio that runs SQL
+on the log. It reads the broker and the database (in mode aws, the stream and the tables) and needs nothing else. spate up and spate demo include it.
+
+  spate console                                                     http://127.0.0.1:8088, for this machine only
+  spate console --listen 0.0.0.0:8088 --token-file /run/secrets/console
+  curl -s 127.0.0.1:8088/api/incidents?state=open                   the same as JSON; /assets/openapi.yaml describes it`
+}
+
+// Run is the command.
+func (c *consoleCommand) Run(e *env) error {
+	log := e.logger(slog.LevelInfo).With("service", "console")
+	events := format.Config{Fields: activity.Fields{User: c.UserField, Time: c.TimeField, TimeFormat: activity.TimeFormat(c.TimeFormat)}, ID: c.DedupeField}
+	err := errors.Join(listenable("listen (SPATE_CONSOLE_LISTEN, --listen)", c.Listen), c.formatFlags.events(&events, e.logger(slog.LevelError)), events.Validate())
+	var k kafka.Config
+	if e.mode != "aws" {
+		var kerr error
+		k, kerr = c.config(log)
+		err = errors.Join(err, kerr, k.Validate())
+	}
+	v := visitors{listen: c.Listen, token: ops.Access{Token: os.Getenv("SPATE_CONSOLE_TOKEN"), TokenFile: c.TokenFile}, header: c.TrustedHeader, tls: ops.Access{CertFile: c.CertFile, KeyFile: c.KeyFile}}
+	if err := usage(errors.Join(err, v.validate())); err != nil {
+		return err
+	}
+	p := &consoleParts{events: events, initial: c.initialFlags, lateness: c.Lateness, maxAhead: c.MaxAhead, log: log, rules: func() (*rulesLog, error) { return c.rulesLogFlags.open(e) }}
+	var st lazyStore
+	st.open = func() (incidentReader, error) { return c.incidents(e) }
+	defer st.close()
+	p.store = st.get
+	name := c.Topic
+	if e.mode == "aws" {
+		cfg, err := cloud.Load(e.ctx)
+		if err != nil {
+			return usage(err)
+		}
+		name = c.Stream
+		p.source = &explainer.Kinesis{Reader: &stream.Reader{API: kinesissdk.NewFromConfig(cfg), Log: slog.New(slog.DiscardHandler)}, Events: events}
+	} else {
+		p.kafka, p.topic = &k, c.Topic
+		p.source = &explainer.Kafka{Config: k, Names: kafka.NamesFor(c.Topic), Events: events}
+	}
+	cfg := p.config(name)
+	cfg.Hosts, cfg.TrustedHeader = append(c.PublicHosts, v.host()), v.header
+	if v.token != (ops.Access{}) {
+		cfg.Token = v.token.ReadToken
+	}
+	encrypt, err := v.tls.TLS(log)
+	if err != nil {
+		return usage(err)
+	}
+	ln, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return usage(fmt.Errorf("listen (SPATE_CONSOLE_LISTEN, --listen): %w", err))
+	}
+	log.Info("serving the console", "address", consoleURL(ln, encrypt), "token_required", cfg.Token != nil)
+	defer p.close()
+	return web.New(cfg).Run(e.ctx, ln, encrypt)
+}
+
+func consoleURL(ln net.Listener, encrypt *tls.Config) string {
+	if encrypt != nil {
+		return "https://" + ln.Addr().String()
+	}
+	return "http://" + ln.Addr().String()
+}
+
+// visitors are who may see the console.
+type visitors struct {
+	listen string
+	token  ops.Access
+	header string
+	tls    ops.Access
+}
+
+func (v visitors) host() string {
+	host, _, _ := net.SplitHostPort(v.listen) // it was checked
+	return host
+}
+
+func (v visitors) validate() error {
+	errs := []error{v.tls.Validate()}
+	if v.token.Token != "" && v.token.TokenFile != "" {
+		errs = append(errs, errors.New("token-file: SPATE_CONSOLE_TOKEN is also set; set only one of them"))
+	} else if _, err := v.token.ReadToken(); err != nil {
+		errs = append(errs, fmt.Errorf("token-file (SPATE_CONSOLE_TOKEN, --token-file): %w", err))
+	}
+	if v.header != "" && (v.token != ops.Access{}) {
+		errs = append(errs, errors.New("trusted-header: a token is also set; set only one of them"))
+	}
+	if v.header != "" && strings.ContainsFunc(v.header, func(r rune) bool {
+		return r != '-' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	}) {
+		errs = append(errs, fmt.Errorf("trusted-header: %.80q is not the name of a header", v.header))
+	}
+	ip := net.ParseIP(v.host())
+	loopback := v.host() == "localhost" || ip != nil && ip.IsLoopback()
+	if !loopback && v.header == "" && (v.token == ops.Access{}) {
+		errs = append(errs, fmt.Errorf("listen: others can reach %s, so visitors need a token; use --token-file or SPATE_CONSOLE_TOKEN, or --trusted-header behind a proxy that authenticates them", v.listen))
+	}
+	return errors.Join(errs...)
+}
+
+// lazyStore is a database that is opened when it is first needed, and tried again if it is away.
+type lazyStore struct {
+	open func() (incidentReader, error)
+
+	mu    sync.Mutex
+	store incidentReader
+	err   error
+	tried time.Time
+}
+
+// storeAgain is how long a database that is away is not tried again.
+const storeAgain = 2 * time.Second
+
+func (l *lazyStore) get() (incidentReader, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.store == nil && time.Since(l.tried) > storeAgain {
+		l.store, l.err = l.open()
+		l.tried = time.Now()
+	}
+	return l.store, l.err
+}
+
+func (l *lazyStore) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.store != nil {
+		_ = l.store.Close() // nothing is written any more
+	}
+}
+
+// consoleParts are what a console reads.
+type consoleParts struct {
+	kafka    *kafka.Config // nil in mode aws
+	topic    string
+	events   format.Config
+	source   explainer.Log
+	initial  initialFlags
+	lateness time.Duration
+	maxAhead time.Duration
+	store    func() (incidentReader, error)
+	rules    func() (*rulesLog, error)
+	log      *slog.Logger
+
+	mu     sync.RWMutex
+	opened *rulesLog
+	looked time.Time
+}
+
+func (p *consoleParts) config(name string) web.Config {
+	cfg := web.Config{
+		Store: func(context.Context) (web.Store, error) {
+			st, err := p.store()
+			if err != nil {
+				return nil, err
+			}
+			full, ok := st.(web.Store)
+			if !ok {
+				return nil, errors.New("this database cannot be shown")
+			}
+			return full, nil
+		},
+		Why: p, Rules: p, Name: name, Log: p.log,
+	}
+	if p.kafka != nil {
+		names := kafka.NamesFor(p.topic)
+		cfg.Source = &web.Kafka{Config: *p.kafka, Names: names}
+		cfg.Doctor = p.doctor
+		cfg.Changes = func(ctx context.Context, changed func()) { p.follow(ctx, names.Alerts, changed) }
+	} else {
+		cfg.Changes = every2s
+	}
+	return cfg
+}
+
+// close ends the connections.
+func (p *consoleParts) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.opened != nil {
+		p.opened.Close()
+	}
+}
+
+// every2s takes everything for changed: in mode aws, nothing tells.
+func every2s(ctx context.Context, changed func()) {
+	for ops.Pause(ctx, 2*time.Second) {
+		changed()
+	}
+}
+
+// stored is how long after its record an alert is in the database, as a rule; a page looks twice.
+const stored = 400 * time.Millisecond
+
+// follow reads the topic of alerts from its end.
+func (p *consoleParts) follow(ctx context.Context, topic string, changed func()) {
+	cl, err := kgo.NewClient(p.kafka.Options(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(time.Second),
+		kgo.UnknownTopicRetries(-1), kgo.MetadataMinAge(time.Second))...)
+	if err != nil {
+		p.log.Warn("the console's pages are updated less often", "error", err)
+		every2s(ctx, changed)
+		return
+	}
+	defer cl.Close()
+	for ctx.Err() == nil {
+		if f := cl.PollFetches(ctx); f.NumRecords() > 0 {
+			changed()
+			if !ops.Pause(ctx, stored) {
+				return
+			}
+			changed()
+		} else if len(f.Errors()) > 0 && !ops.Pause(ctx, time.Second) {
+			return
+		}
+	}
+}
+
+// fresh is how long the log of the rules is not looked at again, and stale how long it may wait for those who read it.
+const fresh, stale = 2 * time.Second, 30 * time.Second
+
+// asker returns an asker with the rules as they are now. done must be called when it is not needed any more.
+func (p *consoleParts) asker(ctx context.Context) (a *asker, done func(), err error) {
+	if err := p.look(ctx); err != nil {
+		return nil, nil, err
+	}
+	p.mu.RLock()
+	a = &asker{rulesLog: p.opened, initial: p.initial, since: time.Hour, maxAhead: p.maxAhead, explainer: explainer.Explainer{Log: p.source, Reference: reference, Most: listedEvents}}
+	if a.store, err = p.store(); err != nil {
+		a.store = nil // the log alone answers
+	}
+	return a, p.mu.RUnlock, nil
+}
+
+// listedEvents is how many events a page lists.
+const listedEvents = 100
+
+// look reads what is new in the log of the rules.
+func (p *consoleParts) look(ctx context.Context) error {
+	p.mu.RLock()
+	age := time.Since(p.looked)
+	p.mu.RUnlock()
+	switch {
+	case age < fresh:
+		return nil
+	case age < stale:
+		if !p.mu.TryLock() { // somebody reads it
+			return nil
+		}
+	default:
+		p.mu.Lock()
+	}
+	defer p.mu.Unlock()
+	if p.opened == nil {
+		l, err := p.rules()
+		if err != nil {
+			return err
+		}
+		p.opened, p.looked = l, time.Now()
+		return nil
+	}
+	_, err := p.opened.Look(ctx)
+	if err == nil {
+		p.looked = time.Now()
+	}
+	return err
+}
+
+// OfID implements web.Why.
+func (p *consoleParts) OfID(ctx context.Context, id string) (*web.Answer, error) {
+	a, done, err := p.asker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if a.store == nil {
+		_, err := p.store()
+		return nil, err
+	}
+	full, err := a.ofID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &web.Answer{Answer: full.Answer, Deliveries: full.Deliveries}, nil
+}
+
+// OfKey implements web.Why.
+func (p *consoleParts) OfKey(ctx context.Context, key web.Key, rule string, at time.Time) (out []*web.Answer, err error) {
+	a, done, err := p.asker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	list, err := a.ofKey(ctx, key, rule, at)
+	for _, full := range list {
+		out = append(out, &web.Answer{Answer: full.Answer, Deliveries: full.Deliveries})
+	}
+	return out, err
+}
+
+// Windows implements web.Why.
+func (p *consoleParts) Windows(ctx context.Context, key web.Key, rule string, from, until time.Time) (out []*explainer.Windows, err error) {
+	a, done, err := p.asker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	q := explainer.Question{From: from.UTC(), Until: until.UTC()}
+	if from.IsZero() {
+		if q, err = a.question(ctx, time.Time{}); err != nil {
+			return nil, err
+		}
+	}
+	rules, err := a.rules(key, rule, q)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		w, err := a.explainer.WindowsOf(ctx, q, r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, w)
+	}
+	return out, nil
+}
+
+// List implements web.Rules.
+func (p *consoleParts) List(ctx context.Context) (rules []web.Rule, revisions []web.Revision, err error) {
+	a, done, err := p.asker(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
+	plan := a.Plan()
+	listed := a.InForce()
+	if len(a.Entries()) == 0 {
+		listed = a.rulesLog.initial.Rules
+	}
+	for _, r := range listed {
+		early, _ := r.Early()
+		w := web.Rule{Name: r.Name, Mode: string(r.Mode), Window: r.Window.String(), Key: []string{}, Text: r.Text, Early: early}
+		if i := slices.Index(plan.Rules, r); i >= 0 {
+			w.Since = plan.Since[i]
+		}
+		for _, k := range r.Keys {
+			w.Key = append(w.Key, k.Name)
+		}
+		rules = append(rules, w)
+	}
+	if len(a.Entries()) == 0 && len(rules) > 0 {
+		rules[0].Text = p.initial.source().Text
+	}
+	for _, e := range slices.Backward(a.Entries()) {
+		revisions = append(revisions, web.Revision{N: e.Revision, At: time.UnixMilli(e.AtMS).UTC(), Author: e.Author, Message: e.Message, InForce: inForce(e, time.Now()), Text: e.Text})
+	}
+	return rules, revisions, nil
+}
+
+// studioFile is how the text of the studio is called in messages.
+const studioFile = "studio"
+
+// Check implements web.Rules.
+func (p *consoleParts) Check(_ context.Context, text string) (faults []web.Fault) {
+	_, errs := rule.Compile(text, rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}})
+	for _, err := range errs {
+		line, column := syntax.LineColumn(text, err.Pos)
+		faults = append(faults, web.Fault{Line: line, Column: column, Text: err.Message, Shown: err.Format(studioFile, text)})
+	}
+	return faults
+}
+
+// Save implements web.Rules.
+func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error) {
+	l, err := p.rules() // its own: it writes
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	base, rec := p.initial.source(), revision.Record{LatenessMS: p.lateness.Milliseconds(), MaxAheadMS: p.maxAhead.Milliseconds()}
+	before := l.initial.Rules
+	if first, ok := l.First(); ok {
+		newest, err := l.newest()
+		if err != nil {
+			return 0, err
+		}
+		base, before, rec.LatenessMS, rec.MaxAheadMS = newest.Source, newest.Set.Rules, first.LatenessMS, first.MaxAheadMS
+	}
+	if base.Name != "" {
+		base.Text, base.Name = "-- rule: "+base.Name+"\n"+base.Text, ""
+	}
+	base.Text = strings.TrimRight(base.Text, " \t\r\n;") + ";\n\n-- mode: shadow\n" + strings.TrimSpace(text) + "\n"
+	rec.Source, rec.Author, rec.Message = base, by, "saved in the studio"
+	set, err := rec.Compile(l.Inputs())
+	if err != nil {
+		return 0, fmt.Errorf("the rule does not fit those in force: %w", err)
+	}
+	for _, r := range set.Rules {
+		if !slices.ContainsFunc(before, func(o *rule.Rule) bool { return o.Name == r.Name }) && r.Mode != rule.Shadow {
+			return 0, fmt.Errorf("rule %s has the mode %s; the studio saves rules in shadow mode only, so leave its directive mode out", r.Name, r.Mode)
+		}
+	}
+	if err := (reviseFlags{}).place(ctx, l, &rec, time.Now()); err != nil {
+		return 0, err
+	}
+	entry, err := l.Append(ctx, rec)
+	p.mu.Lock()
+	p.looked = time.Time{}
+	p.mu.Unlock()
+	return entry.Revision, err
+}
+
+// doctor checks the pipeline.
+func (p *consoleParts) doctor(ctx context.Context) (found []doctor.Finding) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	events := p.events
+	doctor.Kafka(ctx, doctor.Config{Kafka: *p.kafka, Layout: kafka.Layout{Names: kafka.NamesFor(p.topic)}, Services: []string{kafka.Router, kafka.Detector, kafka.Alerter}, Events: &events, Log: slog.New(slog.DiscardHandler)},
+		func(f doctor.Finding) { found = append(found, f) })
+	return found
+}
+
+// consoleFlags say where spate up and spate demo show the console.
+type consoleFlags struct {
+	Console string `env:"SPATE_CONSOLE_LISTEN" default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address of the console, the pages that show incidents and why they were flagged; another port if this one is taken. none turns it off."`
+}
+
+// off reports whether there is none.
+func (f consoleFlags) off() bool { return f.Console == "none" }
+
+func (f consoleFlags) validate() error {
+	if f.off() {
+		return nil
+	}
+	v := visitors{listen: f.Console, token: ops.Access{Token: os.Getenv("SPATE_CONSOLE_TOKEN")}}
+	return errors.Join(listenable("console (SPATE_CONSOLE_LISTEN, --console)", f.Console), v.validate())
+}
+
+// open listens at the address, or at another port if it is taken.
+func (f consoleFlags) open() (net.Listener, error) {
+	ln, err := net.Listen("tcp", f.Console)
+	if err == nil {
+		return ln, nil
+	}
+	host, _, _ := net.SplitHostPort(f.Console) // it was checked
+	if other, oerr := net.Listen("tcp", net.JoinHostPort(host, "0")); oerr == nil {
+		return other, nil
+	}
+	return nil, fmt.Errorf("console (SPATE_CONSOLE_LISTEN, --console): %w", err)
+}
+
+// beside adds a console to a pipeline in this process, and returns its address for people.
+func (f consoleFlags) beside(cfg *embedded.Config, log *slog.Logger) (string, error) {
+	if f.off() {
+		return "none", nil
+	}
+	ln, err := f.open()
+	if err != nil {
+		return "", err
+	}
+	cfg.Beside = func(ctx context.Context, i embedded.Info) error {
+		return f.serve(ctx, ln, i, cfg.Rule, cfg.Topic, log)
+	}
+	return consoleURL(ln, nil), nil
+}
+
+// serve serves the console of a pipeline in this process.
+func (f consoleFlags) serve(ctx context.Context, ln net.Listener, i embedded.Info, r embedded.Rule, topic string, log *slog.Logger) error {
+	p := &consoleParts{
+		kafka: &i.Kafka, topic: topic, events: r.Events, initial: initialFlags{r.Window, r.Threshold, r.Critical}, lateness: r.Lateness, maxAhead: r.MaxAhead, log: log.With("service", "console"),
+		source: &explainer.Kafka{Config: i.Kafka, Names: kafka.NamesFor(topic), Events: r.Events},
+		store:  func() (incidentReader, error) { return i.Store, nil },
+	}
+	p.rules = func() (*rulesLog, error) {
+		l, _, err := newRulesTopic(i.Kafka, topic, p.initial)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := l.Look(ctx); err != nil {
+			l.Close()
+			return nil, err
+		}
+		return l, nil
+	}
+	defer p.close()
+	cfg := p.config(topic)
+	v := visitors{listen: f.Console, token: ops.Access{Token: os.Getenv("SPATE_CONSOLE_TOKEN")}}
+	cfg.Hosts = []string{v.host()}
+	if v.token.Token != "" {
+		cfg.Token = v.token.ReadToken
+	}
+	return web.New(cfg).Run(ctx, ln, nil)
+}

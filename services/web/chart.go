@@ -1,0 +1,146 @@
+package web
+
+import (
+	"fmt"
+	"html/template"
+	"math"
+	"strings"
+	"time"
+
+	"spate/services/explainer"
+)
+
+// Size of a chart, in units of its SVG.
+const (
+	chartWidth  = 640
+	chartHeight = 120
+	barsHeight  = 180
+	axis        = 18 // below it
+)
+
+// line draws values that were measured at the times of samples, the newest at the right edge. Where there is no value (NaN), the line has a gap.
+func line(label, unit string, samples []Sample, of func(Sample) float64) template.HTML {
+	if len(samples) == 0 {
+		return ""
+	}
+	last := samples[len(samples)-1].At
+	first := last.Add(-kept)
+	top := 1.0
+	for _, s := range samples {
+		if v := of(s); !math.IsNaN(v) {
+			top = max(top, v)
+		}
+	}
+	top = nice(top)
+	x := func(t time.Time) float64 { return chartWidth * float64(t.Sub(first)) / float64(kept) }
+	y := func(v float64) float64 { return chartHeight - (chartHeight-6)*min(v/top, 1) }
+	var path, area strings.Builder
+	open, began := false, 0.0
+	end := func(at float64) {
+		if open {
+			fmt.Fprintf(&area, "L%.1f %d L%.1f %d Z ", at, chartHeight, began, chartHeight)
+		}
+		open = false
+	}
+	at, now := 0.0, math.NaN()
+	for _, s := range samples {
+		v := of(s)
+		now = v
+		if math.IsNaN(v) {
+			end(at)
+			continue
+		}
+		at = x(s.At)
+		move := "L"
+		if !open {
+			move, open, began = "M", true, at
+		}
+		fmt.Fprintf(&path, "%s%.1f %.1f ", move, at, y(v))
+		fmt.Fprintf(&area, "%s%.1f %.1f ", move, at, y(v))
+	}
+	end(at)
+	said := "not known"
+	if !math.IsNaN(now) {
+		said = figure(now) + " " + unit
+	}
+	return template.HTML(fmt.Sprintf(`<svg class="chart" viewBox="0 0 %d %d" role="img" aria-label="%s in the last 15 minutes: now %s, at most %s %s" preserveAspectRatio="none">`+
+		`<line class="grid" x1="0" x2="%d" y1="6" y2="6"/><line class="grid" x1="0" x2="%d" y1="%d" y2="%d"/><path class="area" d="%s"/><path class="stroke" d="%s"/></svg>`+
+		`<div class="scale"><span>%s</span><span>max. %s %s</span><span>%s</span></div>`,
+		chartWidth, chartHeight, esc(label), esc(said), esc(figure(top)), esc(unit), chartWidth, chartWidth, chartHeight, chartHeight, area.String(), path.String(),
+		first.Format("15:04"), esc(figure(top)), esc(unit), last.Format("15:04")))
+}
+
+// bars draws the windows of a key: a bar for each, the rule's limit as a line, and the windows from mark to until in another shade.
+func bars(s explainer.Windows, mark, until time.Time) template.HTML {
+	if len(s.Windows) == 0 || !s.Until.After(s.From) {
+		return ""
+	}
+	top := max(s.Limit, 1)
+	for _, w := range s.Windows {
+		top = max(top, w.Value)
+	}
+	top = nice(top * 1.05)
+	span := float64(s.Until.Sub(s.From))
+	x := func(t time.Time) float64 { return chartWidth * float64(t.Sub(s.From)) / span }
+	y := func(v float64) float64 { return barsHeight - (barsHeight-10)*v/top }
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg class="chart bars" viewBox="0 0 %d %d" role="img" aria-label="%s per window, %d windows with events, at most %s">`,
+		chartWidth, barsHeight+axis, esc(s.What), len(s.Windows), esc(figure(most(s.Windows))))
+	if mark.Before(until) {
+		from, to := max(x(mark), 0), min(x(until), chartWidth)
+		if to > from {
+			fmt.Fprintf(&b, `<rect class="span" x="%.1f" y="0" width="%.1f" height="%d"/>`, from, to-from, barsHeight)
+		}
+	}
+	for _, w := range s.Windows {
+		class := "below"
+		switch {
+		case w.Critical:
+			class = "critical"
+		case w.Holds:
+			class = "holds"
+		}
+		from, wide := x(w.Start), x(w.End)-x(w.Start)
+		fmt.Fprintf(&b, `<rect class="%s" x="%.2f" y="%.1f" width="%.2f" height="%.1f"><title>%s to %s UTC: %s</title></rect>`,
+			class, from+wide*0.06, y(w.Value), max(wide*0.88, 1), barsHeight-y(w.Value), w.Start.Format(clock), w.End.Format("15:04:05"), esc(figure(w.Value)))
+	}
+	if s.Limit > 0 {
+		fmt.Fprintf(&b, `<line class="limit" x1="0" x2="%d" y1="%.1f" y2="%.1f"/><text class="limit" x="4" y="%.1f">limit: %s</text>`, chartWidth, y(s.Limit), y(s.Limit), max(y(s.Limit)-4, 11), esc(figure(s.Limit)))
+	}
+	fmt.Fprintf(&b, `<text class="tick" x="0" y="%d">%s</text><text class="tick" x="%d" y="%d" text-anchor="end">%s</text></svg>`,
+		barsHeight+axis-4, s.From.Format(clock), chartWidth, barsHeight+axis-4, s.Until.Format(clock))
+	return template.HTML(b.String())
+}
+
+const clock = "2006-01-02 15:04:05"
+
+func most(list []explainer.Window) (top float64) {
+	for _, w := range list {
+		top = max(top, w.Value)
+	}
+	return top
+}
+
+// nice rounds up to a number that reads well on an axis.
+func nice(v float64) float64 {
+	p := math.Pow(10, math.Floor(math.Log10(v)))
+	for _, m := range []float64{1, 1.5, 2, 3, 4, 5, 6, 8, 10} {
+		if v <= m*p {
+			return m * p
+		}
+	}
+	return 10 * p
+}
+
+// figure writes a number for people: 12,034 and 0.25.
+func figure(v float64) string {
+	if v == math.Trunc(v) && math.Abs(v) < 1e15 {
+		return grouped(int64(v))
+	}
+	if math.Abs(v) >= 100 {
+		return grouped(int64(math.Round(v)))
+	}
+	return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.2f", v), "0"), ".")
+}
+
+func esc(text string) string { return template.HTMLEscapeString(text) }

@@ -1,0 +1,197 @@
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"spate/services/doctor"
+	"spate/services/explainer"
+	"spate/shared/incident"
+	"spate/shared/ops"
+	"spate/shared/store"
+)
+
+// Store is what the console needs of a database.
+type Store interface {
+	store.Silences
+	Incidents(ctx context.Context, f store.IncidentFilter) iter.Seq2[incident.Incident, error]
+	Mark(ctx context.Context, id string, m incident.Marked) error
+	Alerts(ctx context.Context, f store.Filter) iter.Seq2[store.Alert, error]
+	Alert(ctx context.Context, id string) (store.Alert, error)
+	ListDeliveries(ctx context.Context, f store.DeliveryFilter) iter.Seq2[store.Delivery, error]
+	ListTries(ctx context.Context, f store.TryFilter) iter.Seq2[store.Try, error]
+	Resend(ctx context.Context, now time.Time, f store.DeliveryFilter) (int, error)
+	Endpoints(ctx context.Context) ([]store.EndpointState, error)
+	SetEnabled(ctx context.Context, now time.Time, endpoint string, enabled bool, reason string) error
+}
+
+// Key are the values of key columns as a person writes them; nil is NULL.
+type Key = map[string]*string
+
+// Answer is why something was flagged, or not.
+type Answer struct {
+	*explainer.Answer
+	Deliveries any `json:"deliveries"`
+}
+
+// Why answers why.
+type Why interface {
+	// OfID explains an alert or an incident, by its id.
+	OfID(ctx context.Context, id string) (*Answer, error)
+	// OfKey explains a key at an event time, or in the recent past if it is zero, under a rule, or under all if it is empty.
+	OfKey(ctx context.Context, key Key, rule string, at time.Time) ([]*Answer, error)
+	// Windows returns the windows of a key from one event time to another; the recent past if they are zero.
+	Windows(ctx context.Context, key Key, rule string, from, until time.Time) ([]*explainer.Windows, error)
+}
+
+// Rule is a rule in force.
+type Rule struct {
+	Name     string          `json:"name"`
+	Mode     string          `json:"mode"`
+	Window   string          `json:"window"`
+	Key      []string        `json:"key"`
+	Since    int64           `json:"since"` // revision; 0 is the rule from the settings
+	Severity string          `json:"severity,omitempty"`
+	Text     string          `json:"text"`
+	Early    bool            `json:"opens_early"`
+	Stats    *RuleStats      `json:"stats,omitempty"` // nil: the database is away
+	Params   json.RawMessage `json:"params,omitempty"`
+}
+
+// RuleStats are figures about a rule's incidents of the last seven days.
+type RuleStats struct {
+	Incidents int     `json:"incidents"`
+	Open      int     `json:"open"`
+	Alerts24h int     `json:"alerts_24h"`
+	Keys      int     `json:"keys"`
+	Attack    int     `json:"attack"`
+	Benign    int     `json:"benign"`
+	Precision float64 `json:"precision"` // -1: no marks
+}
+
+// Revision is a state of the rules.
+type Revision struct {
+	N       int64     `json:"revision"`
+	At      time.Time `json:"at"`
+	Author  string    `json:"author"`
+	Message string    `json:"message,omitempty"`
+	InForce string    `json:"in_force"`
+	Text    string    `json:"text"`
+}
+
+// Rules are those of a pipeline.
+type Rules interface {
+	// List returns the rules in force and the revisions, the newest first.
+	List(ctx context.Context) ([]Rule, []Revision, error)
+	// Check returns the faults of a rules file, as spate rules check prints them; none means that it can be applied.
+	Check(ctx context.Context, text string) []Fault
+	// Save adds the rules of a text to those in force, in shadow mode, and returns the number of the revision.
+	Save(ctx context.Context, text, author string) (int64, error)
+}
+
+// Fault is an error in a rules file.
+type Fault struct {
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	Text   string `json:"text"`
+	Shown  string `json:"shown"` // with the line and a caret below the place
+}
+
+// Query runs statements over the log.
+type Query interface {
+	// Run runs a statement over the events since a time and passes its columns and rows on. It ends with a note if the result is only a part.
+	Run(ctx context.Context, statement string, since time.Duration, columns func([]string), row func([]any) error) (note string, err error)
+}
+
+// Config says where the console reads, and who may see it. What is nil is left out of the pages.
+type Config struct {
+	// Store returns the database, or why it is away.
+	Store func(ctx context.Context) (Store, error)
+	// Source are figures of the pipeline.
+	Source Source
+	Why    Why
+	Rules  Rules
+	Query  Query
+	// Doctor checks what the pipeline depends on.
+	Doctor func(ctx context.Context) []doctor.Finding
+	// Changes calls back when an alert may have changed, until ctx ends.
+	Changes func(ctx context.Context, changed func())
+
+	// Token returns the token that visitors need; nil: none.
+	Token func() (string, error)
+	// TrustedHeader is set by a proxy in front that has authenticated the visitor, whose name is its value. Nobody else may reach the console then.
+	TrustedHeader string
+	// Hosts are names that it may be asked under, besides localhost.
+	Hosts []string
+
+	// Name is what the console shows: the topic or stream.
+	Name string
+	Log  *slog.Logger
+}
+
+// Server serves the console.
+type Server struct {
+	cfg       Config
+	hub       *hub
+	sampler   *sampler
+	fragments fragments
+	sessions  sessions
+	handler   http.Handler
+	ending    chan struct{}
+}
+
+// New returns a console that does not run yet.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, hub: newHub(), sampler: &sampler{source: cfg.Source, log: cfg.Log}, ending: make(chan struct{})}
+	s.handler = s.guard(s.routes())
+	return s
+}
+
+// Handler serves the pages.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Changed says that what the pages show has changed.
+func (s *Server) Changed() { s.hub.Changed() }
+
+// Run serves the pages at a listener until ctx ends; tls, if not nil, encrypts them.
+func (s *Server) Run(ctx context.Context, ln net.Listener, encrypt *tls.Config) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { s.hub.run(ctx) })
+	wg.Go(func() { s.sampler.run(ctx, s.hub.Changed) })
+	if s.cfg.Changes != nil {
+		wg.Go(func() { s.cfg.Changes(ctx, s.hub.Changed) })
+	}
+	server := ops.HTTPServer(s.handler)
+	server.ErrorLog = slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)
+	server.WriteTimeout = 2 * answerTime // streams set their own
+	if encrypt != nil {
+		ln = tls.NewListener(ln, encrypt)
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(ln) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve the console: %w", err)
+	case <-ctx.Done():
+	}
+	close(s.ending)
+	end, stop := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer stop()
+	if err := server.Shutdown(end); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("stop the console: %w", err)
+	}
+	_ = server.Close() // of what did not end in time
+	return nil
+}
