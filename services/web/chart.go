@@ -14,8 +14,6 @@ import (
 const (
 	chartWidth  = 640
 	chartHeight = 120
-	barsHeight  = 180
-	axis        = 18 // below it
 )
 
 // line draws values that were measured at the times of samples, the newest at the right edge. Where there is no value (NaN), the line has a gap.
@@ -79,17 +77,17 @@ func bars(s explainer.Windows, mark, until time.Time) template.HTML {
 	for _, w := range s.Windows {
 		top = max(top, w.Value)
 	}
-	top = nice(top * 1.05)
+	top *= 1.05
 	span := float64(s.Until.Sub(s.From))
 	x := func(t time.Time) float64 { return chartWidth * float64(t.Sub(s.From)) / span }
-	y := func(v float64) float64 { return barsHeight - (barsHeight-10)*v/top }
+	y := func(v float64) float64 { return chartHeight - chartHeight*v/top }
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg class="chart bars" viewBox="0 0 %d %d" role="img" aria-label="%s per window, %d windows with events, at most %s">`,
-		chartWidth, barsHeight+axis, esc(s.What), len(s.Windows), esc(figure(most(s.Windows))))
+	fmt.Fprintf(&b, `<svg class="chart bars" viewBox="0 0 %d %d" role="img" aria-label="%s per window: %d windows with events, at most %s" preserveAspectRatio="none">`,
+		chartWidth, chartHeight, esc(s.What), len(s.Windows), esc(figure(most(s.Windows))))
 	if mark.Before(until) {
 		from, to := max(x(mark), 0), min(x(until), chartWidth)
 		if to > from {
-			fmt.Fprintf(&b, `<rect class="span" x="%.1f" y="0" width="%.1f" height="%d"/>`, from, to-from, barsHeight)
+			fmt.Fprintf(&b, `<rect class="span" x="%.2f" y="0" width="%.2f" height="%d"/>`, from, to-from, chartHeight)
 		}
 	}
 	for _, w := range s.Windows {
@@ -102,13 +100,18 @@ func bars(s explainer.Windows, mark, until time.Time) template.HTML {
 		}
 		from, wide := x(w.Start), x(w.End)-x(w.Start)
 		fmt.Fprintf(&b, `<rect class="%s" x="%.2f" y="%.1f" width="%.2f" height="%.1f"><title>%s to %s UTC: %s</title></rect>`,
-			class, from+wide*0.06, y(w.Value), max(wide*0.88, 1), barsHeight-y(w.Value), w.Start.Format(clock), w.End.Format("15:04:05"), esc(figure(w.Value)))
+			class, from+wide*0.06, y(w.Value), max(wide*0.88, 1), chartHeight-y(w.Value), w.Start.Format(clock), w.End.Format("15:04:05"), esc(figure(w.Value)))
 	}
+	limit := ""
 	if s.Limit > 0 {
-		fmt.Fprintf(&b, `<line class="limit" x1="0" x2="%d" y1="%.1f" y2="%.1f"/><text class="limit" x="4" y="%.1f">limit: %s</text>`, chartWidth, y(s.Limit), y(s.Limit), max(y(s.Limit)-4, 11), esc(figure(s.Limit)))
+		fmt.Fprintf(&b, `<line class="limit" x1="0" x2="%d" y1="%.1f" y2="%.1f"/>`, chartWidth, y(s.Limit), y(s.Limit))
+		limit = "dashed: the limit, " + figure(s.Limit)
 	}
-	fmt.Fprintf(&b, `<text class="tick" x="0" y="%d">%s</text><text class="tick" x="%d" y="%d" text-anchor="end">%s</text></svg>`,
-		barsHeight+axis-4, s.From.Format(clock), chartWidth, barsHeight+axis-4, s.Until.Format(clock))
+	layout := clock
+	if s.From.YearDay() == s.Until.YearDay() {
+		layout = "15:04:05"
+	}
+	fmt.Fprintf(&b, `</svg><div class="scale"><span>%s</span><span>%s</span><span>%s</span></div>`, s.From.Format(layout), esc(limit), s.Until.Format(layout))
 	return template.HTML(b.String())
 }
 

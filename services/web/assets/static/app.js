@@ -2,7 +2,8 @@
 'use strict';
 
 (() => {
-  const live = document.getElementById('live');
+  // The live parts of the page: one, or several with names.
+  const parts = [...document.querySelectorAll('#live, [data-part]')];
   const link = document.getElementById('link');
   const fragment = { headers: { 'Spate-Fragment': '1' }, credentials: 'same-origin' };
 
@@ -14,24 +15,33 @@
   };
 
   // What somebody is doing in the live part stays: what is unfolded, the focus, and where tables are scrolled to.
-  const place = (el) => {
+  const place = (live, el) => {
     const path = [];
     for (; el && el !== live; el = el.parentElement) {
       path.unshift([...el.parentElement.children].indexOf(el));
     }
     return path;
   };
-  const find = (path) => path.reduce((el, i) => el && el.children[i], live);
+  const find = (live, path) => path.reduce((el, i) => el && el.children[i], live);
 
-  const replace = (html) => {
-    const focus = live.contains(document.activeElement) ? place(document.activeElement) : null;
-    const open = [...live.querySelectorAll('details[open]')].map(place);
-    const scrolled = [...live.querySelectorAll('.scroll')].filter((el) => el.scrollLeft || el.scrollTop).map((el) => [place(el), el.scrollLeft, el.scrollTop]);
+  const replace = (live, html) => {
+    const focus = live.contains(document.activeElement) ? place(live, document.activeElement) : null;
+    const open = [...live.querySelectorAll('details[open]')].map((el) => place(live, el));
+    const scrolled = [...live.querySelectorAll('.scroll')].filter((el) => el.scrollLeft || el.scrollTop).map((el) => [place(live, el), el.scrollLeft, el.scrollTop]);
     live.innerHTML = html;
-    open.forEach((path) => { const el = find(path); if (el && el.tagName === 'DETAILS') el.open = true; });
-    scrolled.forEach(([path, left, top]) => { const el = find(path); if (el) { el.scrollLeft = left; el.scrollTop = top; } });
-    const el = focus && find(focus);
+    open.forEach((path) => { const el = find(live, path); if (el && el.tagName === 'DETAILS') el.open = true; });
+    scrolled.forEach(([path, left, top]) => { const el = find(live, path); if (el) { el.scrollLeft = left; el.scrollTop = top; } });
+    const el = focus && find(live, focus);
     if (el && el.focus) el.focus({ preventScroll: true });
+  };
+
+  const show = (html) => {
+    if (parts.length === 1 && parts[0].id === 'live') { replace(parts[0], html); return; }
+    const fresh = new DOMParser().parseFromString(html, 'text/html');
+    for (const part of parts) {
+      const el = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
+      if (el && el.innerHTML !== part.innerHTML) replace(part, el.innerHTML);
+    }
   };
 
   let shown = '';
@@ -44,8 +54,8 @@
       const answer = await fetch(location.href, fragment);
       if (answer.status === 401) { location.reload(); return; }
       const html = await answer.text();
-      const selecting = document.getSelection() && !document.getSelection().isCollapsed && live.contains(document.getSelection().anchorNode);
-      if (html !== shown && !selecting) { replace(html); shown = html; }
+      const selecting = document.getSelection() && !document.getSelection().isCollapsed && parts.some((part) => part.contains(document.getSelection().anchorNode));
+      if (html !== shown && !selecting) { show(html); shown = html; }
       say('');
     } catch (e) {
       say('not connected');
@@ -55,7 +65,7 @@
     }
   };
 
-  if (live && live.innerHTML.trim() !== '' && window.EventSource) {
+  if (parts.some((part) => part.innerHTML.trim() !== '') && window.EventSource) {
     let source;
     const connect = () => {
       source = new EventSource('/api/stream');
