@@ -64,7 +64,7 @@ func (s *Server) api(mux *http.ServeMux) {
 			Revisions []Revision `json:"revisions"`
 		}{append([]Rule{}, v.Rules...), append([]Revision{}, v.Revisions...)}, err
 	})
-	s.answer(mux, "GET /api/health", func(ctx context.Context, _ *http.Request) (any, error) { return s.health(ctx), nil })
+	s.answer(mux, "GET /api/health", func(ctx context.Context, _ *http.Request) (any, error) { return s.health(ctx, true), nil })
 	s.answer(mux, "POST /api/check", func(ctx context.Context, r *http.Request) (any, error) {
 		if s.cfg.Rules == nil {
 			return nil, &badRequest{fmt.Errorf("this console has no log of the rules")}

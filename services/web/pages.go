@@ -210,7 +210,7 @@ func (s *Server) routes() http.Handler {
 	s.live(mux, "GET /deliveries", "deliveries", "Deliveries", func(ctx context.Context, r *http.Request, _ bool) (any, error) {
 		return s.deliveriesPage(ctx, r.URL.Query())
 	})
-	s.live(mux, "GET /health", "health", "Health", func(ctx context.Context, _ *http.Request, _ bool) (any, error) { return s.health(ctx), nil })
+	s.live(mux, "GET /health", "health", "Health", func(ctx context.Context, _ *http.Request, whole bool) (any, error) { return s.health(ctx, whole), nil })
 	mux.HandleFunc("GET /search", s.search)
 	mux.HandleFunc("GET /studio", s.studio)
 	mux.HandleFunc("POST /studio", s.studio)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"spate/services/doctor"
@@ -687,7 +688,7 @@ func addStats(ctx context.Context, st Store, rules []Rule, now time.Time) error 
 				stats.Open++
 			}
 			if i.LastWindowEnd.After(now.Add(-24 * time.Hour)) {
-				stats.Alerts24h += int(i.Windows)
+				stats.Windows24h += int(i.Windows)
 			}
 			if i.Marked != nil {
 				switch i.Mark {
@@ -752,7 +753,33 @@ type Health struct {
 	Samples    []Sample         `json:"-"`
 }
 
-func (s *Server) health(ctx context.Context) (h Health) {
+// checkedFor is how long what was checked is not checked again.
+const checkedFor = 30 * time.Second
+
+// checks are what the last look at the pipeline's parts has found.
+type checks struct {
+	mu       sync.Mutex
+	at       time.Time
+	findings []doctor.Finding
+}
+
+func (s *Server) check(ctx context.Context) []doctor.Finding {
+	if s.cfg.Doctor == nil {
+		return nil
+	}
+	s.checks.mu.Lock()
+	defer s.checks.mu.Unlock()
+	if time.Since(s.checks.at) > checkedFor {
+		s.checks.findings = s.cfg.Doctor(ctx)
+		if ctx.Err() == nil { // otherwise it is not complete
+			s.checks.at = time.Now()
+		}
+	}
+	return s.checks.findings
+}
+
+// health returns what is known of the pipeline; whole reports whether its parts are to be checked, too.
+func (s *Server) health(ctx context.Context, whole bool) (h Health) {
 	h.OK, h.Findings, h.Partitions = true, []doctor.Finding{}, []Partition{}
 	samples, err := s.sampler.now()
 	h.Troubles = slices.Concat([]string{}, troubles(samples))
@@ -773,8 +800,8 @@ func (s *Server) health(ctx context.Context) (h Health) {
 	if _, err := s.store(ctx); err != nil {
 		h.OK, h.Troubles = false, append(h.Troubles, "The database is away: "+message(err))
 	}
-	if s.cfg.Doctor != nil {
-		h.Findings = s.cfg.Doctor(ctx)
+	if whole {
+		h.Findings = append(h.Findings, s.check(ctx)...)
 	}
 	for _, f := range h.Findings {
 		h.OK = h.OK && f.Level != doctor.Failed

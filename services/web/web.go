@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -55,27 +54,25 @@ type Why interface {
 
 // Rule is a rule in force.
 type Rule struct {
-	Name     string          `json:"name"`
-	Mode     string          `json:"mode"`
-	Window   string          `json:"window"`
-	Key      []string        `json:"key"`
-	Since    int64           `json:"since"` // revision; 0 is the rule from the settings
-	Severity string          `json:"severity,omitempty"`
-	Text     string          `json:"text"`
-	Early    bool            `json:"opens_early"`
-	Stats    *RuleStats      `json:"stats,omitempty"` // nil: the database is away
-	Params   json.RawMessage `json:"params,omitempty"`
+	Name   string     `json:"name"`
+	Mode   string     `json:"mode"`
+	Window string     `json:"window"`
+	Key    []string   `json:"key"`
+	Since  int64      `json:"since"` // revision; 0 is the rule from the settings
+	Text   string     `json:"text"`
+	Early  bool       `json:"opens_early"`
+	Stats  *RuleStats `json:"stats,omitempty"` // nil: the database is away
 }
 
 // RuleStats are figures about a rule's incidents of the last seven days.
 type RuleStats struct {
-	Incidents int     `json:"incidents"`
-	Open      int     `json:"open"`
-	Alerts24h int     `json:"alerts_24h"`
-	Keys      int     `json:"keys"`
-	Attack    int     `json:"attack"`
-	Benign    int     `json:"benign"`
-	Precision float64 `json:"precision"` // -1: no marks
+	Incidents  int     `json:"incidents"`
+	Open       int     `json:"open"`
+	Windows24h int     `json:"windows_24h"`
+	Keys       int     `json:"keys"`
+	Attack     int     `json:"attack"`
+	Benign     int     `json:"benign"`
+	Precision  float64 `json:"precision"` // -1: no marks
 }
 
 // Revision is a state of the rules.
@@ -145,6 +142,7 @@ type Server struct {
 	sampler   *sampler
 	fragments fragments
 	sessions  sessions
+	checks    checks
 	handler   http.Handler
 	ending    chan struct{}
 }

@@ -1,0 +1,412 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.yaml.in/yaml/v3"
+
+	"spate/services/embedded"
+	"spate/services/web"
+	"spate/shared/activity"
+	"spate/shared/alert"
+	"spate/shared/format"
+)
+
+// consoleOf starts a pipeline with a console, and returns the console's address and a client for the broker.
+func consoleOf(t *testing.T) (address string, cl *kgo.Client) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	cfg := embedded.Config{
+		Rule: embedded.Rule{
+			Events: format.Config{Fields: activity.DefaultFields()}, Window: 10 * time.Second, Lateness: time.Second, IdleTimeout: time.Second, MaxAhead: time.Minute,
+			OpenTransactionTimeout: 75 * time.Second, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Raised, alert.Closed},
+		},
+		State: t.TempDir(), Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Log: log,
+	}
+	f := consoleFlags{Console: "127.0.0.1:0"}
+	address, err := f.beside(&cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	up, done := make(chan embedded.Info, 1), make(chan error, 1)
+	go func() {
+		_, err := embedded.Up(ctx, cfg, func(i embedded.Info) { up <- i })
+		done <- err
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("up: %v", err)
+		}
+	})
+	var info embedded.Info
+	select {
+	case info = <-up:
+	case err := <-done:
+		done <- err
+		t.Fatalf("up: %v", err)
+	}
+	if cl, err = kgo.NewClient(kgo.SeedBrokers(info.Brokers), kgo.DefaultProduceTopic("activity")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return address, cl
+}
+
+// visit asks the console, and returns status and body.
+func visit(t *testing.T, method, address string, form url.Values, header ...string) (int, string) {
+	t.Helper()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, address, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for i := 0; i < len(header); i += 2 {
+		if r.Header.Set(header[i], header[i+1]); header[i] == "Host" {
+			r.Host = header[i+1]
+		}
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	answer, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(b) + answer.Header.Get("Location")
+}
+
+// TestConsoleAPI holds the description of the API against what the console answers for a running pipeline: every address, every member, in both directions.
+func TestConsoleAPI(t *testing.T) {
+	bare(t)
+	address, cl := consoleOf(t)
+	const user = "9007199254740993" // beyond 2^53
+	now := time.Now()
+	for i := range 12 {
+		value := fmt.Sprintf(`{"user_id":%s,"event_type":"view","product_id":%d,"txn_timestamp":%q}`, user, i, now.Add(time.Duration(i)*time.Millisecond).UTC().Format(time.RFC3339Nano))
+		if err := cl.ProduceSync(t.Context(), kgo.StringRecord(value)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var id string
+	eventually(t, "an incident is listed", func() bool {
+		_, body := visit(t, http.MethodGet, address+"/api/incidents", nil)
+		var page struct{ Items []struct{ ID string } }
+		if json.Unmarshal([]byte(body), &page) != nil || len(page.Items) == 0 {
+			return false
+		}
+		id = page.Items[0].ID
+		return true
+	})
+	if code, body := visit(t, http.MethodPost, address+"/incidents/"+id+"/mark", url.Values{"mark": {"attack"}, "note": {"a bot"}, "by": {"Ann"}}); code != http.StatusSeeOther {
+		t.Fatalf("mark: %d %s", code, body)
+	}
+	rule := "-- rule: twice\nINSERT INTO alerts SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '5' SECOND), user_id HAVING COUNT(*) > 1;"
+	if code, body := visit(t, http.MethodPost, address+"/studio", url.Values{"do": {"save"}, "statement": {rule}}); code != http.StatusSeeOther {
+		t.Fatalf("save: %d %s", code, body)
+	}
+	eventually(t, "figures of the broker are there", func() bool {
+		_, body := visit(t, http.MethodGet, address+"/api/health", nil)
+		return strings.Contains(body, `"partition":3`) && !strings.Contains(body, `"events_per_second":null`)
+	})
+
+	code, text := visit(t, http.MethodGet, address+"/assets/openapi.yaml", nil)
+	var doc map[string]any
+	if err := yaml.Unmarshal([]byte(text), &doc); code != http.StatusOK || err != nil {
+		t.Fatalf("openapi.yaml: %d %v", code, err)
+	}
+	asked := map[string][]string{
+		"/api/incidents":             {"", "?state=open&severity=critical&key=" + user + "&mark=attack&since=1h", "?rule=nobody"},
+		"/api/incidents/{id}":        {id, id[:8]},
+		"/api/alerts":                {"", "?incident=" + id, "?user=" + user},
+		"/api/why":                   {"?id=" + id, "?key=user_id=" + user, "?key=user_id=1&rule=burst&at=2026-01-01T00:00:00Z"},
+		"/api/keys/{column}/{value}": {"user_id/" + user, "user_id/nobody?rule=burst"},
+		"/api/rules":                 {""},
+		"/api/health":                {""},
+		"/api/check":                 {rule, "SELECT user_id FROM activity"},
+		"/api/stream":                nil, // TestConsoleStream
+	}
+	paths := doc["paths"].(map[string]any)
+	for path := range asked {
+		if paths[path] == nil {
+			t.Errorf("openapi.yaml has no %s", path)
+		}
+	}
+	for path, methods := range paths {
+		wanted, ok := asked[path]
+		if !ok {
+			t.Errorf("openapi.yaml has %s, which is not asked here", path)
+		}
+		for _, q := range wanted {
+			base, _, _ := strings.Cut(path, "{")
+			method, where, form := http.MethodGet, address+base+q, url.Values(nil)
+			if path == "/api/check" {
+				method, where, form = http.MethodPost, address+path, url.Values{"statement": {q}}
+			}
+			code, body := visit(t, method, where, form)
+			dec := json.NewDecoder(strings.NewReader(body))
+			dec.UseNumber()
+			var v any
+			if err := dec.Decode(&v); err != nil || code != http.StatusOK {
+				t.Errorf("%s: %d %.300s", where, code, body)
+				continue
+			}
+			spec := methods.(map[string]any)[strings.ToLower(method)].(map[string]any)
+			schema := dig(spec, "responses", "200", "content", "application/json", "schema")
+			for _, fault := range conform(doc, schema, v, path) {
+				t.Errorf("%s: %s", where, fault)
+			}
+			if strings.Contains(q, user) && !strings.Contains(body, user) {
+				t.Errorf("%s: the user is not exact: %.300s", where, body)
+			}
+		}
+	}
+	for _, wrong := range []string{"/api/incidents?state=shut", "/api/incidents?after=x", "/api/alerts?since=x", "/api/why", "/api/incidents/zz", "/api/incidents/00000000", "/api/why?id=00000000", "/api/nothing"} {
+		code, body := visit(t, http.MethodGet, address+wrong, nil)
+		var e struct{ Message string }
+		if err := json.Unmarshal([]byte(body), &e); err != nil || code < 400 || code > 499 && !strings.Contains(wrong, "why?id") || e.Message == "" {
+			t.Errorf("%s: %d %s", wrong, code, body)
+		}
+	}
+	// The rule that was saved is in shadow mode, and everything else is as it was.
+	if _, body := visit(t, http.MethodGet, address+"/api/rules", nil); !strings.Contains(body, `"name":"twice","mode":"shadow"`) || !strings.Contains(body, `"name":"burst","mode":"live"`) {
+		t.Errorf("rules: %s", body)
+	}
+	if _, body := visit(t, http.MethodGet, address+"/incidents/"+id, nil); !strings.Contains(body, "attack by <bdi>Ann</bdi>") || !strings.Contains(body, "the numbers agree") || !strings.Contains(body, user) {
+		t.Errorf("the page of the incident: %s", body)
+	}
+}
+
+// dig goes down into maps.
+func dig(v any, path ...string) any {
+	for _, name := range path {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return nil
+		}
+		v = m[name]
+	}
+	return v
+}
+
+// conform returns how a value differs from a schema. It knows the keywords that openapi.yaml uses.
+func conform(doc map[string]any, schema, v any, where string) (faults []string) {
+	s, ok := schema.(map[string]any)
+	if !ok {
+		return []string{where + ": no schema"}
+	}
+	if ref, ok := s["$ref"].(string); ok {
+		return conform(doc, dig(doc, strings.Split(strings.TrimPrefix(ref, "#/"), "/")...), v, where)
+	}
+	types := []string{}
+	switch x := s["type"].(type) {
+	case string:
+		types = append(types, x)
+	case []any:
+		for _, y := range x {
+			types = append(types, y.(string))
+		}
+	}
+	kind := "null"
+	switch x := v.(type) {
+	case map[string]any:
+		kind = "object"
+		props, _ := s["properties"].(map[string]any)
+		for _, name := range asList(s["required"]) {
+			if _, ok := x[name]; !ok {
+				faults = append(faults, where+": no "+name)
+			}
+		}
+		for name, y := range x {
+			switch {
+			case props[name] != nil:
+				faults = append(faults, conform(doc, props[name], y, where+"."+name)...)
+			case s["additionalProperties"] == false:
+				faults = append(faults, where+": has "+name+", which is not described")
+			}
+		}
+	case []any:
+		kind = "array"
+		for i, y := range x {
+			faults = append(faults, conform(doc, s["items"], y, fmt.Sprintf("%s[%d]", where, i))...)
+		}
+	case string:
+		kind = "string"
+		if e := asList(s["enum"]); e != nil && !slices.Contains(e, x) {
+			faults = append(faults, fmt.Sprintf("%s: %q is not one of %v", where, x, e))
+		}
+	case bool:
+		kind = "boolean"
+	case json.Number:
+		kind = "number"
+		if !strings.ContainsAny(x.String(), ".eE") && slices.Contains(types, "integer") {
+			kind = "integer"
+		}
+	}
+	if !slices.Contains(types, kind) {
+		faults = append(faults, fmt.Sprintf("%s: is a %s, not a %v", where, kind, types))
+	}
+	return faults
+}
+
+func asList(v any) (out []string) {
+	list, _ := v.([]any)
+	for _, x := range list {
+		out = append(out, fmt.Sprint(x))
+	}
+	return out
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// TestConsoleVisitors: who may come in, and what for.
+func TestConsoleVisitors(t *testing.T) {
+	bare(t)
+	t.Setenv("SPATE_CONSOLE_TOKEN", "0123456789abcdef0123")
+	address, _ := consoleOf(t)
+	bearer := []string{"Authorization", "Bearer 0123456789abcdef0123"}
+	for _, c := range []struct {
+		name, method, path string
+		form               url.Values
+		header             []string
+		code               int
+		says               string
+	}{
+		{"without a token", "GET", "/", nil, nil, 303, "/login?next=%2F"},
+		{"API without a token", "GET", "/api/incidents", nil, nil, 401, "A token is required"},
+		{"stream without a token", "GET", "/api/stream", nil, nil, 401, "A token is required"},
+		{"write without a token", "POST", "/silences/x/end", url.Values{}, nil, 401, "A token is required"},
+		{"another token", "GET", "/api/incidents", nil, []string{"Authorization", "Bearer 0123456789abcdef0124"}, 401, "A token is required"},
+		{"the token", "GET", "/api/incidents", nil, bearer, 200, `"items":[]`},
+		{"a wrong login", "POST", "/login", url.Values{"token": {"guess"}}, nil, 401, "This is not the token."},
+		{"a login", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"/rules"}}, nil, 303, "/rules"},
+		{"a login that leads elsewhere", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"//evil.example"}}, nil, 303, "/"},
+		{"health needs none", "GET", "/healthz", nil, nil, 200, "ok"},
+		{"a stranger's name", "GET", "/", nil, append([]string{"Host", "evil.example"}, bearer...), 403, "not served under the host name"},
+		{"localhost", "GET", "/api/incidents", nil, append([]string{"Host", "localhost:1234"}, bearer...), 200, `"items":[]`},
+		{"a stranger's form", "POST", "/silences/x/end", url.Values{}, append([]string{"Sec-Fetch-Site", "cross-site"}, bearer...), 403, "a page of another site"},
+		{"a stranger's form, older browser", "POST", "/silences/x/end", url.Values{}, append([]string{"Origin", "https://evil.example"}, bearer...), 403, "a page of another site"},
+		{"no such page", "GET", "/nothing", nil, bearer, 404, "no page at this address"},
+		{"out of the assets", "GET", "/assets/%2e%2e/frame.html", nil, bearer, 404, ""},
+		{"no such method", "DELETE", "/incidents", nil, bearer, 404, "no page at this address"},
+	} {
+		code, body := visit(t, c.method, address+c.path, c.form, c.header...)
+		if code != c.code || !strings.Contains(body, c.says) {
+			t.Errorf("%s: %d %.300s", c.name, code, body)
+		}
+	}
+	for _, c := range [][]string{
+		{"--listen", "0.0.0.0:8088"}, {"--listen", "8088"}, {"--token-file", filepath.Join(t.TempDir(), "none")}, {"--trusted-header", "a b"},
+	} {
+		t.Setenv("SPATE_CONSOLE_TOKEN", "")
+		if code, out, errs := spate(append([]string{"console"}, c...)...); code != ExitUsage || !strings.Contains(errs, strings.TrimPrefix(c[0], "--")) {
+			t.Errorf("console %v: exit code %d %s%s", c, code, out, errs)
+		}
+	}
+}
+
+// TestConsoleWithout: with the broker and the database away, every page answers, says what is missing, and shows the rest.
+func TestConsoleWithout(t *testing.T) {
+	bare(t)
+	p := &consoleParts{topic: "activity", log: slog.New(slog.DiscardHandler), initial: initialFlags{10 * time.Second, 5, 10}}
+	st := lazyStore{open: func() (incidentReader, error) { return nil, fmt.Errorf("connect to the database: refused") }}
+	p.store, p.rules = st.get, func() (*rulesLog, error) { return nil, fmt.Errorf("connect to the broker: refused") }
+	web := httptest.NewServer(web.New(p.config("activity")).Handler())
+	defer web.Close()
+	server := web.URL
+	for path, says := range map[string][]string{
+		"/":                       {"connect to the database: refused", "Open incidents"},
+		"/incidents":              {"connect to the database: refused"},
+		"/alerts":                 {"connect to the database: refused"},
+		"/incidents/0123456789":   {"connect to the database: refused"},
+		"/keys?key=user_id%3D42":  {"connect to the database: refused", "connect to the broker: refused", "user_id=42"},
+		"/rules":                  {"connect to the broker: refused"},
+		"/deliveries":             {"connect to the database: refused"},
+		"/health":                 {"The database is away: connect to the database: refused"},
+		"/studio":                 {"Flink SQL"},
+		"/search?q=42":            {"/keys?key=42"},
+		"/keys?key=%3D":           {"is not column=value"},
+		"/incidents?after=1-1-1":  {"is none of this list"},
+		"/incidents?state=closed": {"state"},
+	} {
+		code, body := visit(t, http.MethodGet, server+path, nil)
+		for _, s := range says {
+			if !strings.Contains(body, s) {
+				t.Errorf("%s: %d without %q: %s", path, code, s, body)
+			}
+		}
+	}
+	if code, body := visit(t, http.MethodGet, server+"/api/incidents", nil); code != http.StatusServiceUnavailable || !strings.Contains(body, "refused") {
+		t.Errorf("API: %d %s", code, body)
+	}
+}
+
+// TestConsoleStream: changes are passed on at once, and not more often than twice a second.
+func TestConsoleStream(t *testing.T) {
+	bare(t)
+	address, cl := consoleOf(t)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+"/api/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if typ := answer.Header.Get("Content-Type"); typ != "text/event-stream" {
+		t.Errorf("content type %q", typ)
+	}
+	buf := make([]byte, 4096)
+	var got bytes.Buffer
+	read := func(events int) {
+		t.Helper()
+		for strings.Count(got.String(), "event: changed\n") < events {
+			n, err := answer.Body.Read(buf)
+			if err != nil {
+				t.Fatalf("%v after %q", err, got.String())
+			}
+			got.Write(buf[:n])
+		}
+	}
+	read(1)
+	for range 6 {
+		value := fmt.Sprintf(`{"user_id":7,"txn_timestamp":%q}`, time.Now().UTC().Format(time.RFC3339Nano))
+		if err := cl.ProduceSync(t.Context(), kgo.StringRecord(value)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(3)
+}
