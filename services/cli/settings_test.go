@@ -34,6 +34,8 @@ var settingsSections = []struct{ title, text, variables string }{
 		"SPATE_DATABASE_URL SPATE_WEBHOOK_URL SPATE_WEBHOOK_SECRET SPATE_WEBHOOK_ALLOW_PRIVATE SPATE_ENDPOINTS SPATE_RECEIVE_LISTEN"},
 	{"Processes", "", "SPATE_LOG_LEVEL SPATE_HTTP SPATE_PPROF SPATE_HTTP_TLS_CERT_FILE SPATE_HTTP_TLS_KEY_FILE SPATE_HTTP_TOKEN SPATE_HTTP_TOKEN_FILE SPATE_HTTP_TLS_CA_FILE " +
 		"SPATE_ADVERTISE SPATE_MAX_OPEN_WINDOWS SPATE_DECIDE_MAX_AGE SPATE_INSTANCE SPATE_STATE SPATE_LISTEN NO_COLOR"},
+	{"The console", "[console.md](console.md) describes it.",
+		"SPATE_CONSOLE_LISTEN SPATE_CONSOLE_TOKEN SPATE_CONSOLE_TOKEN_FILE SPATE_CONSOLE_TRUSTED_HEADER SPATE_CONSOLE_PUBLIC_HOSTS"},
 	{"AWS", "Credentials, region and endpoints are configured as for any AWS SDK. The second name of a variable is the one in the AWS walkthrough's Lambda function.",
 		"SPATE_STREAM SPATE_ALERTS_STREAM SPATE_ASIDE_STREAM SPATE_STATE_TABLE SPATE_LEASE SPATE_POLL SPATE_FROM SPATE_TABLE SPATE_RETAIN SPATE_TOPIC_ARN SPATE_MIN_SEVERITY " +
 			"SPATE_DEAD_LETTERS SPATE_METRICS_NAMESPACE SPATE_ALERTS_METRIC SPATE_SHARDS SPATE_SNS_TOPIC SPATE_BUCKET"},
@@ -47,6 +49,7 @@ var withoutFlag = map[string]string{
 	"SPATE_SASL_OAUTH_CLIENT_SECRET": "The client's secret.",
 	"SPATE_SCHEMA_REGISTRY_PASSWORD": "The password.",
 	"SPATE_HTTP_TOKEN":               "The token: 16 characters or more.",
+	"SPATE_CONSOLE_TOKEN":            "The token that visitors of the console need: 16 characters or more.",
 	"NO_COLOR":                       "If set, output has no colors.",
 }
 

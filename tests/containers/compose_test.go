@@ -93,7 +93,7 @@ func compose(t *testing.T, settings ...string) *composed {
 			c.env = append(c.env, kv)
 		}
 	}
-	for _, name := range []string{"KAFKA", "POSTGRES", "ROUTER", "DETECTOR", "ALERTER", "RECEIVER"} {
+	for _, name := range []string{"KAFKA", "POSTGRES", "ROUTER", "DETECTOR", "ALERTER", "RECEIVER", "CONSOLE"} {
 		_, port, err := net.SplitHostPort(testport.Reserve(t))
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +135,9 @@ func (c *composed) remove() {
 		ps, _ := c.try(ctx, 30*time.Second, "ps", "--all")
 		for id := range strings.FieldsSeq(string(c.unhealthy(ctx))) {
 			why, _ := docker(ctx, 10*time.Second, c.env, "inspect", "--format", `{{.Name}}: {{range .State.Health.Log}}{{println .Output}}{{end}}`, id)
-			logs, _ := docker(ctx, 10*time.Second, c.env, "logs", "--tail", "60", id)
+			_, _ = docker(ctx, 10*time.Second, c.env, "kill", "--signal", "QUIT", id) // where it hangs is then in its log
+			time.Sleep(time.Second)
+			logs, _ := docker(ctx, 10*time.Second, c.env, "logs", "--tail", "600", id)
 			c.t.Logf("--- unhealthy: %s\n%s", why, logs)
 		}
 		logs, _ := c.try(ctx, 30*time.Second, "logs", "--no-color", "--tail", "12")

@@ -32,7 +32,7 @@ func main() {
 }
 
 func draw() error {
-	demo := exec.Command("script", "--quiet", "--return", "--command", "stty cols 80 rows 40; "+command, os.DevNull)
+	demo := exec.Command("script", "--quiet", "--return", "--command", "stty cols 80 rows 40; "+command+" --console none", os.DevNull)
 	demo.Stderr = os.Stderr
 	out, err := demo.Output()
 	if err != nil {
