@@ -40,6 +40,7 @@ type program struct {
 	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
 	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
 	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
+	SQL      sqlCommand      `cmd:"" name:"sql" help:"Query events, alerts and incidents with SQL: a time range of the log, or files."`
 
 	Route   routeCommand   `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
 	Detect  detectCommand  `cmd:"" group:"services" help:"Service: find windows above the threshold."`
@@ -285,7 +286,7 @@ func (e *env) fail(err error) int {
 		return ExitOK
 	case errors.Is(err, errDiffers), errors.Is(err, errCases), errors.Is(err, errUnread):
 		return ExitFailed
-	case errors.Is(err, errRules):
+	case errors.Is(err, errRules), errors.Is(err, errStatement):
 		return ExitUsage
 	case errors.Is(err, errUsage):
 		for problem := range strings.Lines(err.Error()) {

@@ -108,7 +108,9 @@ func (db *DB) nearColumn(name string, tokens []token) string {
 		}
 	}
 	near := syntax.Near(last, names)
-	if i := slices.IndexFunc(names, func(n string) bool { return len(last) > 2 && strings.HasPrefix(strings.ToLower(n), strings.ToLower(last)) }); near == "" && i >= 0 {
+	if i := slices.IndexFunc(names, func(n string) bool {
+		return len(last) > 2 && strings.HasPrefix(strings.ToLower(n), strings.ToLower(last))
+	}); near == "" && i >= 0 {
 		near = names[i]
 	}
 	if near == "" {

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -22,8 +23,9 @@ import (
 type Config struct {
 	// Log has the events.
 	Log Log
-	// Store has alerts and incidents; nil: there are no such tables.
-	Store Store
+	// Store has alerts and incidents; nil: there are no such tables, and NoStore says why.
+	Store   Store
+	NoStore string
 	// Tables declare the columns of events; none are those of rule.Activity. A table's own name is a name of activity.
 	Tables []*rule.Table
 	// Events say how events are written.
@@ -184,8 +186,8 @@ func (db *DB) declare() {
 		}
 	}
 	if db.cfg.Store == nil {
-		db.missing["alerts"] = "there is no database"
-		db.missing["incidents"] = db.missing["alerts"]
+		why := cmp.Or(db.cfg.NoStore, "there is no database")
+		db.missing["alerts"], db.missing["incidents"] = why, why
 		return
 	}
 	db.tables = append(db.tables, db.alerts(), db.incidents())
