@@ -296,7 +296,10 @@ func partialText(s query.Summary, b query.Bounds) string {
 
 // summaryText says how much was read.
 func summaryText(s query.Summary) string {
-	text := fmt.Sprintf("%s; read %s of %s", counted(s.Rows, "row", "rows"), terminal.Grouped(s.Read), counted(s.Of, "record", "records"))
+	text := fmt.Sprintf("%s; read %s", counted(s.Rows, "row", "rows"), counted(s.Read, "record", "records"))
+	if s.Of > 0 {
+		text = fmt.Sprintf("%s; read %s of %s", counted(s.Rows, "row", "rows"), terminal.Grouped(s.Read), counted(s.Of, "record", "records"))
+	}
 	if s.Invalid > 0 {
 		text += fmt.Sprintf("; %s invalid", terminal.Grouped(s.Invalid))
 	}

@@ -97,9 +97,9 @@ const (
 // Summary is how a statement went.
 type Summary struct {
 	Rows int64 `json:"rows"`
-	// Read counts the records that were read, of those that the topics of the statement have. Bytes are those of their keys and values.
+	// Read counts the records that were read, of those that the topics of the statement have; 0 if that is not known. Bytes are those of their keys and values.
 	Read  int64 `json:"records_read"`
-	Of    int64 `json:"records"`
+	Of    int64 `json:"records,omitempty"`
 	Bytes int64 `json:"bytes_read"`
 	// Invalid are records among them that are not events.
 	Invalid int64 `json:"invalid,omitempty"`
@@ -348,24 +348,24 @@ func (db *DB) Run(ctx context.Context, statement string, b Bounds, out Output) (
 		s.Partial, s.By = true, by
 	}
 	if err == nil {
-		s.Of = r.size(ctx, s.Read)
+		s.Of = r.size(ctx)
 	}
 	s.Elapsed = db.cfg.Now().Sub(began)
 	return s, err
 }
 
-// size is how many records the topics that were read have; at least as many as were read.
-func (r *run) size(ctx context.Context, least int64) (n int64) {
+// size is how many records the topics that were read have; 0 if that is not known.
+func (r *run) size(ctx context.Context) (n int64) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	for _, t := range r.topics {
 		size, err := r.db.cfg.Log.Size(ctx, t)
 		if err != nil {
-			return least
+			return 0
 		}
 		n += size
 	}
-	return max(n, least)
+	return n
 }
 
 // errRows ends a result at its bound.
@@ -480,16 +480,21 @@ func (db *DB) syntaxAt(ctx context.Context, near, text string) int {
 		if `"`+t.text+`"` != wanted {
 			continue
 		}
-		rows, err := db.conn.QueryContext(ctx, "EXPLAIN "+text[:t.to])
-		if err == nil {
-			_ = rows.Close()
-			continue
-		}
-		if strings.HasPrefix(message(err), "near "+wanted) {
+		if err := db.prepare(ctx, text[:t.to]); err != nil && strings.HasPrefix(message(err), "near "+wanted) {
 			return t.from
 		}
 	}
 	return -1
+}
+
+// prepare returns what SQLite does not understand of a statement.
+func (db *DB) prepare(ctx context.Context, text string) error {
+	rows, err := db.conn.QueryContext(ctx, "EXPLAIN "+text)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	return rows.Err()
 }
 
 // scan reads a part of a topic, and sends the rows of it.

@@ -419,3 +419,9 @@ func FuzzLex(f *testing.F) {
 		}
 	})
 }
+
+func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	return ctx, cancel
+}
