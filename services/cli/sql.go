@@ -129,14 +129,14 @@ func (c *sqlCommand) Run(e *env) error {
 // open opens the database over the log or the files.
 func (c *sqlCommand) open(e *env) (db *query.DB, closer func(), err error) {
 	closers := []func(){}
-	closer = func() {
+	all := func() {
 		for _, f := range slices.Backward(closers) {
 			f()
 		}
 	}
 	defer func() {
 		if err != nil {
-			closer()
+			all()
 		}
 	}()
 	now := time.Now()
@@ -200,7 +200,7 @@ func (c *sqlCommand) open(e *env) (db *query.DB, closer func(), err error) {
 		return nil, nil, err
 	}
 	closers = append(closers, func() { _ = db.Close() })
-	return db, closer, nil
+	return db, all, nil
 }
 
 // pipeline is the log, the rules and the database of a pipeline.

@@ -56,7 +56,7 @@ func TestSQL(t *testing.T) {
 		stdout, stderr string
 		code           int
 	}{
-		{[]string{"SELECT user_id, price FROM activity"}, "USER_ID    PRICE\n7            1.5\n7           NULL\nx\\x1b[2J    2.0\n", "3 rows; read 4 of 4 records; 1 invalid\n", 0},
+		{[]string{"SELECT user_id, price FROM activity"}, "USER_ID   PRICE\n7           1.5\n7          NULL\nx\\x1b[2J    2.0\n", "3 rows; read 4 of 4 records; 1 invalid\n", 0},
 		{[]string{"--json", "SELECT user_id, price, product_id, price FROM activity WHERE _offset >= 0 ORDER BY event_time DESC LIMIT 1"}, `{"user_id":"x\u001b[2J","price":2.0,"product_id":9007199254740993,"price_2":2.0}` + "\n",
 			`{"rows":1,"records_read":4,"records":4,`, 0},
 		{[]string{"--csv", "SELECT brand, price FROM activity WHERE event_type = 'cart'"}, "brand,price\n\"=b\n\",\n", "1 row; read 4 of 4 records", 0},
@@ -218,8 +218,8 @@ func TestSQLPrompt(t *testing.T) {
 	say("SELECT product\t\rFROM act\t\rWHERE price = 1.5;\r") // over three lines, with two completions
 	screen.wait(t, "1 row; read 4 of 4 records")
 	screen.wait(t, "PRODUCT_ID")
-	say("SELECT nothing FROM activity;\r")
-	screen.wait(t, "no such column: nothing")
+	say("SELECT nowhere FROM activity;\r")
+	screen.wait(t, "no such column: nowhere")
 	say("WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT COUNT(*) FROM c;\r")
 	time.Sleep(50 * time.Millisecond) // it is running, or will be: the key is for it in both cases, unless the line is still read
 	say("\x03")

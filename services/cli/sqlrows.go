@@ -22,6 +22,7 @@ type sqlRows struct {
 	csv   *csv.Writer
 	plain bool // CSV goes to a terminal, which it must not control
 	names []string
+	text  []bool // columns that have text: the others are aligned right
 	pages *pages
 	cells []any
 	line  []byte
@@ -68,7 +69,7 @@ func (r *sqlRows) columns(names []string) error {
 		for i, n := range names {
 			columns[i] = terminal.Column{Head: strings.ToUpper(n), Floor: 8}
 		}
-		r.pages = newPages(r.o, columns)
+		r.pages, r.text = newPages(r.o, columns), make([]bool, len(names))
 	}
 	return nil
 }
@@ -108,7 +109,9 @@ func (r *sqlRows) row(values []any) error {
 	for i, v := range values {
 		switch v.(type) {
 		case int64, float64:
-			r.pages.table.Columns[i].Right = true
+			r.pages.table.Columns[i].Right = !r.text[i]
+		case string, []byte:
+			r.pages.table.Columns[i].Right, r.text[i] = false, true
 		}
 		r.cells = append(r.cells, sqlText(v))
 	}

@@ -90,7 +90,7 @@ func eventFields(tables []*rule.Table, times []string, prunes bool) (out []field
 // recordFields are the columns of records of a topic.
 func recordFields(t Topic, times bool) []field {
 	out := []field{
-		{Column: Column{"_partition", "BIGINT", true}, meta: partition}, {Column: Column{"_offset", "BIGINT", true}, meta: offset},
+		{Column: Column{"_partition", "BIGINT", times}, meta: partition}, {Column: Column{"_offset", "BIGINT", times}, meta: offset},
 		{Column: Column{"_timestamp", "TIME", times}, meta: appended}, {Column: Column{"_key", "STRING", false}, meta: key}, {Column: Column{"_value", "STRING", false}, meta: value},
 	}
 	if t != Activity {
