@@ -28,7 +28,6 @@ import (
 	"spate/shared/ops"
 	"spate/shared/revision"
 	"spate/shared/rule"
-	"spate/shared/rule/syntax"
 )
 
 type consoleCommand struct {
@@ -220,7 +219,7 @@ func (p *consoleParts) config(name string) web.Config {
 	if p.kafka != nil {
 		names := kafka.NamesFor(p.topic)
 		cfg.Source = &web.Kafka{Config: *p.kafka, Names: names}
-		cfg.Doctor = p.doctor
+		cfg.Doctor, cfg.Query = p.doctor, p
 		cfg.Changes = func(ctx context.Context, changed func()) { p.follow(ctx, names.Alerts, changed) }
 	} else {
 		cfg.Changes = every2s
@@ -409,19 +408,6 @@ func (p *consoleParts) List(ctx context.Context) (rules []web.Rule, revisions []
 		revisions = append(revisions, web.Revision{N: e.Revision, At: time.UnixMilli(e.AtMS).UTC(), Author: e.Author, Message: e.Message, InForce: inForce(e, time.Now()), Text: e.Text})
 	}
 	return rules, revisions, nil
-}
-
-// studioFile is how the text of the studio is called in messages.
-const studioFile = "studio"
-
-// Check implements web.Rules.
-func (p *consoleParts) Check(_ context.Context, text string) (faults []web.Fault) {
-	_, errs := rule.Compile(text, rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}})
-	for _, err := range errs {
-		line, column := syntax.LineColumn(text, err.Pos)
-		faults = append(faults, web.Fault{Line: line, Column: column, Text: err.Message, Shown: err.Format(studioFile, text)})
-	}
-	return faults
 }
 
 // Save implements web.Rules.

@@ -147,7 +147,7 @@ func TestConsoleAPI(t *testing.T) {
 		"/api/keys/{column}/{value}": {"user_id/" + user, "user_id/nobody?rule=burst"},
 		"/api/rules":                 {""},
 		"/api/health":                {""},
-		"/api/check":                 {rule, "SELECT user_id FROM activity"},
+		"/api/check":                 {rule, "SELECT user_id, COUNT(*) FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), userid"},
 		"/api/stream":                nil, // TestConsoleStream
 	}
 	paths := doc["paths"].(map[string]any)

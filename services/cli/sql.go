@@ -174,20 +174,8 @@ func (c *sqlCommand) open(e *env) (db *query.DB, closer func(), err error) {
 		return nil, nil, err
 	}
 	if set != nil {
-		for _, r := range set.Rules {
-			if !slices.ContainsFunc(cfg.Tables, func(t *rule.Table) bool { return t.Name == r.Table.Name }) {
-				cfg.Tables = append(cfg.Tables, r.Table)
-			}
-		}
-		lateness, clock, err := set.Stream()
-		if err != nil {
+		if err := declare(&cfg, set); err != nil {
 			return nil, nil, usage(err)
-		}
-		if lateness >= 0 {
-			cfg.Lateness = lateness
-		}
-		if clock != "" && !slices.Contains(cfg.Events.Fields.Time, clock) {
-			cfg.Events.Fields.Time = []string{clock}
 		}
 		if f, ok := cfg.Log.(*fileLog); ok {
 			f.fields = cfg.Events.Fields
@@ -229,6 +217,26 @@ func (c *sqlCommand) pipeline(e *env, cfg *query.Config, set *rule.Set, closers 
 	*closers = append(*closers, func() { _ = st.Close() })
 	cfg.Store = st
 	return set, nil
+}
+
+// declare gives a query the tables and the times that rules declare.
+func declare(cfg *query.Config, set *rule.Set) error {
+	for _, r := range set.Rules {
+		if !slices.ContainsFunc(cfg.Tables, func(t *rule.Table) bool { return t.Name == r.Table.Name }) {
+			cfg.Tables = append(cfg.Tables, r.Table)
+		}
+	}
+	lateness, clock, err := set.Stream()
+	if err != nil {
+		return err
+	}
+	if lateness >= 0 {
+		cfg.Lateness = lateness
+	}
+	if clock != "" && !slices.Contains(cfg.Events.Fields.Time, clock) {
+		cfg.Events.Fields.Time = []string{clock}
+	}
+	return nil
 }
 
 // errStatement is how the command ends if the statement is wrong; it has been said already.

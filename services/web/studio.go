@@ -3,9 +3,14 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
+
+	"spate/shared/alert"
+	"spate/shared/store"
 )
 
 // maxResult bounds the rows of a result that a page shows.
@@ -18,9 +23,9 @@ type studioView struct {
 	Checked   bool // it is a rules file without faults
 	Columns   []string
 	Rows      [][]string
-	Took      time.Duration
-	More      bool
-	Note      string
+	Result    Result
+	More      int64
+	Added     string
 	Ran       bool
 	CanRun    bool
 	CanSave   bool
@@ -36,9 +41,6 @@ const example = `SELECT user_id, COUNT(*) AS events
 FROM activity
 GROUP BY user_id, TUMBLE(txn_timestamp, INTERVAL '10' SECOND)
 HAVING COUNT(*) > 5`
-
-// errEnough ends a statement whose rows are more than a page shows.
-var errEnough = errors.New("enough rows")
 
 // studio runs a statement on the log, or checks or saves a rule.
 func (s *Server) studio(w http.ResponseWriter, r *http.Request) {
@@ -90,33 +92,89 @@ func (s *Server) run(ctx context.Context, v *studioView) error {
 		return errors.New("this console cannot run statements")
 	}
 	v.Ran = true
-	began := time.Now()
-	v.Note, err = s.cfg.Query.Run(ctx, v.Statement, since, func(names []string) { v.Columns = names }, func(row []any) error {
+	keys := make(map[string]bool)
+	var place []int // of the key's columns
+	v.Result, err = s.cfg.Query.Run(ctx, v.Statement, since, func(names []string) error {
+		v.Columns = append(v.Columns, names...)
+		return nil
+	}, func(row []any) error {
 		if len(v.Rows) == maxResult {
-			v.More = true
-			return errEnough
+			v.More++
 		}
 		cells := make([]string, len(row))
 		for i, x := range row {
 			cells[i] = cellOf(x)
 		}
-		v.Rows = append(v.Rows, cells)
+		if len(v.Rows) < maxResult {
+			v.Rows = append(v.Rows, cells)
+		}
+		if len(keys) < maxKeys {
+			keys[strings.Join(cells, keySeparator)] = true
+		}
 		return nil
 	})
-	v.Took = time.Since(began)
-	if errors.Is(err, errEnough) {
-		err = nil
+	if err != nil || !v.Result.Rule || len(v.Result.Keys) != 1 {
+		return err
 	}
+	if i := slices.Index(v.Columns, v.Result.Keys[0]); i >= 0 {
+		place = append(place, i)
+	} else {
+		return nil
+	}
+	distinct := make(map[string]bool, len(keys))
+	for row := range keys {
+		distinct[strings.Split(row, keySeparator)[place[0]]] = true
+	}
+	v.Added, err = s.added(ctx, v.Result.Keys[0], distinct, time.Now().Add(-since))
 	return err
+}
+
+const (
+	// maxKeys bounds the rows whose keys are compared with those of incidents.
+	maxKeys      = 20_000
+	keySeparator = "\x00"
+)
+
+// added says which keys a rule finds that no live rule has found since a time.
+func (s *Server) added(ctx context.Context, column string, keys map[string]bool, since time.Time) (string, error) {
+	st, err := s.store(ctx)
+	if err != nil {
+		return "", nil // there is nothing to compare with
+	}
+	live := make(map[string]bool)
+	for i, err := range st.Incidents(ctx, store.IncidentFilter{Since: since, Newest: true, Limit: statIncidents}) {
+		if err != nil {
+			return "", err
+		}
+		key, _ := keyOf(i.Key)
+		if v := key[column]; v != nil && i.Mode != alert.Shadow {
+			live[*v] = true
+		}
+	}
+	var fresh []string
+	for key := range keys {
+		if !live[key] {
+			fresh = append(fresh, key)
+		}
+	}
+	slices.Sort(fresh)
+	text := fmt.Sprintf("%s; %s have an incident of a live rule in this time", count(int64(len(keys)), "key", "keys"), grouped(int64(len(keys)-len(fresh))))
+	switch {
+	case len(fresh) == 0:
+		return text + ", so the rule adds none.", nil
+	case len(fresh) > 5:
+		return fmt.Sprintf("%s, %s do not: %s and more.", text, grouped(int64(len(fresh))), strings.Join(fresh[:5], ", ")), nil
+	}
+	return fmt.Sprintf("%s, %s do not: %s.", text, grouped(int64(len(fresh))), strings.Join(fresh, ", ")), nil
 }
 
 func (s *Server) saveRule(ctx context.Context, r *http.Request, text string) ([]Fault, error) {
 	if s.cfg.Rules == nil {
 		return nil, errors.New("this console has no log of the rules")
 	}
-	if name := strings.TrimSpace(r.FormValue("name")); name != "" && !strings.Contains(text, "-- rule:") {
-		if strings.ContainsAny(name, "\r\n") {
-			return nil, &badRequest{errors.New("name: has more than one line")}
+	if name := strings.TrimSpace(r.FormValue("name")); !strings.Contains(text, "-- rule:") {
+		if name == "" || strings.ContainsAny(name, "\r\n") {
+			return nil, &badRequest{errors.New("name: give the rule a name, in the field or as a first line: -- rule: my_rule")}
 		}
 		text = "-- rule: " + name + "\n" + text
 	}

@@ -89,7 +89,7 @@ type Revision struct {
 type Rules interface {
 	// List returns the rules in force and the revisions, the newest first.
 	List(ctx context.Context) ([]Rule, []Revision, error)
-	// Check returns the faults of a rules file, as spate rules check prints them; none means that it can be applied.
+	// Check returns the faults of rules, as spate rules check prints them. SQL over the log is checked when it runs.
 	Check(ctx context.Context, text string) []Fault
 	// Save adds the rules of a text to those in force, in shadow mode, and returns the number of the revision.
 	Save(ctx context.Context, text, author string) (int64, error)
@@ -105,8 +105,21 @@ type Fault struct {
 
 // Query runs statements over the log.
 type Query interface {
-	// Run runs a statement over the events since a time and passes its columns and rows on. It ends with a note if the result is only a part.
-	Run(ctx context.Context, statement string, since time.Duration, columns func([]string), row func([]any) error) (note string, err error)
+	// Run runs a statement over the events since a time, and passes its columns and rows on.
+	Run(ctx context.Context, statement string, since time.Duration, columns func(names []string) error, row func(values []any) error) (Result, error)
+}
+
+// Result is how a statement went.
+type Result struct {
+	Rows    int64
+	Read    int64 // records
+	Of      int64 // records that there are; 0 if that is not known
+	Partial string
+	Notes   []string
+	Elapsed time.Duration
+	// Rule: the engine has evaluated it. Keys are the columns that are its key, those that the result has.
+	Rule bool
+	Keys []string
 }
 
 // Config says where the console reads, and who may see it. What is nil is left out of the pages.

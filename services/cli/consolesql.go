@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"spate/services/query"
+	"spate/services/web"
+	"spate/shared/kafka"
+	"spate/shared/rule"
+	"spate/shared/rule/syntax"
+)
+
+const (
+	// studioTime, studioBytes and studioRows bound a statement of the studio.
+	studioTime  = 20 * time.Second
+	studioBytes = 2 << 30
+	studioRows  = 100_000
+	// studioFile is how the text of the studio is called in messages.
+	studioFile = "studio"
+)
+
+// database opens the log for a statement.
+func (p *consoleParts) database(ctx context.Context, since time.Duration) (*query.DB, error) {
+	a, done, err := p.asker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	cfg := query.Config{Log: &query.Kafka{Config: *p.kafka, Names: kafka.NamesFor(p.topic)}, Events: p.events, MaxAhead: p.maxAhead, Lateness: p.lateness}
+	if since > 0 {
+		cfg.From = time.Now().Add(-since)
+	}
+	if newest, ok := a.Newest(); ok && a.Unreadable() == nil {
+		cfg.Lateness, cfg.MaxAhead = time.Duration(newest.LatenessMS)*time.Millisecond, time.Duration(newest.MaxAheadMS)*time.Millisecond
+		if err := declare(&cfg, newest.Set); err != nil {
+			return nil, err
+		}
+	}
+	if st, err := p.store(); err != nil {
+		cfg.NoStore = err.Error()
+	} else {
+		cfg.Store = st
+	}
+	return query.Open(ctx, cfg)
+}
+
+// Run implements web.Query.
+func (p *consoleParts) Run(ctx context.Context, statement string, since time.Duration, columns func([]string) error, row func([]any) error) (web.Result, error) {
+	db, err := p.database(ctx, since)
+	if err != nil {
+		return web.Result{}, err
+	}
+	defer func() { _ = db.Close() }()
+	s, err := db.Run(ctx, statement, query.Bounds{Rows: studioRows, Bytes: studioBytes, Timeout: studioTime}, query.Output{Columns: columns, Row: row})
+	var wrong *query.Error
+	if errors.As(err, &wrong) {
+		return web.Result{}, errors.New(wrong.Format())
+	}
+	r := web.Result{Rows: s.Rows, Read: s.Read, Of: s.Of, Notes: s.Notes, Elapsed: s.Elapsed.Round(time.Millisecond), Rule: s.Rule}
+	if s.Partial {
+		r.Partial = strings.TrimPrefix(s.By, "max-")
+	}
+	if set, errs := rule.Compile(statement, rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}}); s.Rule && len(errs) == 0 {
+		for _, k := range set.Rules[0].Keys {
+			r.Keys = append(r.Keys, k.Name)
+		}
+	}
+	return r, err
+}
+
+// Check implements web.Rules.
+func (p *consoleParts) Check(_ context.Context, text string) (faults []web.Fault) {
+	if !query.IsRule(text) && !strings.Contains(strings.ToUpper(text), "INSERT") {
+		return nil // SQL over the log, which is checked when it runs
+	}
+	_, errs := rule.Compile(text, rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}})
+	for _, err := range errs {
+		line, column := syntax.LineColumn(text, err.Pos)
+		faults = append(faults, web.Fault{Line: line, Column: column, Text: err.Message, Shown: err.Format(studioFile, text)})
+	}
+	return faults
+}
