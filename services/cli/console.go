@@ -429,7 +429,7 @@ func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error)
 	if base.Name != "" {
 		base.Text, base.Name = "-- rule: "+base.Name+"\n"+base.Text, ""
 	}
-	base.Text = strings.TrimRight(base.Text, " \t\r\n;") + ";\n\n-- mode: shadow\n" + strings.TrimSpace(text) + "\n"
+	base.Text = strings.TrimRight(base.Text, " \t\r\n;") + ";\n\n-- mode: shadow\n" + strings.TrimSpace(inserting(text)) + "\n"
 	rec.Source, rec.Author, rec.Message = base, by, "saved in the studio"
 	set, err := rec.Compile(l.Inputs())
 	if err != nil {

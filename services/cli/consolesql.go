@@ -63,7 +63,7 @@ func (p *consoleParts) Run(ctx context.Context, statement string, since time.Dur
 	if s.Partial {
 		r.Partial = strings.TrimPrefix(s.By, "max-")
 	}
-	if set, errs := rule.Compile(statement, rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}}); s.Rule && len(errs) == 0 {
+	if set, errs := rule.Compile(inserting(statement), rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}}); s.Rule && len(errs) == 0 {
 		for _, k := range set.Rules[0].Keys {
 			r.Keys = append(r.Keys, k.Name)
 		}
@@ -72,9 +72,22 @@ func (p *consoleParts) Run(ctx context.Context, statement string, since time.Dur
 }
 
 // Check implements web.Rules.
-func (p *consoleParts) Check(_ context.Context, text string) (faults []web.Fault) {
-	if !query.IsRule(text) && !strings.Contains(strings.ToUpper(text), "INSERT") {
-		return nil // SQL over the log, which is checked when it runs
+func (p *consoleParts) Check(ctx context.Context, text string) (faults []web.Fault) {
+	if !inserts(text) {
+		if !query.IsRule(text) || p.kafka == nil {
+			return nil // SQL over the log, which is checked when it runs
+		}
+		db, err := p.database(ctx, 0)
+		if err != nil {
+			return nil // whoever runs it is told
+		}
+		defer func() { _ = db.Close() }()
+		var wrong *query.Error
+		if errors.As(db.Check(text), &wrong) {
+			line, column := syntax.LineColumn(text, syntax.Pos(max(wrong.Pos, 0)))
+			return []web.Fault{{Line: line, Column: column, Text: wrong.Message, Shown: wrong.Format()}}
+		}
+		return nil
 	}
 	_, errs := rule.Compile(text, rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}})
 	for _, err := range errs {
@@ -82,4 +95,29 @@ func (p *consoleParts) Check(_ context.Context, text string) (faults []web.Fault
 		faults = append(faults, web.Fault{Line: line, Column: column, Text: err.Message, Shown: err.Format(studioFile, text)})
 	}
 	return faults
+}
+
+// inserts reports whether a text has a rule as a rules file has it, and not only its SELECT.
+func inserts(text string) bool {
+	for line := range strings.Lines(text) {
+		if word, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(line)), " "); word == "INSERT" || word == "CREATE" {
+			return true
+		}
+	}
+	return false
+}
+
+// inserting makes a SELECT a rule of a rules file. Its directives stay before it.
+func inserting(text string) string {
+	if inserts(text) {
+		return text
+	}
+	at := 0
+	for line := range strings.Lines(text) {
+		if plain := strings.TrimSpace(line); plain != "" && !strings.HasPrefix(plain, "--") {
+			break
+		}
+		at += len(line)
+	}
+	return text[:at] + "INSERT INTO alerts\n" + text[at:]
 }
