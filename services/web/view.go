@@ -82,13 +82,7 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 	}
 	st, err := s.store(ctx)
 	if err == nil {
-		v.Open, err = take(st.Incidents(ctx, store.IncidentFilter{State: incident.StateOpen, Newest: true, Limit: pageSize + 1}))
-		slices.SortStableFunc(v.Open, func(a, b incident.Incident) int {
-			return cmp.Or(rank(b)-rank(a), b.FirstWindowStart.Compare(a.FirstWindowStart))
-		})
-		if v.More = len(v.Open) > pageSize; v.More {
-			v.Open = v.Open[:pageSize]
-		}
+		v.Open, v.More, err = openIncidents(ctx, st)
 	}
 	if err == nil {
 		v.Ended, err = take(st.Incidents(ctx, store.IncidentFilter{State: incident.StateResolved, Newest: true, Limit: 10}))
@@ -97,11 +91,42 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 	return v
 }
 
-func rank(i incident.Incident) int {
-	if i.Severity == alert.Critical {
-		return 1
+// openIncidents returns the open incidents that matter most: those of live rules, critical ones first, then the newest. more reports that there are others.
+func openIncidents(ctx context.Context, st Store) (list []incident.Incident, more bool, err error) {
+	const looked = 500
+	seen := make(map[string]bool)
+	for _, f := range []store.IncidentFilter{{MinSeverity: alert.Critical, Limit: looked}, {Limit: looked}} {
+		f.State, f.Newest = incident.StateOpen, true
+		part, err := take(st.Incidents(ctx, f))
+		if err != nil {
+			return nil, false, err
+		}
+		more = more || len(part) == looked
+		for _, i := range part {
+			if !seen[i.ID] {
+				seen[i.ID] = true
+				list = append(list, i)
+			}
+		}
 	}
-	return 0
+	slices.SortStableFunc(list, func(a, b incident.Incident) int {
+		return cmp.Or(rank(a)-rank(b), b.FirstWindowStart.Compare(a.FirstWindowStart))
+	})
+	if len(list) > pageSize {
+		list, more = list[:pageSize], true
+	}
+	return list, more, nil
+}
+
+// rank orders incidents by how much they matter: 0 is the most.
+func rank(i incident.Incident) (n int) {
+	if i.Mode == alert.Shadow {
+		n += 2
+	}
+	if i.Severity != alert.Critical {
+		n++
+	}
+	return n
 }
 
 // take reads a list to its end.
