@@ -39,6 +39,7 @@ type program struct {
 	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of its events."`
 	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
 	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
+	Top      topCommand      `cmd:"" help:"Show rates, lag, the most frequent users now and the open incidents, live."`
 	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
 	SQL      sqlCommand      `cmd:"" name:"sql" help:"Query events, alerts and incidents with SQL: a time range of the log, or files."`
 

@@ -29,6 +29,13 @@ import (
 // consoleOf starts a pipeline with a console, and returns the console's address and a client for the broker.
 func consoleOf(t *testing.T) (address string, cl *kgo.Client) {
 	t.Helper()
+	address, cl, _ = pipelineOf(t)
+	return address, cl
+}
+
+// pipelineOf is consoleOf that also returns where the broker and the database are.
+func pipelineOf(t *testing.T) (address string, cl *kgo.Client, info embedded.Info) {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	cfg := embedded.Config{
 		Rule: embedded.Rule{
@@ -54,7 +61,6 @@ func consoleOf(t *testing.T) (address string, cl *kgo.Client) {
 			t.Errorf("up: %v", err)
 		}
 	})
-	var info embedded.Info
 	select {
 	case info = <-up:
 	case err := <-done:
@@ -65,7 +71,7 @@ func consoleOf(t *testing.T) (address string, cl *kgo.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cl.Close)
-	return address, cl
+	return address, cl, info
 }
 
 // visit asks the console, and returns status and body.
@@ -409,4 +415,37 @@ func TestConsoleStream(t *testing.T) {
 		}
 	}
 	read(3)
+}
+
+// TestTop: what top shows of a running pipeline, for people and programs.
+func TestTop(t *testing.T) {
+	bare(t)
+	_, cl, info := pipelineOf(t)
+	for range 8 {
+		value := fmt.Sprintf(`{"user_id":42,"product_id":7,"txn_timestamp":%q}`, time.Now().UTC().Format(time.RFC3339Nano))
+		if err := cl.ProduceSync(t.Context(), kgo.StringRecord(value)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	top := func(want int, args ...string) string {
+		t.Helper()
+		code, out, errs := spate(append([]string{"top", "--brokers", info.Brokers, "--database-url", info.Database, "--last", "1h"}, args...)...)
+		if code != want {
+			t.Fatalf("top %v: exit code %d\n%s%s", args, code, out, errs)
+		}
+		return out + errs
+	}
+	eventually(t, "the incident is shown", func() bool { return strings.Contains(top(ExitOK, "--rounds", "1"), "1 incident open") })
+	says(t, top(ExitOK, "--rounds", "1"), "? events/s", "most: 42 (8)")
+	var l look
+	lines := strings.Split(strings.TrimSpace(top(ExitOK, "--rounds", "2", "--every", "1s", "--by", "product_id", "--json")), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &l); err != nil || len(lines) != 2 {
+		t.Fatalf("%v: %q", err, lines)
+	}
+	if l.Rate == nil || len(l.Hottest) != 1 || l.Hottest[0] != (hot{"7", 8}) || len(l.Incidents) != 1 || len(l.Troubles) != 0 {
+		t.Errorf("%+v", l)
+	}
+	says(t, top(ExitUsage, "--rounds", "1", "--by", "nothing"), "nothing")
+	says(t, top(ExitUsage, "--every", "1ms"), "every: 1ms is below 1s")
+	says(t, top(ExitFailed, "--rounds", "1", "--topic", "other"), "topic other does not exist")
 }

@@ -104,7 +104,7 @@ func (k *Kafka) Read(ctx context.Context) (r Reading, err error) {
 			}
 		}
 	}
-	if len(ends[k.Names.Activity]) == 0 {
+	if o, ok := ends.Lookup(k.Names.Activity, 0); !ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition) {
 		return r, fmt.Errorf("topic %s does not exist: spate up and spate route create it", k.Names.Activity)
 	}
 	routed, err := k.committed(ctx, k.Names.RouterGroup)
@@ -174,54 +174,21 @@ type Sample struct {
 	Delay     float64 // seconds by which the time up to which windows are closed is behind; NaN if not known
 }
 
-// sampler keeps the figures of the last 15 minutes.
-type sampler struct {
-	source Source
-	log    *slog.Logger
-
-	mu      sync.Mutex
-	samples []Sample
-	err     error // of the last reading
-	since   time.Time
+// Meter turns readings into samples. It is not safe for concurrent use.
+type Meter struct {
+	Source Source
+	before *Sample
 }
 
-// run reads figures until ctx ends, and calls changed after each reading.
-func (s *sampler) run(ctx context.Context, changed func()) {
-	if s.source == nil {
-		return
-	}
-	defer s.source.Close()
-	for {
-		try, cancel := context.WithTimeout(ctx, readTime)
-		r, err := s.source.Read(try)
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		s.take(r, err)
-		changed()
-		if !ops.Pause(ctx, every) {
-			return
-		}
-	}
-}
-
-func (s *sampler) take(r Reading, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// Read returns a sample.
+func (m *Meter) Read(ctx context.Context) (Sample, error) {
+	r, err := m.Source.Read(ctx)
 	if err != nil {
-		if s.err == nil {
-			s.since = time.Now().UTC()
-			s.log.Warn("the console cannot read figures from the broker", "error", err)
-		}
-		s.err = err
-		return
+		return Sample{}, err
 	}
-	s.err = nil
 	n := Sample{Reading: r, Rate: math.NaN(), AlertRate: math.NaN(), Delay: math.NaN()}
-	if len(s.samples) > 0 {
-		before := s.samples[len(s.samples)-1]
-		if took := r.At.Sub(before.At).Seconds(); took > 0 && took < 4*every.Seconds() && r.Events >= before.Events && r.Alerts >= before.Alerts {
+	if before := m.before; before != nil {
+		if took := r.At.Sub(before.At).Seconds(); took > 0 && took < 30 && r.Events >= before.Events && r.Alerts >= before.Alerts {
 			n.Rate = float64(r.Events-before.Events) / took
 			n.AlertRate = 60 * float64(r.Alerts-before.Alerts) / took
 		}
@@ -237,9 +204,57 @@ func (s *sampler) take(r Reading, err error) {
 	if !r.Counted.IsZero() {
 		n.Delay = max(r.At.Sub(r.Counted).Seconds(), 0)
 	}
+	m.before = &n
+	return n, nil
+}
+
+// sampler keeps the figures of the last 15 minutes.
+type sampler struct {
+	meter *Meter // nil: there is none
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	samples []Sample
+	err     error // of the last reading
+	since   time.Time
+}
+
+// run reads figures until ctx ends, and calls changed after each reading.
+func (s *sampler) run(ctx context.Context, changed func()) {
+	if s.meter == nil {
+		return
+	}
+	defer s.meter.Source.Close()
+	for {
+		try, cancel := context.WithTimeout(ctx, readTime)
+		r, err := s.meter.Read(try)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		s.take(r, err)
+		changed()
+		if !ops.Pause(ctx, every) {
+			return
+		}
+	}
+}
+
+func (s *sampler) take(n Sample, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		if s.err == nil {
+			s.since = time.Now().UTC()
+			s.log.Warn("the console cannot read figures from the broker", "error", err)
+		}
+		s.err = err
+		return
+	}
+	s.err = nil
 	s.samples = append(s.samples, n)
 	old := 0
-	for old < len(s.samples) && s.samples[old].At.Before(r.At.Add(-kept)) {
+	for old < len(s.samples) && s.samples[old].At.Before(n.At.Add(-kept)) {
 		old++
 	}
 	s.samples = slices.Delete(s.samples, 0, old)
@@ -256,8 +271,11 @@ func (s *sampler) now() ([]Sample, error) {
 	return slices.Clone(s.samples), err
 }
 
-// troubles says in words what is wrong with a pipeline.
-func troubles(samples []Sample) (list []string) {
+// quiet is how long a partition must have been silent to be worth a line.
+const quiet = 10 * time.Second
+
+// Troubles says in words what is wrong with a pipeline, of which these are samples.
+func Troubles(samples []Sample) (list []string) {
 	if len(samples) == 0 {
 		return nil
 	}
@@ -281,9 +299,9 @@ func troubles(samples []Sample) (list []string) {
 	var silent []string
 	var since time.Time
 	for _, p := range now.Partitions {
-		if p.Silent && p.End > 0 {
+		if p.Silent && p.End > 0 && !p.Since.IsZero() && now.At.Sub(p.Since) > quiet {
 			silent = append(silent, fmt.Sprint(p.N))
-			if since.IsZero() || p.Since.Before(since) && !p.Since.IsZero() {
+			if since.IsZero() || p.Since.Before(since) {
 				since = p.Since
 			}
 		}
@@ -293,7 +311,7 @@ func troubles(samples []Sample) (list []string) {
 	case len(silent) == 1:
 		list = append(list, fmt.Sprintf("Partition %s has been silent for %s; it holds no windows open.", silent[0], span(now.At.Sub(since))))
 	default:
-		list = append(list, fmt.Sprintf("Partitions %s have been silent; they hold no windows open.", strings.Join(silent, ", ")))
+		list = append(list, fmt.Sprintf("Partitions %s have been silent, one for %s; they hold no windows open.", strings.Join(silent, ", "), span(now.At.Sub(since))))
 	}
 	if d := now.Delay; d > 120 && now.Rate > 0 && now.Lag() == 0 && !math.IsNaN(d) {
 		list = append(list, fmt.Sprintf("Events arrive, but their times are %s ago: a replay of the past, or a producer that is behind.", span(time.Duration(d)*time.Second)))

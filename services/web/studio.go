@@ -93,7 +93,6 @@ func (s *Server) run(ctx context.Context, v *studioView) error {
 	}
 	v.Ran = true
 	keys := make(map[string]bool)
-	var place []int // of the key's columns
 	v.Result, err = s.cfg.Query.Run(ctx, v.Statement, since, func(names []string) error {
 		v.Columns = append(v.Columns, names...)
 		return nil
@@ -116,14 +115,13 @@ func (s *Server) run(ctx context.Context, v *studioView) error {
 	if err != nil || !v.Result.Rule || len(v.Result.Keys) != 1 {
 		return err
 	}
-	if i := slices.Index(v.Columns, v.Result.Keys[0]); i >= 0 {
-		place = append(place, i)
-	} else {
+	place := slices.Index(v.Columns, v.Result.Keys[0])
+	if place < 0 {
 		return nil
 	}
 	distinct := make(map[string]bool, len(keys))
 	for row := range keys {
-		distinct[strings.Split(row, keySeparator)[place[0]]] = true
+		distinct[strings.Split(row, keySeparator)[place]] = true
 	}
 	v.Added, err = s.added(ctx, v.Result.Keys[0], distinct, time.Now().Add(-since))
 	return err

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"spate/shared/alert"
@@ -62,36 +61,7 @@ func ago(t time.Time) string {
 }
 
 // visible returns a text with those characters written out that cannot be seen, or that would turn what follows around.
-func visible(text string) string {
-	plain := true
-	for _, r := range text {
-		if hidden(r) {
-			plain = false
-			break
-		}
-	}
-	if plain && utf8.ValidString(text) {
-		return text
-	}
-	var b strings.Builder
-	for i, r := range text {
-		switch {
-		case r == utf8.RuneError && !strings.HasPrefix(text[i:], "\uFFFD"):
-			fmt.Fprintf(&b, `\x%02x`, text[i])
-		case !hidden(r):
-			b.WriteRune(r)
-		case r < 0x10000:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		}
-	}
-	return b.String()
-}
-
-func hidden(r rune) bool {
-	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r))
-}
+func visible(text string) string { return terminal.Lines(text) }
 
 // maxCell bounds what a cell of a table shows, in characters; the rest is in the events themselves.
 const maxCell = 120
@@ -101,7 +71,7 @@ func cell(text string) string {
 	if utf8.RuneCountInString(text) > maxCell {
 		text = string([]rune(text)[:maxCell]) + "…"
 	}
-	return visible(strings.ReplaceAll(text, "\n", " "))
+	return terminal.Text(text)
 }
 
 // keyLabel is a key for people: the value, or column=value of each column.

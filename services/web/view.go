@@ -59,7 +59,7 @@ type nowView struct {
 func (s *Server) now(ctx context.Context) (v nowView) {
 	samples, err := s.sampler.now()
 	v.SourceErr, v.Measured = err, s.cfg.Source != nil
-	v.Troubles = troubles(samples)
+	v.Troubles = Troubles(samples)
 	for _, c := range []struct {
 		title, unit string
 		of          func(Sample) float64
@@ -807,7 +807,7 @@ func (s *Server) check(ctx context.Context) []doctor.Finding {
 func (s *Server) health(ctx context.Context, whole bool) (h Health) {
 	h.OK, h.Findings, h.Partitions = true, []doctor.Finding{}, []Partition{}
 	samples, err := s.sampler.now()
-	h.Troubles = slices.Concat([]string{}, troubles(samples))
+	h.Troubles = slices.Concat([]string{}, Troubles(samples))
 	if err != nil {
 		h.OK, h.Troubles = false, append(h.Troubles, message(err))
 	}

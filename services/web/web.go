@@ -162,7 +162,10 @@ type Server struct {
 
 // New returns a console that does not run yet.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, hub: newHub(), sampler: &sampler{source: cfg.Source, log: cfg.Log}, ending: make(chan struct{})}
+	s := &Server{cfg: cfg, hub: newHub(), sampler: &sampler{log: cfg.Log}, ending: make(chan struct{})}
+	if cfg.Source != nil {
+		s.sampler.meter = &Meter{Source: cfg.Source}
+	}
 	s.handler = s.guard(s.routes())
 	return s
 }
