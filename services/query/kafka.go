@@ -176,11 +176,11 @@ func (k *Kafka) Read(ctx context.Context, t Topic, r Range, note func(string), t
 	}
 	reader, err := k.Config.NewReader(name, slog.New(slog.DiscardHandler), position, kgo.NewClient,
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxWait(200*time.Millisecond),
-		kgo.DialTimeout(reachTime), kgo.RequestTimeoutOverhead(reachTime))
+		kgo.WithContext(ctx), kgo.DialTimeout(reachTime), kgo.RequestTimeoutOverhead(reachTime))
 	if err != nil {
 		return err
 	}
-	cl := reader.Client()
+	cl := reader.Client() // closing it waits for what is under way, which ctx ends
 	defer cl.Close()
 	if left, err = k.stretches(ctx, cl, t, r); err != nil {
 		return err

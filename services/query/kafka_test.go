@@ -37,7 +37,7 @@ func broker(t testing.TB) (*Kafka, *kgo.Client) {
 // fill sends n events, so many of which happen in a second, in turn to the four partitions, and in batches.
 func fill(t testing.TB, cl *kgo.Client, n, second int) {
 	t.Helper()
-	batch := make([]*kgo.Record, 0, 4*second)
+	batch := make([]*kgo.Record, 0, max(4*second, 400))
 	for i := range n {
 		at := noon.Add(time.Duration(i) * time.Second / time.Duration(second))
 		batch = append(batch, &kgo.Record{Topic: "activity", Partition: int32(i % 4), Timestamp: at,
@@ -164,8 +164,9 @@ func TestFollow(t *testing.T) {
 			t.Fatal("no row comes")
 		}
 	}
-	take(fmt.Sprint(int64(42), int64(7), "2026-11-30 12:00:00")) // by silence
 	send(21, 6)
+	take(fmt.Sprint(int64(42), int64(7), "2026-11-30 12:00:00")) // the other partitions are silent
+	send(45, 1)
 	take(fmt.Sprint(int64(42), int64(6), "2026-11-30 12:00:20"))
 	cancel()
 	if s := <-done; !s.Partial || s.By != ByInterrupted || s.Rows != 2 || !s.Rule {

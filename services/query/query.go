@@ -228,6 +228,9 @@ type run struct {
 	read    atomic.Int64
 	bytes   atomic.Int64
 	invalid atomic.Int64
+	// scans are those that were short enough to be kept, by table and conditions. Only SQLite's goroutine uses them.
+	scans map[string][]batch
+	kept  int // bytes
 
 	mu     sync.Mutex
 	err    error
@@ -317,7 +320,7 @@ func (db *DB) Run(ctx context.Context, statement string, b Bounds, out Output) (
 		return s, err
 	}
 	tokens, wrong := lex(statement)
-	r := &run{db: db, bounds: b}
+	r := &run{db: db, bounds: b, scans: map[string][]batch{}}
 	reading, cancel := context.WithCancelCause(ctx)
 	r.ctx, r.stop = reading, cancel
 	defer cancel(nil)

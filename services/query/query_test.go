@@ -196,6 +196,16 @@ func TestReadsOnlyThePart(t *testing.T) {
 	}
 }
 
+// TestJoinReadsOnce: a short scan that a join repeats is read once.
+func TestJoinReadsOnce(t *testing.T) {
+	m := sample()
+	db := open(t, config(m))
+	got, s, err := rows(t.Context(), db, "SELECT COUNT(*) FROM activity a JOIN activity b ON a.user_id = b.user_id AND b._partition = 1", Bounds{})
+	if err != nil || got[1] != "133" || s.Read > 2*43 || len(m.ranges) > 2 {
+		t.Errorf("%v, read %d in %d scans, %v", got, s.Read, len(m.ranges), err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	db := open(t, config(sample()))
 	for _, c := range []struct{ statement, message, at, fix string }{

@@ -94,6 +94,8 @@ type cursor struct {
 	batch  batch
 	row    int
 	number int64
+	kept   *kept   // what was fetched so far; nil if it is not kept
+	again  []batch // of a scan that was kept
 	end    context.CancelFunc
 	closed chan struct{} // nobody takes rows any more
 	scan   sync.WaitGroup
@@ -131,6 +133,13 @@ func (c *cursor) Filter(_ int, plan string, values []vtab.Value) error {
 	if run == nil {
 		return errors.New("no statement is running")
 	}
+	// The inner side of a join is scanned for every row of the outer one.
+	name := fmt.Sprintf("%s %s %q", c.t.Name, plan, values)
+	if again, ok := run.scans[name]; ok {
+		c.again = again
+		return c.fetch()
+	}
+	c.kept = &kept{name: name}
 	var read func(ctx context.Context, send func(batch) bool) error
 	if c.t.stored != nil {
 		read = func(ctx context.Context, send func(batch) bool) error { return c.store(ctx, w, send) }
@@ -191,15 +200,55 @@ func (c *cursor) store(ctx context.Context, w wanted, send func(batch) bool) err
 // fetch waits for the next batch.
 func (c *cursor) fetch() error {
 	c.batch, c.row = batch{}, 0
+	if len(c.again) > 0 {
+		c.batch, c.again = c.again[0], c.again[1:]
+		return nil
+	}
 	if c.rows == nil {
 		return nil
 	}
-	c.batch = <-c.rows
+	b, more := <-c.rows
+	c.batch = b
+	c.keep(more)
 	if err := c.batch.err; err != nil {
 		c.t.db.run.fail(err) // the driver does not pass it on
 		return err
 	}
 	return nil
+}
+
+// keptBytes is about how much of scans is kept for when they are repeated.
+const keptBytes = 32 << 20
+
+// kept are the batches of a scan.
+type kept struct {
+	name    string
+	batches []batch
+	bytes   int
+}
+
+// keep keeps a batch that was fetched; without more, it was the last.
+func (c *cursor) keep(more bool) {
+	run := c.t.db.run
+	switch {
+	case c.kept == nil:
+	case c.batch.err != nil || run.ctx.Err() != nil:
+		c.kept = nil
+	case !more:
+		run.scans[c.kept.name] = c.kept.batches
+		run.kept += c.kept.bytes
+		c.kept = nil
+	default:
+		c.kept.bytes += 16 * len(c.batch.values)
+		for _, v := range c.batch.values {
+			if s, ok := v.(string); ok {
+				c.kept.bytes += len(s)
+			}
+		}
+		if c.kept.batches = append(c.kept.batches, c.batch); run.kept+c.kept.bytes > keptBytes {
+			c.kept = nil
+		}
+	}
 }
 
 // Next implements vtab.Cursor.
@@ -232,7 +281,7 @@ func (c *cursor) stop() {
 		close(c.closed)
 		c.scan.Wait()
 	}
-	c.end, c.rows = nil, nil
+	c.end, c.rows, c.again, c.kept = nil, nil, nil, nil
 }
 
 // Close implements vtab.Cursor.
