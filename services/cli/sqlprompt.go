@@ -30,7 +30,7 @@ func (c *sqlCommand) prompt(e *env, db *query.DB) error {
 	}
 	defer func() { _ = term.Restore(in, state) }()
 	width, height, err := term.GetSize(int(os.Stdout.Fd()))
-	if err != nil {
+	if err != nil || width <= 0 || height <= 0 { // some terminals do not know
 		width, height = 80, 24
 	}
 	p := newPrompt(c, db, os.Stdin, os.Stdout)
@@ -72,7 +72,7 @@ func (k *typed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// interrupt is the key Ctrl-C.
+// interruptKey is Ctrl-C.
 const interruptKey = 3
 
 func newPrompt(c *sqlCommand, db *query.DB, in io.Reader, out io.Writer) *sqlPrompt {
