@@ -387,7 +387,9 @@ func (s *Server) deliveries(ctx context.Context, st Store, f store.DeliveryFilte
 // answerView is an answer as a page shows it.
 type answerView struct {
 	*Answer
-	Fields []string // of the events, those that differ
+	Fields []string      // of the events, those that differ
+	Bars   template.HTML // of the windows around it, and what they count
+	What   string
 	Rows   []eventRow
 	Title  string
 }
@@ -449,10 +451,7 @@ type incidentView struct {
 	Silence    *incident.Silence
 	Answer     *answerView
 	AnswerErr  error
-	Bars       template.HTML
 	BarsErr    error
-	BarsWhat   string
-	Column     string
 }
 
 // errUnknown is what is asked of nothing that is known.
@@ -521,7 +520,10 @@ func (s *Server) incidentPage(ctx context.Context, id string, whole bool) (v inc
 	if most := maxBars * max(v.Longest, time.Second); until.Sub(from) > most {
 		from = until.Add(-most)
 	}
-	v.Bars, v.BarsWhat, v.BarsErr = s.barsOf(ctx, v.Key, v.Rule, from, until, v.FirstWindowStart, v.LastWindowEnd)
+	chart, what, err := s.barsOf(ctx, v.Key, v.Rule, from, until, v.FirstWindowStart, v.LastWindowEnd)
+	if v.BarsErr = err; v.Answer != nil {
+		v.Answer.Bars, v.Answer.What = chart, what
+	}
 	return v, nil
 }
 
