@@ -497,14 +497,8 @@ func (s *Server) incidentPage(ctx context.Context, id string, whole bool) (v inc
 	if v.Deliveries, err = s.deliveries(ctx, st, store.DeliveryFilter{Incident: v.ID, Limit: pageSize}); err != nil {
 		return v, err
 	}
-	if v.Silenced != "" {
-		list, err := st.Silences(ctx, time.Time{})
-		if err != nil {
-			return v, err
-		}
-		if i := slices.IndexFunc(list, func(x incident.Silence) bool { return x.ID == v.Silenced }); i >= 0 {
-			v.Silence = &list[i]
-		}
+	if v.Silence, err = silenceOf(ctx, st, v.Incident, time.Now()); err != nil {
+		return v, err
 	}
 	if !whole || s.cfg.Why == nil {
 		return v, nil
@@ -525,6 +519,22 @@ func (s *Server) incidentPage(ctx context.Context, id string, whole bool) (v inc
 		v.Answer.Bars, v.Answer.What = chart, what
 	}
 	return v, nil
+}
+
+// silenceOf returns the silence that kept an incident from being told, or one that keeps what comes of it from being told; nil is none.
+func silenceOf(ctx context.Context, st Store, i incident.Incident, now time.Time) (*incident.Silence, error) {
+	list, err := st.Silences(ctx, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	n := slices.IndexFunc(list, func(x incident.Silence) bool { return x.ID == i.Silenced })
+	if n < 0 {
+		n = slices.IndexFunc(list, func(x incident.Silence) bool { return x.Active(now) && x.Match(&i) })
+	}
+	if n < 0 {
+		return nil, nil
+	}
+	return &list[n], nil
 }
 
 // maxBars bounds the windows that a chart shows.
