@@ -67,15 +67,22 @@
 
   if (parts.some((part) => part.innerHTML.trim() !== '') && window.EventSource) {
     let source;
+    const leave = () => { if (source) source.close(); };
     const connect = () => {
+      leave();
       source = new EventSource('/api/stream');
-      source.addEventListener('changed', () => { if (!document.hidden) refresh(); });
+      source.addEventListener('changed', refresh);
       source.onopen = () => say('');
       source.onerror = () => say('not connected');
     };
-    connect();
-    document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
-    addEventListener('pagehide', () => source.close());
+    // A browser has six connections for a site: tabs that nobody sees must not keep them all, or the next one would not even load.
+    if (!document.hidden) connect();
+    document.addEventListener('visibilitychange', () => {
+      if (document.hidden) { leave(); return; }
+      connect();
+      refresh();
+    });
+    addEventListener('pagehide', leave);
     addEventListener('pageshow', (e) => { if (e.persisted) connect(); });
   }
 
