@@ -266,7 +266,7 @@ func (s *sampler) now() ([]Sample, error) {
 	defer s.mu.Unlock()
 	err := s.err
 	if err != nil {
-		err = fmt.Errorf("the broker cannot be read since %s UTC, so the figures are old: %w", s.since.Format("15:04:05"), err)
+		err = fmt.Errorf("the broker has not answered since %s UTC, so the figures are old: %w", s.since.Format("15:04:05"), err)
 	}
 	return slices.Clone(s.samples), err
 }

@@ -168,6 +168,12 @@ func indented(v json.RawMessage) string {
 	return visible(b.String())
 }
 
+// sentence is message with a capital letter at its beginning.
+func sentence(err error) string {
+	text := message(err)
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
 // message is an error for people: what was to be done, and why it was not.
 func message(err error) string { return visible(err.Error()) }
 

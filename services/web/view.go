@@ -821,7 +821,7 @@ func (s *Server) health(ctx context.Context, whole bool) (h Health) {
 	samples, err := s.sampler.now()
 	h.Troubles = slices.Concat([]string{}, Troubles(samples))
 	if err != nil {
-		h.OK, h.Troubles = false, append(h.Troubles, message(err))
+		h.OK, h.Troubles = false, append(h.Troubles, sentence(err))
 	}
 	if h.Samples = samples; len(samples) > 0 {
 		now := samples[len(samples)-1]

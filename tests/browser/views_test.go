@@ -212,7 +212,7 @@ var hostile = []struct{ user, want string }{
 	{`"'\"><svg onload=globalThis.pwned=4>"`, `'"><svg onload=globalThis.pwned=4>`},
 	{`"</td></tr></table></main><h1>Now</h1>"`, "</td></tr></table></main><h1>Now</h1>"},
 	{`"{{.Token}} ${pwned} %s %n"`, "{{.Token}} ${pwned} %s %n"},
-	{`"\u202egnp.exe\u0000\u001b[31m\u0007\u2028\u200b"`, `\u202egnp.exe\u0000\u001b[31m\u0007\u2028\u200b`},
+	{`"\u202egnp.exe\u0000\u001b[31m\u0007\u2028\u200b"`, `\u202egnp.exe\x00\x1b[31m\a\u2028\u200b`},
 	{`"` + strings.Repeat("W", 254) + `"`, strings.Repeat("W", 120) + "…"}, // no user is longer
 	{`9007199254740993`, "9007199254740993"},
 	{`18446744073709551615`, "18446744073709551615"},
