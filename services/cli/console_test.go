@@ -202,7 +202,7 @@ func TestConsoleAPI(t *testing.T) {
 	if _, body := visit(t, http.MethodGet, address+"/api/rules", nil); !strings.Contains(body, `"name":"twice","mode":"shadow"`) || !strings.Contains(body, `"name":"burst","mode":"live"`) {
 		t.Errorf("rules: %s", body)
 	}
-	if _, body := visit(t, http.MethodGet, address+"/incidents/"+id, nil); !strings.Contains(body, "attack by <bdi>Ann</bdi>") || !strings.Contains(body, "the numbers agree") || !strings.Contains(body, user) {
+	if _, body := visit(t, http.MethodGet, address+"/incidents/"+id, nil); !strings.Contains(body, "attack by <bdi>Ann</bdi>") || !strings.Contains(body, "and agrees") || !strings.Contains(body, user) {
 		t.Errorf("the page of the incident: %s", body)
 	}
 }

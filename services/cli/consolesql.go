@@ -97,6 +97,9 @@ func (p *consoleParts) Check(ctx context.Context, text string) (faults []web.Fau
 	return faults
 }
 
+// IsRule implements web.Rules.
+func (p *consoleParts) IsRule(text string) bool { return inserts(text) || query.IsRule(text) }
+
 // inserts reports whether a text has a rule as a rules file has it, and not only its SELECT.
 func inserts(text string) bool {
 	for line := range strings.Lines(text) {

@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"spate/shared/activity"
 	"spate/shared/fault"
@@ -206,17 +208,78 @@ func (s *session) run(ctx context.Context) error {
 // the router that takes over the source partitions. The session's own client would abort it only with its first write, which comes after
 // the offsets that it waits for.
 func (s *session) endFormerLife(ctx context.Context) error {
-	cl, err := kgo.NewClient(s.cfg.Kafka.Options(kgo.WithLogger(kafka.Logger(s.cfg.Log)), kgo.TransactionalID(s.cfg.Instance), kgo.TransactionTimeout(kafka.TransactionTimeout))...)
+	versions := kversion.Stable()
+	versions.SetMaxKeyVersion(kmsg.AddPartitionsToTxn.Int16(), 3) // those behind are for brokers
+	versions.SetMaxKeyVersion(kmsg.EndTxn.Int16(), 4)             // those behind change the epoch
+	cl, err := kgo.NewClient(s.cfg.Kafka.Options(kgo.WithLogger(kafka.Logger(s.cfg.Log)), kgo.TransactionalID(s.cfg.Instance), kgo.TransactionTimeout(kafka.TransactionTimeout), kgo.MaxVersions(versions))...)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(ctx, 2*kafka.TransactionTimeout)
 	defer cancel()
-	if _, _, err := cl.ProducerID(ctx); err != nil {
+	id, epoch, err := cl.ProducerID(ctx)
+	if err != nil {
 		return fmt.Errorf("abort the transaction that a previous router of this name left open: %w", kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "transactional-id", Name: s.cfg.Instance}))
 	}
+	bounds, err := kafka.ListBounds(ctx, s.adm, s.cfg.Layout.Names.Keyed)
+	if err != nil {
+		return err
+	}
+	for _, b := range bounds {
+		if b.Stable < b.End {
+			if err := s.endForgotten(ctx, cl, id, epoch); err != nil {
+				return fmt.Errorf("end a transaction that the broker has forgotten: %w", err)
+			}
+			break
+		}
+	}
 	return nil
+}
+
+// endForgotten ends what a previous router of this name left open and its broker knows nothing of: a Kafka that is killed in the middle of a transaction can lose the transaction
+// and keep its records. Such a transaction never ends by itself: the keyed log cannot be read beyond it, and the group does not tell its offsets. But the end of any
+// transaction of a producer ends all that it has open in a partition, so an empty one that covers everything is begun and aborted.
+func (s *session) endForgotten(ctx context.Context, cl *kgo.Client, id int64, epoch int16) error {
+	n := s.cfg.Layout.Names
+	topics, err := s.adm.ListTopics(ctx, n.Keyed, n.Late, n.DLQ)
+	if err != nil {
+		return err
+	}
+	parts := kmsg.NewPtrAddPartitionsToTxnRequest()
+	parts.TransactionalID, parts.ProducerID, parts.ProducerEpoch = s.cfg.Instance, id, epoch
+	for _, t := range topics {
+		to := kmsg.NewAddPartitionsToTxnRequestTopic()
+		to.Topic, to.Partitions = t.Topic, t.Partitions.Numbers()
+		parts.Topics = append(parts.Topics, to)
+	}
+	added, err := parts.RequestWith(ctx, cl)
+	if err != nil {
+		return err
+	}
+	for _, t := range added.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return fmt.Errorf("add partition %d of %s: %w", p.Partition, t.Topic, err)
+			}
+		}
+	}
+	offsets := kmsg.NewPtrAddOffsetsToTxnRequest()
+	offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = s.cfg.Instance, id, epoch, n.RouterGroup
+	group, err := offsets.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(group.ErrorCode)
+	}
+	if err != nil {
+		return fmt.Errorf("add the offsets of group %s: %w", n.RouterGroup, err)
+	}
+	end := kmsg.NewPtrEndTxnRequest()
+	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = s.cfg.Instance, id, epoch, false
+	ended, err := end.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(ended.ErrorCode)
+	}
+	return err
 }
 
 func (s *session) loop(ctx context.Context) error {

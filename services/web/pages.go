@@ -241,6 +241,10 @@ func (s *Server) live(mux *http.ServeMux, pattern, name, title string, show func
 			ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 			defer cancel()
 			data, err := show(ctx, r, true)
+			title := title
+			if t, ok := data.(titled); ok && err == nil {
+				title = t.PageTitle()
+			}
 			s.render(w, r, name, page{Title: title, View: name, Data: data, Err: err, Note: noteOf(r)})
 			return
 		}
@@ -262,10 +266,13 @@ func (s *Server) live(mux *http.ServeMux, pattern, name, title string, show func
 	})
 }
 
+// titled is data that gives its page a title.
+type titled interface{ PageTitle() string }
+
 // notes are what forms have done, by their sign in the address.
 var notes = map[string]string{
 	"marked": "The mark is saved.", "unmarked": "The mark is removed.", "silenced": "The silence is active: nobody is notified until it ends.", "ended": "The silence has ended.",
-	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "saved": "The rule is saved in shadow mode: it finds incidents, and nobody is notified.",
+	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "saved": "The rule is saved in shadow mode: nobody is notified. It applies to windows that begin in about 90 seconds or later; from then on, its incidents are counted here.",
 }
 
 func noteOf(r *http.Request) string { return notes[r.URL.Query().Get("done")] }

@@ -170,7 +170,7 @@ func (k *Kafka) committed(ctx context.Context, group string) (kadm.OffsetRespons
 type Sample struct {
 	Reading
 	Rate      float64 // events a second
-	AlertRate float64 // records of alerts a minute: each alert has one when it opens and one when it closes
+	AlertRate float64 // records of alerts in the last minute: each alert has one when it opens and one when it closes
 	Delay     float64 // seconds by which the time up to which windows are closed is behind; NaN if not known
 }
 
@@ -178,6 +178,7 @@ type Sample struct {
 type Meter struct {
 	Source Source
 	before *Sample
+	past   []Reading // of the last minute
 }
 
 // Read returns a sample.
@@ -190,7 +191,13 @@ func (m *Meter) Read(ctx context.Context) (Sample, error) {
 	if before := m.before; before != nil {
 		if took := r.At.Sub(before.At).Seconds(); took > 0 && took < 30 && r.Events >= before.Events && r.Alerts >= before.Alerts {
 			n.Rate = float64(r.Events-before.Events) / took
-			n.AlertRate = 60 * float64(r.Alerts-before.Alerts) / took
+			m.past = append(m.past, before.Reading)
+			for len(m.past) > 1 && r.At.Sub(m.past[1].At) >= time.Minute {
+				m.past = m.past[1:]
+			}
+			n.AlertRate = float64(r.Alerts - m.past[0].Alerts)
+		} else {
+			m.past = nil
 		}
 		for i := range n.Partitions {
 			p := &n.Partitions[i]
@@ -307,11 +314,13 @@ func Troubles(samples []Sample) (list []string) {
 		}
 	}
 	switch {
-	case len(silent) == 0 || len(silent) == len(now.Partitions):
+	case len(silent) == 0:
+	case len(silent) == len(now.Partitions):
+		list = append(list, fmt.Sprintf("No events arrive, for at least %s. Windows close all the same, because every partition is silent.", span(now.At.Sub(since))))
 	case len(silent) == 1:
-		list = append(list, fmt.Sprintf("Partition %s has been silent for %s; it holds no windows open.", silent[0], span(now.At.Sub(since))))
+		list = append(list, fmt.Sprintf("Partition %s has been silent for at least %s; it holds no windows open.", silent[0], span(now.At.Sub(since))))
 	default:
-		list = append(list, fmt.Sprintf("Partitions %s have been silent, one for %s; they hold no windows open.", strings.Join(silent, ", "), span(now.At.Sub(since))))
+		list = append(list, fmt.Sprintf("Partitions %s have been silent, one for at least %s; they hold no windows open.", strings.Join(silent, ", "), span(now.At.Sub(since))))
 	}
 	if d := now.Delay; d > 120 && now.Rate > 0 && now.Lag() == 0 && !math.IsNaN(d) {
 		list = append(list, fmt.Sprintf("Events arrive, but their times are %s ago: a replay of the past, or a producer that is behind.", span(time.Duration(d)*time.Second)))

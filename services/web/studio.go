@@ -20,7 +20,8 @@ type studioView struct {
 	Statement string
 	Since     string
 	Faults    []Fault
-	Checked   bool // it is a rules file without faults
+	Checked   bool // it has no faults
+	IsQuery   bool // it is no rule
 	Columns   []string
 	Rows      [][]string
 	Result    Result
@@ -47,7 +48,7 @@ func (s *Server) studio(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 	defer cancel()
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	v := studioView{Statement: r.FormValue("statement"), Since: r.FormValue("since"), CanRun: s.cfg.Query != nil, CanSave: s.cfg.Rules != nil}
+	v := studioView{Statement: strings.ReplaceAll(r.FormValue("statement"), "\r\n", "\n"), Since: r.FormValue("since"), CanRun: s.cfg.Query != nil, CanSave: s.cfg.Rules != nil}
 	if v.Statement == "" {
 		v.Statement = example
 	}
@@ -66,6 +67,7 @@ func (s *Server) studio(w http.ResponseWriter, r *http.Request) {
 		case "check":
 			v.Faults = s.cfg.Rules.Check(ctx, v.Statement)
 			v.Checked = len(v.Faults) == 0
+			v.IsQuery = v.Checked && !s.cfg.Rules.IsRule(v.Statement)
 		default:
 			err = s.run(ctx, &v)
 		}
@@ -112,8 +114,12 @@ func (s *Server) run(ctx context.Context, v *studioView) error {
 		}
 		return nil
 	})
-	if err != nil || !v.Result.Rule || len(v.Result.Keys) != 1 {
+	if err != nil {
+		v.Ran = false
 		return err
+	}
+	if !v.Result.Rule || len(v.Result.Keys) != 1 || s.cfg.Rules == nil {
+		return nil
 	}
 	place := slices.Index(v.Columns, v.Result.Keys[0])
 	if place < 0 {
@@ -138,6 +144,13 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 	st, err := s.store(ctx)
 	if err != nil {
 		return "", nil // there is nothing to compare with
+	}
+	rules, _, err := s.cfg.Rules.List(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Mode == "live" && slices.Equal(r.Key, []string{column}) }) {
+		return fmt.Sprintf("%s. No live rule has the key %s, so there is nothing to compare them with.", count(int64(len(keys)), "key", "keys"), column), nil
 	}
 	live := make(map[string]bool)
 	for i, err := range st.Incidents(ctx, store.IncidentFilter{Since: since, Newest: true, Limit: statIncidents}) {

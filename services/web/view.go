@@ -65,7 +65,7 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 		of          func(Sample) float64
 	}{
 		{"Events", "a second", func(x Sample) float64 { return x.Rate }},
-		{"Records of alerts", "a minute", func(x Sample) float64 { return x.AlertRate }},
+		{"Alert records", "in the last minute", func(x Sample) float64 { return x.AlertRate }},
 		{"Events not counted yet", "events", func(x Sample) float64 { return float64(x.Lag()) }},
 		{"Windows are closed up to", "s ago", func(x Sample) float64 { return x.Delay }},
 	} {
@@ -85,7 +85,11 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 		v.Open, v.More, err = openIncidents(ctx, st)
 	}
 	if err == nil {
-		v.Ended, err = take(st.Incidents(ctx, store.IncidentFilter{State: incident.StateResolved, Newest: true, Limit: 10}))
+		// Of those that ended last, the ones that matter most: floods of small ones must not hide them.
+		const looked, shown = 200, 10
+		v.Ended, err = take(st.Incidents(ctx, store.IncidentFilter{State: incident.StateResolved, Newest: true, Limit: looked}))
+		slices.SortStableFunc(v.Ended, func(a, b incident.Incident) int { return cmp.Or(rank(a)-rank(b), cmp.Compare(b.Events, a.Events)) })
+		v.Ended = v.Ended[:min(len(v.Ended), shown)]
 	}
 	v.StoreErr = err
 	return v
@@ -390,6 +394,8 @@ type answerView struct {
 	Fields []string      // of the events, those that differ
 	Bars   template.HTML // of the windows around it, and what they count
 	What   string
+	Text   string
+	Tally  string // what became of the events
 	Rows   []eventRow
 	Title  string
 }
@@ -405,7 +411,8 @@ type eventRow struct {
 const maxFields = 5
 
 func viewOf(a *Answer) answerView {
-	v := answerView{Answer: a, Title: "Not flagged"}
+	v := answerView{Answer: a, Title: "Not flagged", Tally: tally(a.Numbers)}
+	v.Text = strings.Replace(a.Text, "use --at or --since for another time", "enter another time above", 1)
 	if a.Verdict == "flagged" {
 		v.Title = "Flagged"
 	}
@@ -441,6 +448,22 @@ func viewOf(a *Answer) answerView {
 		v.Rows = append(v.Rows, row)
 	}
 	return v
+}
+
+// tally says what became of the events.
+func tally(n explainer.Numbers) string {
+	var out []string
+	for _, part := range []struct {
+		n    int
+		what string
+	}{
+		{n.Counted, "counted"}, {n.Filtered, "filtered"}, {n.Late, "late"}, {n.Idle, "closed as idle"}, {n.Invalid, "invalid"}, {n.Waiting, "not counted yet"}, {n.Repeated, "sent again"},
+	} {
+		if part.n > 0 || part.what == "counted" {
+			out = append(out, grouped(int64(part.n))+" "+part.what)
+		}
+	}
+	return "Events: " + strings.Join(out, ", ")
 }
 
 type incidentView struct {
@@ -566,6 +589,9 @@ type keyView struct {
 	Incidents []incident.Incident
 	StoreErr  error
 }
+
+// PageTitle implements titled.
+func (v keyView) PageTitle() string { return cell(v.Label) }
 
 // key returns what the page of a key shows.
 func (s *Server) key(ctx context.Context, q url.Values) (v keyView, err error) {
@@ -819,7 +845,7 @@ func (s *Server) check(ctx context.Context) []doctor.Finding {
 func (s *Server) health(ctx context.Context, whole bool) (h Health) {
 	h.OK, h.Findings, h.Partitions = true, []doctor.Finding{}, []Partition{}
 	samples, err := s.sampler.now()
-	h.Troubles = slices.Concat([]string{}, Troubles(samples))
+	h.Troubles = append([]string{}, Troubles(samples)...)
 	if err != nil {
 		h.OK, h.Troubles = false, append(h.Troubles, sentence(err))
 	}

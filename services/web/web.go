@@ -91,6 +91,8 @@ type Rules interface {
 	List(ctx context.Context) ([]Rule, []Revision, error)
 	// Check returns the faults of rules, as spate rules check prints them. SQL over the log is checked when it runs.
 	Check(ctx context.Context, text string) []Fault
+	// IsRule reports whether a text is a rule: it has a window.
+	IsRule(text string) bool
 	// Save adds the rules of a text to those in force, in shadow mode, and returns the number of the revision.
 	Save(ctx context.Context, text, author string) (int64, error)
 }

@@ -129,7 +129,7 @@ func (w *world) testWhy(t *testing.T) {
 	if n := is[int](p, "document.querySelectorAll('table.events tbody tr').length"); n != 9 {
 		t.Errorf("%d events are listed, want 9", n)
 	}
-	if got := p.text(".answer"); !strings.Contains(got, "the numbers agree") {
+	if got := p.text(".answer"); !strings.Contains(got, "and agrees") {
 		t.Errorf("it does not say that the reference agrees: %s", got)
 	}
 	if clicks > 3 {

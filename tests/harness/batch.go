@@ -89,12 +89,18 @@ func (b Batch) payload(t *testing.T) []byte {
 // SendBatch writes an encoded batch as it is. It returns the offset of its first record, or why the broker refuses it.
 func SendBatch(t *testing.T, cl *kgo.Client, topic string, partition int32, batch []byte) (int64, error) {
 	t.Helper()
+	return SendTransactional(t, cl, "", topic, partition, batch)
+}
+
+// SendTransactional is [SendBatch] for a batch that says that it is part of a transaction.
+func SendTransactional(t *testing.T, cl *kgo.Client, transaction, topic string, partition int32, batch []byte) (int64, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		offset, err := sendBatch(ctx, cl, topic, partition, batch)
+		offset, err := sendBatch(ctx, cl, transaction, topic, partition, batch)
 		if !errors.Is(err, kerr.NotLeaderForPartition) && !errors.Is(err, kerr.LeaderNotAvailable) && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return offset, err
 		}
@@ -106,7 +112,7 @@ func SendBatch(t *testing.T, cl *kgo.Client, topic string, partition int32, batc
 	}
 }
 
-func sendBatch(ctx context.Context, cl *kgo.Client, topic string, partition int32, batch []byte) (int64, error) {
+func sendBatch(ctx context.Context, cl *kgo.Client, transaction, topic string, partition int32, batch []byte) (int64, error) {
 	leader, id, err := leaderOf(ctx, cl, topic, partition)
 	if err != nil {
 		return 0, err
@@ -117,6 +123,9 @@ func sendBatch(ctx context.Context, cl *kgo.Client, topic string, partition int3
 	tp.Topic, tp.TopicID, tp.Partitions = topic, id, []kmsg.ProduceRequestTopicPartition{p}
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks, req.TimeoutMillis, req.Topics = -1, 30_000, []kmsg.ProduceRequestTopic{tp}
+	if transaction != "" {
+		req.TransactionID = &transaction
+	}
 	r, err := cl.Broker(int(leader)).Request(ctx, req)
 	if err != nil {
 		return 0, fmt.Errorf("send a batch to %s: %w", topic, err)
