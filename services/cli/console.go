@@ -74,7 +74,11 @@ func (c *consoleCommand) Run(e *env) error {
 	if err := usage(errors.Join(err, v.validate())); err != nil {
 		return err
 	}
-	p := &consoleParts{events: events, initial: c.initialFlags, lateness: c.Lateness, maxAhead: c.MaxAhead, log: log, rules: func() (*rulesLog, error) { return c.rulesLogFlags.open(e) }}
+	p := &consoleParts{events: events, initial: c.initialFlags, lateness: c.Lateness, maxAhead: c.MaxAhead, log: log, rules: func(ctx context.Context) (*rulesLog, error) {
+		within := *e
+		within.ctx = ctx
+		return c.rulesLogFlags.open(&within)
+	}}
 	var st lazyStore
 	st.open = func() (incidentReader, error) { return c.incidents(e) }
 	defer st.close()
@@ -131,6 +135,9 @@ func (v visitors) host() string {
 
 func (v visitors) validate() error {
 	errs := []error{v.tls.Validate()}
+	if v.token.Token != "" {
+		errs = append(errs, ops.CheckToken("SPATE_CONSOLE_TOKEN", v.token.Token))
+	}
 	if v.token.Token != "" && v.token.TokenFile != "" {
 		errs = append(errs, errors.New("token-file: SPATE_CONSOLE_TOKEN is also set; set only one of them"))
 	} else if _, err := v.token.ReadToken(); err != nil {
@@ -193,15 +200,19 @@ type consoleParts struct {
 	lateness time.Duration
 	maxAhead time.Duration
 	store    func() (incidentReader, error)
-	rules    func() (*rulesLog, error)
+	rules    func(context.Context) (*rulesLog, error)
 	log      *slog.Logger
+
+	running chan struct{} // statements of the studio
 
 	mu     sync.RWMutex
 	opened *rulesLog
 	looked time.Time
+	failed error // of the last look
 }
 
 func (p *consoleParts) config(name string) web.Config {
+	p.running = make(chan struct{}, studioAtOnce)
 	cfg := web.Config{
 		Store: func(context.Context) (web.Store, error) {
 			st, err := p.store()
@@ -272,6 +283,9 @@ func (p *consoleParts) follow(ctx context.Context, topic string, changed func())
 // fresh is how long the log of the rules is not looked at again, and stale how long it may wait for those who read it.
 const fresh, stale = 2 * time.Second, 30 * time.Second
 
+// lookTime bounds a look: others wait for the first one.
+const lookTime = 10 * time.Second
+
 // asker returns an asker with the rules as they are now. done must be called when it is not needed any more.
 func (p *consoleParts) asker(ctx context.Context) (a *asker, done func(), err error) {
 	if err := p.look(ctx); err != nil {
@@ -291,11 +305,11 @@ const listedEvents = 100
 // look reads what is new in the log of the rules.
 func (p *consoleParts) look(ctx context.Context) error {
 	p.mu.RLock()
-	age := time.Since(p.looked)
+	age, failed := time.Since(p.looked), p.failed
 	p.mu.RUnlock()
 	switch {
 	case age < fresh:
-		return nil
+		return failed
 	case age < stale:
 		if !p.mu.TryLock() { // somebody reads it
 			return nil
@@ -304,19 +318,20 @@ func (p *consoleParts) look(ctx context.Context) error {
 		p.mu.Lock()
 	}
 	defer p.mu.Unlock()
-	if p.opened == nil {
-		l, err := p.rules()
-		if err != nil {
-			return err
-		}
-		p.opened, p.looked = l, time.Now()
-		return nil
+	if time.Since(p.looked) < fresh { // somebody else has looked
+		return p.failed
 	}
-	_, err := p.opened.Look(ctx)
-	if err == nil {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	if p.opened == nil {
+		p.opened, p.failed = p.rules(ctx)
+	} else {
+		_, p.failed = p.opened.Look(ctx)
+	}
+	if p.failed == nil || ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) { // not if the visitor has gone away
 		p.looked = time.Now()
 	}
-	return err
+	return p.failed
 }
 
 // OfID implements web.Why.
@@ -332,7 +347,7 @@ func (p *consoleParts) OfID(ctx context.Context, id string) (*web.Answer, error)
 	}
 	full, err := a.ofID(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, ofVisitor(err)
 	}
 	return &web.Answer{Answer: full.Answer, Deliveries: full.Deliveries}, nil
 }
@@ -348,7 +363,15 @@ func (p *consoleParts) OfKey(ctx context.Context, key web.Key, rule string, at t
 	for _, full := range list {
 		out = append(out, &web.Answer{Answer: full.Answer, Deliveries: full.Deliveries})
 	}
-	return out, err
+	return out, ofVisitor(err)
+}
+
+// ofVisitor marks an error that a visitor can mend.
+func ofVisitor(err error) error {
+	if errors.Is(err, errUsage) {
+		return web.BadRequest(err)
+	}
+	return err
 }
 
 // Windows implements web.Why.
@@ -366,7 +389,7 @@ func (p *consoleParts) Windows(ctx context.Context, key web.Key, rule string, fr
 	}
 	rules, err := a.rules(key, rule, q)
 	if err != nil {
-		return nil, err
+		return nil, ofVisitor(err)
 	}
 	for _, r := range rules {
 		w, err := a.explainer.WindowsOf(ctx, q, r)
@@ -412,7 +435,7 @@ func (p *consoleParts) List(ctx context.Context) (rules []web.Rule, revisions []
 
 // Save implements web.Rules.
 func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error) {
-	l, err := p.rules() // its own: it writes
+	l, err := p.rules(ctx) // its own: it writes
 	if err != nil {
 		return 0, err
 	}
@@ -429,23 +452,35 @@ func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error)
 	if base.Name != "" {
 		base.Text, base.Name = "-- rule: "+base.Name+"\n"+base.Text, ""
 	}
-	base.Text = strings.TrimRight(base.Text, " \t\r\n;") + ";\n\n-- mode: shadow\n" + strings.TrimSpace(inserting(text)) + "\n"
+	addition, stem := "-- mode: shadow\n"+strings.TrimSpace(inserting(text))+"\n", strings.TrimRight(base.Text, " \t\r\n")
 	rec.Source, rec.Author, rec.Message = base, by, "saved in the studio"
-	set, err := rec.Compile(l.Inputs())
-	if err != nil {
-		return 0, fmt.Errorf("the rule does not fit those in force: %w", err)
-	}
-	for _, r := range set.Rules {
-		if !slices.ContainsFunc(before, func(o *rule.Rule) bool { return o.Name == r.Name }) && r.Mode != rule.Shadow {
-			return 0, fmt.Errorf("rule %s has the mode %s; the studio saves rules in shadow mode only, so leave its directive mode out", r.Name, r.Mode)
+	var set *rule.Set
+	for _, between := range []string{"\n\n", "\n;\n\n"} { // whether the last statement has its semicolon
+		rec.Text = stem + between + addition
+		if set, err = rec.Compile(l.Inputs()); err == nil {
+			break
 		}
+	}
+	if err != nil {
+		return 0, web.BadRequest(fmt.Errorf("the rule does not fit those in force: %w", err))
+	}
+	for _, c := range compareRules(before, set.Rules) {
+		switch {
+		case c.Change == added && c.Mode != rule.Shadow:
+			return 0, web.BadRequest(fmt.Errorf("rule %s has the mode %s; the studio saves rules in shadow mode only, so leave its directive mode out", c.Name, c.Mode))
+		case c.Change != added && c.Change != unchanged:
+			return 0, web.BadRequest(fmt.Errorf("the text changes rule %s, which is in force; use another name, and leave CREATE TABLE out, or apply the rules with spate rules apply", c.Name))
+		}
+	}
+	if lateness, _, err := set.Stream(); err == nil && lateness >= 0 && lateness.Milliseconds() != rec.LatenessMS {
+		return 0, web.BadRequest(fmt.Errorf("WATERMARK in the text changes the lateness of all rules from %d ms to %v; leave CREATE TABLE out", rec.LatenessMS, lateness))
 	}
 	if err := (reviseFlags{}).place(ctx, l, &rec, time.Now()); err != nil {
 		return 0, err
 	}
 	entry, err := l.Append(ctx, rec)
 	p.mu.Lock()
-	p.looked = time.Time{}
+	p.looked = time.Now().Add(-fresh)
 	p.mu.Unlock()
 	return entry.Revision, err
 }
@@ -472,7 +507,7 @@ func (f consoleFlags) validate() error {
 	if f.off() {
 		return nil
 	}
-	v := visitors{listen: f.Console, token: ops.Access{Token: os.Getenv("SPATE_CONSOLE_TOKEN")}}
+	v := visitors{listen: f.Console, token: ops.Access{Token: os.Getenv("SPATE_CONSOLE_TOKEN"), TokenFile: os.Getenv("SPATE_CONSOLE_TOKEN_FILE")}}
 	return errors.Join(listenable("console (SPATE_CONSOLE_LISTEN, --console)", f.Console), v.validate())
 }
 
@@ -511,7 +546,7 @@ func (f consoleFlags) serve(ctx context.Context, ln net.Listener, i embedded.Inf
 		source: &explainer.Kafka{Config: i.Kafka, Names: kafka.NamesFor(topic), Events: r.Events},
 		store:  func() (incidentReader, error) { return i.Store, nil },
 	}
-	p.rules = func() (*rulesLog, error) {
+	p.rules = func(ctx context.Context) (*rulesLog, error) {
 		l, _, err := newRulesTopic(i.Kafka, topic, p.initial)
 		if err != nil {
 			return nil, err
@@ -524,9 +559,9 @@ func (f consoleFlags) serve(ctx context.Context, ln net.Listener, i embedded.Inf
 	}
 	defer p.close()
 	cfg := p.config(topic)
-	v := visitors{listen: f.Console, token: ops.Access{Token: os.Getenv("SPATE_CONSOLE_TOKEN")}}
+	v := visitors{listen: f.Console, token: ops.Access{Token: os.Getenv("SPATE_CONSOLE_TOKEN"), TokenFile: os.Getenv("SPATE_CONSOLE_TOKEN_FILE")}}
 	cfg.Hosts = []string{v.host()}
-	if v.token.Token != "" {
+	if v.token != (ops.Access{}) {
 		cfg.Token = v.token.ReadToken
 	}
 	return web.New(cfg).Run(ctx, ln, nil)

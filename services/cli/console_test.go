@@ -318,6 +318,12 @@ func TestConsoleVisitors(t *testing.T) {
 		{"the token", "GET", "/api/incidents", nil, bearer, 200, `"items":[]`},
 		{"a wrong login", "POST", "/login", url.Values{"token": {"guess"}}, nil, 401, "This is not the token."},
 		{"a login", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"/rules"}}, nil, 303, "/rules"},
+		{"a login that leads elsewhere with a tab", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"/\t/evil.example"}}, nil, 303, "/"},
+		{"a login that is too large", "POST", "/login", url.Values{"token": {strings.Repeat("x", 2<<20)}}, nil, 400, "cannot be read"},
+		{"a statement that is too large", "POST", "/api/check", url.Values{"statement": {strings.Repeat("x", 2<<20)}}, bearer, 400, "cannot be read"},
+		{"an id that nobody has", "GET", "/api/why?id=00000000", nil, bearer, 404, "no alert or incident has the id"},
+		{"a column that no rule has", "GET", "/api/why?key=a%3D1", nil, bearer, 400, "a"},
+		{"a silence that does not exist", "POST", "/silences/nothing/end", url.Values{}, bearer, 404, "silence not found"},
 		{"a login that leads elsewhere", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"//evil.example"}}, nil, 303, "/"},
 		{"health needs none", "GET", "/healthz", nil, nil, 200, "ok"},
 		{"a stranger's name", "GET", "/", nil, append([]string{"Host", "evil.example"}, bearer...), 403, "not served under the host name"},
@@ -332,6 +338,10 @@ func TestConsoleVisitors(t *testing.T) {
 		if code != c.code || !strings.Contains(body, c.says) {
 			t.Errorf("%s: %d %.300s", c.name, code, body)
 		}
+	}
+	t.Setenv("SPATE_CONSOLE_TOKEN", "short")
+	if code, _, errs := spate("console", "--listen", "127.0.0.1:0"); code != ExitUsage || !strings.Contains(errs, "SPATE_CONSOLE_TOKEN: a token must have at least 16") {
+		t.Errorf("a short token: exit code %d %s", code, errs)
 	}
 	for _, c := range [][]string{
 		{"--listen", "0.0.0.0:8088"}, {"--listen", "8088"}, {"--token-file", filepath.Join(t.TempDir(), "none")}, {"--trusted-header", "a b"},
@@ -348,7 +358,7 @@ func TestConsoleWithout(t *testing.T) {
 	bare(t)
 	p := &consoleParts{topic: "activity", log: slog.New(slog.DiscardHandler), initial: initialFlags{10 * time.Second, 5, 10}}
 	st := lazyStore{open: func() (incidentReader, error) { return nil, fmt.Errorf("connect to the database: refused") }}
-	p.store, p.rules = st.get, func() (*rulesLog, error) { return nil, fmt.Errorf("connect to the broker: refused") }
+	p.store, p.rules = st.get, func(context.Context) (*rulesLog, error) { return nil, fmt.Errorf("connect to the broker: refused") }
 	web := httptest.NewServer(web.New(p.config("activity")).Handler())
 	defer web.Close()
 	server := web.URL
@@ -448,4 +458,122 @@ func TestTop(t *testing.T) {
 	says(t, top(ExitUsage, "--rounds", "1", "--by", "nothing"), "nothing")
 	says(t, top(ExitUsage, "--every", "1ms"), "every: 1ms is below 1s")
 	says(t, top(ExitFailed, "--rounds", "1", "--topic", "other"), "topic other does not exist")
+}
+
+// TestConsoleProxy: behind a proxy that names visitors, whoever has no name, or two, stays out.
+func TestConsoleProxy(t *testing.T) {
+	bare(t)
+	p := &consoleParts{topic: "activity", log: slog.New(slog.DiscardHandler)}
+	p.store, p.rules = func() (incidentReader, error) { return nil, errNoDatabase }, func(context.Context) (*rulesLog, error) { return nil, errNoDatabase }
+	cfg := p.config("activity")
+	cfg.TrustedHeader = "X-Forwarded-User"
+	served := httptest.NewServer(web.New(cfg).Handler())
+	defer served.Close()
+	if code, body := visit(t, http.MethodGet, served.URL+"/studio", nil); code != http.StatusUnauthorized || !strings.Contains(body, "X-Forwarded-User") {
+		t.Errorf("without a name: %d %s", code, body)
+	}
+	if code, body := visit(t, http.MethodGet, served.URL+"/studio", nil, "X-Forwarded-User", "ann"); code != http.StatusOK || !strings.Contains(body, "ann") {
+		t.Errorf("with a name: %d %s", code, body)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, served.URL+"/studio", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header["X-Forwarded-User"] = []string{"root", "ann"}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("with two names: %d", answer.StatusCode)
+	}
+}
+
+// TestStudioSaves: what is saved is a shadow rule, and changes nothing that is in force.
+func TestStudioSaves(t *testing.T) {
+	bare(t)
+	address, _ := consoleOf(t)
+	save := func(name, text string) (int, string) {
+		return visit(t, http.MethodPost, address+"/studio", url.Values{"do": {"save"}, "name": {name}, "statement": {text}})
+	}
+	rule := func(n int) string {
+		return fmt.Sprintf("SELECT user_id, COUNT(*) AS n FROM activity\r\nGROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > %d", n)
+	}
+	for n, c := range []struct {
+		name, text, says string
+		code             int
+	}{
+		{"", rule(1), "give the rule a name", 400},
+		{"first", rule(1), "/rules", 303},
+		{"ends_in_a_comment", rule(2) + "\n-- the end", "/rules", 303},
+		{"with_semicolon", rule(3) + ";\n", "/rules", 303},
+		{"last", rule(4), "/rules", 303},
+		{"first", rule(5), "two rules have the name first", 400},
+		{"", "-- rule: alive\n-- mode: live\n" + rule(6), "mode", 400},
+		{"", "CREATE TABLE activity (user_id STRING, txn_timestamp TIMESTAMP(3), WATERMARK FOR txn_timestamp AS txn_timestamp);\n-- rule: other_table\nINSERT INTO alerts " + rule(7), "leave CREATE TABLE out", 400},
+		{"no_window", "SELECT user_id FROM activity", "window", 400},
+	} {
+		if code, body := save(c.name, c.text); code != c.code || !strings.Contains(body, c.says) {
+			t.Errorf("%d: %d %s", n, code, body[max(strings.Index(body, "<main"), 0):])
+		}
+	}
+	_, body := visit(t, http.MethodGet, address+"/api/rules", nil)
+	var got struct {
+		Rules []struct{ Name, Mode, Text string }
+	}
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, r := range got.Rules {
+		names = append(names, r.Name+" "+r.Mode)
+		if strings.Contains(r.Text, "\r") {
+			t.Errorf("%s: %q", r.Name, r.Text)
+		}
+	}
+	if want := []string{"burst live", "first shadow", "ends_in_a_comment shadow", "with_semicolon shadow", "last shadow"}; !slices.Equal(names, want) {
+		t.Errorf("rules: %q, not %q", names, want)
+	}
+}
+
+// TestStudioRuns: what is run has bounds, and says what it adds.
+func TestStudioRuns(t *testing.T) {
+	bare(t)
+	address, cl := consoleOf(t)
+	for range 8 {
+		value := fmt.Sprintf(`{"user_id":42,"txn_timestamp":%q}`, time.Now().UTC().Format(time.RFC3339Nano))
+		if err := cl.ProduceSync(t.Context(), kgo.StringRecord(value)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(text string) string {
+		_, body := visit(t, http.MethodPost, address+"/studio", url.Values{"do": {"run"}, "statement": {text}}, "Spate-Fragment", "1")
+		return body
+	}
+	says(t, run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY 1"), "1 row", "<td><bdi>42</bdi></td><td><bdi>8</bdi></td>")
+	says(t, run("SELECT usr_id FROM activity"), "no such column: usr_id", "did you mean user_id")
+	eventually(t, "the incident is known", func() bool {
+		return strings.Contains(run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id"), "1 have an incident of a live rule in this time, so the rule adds none")
+	})
+	says(t, run("SELECT event_type, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), event_type"), "No live rule has the key event_type")
+	// Cells are cut when they come.
+	if body := run("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<600) SELECT hex(zeroblob(100000))||i AS x FROM c"); len(body) > 500*1000 || !strings.Contains(body, "The first 500 rows") {
+		t.Errorf("a page of %d bytes", len(body))
+	}
+	// More than two at once are refused.
+	endless := "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<3000000) SELECT count(*) FROM c"
+	busy := make(chan string, 4)
+	for range 4 {
+		go func() { busy <- run(endless) }()
+	}
+	refused := 0
+	for range 4 {
+		if strings.Contains(<-busy, "2 statements are running already") {
+			refused++
+		}
+	}
+	if refused < 1 {
+		t.Error("four statements ran at once")
+	}
 }

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,8 @@ const (
 	studioTime  = 20 * time.Second
 	studioBytes = 2 << 30
 	studioRows  = 100_000
+	// studioAtOnce bounds the statements that run at once.
+	studioAtOnce = 2
 	// studioFile is how the text of the studio is called in messages.
 	studioFile = "studio"
 )
@@ -48,27 +52,37 @@ func (p *consoleParts) database(ctx context.Context, since time.Duration) (*quer
 }
 
 // Run implements web.Query.
-func (p *consoleParts) Run(ctx context.Context, statement string, since time.Duration, columns func([]string) error, row func([]any) error) (web.Result, error) {
+func (p *consoleParts) Run(ctx context.Context, statement string, since time.Duration, columns func([]string, int) error, row func([]any) error) (web.Result, error) {
+	select {
+	case p.running <- struct{}{}:
+		defer func() { <-p.running }()
+	default:
+		return web.Result{}, fmt.Errorf("%d statements are running already; try again when one of them has ended", cap(p.running))
+	}
 	db, err := p.database(ctx, since)
 	if err != nil {
 		return web.Result{}, err
 	}
 	defer func() { _ = db.Close() }()
-	s, err := db.Run(ctx, statement, query.Bounds{Rows: studioRows, Bytes: studioBytes, Timeout: studioTime}, query.Output{Columns: columns, Row: row})
+	s, err := db.Run(ctx, statement, query.Bounds{Rows: studioRows, Bytes: studioBytes, Timeout: studioTime}, query.Output{Columns: func(names []string) error { return columns(names, keyColumn(statement, names)) }, Row: row})
 	var wrong *query.Error
 	if errors.As(err, &wrong) {
-		return web.Result{}, errors.New(wrong.Format())
+		return web.Result{}, web.BadRequest(errors.New(wrong.Format()))
 	}
 	r := web.Result{Rows: s.Rows, Read: s.Read, Of: s.Of, Notes: s.Notes, Elapsed: s.Elapsed.Round(time.Millisecond), Rule: s.Rule}
 	if s.Partial {
 		r.Partial = strings.TrimPrefix(s.By, "max-")
 	}
-	if set, errs := rule.Compile(inserting(statement), rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}}); s.Rule && len(errs) == 0 {
-		for _, k := range set.Rules[0].Keys {
-			r.Keys = append(r.Keys, k.Name)
-		}
-	}
 	return r, err
+}
+
+// keyColumn is the column of a rule's result that is its key; -1 if it is no rule, or its key has several columns.
+func keyColumn(statement string, names []string) int {
+	set, errs := rule.Compile(inserting(statement), rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}})
+	if !query.IsRule(statement) || len(errs) > 0 || len(set.Rules[0].Keys) != 1 {
+		return -1
+	}
+	return slices.Index(names, set.Rules[0].Keys[0].Name)
 }
 
 // Check implements web.Rules.

@@ -100,7 +100,7 @@ func (c *topCommand) Run(e *env) error {
 		return err
 	}
 	p := &consoleParts{kafka: &k, topic: c.Topic, events: events, initial: c.initialFlags, lateness: 10 * time.Second, maxAhead: time.Minute, log: slog.New(slog.DiscardHandler)}
-	p.rules = func() (*rulesLog, error) { return c.rulesLogFlags.open(e) }
+	p.rules = func(context.Context) (*rulesLog, error) { return c.rulesLogFlags.open(e) }
 	defer p.close()
 	var st lazyStore
 	st.open = func() (incidentReader, error) { return c.incidents(e) }

@@ -183,7 +183,7 @@ func (w *asker) ofID(ctx context.Context, text string) (*answered, error) {
 		i, ierr := wholeIncident(ctx, w.store, text)
 		if ierr != nil {
 			if errors.Is(ierr, store.ErrNoIncident) {
-				return nil, fmt.Errorf("no alert or incident has the id %s; to list them, run spate incidents ls and spate alerts ls; for a user, run spate why --key user_id=%s", terminal.Text(text), terminal.Text(text))
+				return nil, unknownID{fmt.Errorf("no alert or incident has the id %s; to list them, run spate incidents ls and spate alerts ls; for a user, run spate why --key user_id=%s", terminal.Text(text), terminal.Text(text))}
 			}
 			return nil, ierr
 		}
@@ -209,6 +209,12 @@ func (w *asker) ofID(ctx context.Context, text string) (*answered, error) {
 	}
 	return w.complete(ctx, ans, in)
 }
+
+// unknownID is an id that is neither an alert's nor an incident's.
+type unknownID struct{ error }
+
+// Is implements the interface of errors.Is.
+func (unknownID) Is(target error) bool { return target == store.ErrNotFound }
 
 // worst returns the alert of an incident with most events.
 func (w *asker) worst(ctx context.Context, id string) (worst store.Alert, err error) {

@@ -142,6 +142,8 @@ func TestStatements(t *testing.T) {
 		{"SELECT MAX(event_time) - 0 FROM activity", "MAX(event_time) - 0; 2026"},
 		{"SELECT MAX(event_time) - INTERVAL '1' MINUTE AS m FROM activity", "m; 2026-11-30 11:59:41.250"},
 		{"SELECT COUNT(*) n FROM activity WHERE event_time > TIMESTAMP '2026-11-30 12:00:20' - INTERVAL '0.5' SECOND", "n; 21"},
+		// Scans that are kept are told apart by values of any type and size.
+		{"SELECT (SELECT COUNT(*) FROM activity WHERE _offset >= 2000000) a, (SELECT COUNT(*) FROM activity WHERE _offset >= -1) b, (SELECT COUNT(*) FROM activity WHERE _offset >= 55296) c", "a|b|c; 0|41|0"},
 		{"SELECT _partition p, MIN(_offset) o, MAX(_offset), COUNT(*) FROM activity WHERE _partition IN (1, 3) GROUP BY p", "p|o|MAX(_offset)|COUNT(*); 1|0|9|10; 3|0|9|10"},
 		{"SELECT _timestamp, _key, length(_value) > 5 AS l FROM activity WHERE _partition = 2 AND _offset = 3", "_timestamp|_key|l; 2026-11-30 12:00:14|k|1"},
 		{"SELECT _reason, COUNT(*) FROM dlq GROUP BY 1", "_reason|COUNT(*); not_json|1; time_ahead|1"},

@@ -61,7 +61,7 @@ func (db *DB) alerts() *source {
 		}
 		return nil
 	}}
-	t.Table = Table{"alerts", columnsOf("id STRING, rule STRING*, user_id , window_start TIME*, window_end TIME, state STRING, severity STRING, mode STRING, event_count BIGINT, key JSON, columns JSON, " +
+	t.Table = Table{"alerts", columnsOf("id STRING, rule STRING, user_id , window_start TIME*, window_end TIME, state STRING, severity STRING, mode STRING, event_count BIGINT, key JSON, columns JSON, " +
 		"summary STRING, first_event_at TIME, last_event_at TIME, opened_at TIME, closed_at TIME, incident STRING, record JSON")}
 	return t
 }
@@ -91,7 +91,7 @@ func (db *DB) incidents() *source {
 		}
 		return nil
 	}}
-	t.Table = Table{"incidents", columnsOf("id STRING, rule STRING*, user_id , state STRING, severity STRING, mode STRING, key JSON, first_window_start TIME, last_window_end TIME, windows BIGINT, events BIGINT, " +
+	t.Table = Table{"incidents", columnsOf("id STRING, rule STRING, user_id , state STRING, severity STRING, mode STRING, key JSON, first_window_start TIME, last_window_end TIME, windows BIGINT, events BIGINT, " +
 		"peak BIGINT, opened_at TIME, escalated_at TIME, resolved_at TIME, alert_id STRING, summary STRING, silenced STRING, mark STRING, mark_note STRING")}
 	return t
 }

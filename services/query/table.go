@@ -134,7 +134,11 @@ func (c *cursor) Filter(_ int, plan string, values []vtab.Value) error {
 		return errors.New("no statement is running")
 	}
 	// The inner side of a join is scanned for every row of the outer one.
-	name := fmt.Sprintf("%s %s %q", c.t.Name, plan, values)
+	name := fmt.Sprintf("%s %s", c.t.Name, plan)
+	for _, v := range values {
+		text := fmt.Sprint(v)
+		name += fmt.Sprintf(" %T %d %s", v, len(text), text)
+	}
 	if again, ok := run.scans[name]; ok {
 		c.again = again
 		return c.fetch()

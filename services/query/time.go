@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"spate/shared/activity"
@@ -41,7 +42,12 @@ var layouts = []string{"2006-01-02 15:04:05.999999999", "2006-01-02 15:04", "200
 // plainTime reads a time that is written as the tables have it, or a beginning of that.
 func plainTime(text string) (ms int64, ok bool) {
 	for _, layout := range layouts {
-		if t, err := time.Parse(layout, text); err == nil {
+		t, err := time.Parse(layout, text)
+		if err != nil {
+			continue
+		}
+		// An hour of one digit is a time, but as text it compares as none.
+		if as := t.Format(layout); strings.HasPrefix(as, text) || strings.HasPrefix(text, as) {
 			return t.UnixMilli(), true
 		}
 	}

@@ -81,8 +81,13 @@ func (s *Server) answer(mux *http.ServeMux, pattern string, of func(ctx context.
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 		defer cancel()
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		v, err := of(ctx, r)
+		var v any
+		err := r.ParseForm()
+		if err != nil {
+			err = &badRequest{fmt.Errorf("the form cannot be read: %w", err)}
+		} else {
+			v, err = of(ctx, r)
+		}
 		if err != nil {
 			writeJSON(w, status(err), map[string]string{"message": strings.TrimPrefix(err.Error(), errUnknown.Error()+": ")})
 			return

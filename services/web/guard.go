@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -83,6 +84,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if name, ok := s.servedAs(r.Host); !ok {
 			s.refuse(w, r, http.StatusForbidden, fmt.Sprintf("The console is not served under the host name %.100q. Use its IP address, or start it with --public-host %.100s.", name, name))
 			return
@@ -98,6 +100,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			s.refuse(w, r, http.StatusInternalServerError, "The console cannot read its token; its log says why.")
 		case ok:
 			checked.ServeHTTP(w, r)
+		case s.cfg.TrustedHeader != "":
+			s.refuse(w, r, http.StatusUnauthorized, fmt.Sprintf("The proxy in front of the console has not said who you are (%s).", s.cfg.TrustedHeader))
 		case strings.HasPrefix(r.URL.Path, "/api/") || r.Method != http.MethodGet || r.Header.Get(fragmentHeader) != "":
 			h.Set("WWW-Authenticate", `Bearer realm="spate"`)
 			s.refuse(w, r, http.StatusUnauthorized, "A token is required: send it as Authorization: Bearer ..., or log in at /login.")
@@ -120,7 +124,8 @@ func (s *Server) servedAs(host string) (string, bool) {
 // allowed reports whether somebody may see the pages.
 func (s *Server) allowed(r *http.Request) (bool, error) {
 	if s.cfg.TrustedHeader != "" {
-		return r.Header.Get(s.cfg.TrustedHeader) != "", nil
+		names := r.Header.Values(s.cfg.TrustedHeader) // a second one may be the visitor's own
+		return len(names) == 1 && names[0] != "", nil
 	}
 	if s.cfg.Token == nil {
 		return true, nil
@@ -155,11 +160,21 @@ func (s *Server) who(r *http.Request, given string) string {
 	return "console"
 }
 
-func (s *Server) login(w http.ResponseWriter, r *http.Request) {
-	next := r.FormValue("next")
-	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.HasPrefix(next, "/\\") {
-		next = "/"
+// here returns an address of the console that somebody wants to go to, or its beginning.
+func here(next string) string {
+	u, err := url.Parse(next)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.Opaque != "" || !strings.HasPrefix(u.Path, "/") || strings.HasPrefix(u.Path, "//") || strings.ContainsFunc(next, func(r rune) bool { return r <= ' ' || r == '\\' }) {
+		return "/"
 	}
+	return u.RequestURI()
+}
+
+func (s *Server) login(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil { // no files are taken
+		s.refuse(w, r, http.StatusBadRequest, "The form cannot be read.")
+		return
+	}
+	next := here(r.Form.Get("next"))
 	if s.cfg.Token == nil || s.cfg.TrustedHeader != "" {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
@@ -171,7 +186,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		case err != nil:
 			s.cfg.Log.Error("cannot read the token of the console", "error", err)
 			wrong = "The console cannot read its token; its log says why."
-		case same(strings.TrimSpace(r.FormValue("token")), token):
+		case same(strings.TrimSpace(r.Form.Get("token")), token):
 			http.SetCookie(w, &http.Cookie{Name: cookie, Value: s.sessions.open(token, time.Now()), Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode, MaxAge: int(sessionTime.Seconds())})
 			http.Redirect(w, r, next, http.StatusSeeOther)
 			return

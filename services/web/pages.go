@@ -101,6 +101,9 @@ var views = func() map[string]*template.Template {
 	return out
 }()
 
+// BadRequest marks an error of whoever asks.
+func BadRequest(err error) error { return &badRequest{err} }
+
 // badRequest is an error of whoever asks.
 type badRequest struct{ error }
 
@@ -115,7 +118,7 @@ func status(err error) int {
 		return http.StatusOK
 	case errors.As(err, &bad):
 		return http.StatusBadRequest
-	case errors.Is(err, errUnknown), errors.Is(err, store.ErrNoIncident), errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, errUnknown), errors.Is(err, store.ErrNoIncident), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrNoSilence):
 		return http.StatusNotFound
 	}
 	return http.StatusServiceUnavailable
@@ -282,7 +285,6 @@ func (s *Server) form(mux *http.ServeMux, pattern string, do func(ctx context.Co
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 		defer cancel()
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		err := r.ParseForm()
 		if err != nil {
 			err = &badRequest{fmt.Errorf("the form cannot be read: %w", err)}
@@ -312,19 +314,22 @@ func (s *Server) mark(ctx context.Context, st Store, r *http.Request) (string, e
 	if err != nil {
 		return "", err
 	}
-	m := incident.Marked{Note: r.FormValue("note"), By: s.who(r, r.FormValue("by")), At: time.Now().UTC().Truncate(time.Millisecond)}
+	m := incident.Marked{Note: text(r.FormValue("note")), By: text(s.who(r, r.FormValue("by"))), At: time.Now().UTC().Truncate(time.Millisecond)}
 	if len([]rune(m.Note)) > maxText || len([]rune(m.By)) > maxText {
 		return "", &badRequest{fmt.Errorf("note, by: longer than %d characters", maxText)}
 	}
 	done := "unmarked"
-	if text := r.FormValue("mark"); text != "none" {
+	if mark := r.FormValue("mark"); mark != "none" {
 		done = "marked"
-		if m.Mark, err = incident.ParseMark(text); err != nil {
+		if m.Mark, err = incident.ParseMark(mark); err != nil {
 			return "", &badRequest{err}
 		}
 	}
 	return "/incidents/" + i.ID + "?done=" + done, st.Mark(ctx, i.ID, m)
 }
+
+// text is what a person has written, without what no database keeps.
+func text(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "") }
 
 func (s *Server) silence(ctx context.Context, st Store, r *http.Request) (string, error) {
 	i, err := s.incident(ctx, r.PathValue("id"))
@@ -336,7 +341,7 @@ func (s *Server) silence(ctx context.Context, st Store, r *http.Request) (string
 		return "", &badRequest{fmt.Errorf("for: %.40q is not a duration, such as 2h", r.FormValue("for"))}
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	silence := incident.Silence{ID: incident.NewSilenceID(), Rule: i.Rule, Key: map[string]string{}, From: now, Until: now.Add(length), Author: s.who(r, r.FormValue("by")), Reason: strings.TrimSpace(r.FormValue("why")), CreatedAt: now}
+	silence := incident.Silence{ID: incident.NewSilenceID(), Rule: i.Rule, Key: map[string]string{}, From: now, Until: now.Add(length), Author: text(s.who(r, r.FormValue("by"))), Reason: strings.TrimSpace(text(r.FormValue("why"))), CreatedAt: now}
 	if r.FormValue("all") != "" {
 		silence.Key = nil
 	} else {

@@ -19,6 +19,7 @@ const maxResult = 500
 type studioView struct {
 	Statement string
 	Since     string
+	Name      string // of the rule
 	Faults    []Fault
 	Checked   bool // it has no faults
 	IsQuery   bool // it is no rule
@@ -47,8 +48,8 @@ HAVING COUNT(*) > 5`
 func (s *Server) studio(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 	defer cancel()
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	v := studioView{Statement: strings.ReplaceAll(r.FormValue("statement"), "\r\n", "\n"), Since: r.FormValue("since"), CanRun: s.cfg.Query != nil, CanSave: s.cfg.Rules != nil}
+	perr := r.ParseForm()
+	v := studioView{Statement: strings.ReplaceAll(r.FormValue("statement"), "\r\n", "\n"), Since: r.FormValue("since"), Name: r.FormValue("name"), CanRun: s.cfg.Query != nil, CanSave: s.cfg.Rules != nil}
 	if v.Statement == "" {
 		v.Statement = example
 	}
@@ -56,7 +57,9 @@ func (s *Server) studio(w http.ResponseWriter, r *http.Request) {
 		v.Since = spans[1]
 	}
 	var err error
-	if r.Method == http.MethodPost {
+	if perr != nil {
+		err = &badRequest{fmt.Errorf("the statement cannot be read: %w", perr)}
+	} else if r.Method == http.MethodPost {
 		switch r.FormValue("do") {
 		case "save":
 			if v.Faults, err = s.saveRule(ctx, r, v.Statement); err == nil && len(v.Faults) == 0 {
@@ -94,23 +97,22 @@ func (s *Server) run(ctx context.Context, v *studioView) error {
 		return errors.New("this console cannot run statements")
 	}
 	v.Ran = true
-	keys := make(map[string]bool)
-	v.Result, err = s.cfg.Query.Run(ctx, v.Statement, since, func(names []string) error {
-		v.Columns = append(v.Columns, names...)
+	keys, place := make(map[string]bool), -1
+	v.Result, err = s.cfg.Query.Run(ctx, v.Statement, since, func(names []string, key int) error {
+		v.Columns, place = append(v.Columns, names...), key
 		return nil
 	}, func(row []any) error {
 		if len(v.Rows) == maxResult {
 			v.More++
-		}
-		cells := make([]string, len(row))
-		for i, x := range row {
-			cells[i] = cellOf(x)
-		}
-		if len(v.Rows) < maxResult {
+		} else {
+			cells := make([]string, len(row))
+			for i, x := range row {
+				cells[i] = cellOf(x)
+			}
 			v.Rows = append(v.Rows, cells)
 		}
-		if len(keys) < maxKeys {
-			keys[strings.Join(cells, keySeparator)] = true
+		if place >= 0 && len(keys) < maxKeys {
+			keys[cellOf(row[place])] = true
 		}
 		return nil
 	})
@@ -118,26 +120,15 @@ func (s *Server) run(ctx context.Context, v *studioView) error {
 		v.Ran = false
 		return err
 	}
-	if !v.Result.Rule || len(v.Result.Keys) != 1 || s.cfg.Rules == nil {
+	if place < 0 || s.cfg.Rules == nil {
 		return nil
 	}
-	place := slices.Index(v.Columns, v.Result.Keys[0])
-	if place < 0 {
-		return nil
-	}
-	distinct := make(map[string]bool, len(keys))
-	for row := range keys {
-		distinct[strings.Split(row, keySeparator)[place]] = true
-	}
-	v.Added, err = s.added(ctx, v.Result.Keys[0], distinct, time.Now().Add(-since))
+	v.Added, err = s.added(ctx, v.Columns[place], keys, time.Now().Add(-since))
 	return err
 }
 
-const (
-	// maxKeys bounds the rows whose keys are compared with those of incidents.
-	maxKeys      = 20_000
-	keySeparator = "\x00"
-)
+// maxKeys bounds the keys that are compared with those of incidents.
+const maxKeys = 20_000
 
 // added says which keys a rule finds that no live rule has found since a time.
 func (s *Server) added(ctx context.Context, column string, keys map[string]bool, since time.Time) (string, error) {

@@ -177,17 +177,15 @@ func sentence(err error) string {
 // message is an error for people: what was to be done, and why it was not.
 func message(err error) string { return visible(err.Error()) }
 
-// cellOf writes a value of a result.
+// cellOf writes a value of a result, as much of it as a page shows.
 func cellOf(x any) string {
 	switch v := x.(type) {
 	case nil:
 		return "NULL"
 	case []byte:
-		return string(v)
+		return strings.Clone(string(v[:min(len(v), utf8.UTFMax*maxCell)]))
 	case string:
-		return v
-	case time.Time:
-		return v.UTC().Format("2006-01-02 15:04:05.000")
+		return strings.Clone(v[:min(len(v), utf8.UTFMax*maxCell)]) // the rest is not kept
 	}
 	return fmt.Sprint(x)
 }

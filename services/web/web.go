@@ -107,8 +107,8 @@ type Fault struct {
 
 // Query runs statements over the log.
 type Query interface {
-	// Run runs a statement over the events since a time, and passes its columns and rows on.
-	Run(ctx context.Context, statement string, since time.Duration, columns func(names []string) error, row func(values []any) error) (Result, error)
+	// Run runs a statement over the events since a time, and passes its columns and rows on. key is the column that is the key of a rule, -1 if there is no such.
+	Run(ctx context.Context, statement string, since time.Duration, columns func(names []string, key int) error, row func(values []any) error) (Result, error)
 }
 
 // Result is how a statement went.
@@ -119,9 +119,7 @@ type Result struct {
 	Partial string
 	Notes   []string
 	Elapsed time.Duration
-	// Rule: the engine has evaluated it. Keys are the columns that are its key, those that the result has.
-	Rule bool
-	Keys []string
+	Rule    bool // the engine has evaluated it
 }
 
 // Config says where the console reads, and who may see it. What is nil is left out of the pages.

@@ -45,12 +45,13 @@ func (a Access) Validate() error {
 		errs = append(errs, errors.New("http-token-file: SPATE_HTTP_TOKEN is also set; set only one of them"))
 	}
 	if a.Token != "" {
-		errs = append(errs, checkToken("SPATE_HTTP_TOKEN", a.Token))
+		errs = append(errs, CheckToken("SPATE_HTTP_TOKEN", a.Token))
 	}
 	return errors.Join(errs...)
 }
 
-func checkToken(setting, token string) error {
+// CheckToken returns what is wrong with a token; setting is where it comes from.
+func CheckToken(setting, token string) error {
 	if len(token) < minToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Errorf("%s: a token must have at least %d letters, digits or symbols, and no spaces; to generate one, run openssl rand -hex 32", setting, minToken)
 	}
@@ -67,7 +68,7 @@ func (a Access) ReadToken() (string, error) {
 		return "", fmt.Errorf("http-token-file: %w", err)
 	}
 	token := strings.TrimRight(string(b), "\r\n")
-	return token, checkToken("http-token-file: "+a.TokenFile, token)
+	return token, CheckToken("http-token-file: "+a.TokenFile, token)
 }
 
 // gate is Access at work.
