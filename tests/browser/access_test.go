@@ -317,7 +317,7 @@ func (w *world) testNoBroker(t *testing.T) {
 			path, shows, misses string
 			code                int
 		}{
-			{"/", "Resolved lately", "The broker has not answered", 200}, {"/incidents", "marked", "", 200}, {"/incidents/" + i.ID, "stolen cards", "connection refused", 200}, {"/alerts", "marked", "", 200},
+			{"/", "Open incidents", "The broker has not answered", 200}, {"/incidents", "marked", "", 200}, {"/incidents/" + i.ID, "stolen cards", "connection refused", 200}, {"/alerts", "marked", "", 200},
 			{"/alerts/" + i.AlertID, "Window", "connection refused", 200}, {"/keys?key=user_id%3Dmarked", "Its incidents", "connection refused", 200}, {"/studio", "Save as shadow", "", 200},
 			{"/deliveries", "webhook", "", 200}, {"/health", "Health", "The broker has not answered", 200}, {"/rules", "Rules", "", 0},
 		} {
