@@ -298,15 +298,16 @@ func TestBounds(t *testing.T) {
 	if err != nil || !s.Partial || s.By != ByBytes || s.Bytes < 20_000 || s.Bytes > 40_000 || got[1] == "0" || got[1] == "2041" || s.Of != 2043 {
 		t.Errorf("%v %+v %v", got, s, err)
 	}
+	// The log stalls at its end. How far it is read by the time of the bound depends on the machine; what was read is what counts.
 	m.stall = make(chan struct{})
 	got, s, err = rows(t.Context(), db, "SELECT COUNT(*) FROM activity", Bounds{Timeout: 50 * time.Millisecond})
-	if err != nil || !s.Partial || s.By != ByTimeout || got[1] != "2041" {
+	if err != nil || !s.Partial || s.By != ByTimeout || got[1] != fmt.Sprint(s.Read-s.Invalid) {
 		t.Errorf("%v %+v %v", got, s, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	got, s, err = rows(ctx, db, "SELECT COUNT(*) FROM activity", Bounds{})
-	if err != nil || !s.Partial || s.By != ByInterrupted || got[1] != "2041" {
+	if err != nil || !s.Partial || s.By != ByInterrupted || got[1] != fmt.Sprint(s.Read-s.Invalid) {
 		t.Errorf("%v %+v %v", got, s, err)
 	}
 	m.stall = nil
