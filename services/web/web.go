@@ -107,7 +107,7 @@ type Fault struct {
 
 // Query runs statements over the log.
 type Query interface {
-	// Run runs a statement over the events since a time, and passes its columns and rows on. key is the column that is the key of a rule, -1 if there is no such.
+	// Run runs a statement over the events since a time, and passes its columns and rows on. key is the index of the column that is the key of a rule; -1 without one.
 	Run(ctx context.Context, statement string, since time.Duration, columns func(names []string, key int) error, row func(values []any) error) (Result, error)
 }
 

@@ -1,0 +1,78 @@
+package web
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"spate/services/doctor"
+)
+
+// Health is what is known of the pipeline's parts.
+type Health struct {
+	OK         bool             `json:"ok"` // nothing has failed
+	Findings   []doctor.Finding `json:"findings"`
+	Troubles   []string         `json:"troubles"`
+	Partitions []Partition      `json:"partitions"`
+	Rate       *float64         `json:"events_per_second"` // null: not known
+	Lag        *int64           `json:"lag"`
+	ClosedTo   *time.Time       `json:"closed_up_to"`
+	Samples    []Sample         `json:"-"`
+}
+
+// checkedFor is how long what was checked is not checked again.
+const checkedFor = 30 * time.Second
+
+// checks are what the last look at the pipeline's parts has found.
+type checks struct {
+	mu       sync.Mutex
+	at       time.Time
+	findings []doctor.Finding
+}
+
+func (s *Server) check(ctx context.Context) []doctor.Finding {
+	if s.cfg.Doctor == nil {
+		return nil
+	}
+	s.checks.mu.Lock()
+	defer s.checks.mu.Unlock()
+	if time.Since(s.checks.at) > checkedFor {
+		s.checks.findings = s.cfg.Doctor(ctx)
+		if ctx.Err() == nil { // otherwise it is not complete
+			s.checks.at = time.Now()
+		}
+	}
+	return s.checks.findings
+}
+
+// health returns what is known of the pipeline; whole reports whether its parts are to be checked, too.
+func (s *Server) health(ctx context.Context, whole bool) (h Health) {
+	h.OK, h.Findings, h.Partitions = true, []doctor.Finding{}, []Partition{}
+	samples, err := s.sampler.now()
+	h.Troubles = append([]string{}, Troubles(samples)...)
+	if err != nil {
+		h.OK, h.Troubles = false, append(h.Troubles, sentence(err))
+	}
+	if h.Samples = samples; len(samples) > 0 {
+		now := samples[len(samples)-1]
+		lag := now.Lag()
+		h.Partitions, h.Lag = now.Partitions, &lag
+		if !math.IsNaN(now.Rate) {
+			h.Rate = &now.Rate
+		}
+		if !now.Counted.IsZero() {
+			h.ClosedTo = &now.Counted
+		}
+	}
+	if _, err := s.store(ctx); err != nil {
+		h.OK, h.Troubles = false, append(h.Troubles, "The database is away: "+message(err))
+	}
+	if whole {
+		h.Findings = append(h.Findings, s.check(ctx)...)
+	}
+	for _, f := range h.Findings {
+		h.OK = h.OK && f.Level != doctor.Failed
+	}
+	return h
+}
