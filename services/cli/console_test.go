@@ -24,6 +24,7 @@ import (
 	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/format"
+	"spate/tests/harness"
 )
 
 // consoleOf starts a pipeline with a console, and returns the console's address and a client for the broker.
@@ -119,7 +120,7 @@ func TestConsoleAPI(t *testing.T) {
 		}
 	}
 	var id string
-	eventually(t, "an incident is listed", func() bool {
+	harness.Eventually(t, 30*time.Second, "an incident is listed", func() bool {
 		_, body := visit(t, http.MethodGet, address+"/api/incidents", nil)
 		var page struct{ Items []struct{ ID string } }
 		if json.Unmarshal([]byte(body), &page) != nil || len(page.Items) == 0 {
@@ -135,7 +136,7 @@ func TestConsoleAPI(t *testing.T) {
 	if code, body := visit(t, http.MethodPost, address+"/studio", url.Values{"do": {"save"}, "statement": {rule}}); code != http.StatusSeeOther {
 		t.Fatalf("save: %d %s", code, body)
 	}
-	eventually(t, "figures of the broker are there", func() bool {
+	harness.Eventually(t, 30*time.Second, "figures of the broker are there", func() bool {
 		_, body := visit(t, http.MethodGet, address+"/api/health", nil)
 		return strings.Contains(body, `"partition":3`) && !strings.Contains(body, `"events_per_second":null`)
 	})
@@ -287,16 +288,6 @@ func asList(v any) (out []string) {
 	return out
 }
 
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 30 s: %s", what)
-		}
-	}
-}
-
 // TestConsoleVisitors: who may come in, and what for.
 func TestConsoleVisitors(t *testing.T) {
 	bare(t)
@@ -445,7 +436,7 @@ func TestTop(t *testing.T) {
 		}
 		return out + errs
 	}
-	eventually(t, "the incident is shown", func() bool { return strings.Contains(top(ExitOK, "--rounds", "1"), "1 incident open") })
+	harness.Eventually(t, 30*time.Second, "the incident is shown", func() bool { return strings.Contains(top(ExitOK, "--rounds", "1"), "1 incident open") })
 	says(t, top(ExitOK, "--rounds", "1"), "? events/s", "most: 42 (8)")
 	var l look
 	lines := strings.Split(strings.TrimSpace(top(ExitOK, "--rounds", "2", "--every", "1s", "--by", "product_id", "--json")), "\n")
@@ -553,7 +544,7 @@ func TestStudioRuns(t *testing.T) {
 	}
 	says(t, run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY 1"), "1 row", "<td><bdi>42</bdi></td><td><bdi>8</bdi></td>")
 	says(t, run("SELECT usr_id FROM activity"), "no such column: usr_id", "did you mean user_id")
-	eventually(t, "the incident is known", func() bool {
+	harness.Eventually(t, 30*time.Second, "the incident is known", func() bool {
 		return strings.Contains(run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id"), "1 have an incident of a live rule in this time, so the rule adds none")
 	})
 	says(t, run("SELECT event_type, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), event_type"), "No live rule has the key event_type")

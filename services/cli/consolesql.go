@@ -76,7 +76,7 @@ func (p *consoleParts) Run(ctx context.Context, statement string, since time.Dur
 	return r, err
 }
 
-// keyColumn is the column of a rule's result that is its key; -1 if it is no rule, or its key has several columns.
+// keyColumn returns the index of the column that is the key of a rule; -1 if the statement is not a rule or the key has several columns.
 func keyColumn(statement string, names []string) int {
 	set, errs := rule.Compile(inserting(statement), rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}})
 	if !query.IsRule(statement) || len(errs) > 0 || len(set.Rules[0].Keys) != 1 {

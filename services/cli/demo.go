@@ -144,7 +144,7 @@ func linger(ctx context.Context, w io.Writer, console string) {
 	}
 }
 
-// opener is the command that opens an address in a browser; nil if there is no display.
+// opener returns the command that opens an address in a browser; nil without a display.
 func opener() []string {
 	switch runtime.GOOS {
 	case "darwin":

@@ -21,6 +21,7 @@ import (
 	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/format"
+	"spate/tests/harness"
 )
 
 // sqlOf runs the command over files, and returns what it prints and its exit code.
@@ -180,12 +181,7 @@ func (s *screenOf) String() string {
 
 func (s *screenOf) wait(t *testing.T, text string) {
 	t.Helper()
-	for until := time.Now().Add(20 * time.Second); !strings.Contains(s.String(), text); {
-		if time.Now().After(until) {
-			t.Fatalf("%q is not shown: %q", text, s.String())
-		}
-		time.Sleep(time.Millisecond)
-	}
+	harness.Eventually(t, 20*time.Second, fmt.Sprintf("%q is shown", text), func() bool { return strings.Contains(s.String(), text) })
 }
 
 func TestSQLPrompt(t *testing.T) {

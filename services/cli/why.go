@@ -166,7 +166,7 @@ func (c *whyCommand) print(o *out, list ...*answered) error {
 type asker struct {
 	*rulesLog
 	initial         initialFlags
-	store           incidentReader // nil: there is no database
+	store           incidentReader // nil without a database
 	explainer       explainer.Explainer
 	since, maxAhead time.Duration
 }

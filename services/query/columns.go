@@ -119,7 +119,7 @@ type decoder struct {
 	fields []field // those that are used
 	inputs []int   // the field's number among the inputs; -1 for those of the record
 	event  bool    // some field is of the event
-	// valid: rows are events; invalid: rows are records that are none. Neither: rows are all records.
+	// valid: rows are events; invalid: rows are records that are not events. Neither: rows are all records.
 	valid, invalid bool
 	aheadMS        int64
 	now            func() time.Time

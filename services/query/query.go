@@ -34,7 +34,7 @@ type Config struct {
 	MaxAhead, Lateness time.Duration
 	// IdleTimeout is after which a silent partition no longer holds windows open, for rules that are followed; 0 waits forever.
 	IdleTimeout time.Duration
-	// From and To bound the append time of records, to the millisecond: from is included, to is not. Zero is no bound.
+	// From and To bound the append time of records, to the millisecond: from is included, to is not. Zero means no bound.
 	From, To time.Time
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
@@ -54,7 +54,7 @@ func (c Config) Validate() error {
 	return errors.Join(append(errs, c.Events.Validate())...)
 }
 
-// Bounds bound a statement; 0 is no bound.
+// Bounds bound a statement; 0 means no bound.
 type Bounds struct {
 	Rows    int64         // of the result
 	Bytes   int64         // keys and values of the records that are read
