@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	snssdk "github.com/aws/aws-sdk-go-v2/service/sns"
@@ -128,7 +127,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	api := sdk.NewFromConfig(awstest.Config(awstest.DynamoDB(t)), func(o *sdk.Options) { o.Retryer = aws.NopRetryer{} })
+	api := sdk.NewFromConfig(awstest.Config(awstest.DynamoDB(t)), func(o *sdk.Options) { o.Retryer = awstest.Retryer() })
 	w := &world{t: t, gate: &gate{API: api}, topic: &topic{}}
 	table, err := dynamodb.New(w.gate, dynamodb.Config{Table: fmt.Sprintf("alerts-%d", tables.Add(1))})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"spate/shared/testport"
@@ -185,4 +186,12 @@ func Config(url string) aws.Config {
 		Credentials:  credentials.NewStaticCredentialsProvider("test", "test", ""),
 		BaseEndpoint: aws.String(url),
 	}
+}
+
+// Retryer repeats a call whose connection broke, as the SDK does by itself, and no other: what a service refuses is for the test to see. net/http may
+// close a connection whose answer has begun (aws/aws-sdk-go-v2 #2737).
+func Retryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.Retryables = []retry.IsErrorRetryable{retry.RetryableConnectionError{}}
+	})
 }

@@ -36,7 +36,7 @@ func TestTransactions(t *testing.T) {
 
 func transactionStory(t *testing.T, url string) (said []string) {
 	t.Helper()
-	c := dynamodb.NewFromConfig(awstest.Config(url), func(o *dynamodb.Options) { o.Retryer = aws.NopRetryer{} })
+	c := dynamodb.NewFromConfig(awstest.Config(url), func(o *dynamodb.Options) { o.Retryer = awstest.Retryer() })
 	table := awstest.StateTable(t, c)
 	key := func(pk string) map[string]types.AttributeValue {
 		return map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: pk}}
@@ -122,7 +122,7 @@ func content(t *testing.T, c *dynamodb.Client, table string) (out string) {
 
 // TestTransactionsAtOnce: of many that want the same two items, in either order, each that succeeds saw what the one before left.
 func TestTransactionsAtOnce(t *testing.T) {
-	c := dynamodb.NewFromConfig(awstest.Config(awstest.DynamoDB(t)), func(o *dynamodb.Options) { o.Retryer = aws.NopRetryer{} })
+	c := dynamodb.NewFromConfig(awstest.Config(awstest.DynamoDB(t)), func(o *dynamodb.Options) { o.Retryer = awstest.Retryer() })
 	table := awstest.StateTable(t, c)
 	add := func(pk string) types.TransactWriteItem {
 		return types.TransactWriteItem{Update: &types.Update{TableName: &table, Key: map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: pk}},

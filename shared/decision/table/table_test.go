@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/google/go-cmp/cmp"
@@ -24,7 +23,7 @@ const patience = time.Minute
 
 func newTable(t *testing.T, wrap func(dynamodb.API) dynamodb.API) *dynamodb.Table {
 	t.Helper()
-	var api dynamodb.API = sdk.NewFromConfig(awstest.Config(awstest.DynamoDB(t)), func(o *sdk.Options) { o.Retryer = aws.NopRetryer{} })
+	var api dynamodb.API = sdk.NewFromConfig(awstest.Config(awstest.DynamoDB(t)), func(o *sdk.Options) { o.Retryer = awstest.Retryer() })
 	if wrap != nil {
 		api = wrap(api)
 	}

@@ -33,7 +33,7 @@ var (
 func client(t *testing.T) *sdk.Client {
 	t.Helper()
 	cfg := awstest.Config(awstest.DynamoDB(t))
-	return sdk.NewFromConfig(cfg, func(o *sdk.Options) { o.Retryer = aws.NopRetryer{} })
+	return sdk.NewFromConfig(cfg, func(o *sdk.Options) { o.Retryer = awstest.Retryer() })
 }
 
 // newTable makes a table of its own. wrap, if not nil, comes between it and the client.
