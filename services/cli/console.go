@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,8 +25,6 @@ import (
 	"spate/shared/format"
 	"spate/shared/kafka"
 	"spate/shared/ops"
-	"spate/shared/revision"
-	"spate/shared/rule"
 )
 
 type consoleCommand struct {
@@ -399,90 +396,6 @@ func (p *consoleParts) Windows(ctx context.Context, key web.Key, rule string, fr
 		out = append(out, w)
 	}
 	return out, nil
-}
-
-// List implements web.Rules.
-func (p *consoleParts) List(ctx context.Context) (rules []web.Rule, revisions []web.Revision, err error) {
-	a, done, err := p.asker(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer done()
-	plan := a.Plan()
-	listed := a.InForce()
-	if len(a.Entries()) == 0 {
-		listed = a.rulesLog.initial.Rules
-	}
-	for _, r := range listed {
-		early, _ := r.Early()
-		w := web.Rule{Name: r.Name, Mode: string(r.Mode), Window: r.Window.String(), Key: []string{}, Text: r.Text, Early: early}
-		if i := slices.Index(plan.Rules, r); i >= 0 {
-			w.Since = plan.Since[i]
-		}
-		for _, k := range r.Keys {
-			w.Key = append(w.Key, k.Name)
-		}
-		rules = append(rules, w)
-	}
-	if len(a.Entries()) == 0 && len(rules) > 0 {
-		rules[0].Text = p.initial.source().Text
-	}
-	for _, e := range slices.Backward(a.Entries()) {
-		revisions = append(revisions, web.Revision{N: e.Revision, At: time.UnixMilli(e.AtMS).UTC(), Author: e.Author, Message: e.Message, InForce: inForce(e, time.Now()), Text: e.Text})
-	}
-	return rules, revisions, nil
-}
-
-// Save implements web.Rules.
-func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error) {
-	l, err := p.rules(ctx) // its own: it writes
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	base, rec := p.initial.source(), revision.Record{LatenessMS: p.lateness.Milliseconds(), MaxAheadMS: p.maxAhead.Milliseconds()}
-	before := l.initial.Rules
-	if first, ok := l.First(); ok {
-		newest, err := l.newest()
-		if err != nil {
-			return 0, err
-		}
-		base, before, rec.LatenessMS, rec.MaxAheadMS = newest.Source, newest.Set.Rules, first.LatenessMS, first.MaxAheadMS
-	}
-	if base.Name != "" {
-		base.Text, base.Name = "-- rule: "+base.Name+"\n"+base.Text, ""
-	}
-	addition, stem := "-- mode: shadow\n"+strings.TrimSpace(inserting(text))+"\n", strings.TrimRight(base.Text, " \t\r\n")
-	rec.Source, rec.Author, rec.Message = base, by, "saved in the studio"
-	var set *rule.Set
-	for _, between := range []string{"\n\n", "\n;\n\n"} { // whether the last statement has its semicolon
-		rec.Text = stem + between + addition
-		if set, err = rec.Compile(l.Inputs()); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return 0, web.BadRequest(fmt.Errorf("the rule does not fit those in force: %w", err))
-	}
-	for _, c := range compareRules(before, set.Rules) {
-		switch {
-		case c.Change == added && c.Mode != rule.Shadow:
-			return 0, web.BadRequest(fmt.Errorf("rule %s has the mode %s; the studio saves rules in shadow mode only, so leave its directive mode out", c.Name, c.Mode))
-		case c.Change != added && c.Change != unchanged:
-			return 0, web.BadRequest(fmt.Errorf("the text changes rule %s, which is in force; use another name, and leave CREATE TABLE out, or apply the rules with spate rules apply", c.Name))
-		}
-	}
-	if lateness, _, err := set.Stream(); err == nil && lateness >= 0 && lateness.Milliseconds() != rec.LatenessMS {
-		return 0, web.BadRequest(fmt.Errorf("WATERMARK in the text changes the lateness of all rules from %d ms to %v; leave CREATE TABLE out", rec.LatenessMS, lateness))
-	}
-	if err := (reviseFlags{}).place(ctx, l, &rec, time.Now()); err != nil {
-		return 0, err
-	}
-	entry, err := l.Append(ctx, rec)
-	p.mu.Lock()
-	p.looked = time.Now().Add(-fresh)
-	p.mu.Unlock()
-	return entry.Revision, err
 }
 
 // doctor checks the pipeline.

@@ -12,7 +12,6 @@ import (
 	"spate/services/web"
 	"spate/shared/kafka"
 	"spate/shared/rule"
-	"spate/shared/rule/syntax"
 )
 
 const (
@@ -83,58 +82,4 @@ func keyColumn(statement string, names []string) int {
 		return -1
 	}
 	return slices.Index(names, set.Rules[0].Keys[0].Name)
-}
-
-// Check implements web.Rules.
-func (p *consoleParts) Check(ctx context.Context, text string) (faults []web.Fault) {
-	if !inserts(text) {
-		if !query.IsRule(text) || p.kafka == nil {
-			return nil // SQL over the log, which is checked when it runs
-		}
-		db, err := p.database(ctx, 0)
-		if err != nil {
-			return nil // whoever runs it is told
-		}
-		defer func() { _ = db.Close() }()
-		var wrong *query.Error
-		if errors.As(db.Check(text), &wrong) {
-			line, column := syntax.LineColumn(text, syntax.Pos(max(wrong.Pos, 0)))
-			return []web.Fault{{Line: line, Column: column, Text: wrong.Message, Shown: wrong.Format()}}
-		}
-		return nil
-	}
-	_, errs := rule.Compile(text, rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}})
-	for _, err := range errs {
-		line, column := syntax.LineColumn(text, err.Pos)
-		faults = append(faults, web.Fault{Line: line, Column: column, Text: err.Message, Shown: err.Format(studioFile, text)})
-	}
-	return faults
-}
-
-// IsRule implements web.Rules.
-func (p *consoleParts) IsRule(text string) bool { return inserts(text) || query.IsRule(text) }
-
-// inserts reports whether a text has a rule as a rules file has it, and not only its SELECT.
-func inserts(text string) bool {
-	for line := range strings.Lines(text) {
-		if word, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(line)), " "); word == "INSERT" || word == "CREATE" {
-			return true
-		}
-	}
-	return false
-}
-
-// inserting makes a SELECT a rule of a rules file. Its directives stay before it.
-func inserting(text string) string {
-	if inserts(text) {
-		return text
-	}
-	at := 0
-	for line := range strings.Lines(text) {
-		if plain := strings.TrimSpace(line); plain != "" && !strings.HasPrefix(plain, "--") {
-			break
-		}
-		at += len(line)
-	}
-	return text[:at] + "INSERT INTO alerts\n" + text[at:]
 }

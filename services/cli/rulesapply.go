@@ -72,8 +72,7 @@ func (c *rulesApplyCommand) Run(e *env) (err error) {
 		return err
 	}
 	defer l.Close()
-	lateness, _, err := f.set.Stream()
-	if err != nil {
+	if _, _, err := f.set.Stream(); err != nil {
 		return usage(fmt.Errorf("%s: %w", f.name, err))
 	}
 	if err := c.test(e, f); err != nil {
@@ -87,23 +86,37 @@ func (c *rulesApplyCommand) Run(e *env) (err error) {
 	if _, err := l.Look(e.ctx); err != nil {
 		return err
 	}
-	rec := revision.Record{Source: *f.source(), LatenessMS: c.Lateness.Milliseconds(), MaxAheadMS: c.MaxAhead.Milliseconds()}
-	begun, err := l.Begun(e.ctx)
+	rec, err := l.record(e.ctx, *f.source(), f.set, f.name, c.Lateness, c.MaxAhead)
 	if err != nil {
 		return err
+	}
+	return c.revise(e, l, rec, f.name)
+}
+
+// record makes rules a record for the log. Lateness and max-ahead are those of the log; without a revision, those given. name is that of the rules in messages.
+func (l *rulesLog) record(ctx context.Context, s revision.Source, set *rule.Set, name string, given, maxAhead time.Duration) (rec revision.Record, err error) {
+	rec = revision.Record{Source: s, LatenessMS: given.Milliseconds(), MaxAheadMS: maxAhead.Milliseconds()}
+	lateness, _, err := set.Stream()
+	if err != nil {
+		return rec, usage(fmt.Errorf("%s: %w", name, err))
+	}
+	begun, err := l.Begun(ctx)
+	if err != nil {
+		return rec, err
 	}
 	first, ok := l.First()
 	if ok && begun {
 		rec.LatenessMS, rec.MaxAheadMS = first.LatenessMS, first.MaxAheadMS
 	}
-	if lateness >= 0 {
-		if begun && !ok && lateness != c.Lateness { // it would stop whoever judges events
-			return usage(fmt.Errorf("lateness: WATERMARK in %s sets it to %v, but SPATE_LATENESS (--lateness) is %v, and it cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and for this command",
-				f.name, lateness, c.Lateness, lateness, l.judge))
-		}
-		rec.LatenessMS = lateness.Milliseconds()
+	if lateness < 0 {
+		return rec, nil
 	}
-	return c.revise(e, l, rec, f.name)
+	if begun && !ok && lateness != given { // it would stop whoever judges events
+		return rec, usage(fmt.Errorf("lateness: WATERMARK in %s sets it to %v, but SPATE_LATENESS (--lateness) is %v, and it cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and for this command",
+			name, lateness, given, lateness, l.judge))
+	}
+	rec.LatenessMS = lateness.Milliseconds()
+	return rec, nil
 }
 
 // connect connects to the log; the topic is nil in mode aws.
@@ -339,25 +352,33 @@ func (f reviseFlags) preview(w io.Writer, l *rulesLog, entry revision.Entry, r r
 	o.printf("revision %d, compared with %s:\n", entry.Revision, terminal.Safe(before))
 	o.compared(r.Rules)
 	o.printf("%s; %s\n", terminal.Safe(tallyText(r.Rules)), terminal.Safe(r.Feeds.String()))
+	for _, line := range l.consequences(entry, r) {
+		o.printf("%s\n", line)
+	}
+	_ = o.end(nil) // the command writes more to w, and fails then
+}
+
+// consequences are what somebody may not expect of the next revision.
+func (l *rulesLog) consequences(entry revision.Entry, r revised) (lines []string) {
 	for _, c := range r.Rules {
 		if c.Change == removed && c.Mode == rule.Live {
-			o.printf("%s is live and will no longer raise alerts; to keep it, add it to the file\n", c.Name)
+			lines = append(lines, c.Name+" is live and will no longer raise alerts; to keep it, add it to the file")
 		}
 	}
 	if entry.InsteadOf > 0 {
-		o.printf("revision %d replaces revision %d, which cannot be evaluated, and all that follow it; they will never be in force\n", entry.Revision, entry.InsteadOf)
+		lines = append(lines, fmt.Sprintf("revision %d replaces revision %d, which cannot be evaluated, and all that follow it; they will never be in force", entry.Revision, entry.InsteadOf))
 	}
 	if replaced := l.replacedBy(entry); len(replaced) > 0 {
-		o.printf("%s will never be in force: the boundary of revision %d is earlier\n", terminal.Safe(strings.Join(replaced, ", ")), entry.Revision)
+		lines = append(lines, fmt.Sprintf("%s will never be in force: the boundary of revision %d is earlier", strings.Join(replaced, ", "), entry.Revision))
 	}
 	if entry.Revision == 1 {
 		must := ""
 		if !entry.Beginning {
 			must = fmt.Sprintf("; the %ss must have the same settings, or they stop", l.judge)
 		}
-		o.printf("lateness %s and max-ahead %s are recorded with it%s\n", short(time.Duration(r.LatenessMS)*time.Millisecond), short(time.Duration(r.MaxAheadMS)*time.Millisecond), terminal.Safe(must))
+		lines = append(lines, fmt.Sprintf("lateness %s and max-ahead %s are recorded with it%s", short(time.Duration(r.LatenessMS)*time.Millisecond), short(time.Duration(r.MaxAheadMS)*time.Millisecond), must))
 	}
-	_ = o.end(nil) // the command writes more to w, and fails then
+	return lines
 }
 
 // firstWindows says when the first windows begin of the rules that a revision adds or changes, if it is not in force from the beginning.

@@ -114,16 +114,20 @@ func (o *out) compared(list []changedRule) {
 		}
 		o.printf("\n")
 		for _, c := range r.Changes {
-			switch {
-			case c.Part == "statement":
-				o.printf("             the statement, or the types of its columns\n")
-			case len(c.From)+len(c.To) < 60:
-				o.printf("             %s: %s -> %s\n", c.Part, orNone(c.From), orNone(c.To))
-			default:
-				o.printf("             %s\n               from %s\n               to   %s\n", c.Part, orNone(c.From), orNone(c.To))
-			}
+			o.printf("             %s\n", changeText(c, "\n               "))
 		}
 	}
+}
+
+// changeText says how a part of a rule changed; between separates long values.
+func changeText(c rule.Change, between string) terminal.Safe {
+	switch {
+	case c.Part == "statement":
+		return "the statement, or the types of its columns"
+	case len(c.From)+len(c.To) < 60:
+		return terminal.Sprintf("%s: %s -> %s", c.Part, orNone(c.From), orNone(c.To))
+	}
+	return terminal.Sprintf("%s%sfrom %s%sto   %s", c.Part, terminal.Safe(between), orNone(c.From), terminal.Safe(between), orNone(c.To))
 }
 
 func orNone(s string) string {

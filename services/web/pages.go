@@ -48,7 +48,7 @@ type page struct {
 }
 
 var functions = template.FuncMap{
-	"at": at, "ago": ago, "span": span, "grouped": grouped, "cell": cell, "visible": visible, "key": keyLabel, "keyURL": keyURL, "indented": indented, "figure": figure, "message": message, "sentence": sentence,
+	"at": at, "ago": ago, "span": span, "grouped": grouped, "cell": cell, "visible": visible, "key": keyLabel, "keyURL": keyURL, "indented": indented, "figure": figure, "message": message, "sentence": sentence, "capital": capital,
 	"num":     func(n int) string { return grouped(int64(n)) },
 	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	"full":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
@@ -215,6 +215,8 @@ func (s *Server) routes() http.Handler {
 	})
 	s.live(mux, "GET /health", "health", "Health", func(ctx context.Context, _ *http.Request, whole bool) (any, error) { return s.health(ctx, whole), nil })
 	mux.HandleFunc("GET /search", s.search)
+	mux.HandleFunc("GET /rules/edit", s.edit)
+	mux.HandleFunc("POST /rules/edit", s.edit)
 	mux.HandleFunc("GET /studio", s.studio)
 	mux.HandleFunc("POST /studio", s.studio)
 	s.form(mux, "POST /incidents/{id}/mark", s.mark)
@@ -275,7 +277,7 @@ type titled interface{ PageTitle() string }
 // notes are what forms have done, by their sign in the address.
 var notes = map[string]string{
 	"marked": "The mark is saved.", "unmarked": "The mark is removed.", "silenced": "The silence is active: nobody is notified until it ends.", "ended": "The silence has ended.",
-	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "saved": "The rule is saved in shadow mode: nobody is notified. It applies to windows that begin in about 90 seconds or later; from then on, its incidents are counted here.",
+	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "applied": "The rules are applied. They are in force for windows that begin at the time below or later.", "saved": "The rule is saved in shadow mode: nobody is notified. It applies to windows that begin in about 90 seconds or later; from then on, its incidents are counted here.",
 }
 
 func noteOf(r *http.Request) string { return notes[r.URL.Query().Get("done")] }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"spate/shared/alert"
@@ -169,9 +170,12 @@ func indented(v json.RawMessage) string {
 }
 
 // sentence is message with a capital letter at its beginning.
-func sentence(err error) string {
-	text := message(err)
-	return strings.ToUpper(text[:1]) + text[1:]
+func sentence(err error) string { return capital(err.Error()) }
+
+// capital is a text for people with a capital letter at its beginning.
+func capital(text string) string {
+	first, n := utf8.DecodeRuneInString(text)
+	return visible(string(unicode.ToUpper(first)) + text[n:])
 }
 
 // message is an error for people: what was to be done, and why it was not.

@@ -95,6 +95,36 @@ type Rules interface {
 	IsRule(text string) bool
 	// Save adds the rules of a text to those in force, in shadow mode, and returns the number of the revision.
 	Save(ctx context.Context, text, author string) (int64, error)
+	// Draft returns the rules of a revision for somebody to change; those of the newest one if it is negative.
+	Draft(ctx context.Context, revision int64) (Draft, error)
+	// Review says what a draft would change as the next revision.
+	Review(ctx context.Context, d Draft) (Review, error)
+	// Apply makes a draft the next revision, and returns its number. It fails if the newest revision is no longer the draft's base.
+	Apply(ctx context.Context, d Draft) (int64, error)
+}
+
+// Draft is a text that may become the next revision of the rules.
+type Draft struct {
+	Base            int64 // the newest revision when it was begun
+	Text            string
+	Author, Message string
+}
+
+// Review is what a draft would change.
+type Review struct {
+	Faults   []Fault // if there are any, nothing else is known
+	Revision int64   // that it would be
+	InForce  string
+	Summary  string // of the rules
+	Rules    []RuleChange
+	Notes    []string
+	Diff     []string // lines of the text, as diff -u prints them
+}
+
+// RuleChange is how a rule would change.
+type RuleChange struct {
+	Name, Change, Mode, Window string
+	Key, Parts                 []string
 }
 
 // Fault is an error in a rules file.

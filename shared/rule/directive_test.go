@@ -49,3 +49,13 @@ func TestQuietAndDecision(t *testing.T) {
 		t.Errorf("no key: %v", errs)
 	}
 }
+
+// TestSetWithoutName: a rule that has the name of its file has its parameters under that name, too.
+func TestSetWithoutName(t *testing.T) {
+	const text = "-- param: most = 5\nINSERT INTO alerts SELECT user_id, COUNT(*) AS n FROM activity GROUP BY user_id, TUMBLE(txn_timestamp, INTERVAL '10' SECOND) HAVING COUNT(*) > ${most};"
+	given := map[string]string{"busy.most": "40", "other.most": "50"}
+	set, errs := Compile(text, Options{Name: "busy", Set: given, Tables: []*Table{Activity()}})
+	if len(errs) > 0 || set.Rules[0].Params[0].Value != "40" || len(given) != 2 {
+		t.Errorf("%v, %+v, %v", errs, set.Rules[0].Params, given)
+	}
+}

@@ -2,6 +2,8 @@ package rule
 
 import (
 	"fmt"
+	"maps"
+	"strings"
 	"time"
 
 	"spate/shared/rule/syntax"
@@ -46,7 +48,13 @@ type Options struct {
 
 // Compile reads and checks a rules file. It reports all errors.
 func Compile(source string, o Options) (*Set, syntax.Errors) {
-	script, errs := syntax.Parse(source, o.Set)
+	set := maps.Clone(o.Set)
+	for name, value := range o.Set {
+		if of, param, ok := strings.Cut(name, "."); ok && of == o.Name {
+			set["."+param] = value // of a statement without a name
+		}
+	}
+	script, errs := syntax.Parse(source, set)
 	s := &Set{}
 	b := builder{errs: &errs, options: o, inputs: newInputs(o.Inputs), broken: map[string]bool{}}
 	for _, name := range script.Created {

@@ -94,25 +94,27 @@
     }
   });
 
+  // A text of rules is checked as it is written.
+  for (const text of document.querySelectorAll('textarea[data-check]')) {
+    const faults = document.getElementById(text.dataset.check);
+    let timer;
+    let asked = 0;
+    const check = async () => {
+      const n = ++asked;
+      try {
+        const answer = await fetch('/api/check', { method: 'POST', body: new URLSearchParams({ statement: text.value }), credentials: 'same-origin' });
+        const body = await answer.json();
+        if (n !== asked || !body.faults) return;
+        faults.textContent = body.faults.map((f) => f.shown).join('\n');
+        text.setAttribute('aria-invalid', body.faults.length > 0);
+      } catch (e) { /* the next key tries again */ }
+    };
+    text.addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(check, 300); });
+  }
+
   const studio = document.getElementById('studio');
   if (!studio) return;
-  const text = studio.querySelector('textarea');
-  const faults = document.getElementById('faults');
   const result = document.getElementById('result');
-
-  let timer;
-  let asked = 0;
-  const check = async () => {
-    const n = ++asked;
-    try {
-      const answer = await fetch('/api/check', { method: 'POST', body: new URLSearchParams({ statement: text.value }), credentials: 'same-origin' });
-      const body = await answer.json();
-      if (n !== asked || !body.faults) return;
-      faults.textContent = body.faults.map((f) => f.shown).join('\n');
-      text.setAttribute('aria-invalid', body.faults.length > 0);
-    } catch (e) { /* the next key tries again */ }
-  };
-  text.addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(check, 300); });
 
   let running;
   studio.addEventListener('submit', async (e) => {

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"encoding/json"
+	"html"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	"spate/shared/revision"
+)
+
+var hidden = regexp.MustCompile(`name="(base|reviewed)" value="([^"]*)"`)
+
+// formOf is the form of a page that changes the rules, as a browser would send it.
+func formOf(t *testing.T, body string) url.Values {
+	t.Helper()
+	form := url.Values{}
+	for _, m := range hidden.FindAllStringSubmatch(body, -1) {
+		form.Set(m[1], m[2])
+	}
+	_, after, ok := strings.Cut(body, `<textarea id="text"`)
+	_, after, _ = strings.Cut(after, ">")
+	text, _, end := strings.Cut(after, "</textarea>")
+	if !ok || !end {
+		t.Fatalf("there is no text: %s", body)
+	}
+	form.Set("text", html.UnescapeString(text))
+	return form
+}
+
+// TestRulesPageChanges: rules are changed in the console by review and application, and only as they were reviewed.
+func TestRulesPageChanges(t *testing.T) {
+	bare(t)
+	address, _ := consoleOf(t)
+	edit := address + "/rules/edit"
+	inForce := func() (texts []string, revisions int) {
+		t.Helper()
+		_, body := visit(t, http.MethodGet, address+"/api/rules", nil)
+		var v struct {
+			Rules     []struct{ Name, Text string }
+			Revisions []struct{ Author, Message string }
+		}
+		if err := json.Unmarshal([]byte(body), &v); err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		for _, r := range v.Rules {
+			texts = append(texts, r.Name+": "+r.Text)
+		}
+		return texts, len(v.Revisions)
+	}
+	do := func(what string, form url.Values) (int, string) {
+		t.Helper()
+		form.Set("do", what)
+		return visit(t, http.MethodPost, edit, form)
+	}
+
+	// The rule from the settings, with the values of the settings.
+	_, body := visit(t, http.MethodGet, edit, nil)
+	form := formOf(t, body)
+	if text := form.Get("text"); !strings.Contains(text, "-- param: threshold = 5\n") || !strings.Contains(text, "-- rule: burst\n") {
+		t.Fatalf("%s", text)
+	}
+	// Errors are shown with their place, and nothing is offered.
+	wrong := url.Values{"base": form["base"], "text": {strings.Replace(form.Get("text"), "COUNT(*) > ${threshold}", "COUNTS(*) > 5", 1)}}
+	if code, body := do("review", wrong); code != http.StatusOK || !strings.Contains(body, "COUNTS") || !strings.Contains(body, "The rules have errors.") || strings.Contains(body, `value="apply"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := do("apply", wrong); code != http.StatusOK || !strings.Contains(body, "The rules have errors.") {
+		t.Errorf("%d %s", code, body)
+	}
+
+	form.Set("text", strings.Replace(form.Get("text"), "-- param: threshold = 5", "-- param: threshold = 7", 1))
+	form.Set("message", "fewer <false> alarms")
+	form.Set("by", "Ann")
+	code, body := do("review", form)
+	for _, part := range []string{`<span class="badge changed">changed</span>`, "1 changed", "Apply revision 1", `<span class="removed">--- the rule from the settings`, `class="added">+-- param: threshold = 7`, "It would be in force for windows that begin at ", "Lateness 1s and max-ahead 1m are recorded with it"} {
+		if code != http.StatusOK || !strings.Contains(html.UnescapeString(body), part) {
+			t.Errorf("the review has no %q: %d %s", part, code, body)
+		}
+	}
+	reviewed := formOf(t, body)
+	reviewed["message"], reviewed["by"] = form["message"], form["by"]
+	// Another text than the one reviewed is not applied.
+	other := url.Values{"base": reviewed["base"], "reviewed": reviewed["reviewed"], "text": {reviewed.Get("text") + "\n"}}
+	if code, body := do("apply", other); code != http.StatusOK || !strings.Contains(body, "The text has changed since it was reviewed") {
+		t.Errorf("%d %s", code, body)
+	}
+	if _, n := inForce(); n != 0 {
+		t.Fatalf("%d revisions before any was applied", n)
+	}
+	if code, body := do("apply", reviewed); code != http.StatusSeeOther || !strings.Contains(body, "/rules?done=applied") {
+		t.Fatalf("%d %s", code, body)
+	}
+	if texts, n := inForce(); n != 1 || len(texts) != 1 || !strings.Contains(texts[0], "COUNT(*) > 7") && !strings.Contains(texts[0], "threshold = 7") {
+		t.Errorf("%d revisions, %q", n, texts)
+	}
+	if _, body := visit(t, http.MethodGet, address+"/rules", nil); !strings.Contains(body, "fewer &lt;false&gt; alarms") || !strings.Contains(body, "by <bdi>Ann</bdi>") {
+		t.Errorf("%s", body)
+	}
+
+	// Whoever began before that is told.
+	for _, what := range []string{"review", "apply"} {
+		if code, body := do(what, reviewed); code != http.StatusBadRequest || !strings.Contains(body, "applied revision 1 in the meantime") {
+			t.Errorf("%s: %d %s", what, code, body)
+		}
+	}
+	// Back to what was before, and to what is not there.
+	_, body = visit(t, http.MethodGet, edit+"?revision=0", nil)
+	if form = formOf(t, body); !strings.Contains(form.Get("text"), "threshold = 5\n") || !strings.Contains(body, "back to the rule from the settings") {
+		t.Errorf("%s", body)
+	}
+	form = formOf(t, second(do("review", form)))
+	if code, body := do("apply", form); code != http.StatusSeeOther {
+		t.Errorf("%d %s", code, body)
+	}
+	if texts, n := inForce(); n != 2 || len(texts) != 1 {
+		t.Errorf("%d revisions, %q", n, texts)
+	}
+	for _, path := range []string{"?revision=7", "?revision=x", "?revision=-3"} {
+		if code, body := visit(t, http.MethodGet, edit+path, nil); code != http.StatusBadRequest || !strings.Contains(body, "revision") {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+}
+
+func second(_ int, body string) string { return body }
+
+// TestWithParams: the text that somebody edits says by itself what its rules are.
+func TestWithParams(t *testing.T) {
+	s := revision.Source{Name: "scraper", Set: map[string]string{"scraper.products": "40"}, Text: `-- param: products = 20 
+-- param: name = 'a=b'
+INSERT INTO alerts
+SELECT user_id, COUNT(DISTINCT product_id) AS n FROM activity WHERE event_type <> ${name}
+GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(DISTINCT product_id) > ${products}
+`}
+	text := withParams(s)
+	if want := "-- rule: scraper\n" + strings.Replace(s.Text, "products = 20 ", "products = 40", 1); text != want {
+		t.Errorf("got %s\nwant %s", text, want)
+	}
+	before, err := s.Compile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := revision.Source{Text: text}.Compile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := compareRules(before.Rules, after.Rules); !same(list) {
+		t.Errorf("%+v", list)
+	}
+	s.Text = "not a rule"
+	if text := withParams(s); text != "-- rule: scraper\nnot a rule" {
+		t.Errorf("%s", text)
+	}
+}
