@@ -71,6 +71,7 @@ type evaluation struct {
 	out      Output
 	followed bool
 	flushed  time.Time
+	profiler *profiler // nil: nobody asks for a profile
 }
 
 // evaluate runs a rule over the log.
@@ -87,6 +88,14 @@ func (r *run) evaluate(statement string, tokens []token, s *Summary, out Output)
 	if lateness < 0 {
 		lateness = cfg.Lateness
 	}
+	result, profiler := set.Rules[0], (*profiler)(nil)
+	if out.Profile != nil {
+		profiler = newProfiler(result)
+		if profiler.sweep != nil {
+			set.Rules[0] = profiler.sweep.Rule
+		}
+		defer func() { *out.Profile = profiler.profile() }()
+	}
 	plan := set.Plan()
 	stream, err := window.NewStream(plan, lateness)
 	if err != nil {
@@ -97,7 +106,7 @@ func (r *run) evaluate(statement string, tokens []token, s *Summary, out Output)
 	if clock != "" && !slices.Contains(events.Fields.Time, clock) {
 		events.Fields.Time = []string{clock}
 	}
-	e := &evaluation{run: r, rule: set.Rules[0], stream: stream, combiner: window.NewCombiner(stream), table: window.NewTable(stream), summary: s, out: out, followed: r.bounds.Follow,
+	e := &evaluation{run: r, rule: set.Rules[0], profiler: profiler, stream: stream, combiner: window.NewCombiner(stream), table: window.NewTable(stream), summary: s, out: out, followed: r.bounds.Follow,
 		decoder: &decoder{now: cfg.Now}, idle: window.Idleness{Stream: stream, TimeoutMS: cfg.IdleTimeout.Milliseconds()}}
 	if e.events, err = format.New(events); err != nil {
 		return err
@@ -110,8 +119,8 @@ func (r *run) evaluate(statement string, tokens []token, s *Summary, out Output)
 		e.sources, e.heard = append(e.sources, window.NewSource()), append(e.heard, cfg.Now().UnixMilli())
 	}
 	e.values = make([]any, len(e.rule.Columns))
-	names := make([]string, len(e.rule.Columns))
-	for i, c := range e.rule.Columns {
+	names := make([]string, len(result.Columns))
+	for i, c := range result.Columns {
 		names[i] = c.Name
 	}
 	if err := out.Columns(names); err != nil {
@@ -265,7 +274,19 @@ func (e *evaluation) row(v window.Verdict) error {
 		}
 		e.values[i] = ofColumn(c.Type, t)
 	}
-	return e.run.emit(e.summary, e.out, e.values)
+	values := e.values
+	if p := e.profiler; p != nil {
+		if p.sweep != nil {
+			n := len(values) - 2
+			p.swept(v.Key, values[n])
+			if values[n+1] != int64(1) {
+				return nil
+			}
+			values = values[:n]
+		}
+		p.found(v.Pane.StartMS)
+	}
+	return e.run.emit(e.summary, e.out, values)
 }
 
 // ofColumn is a value of a rule's row, as SQLite would have it.

@@ -84,6 +84,8 @@ type Output struct {
 	Columns func(names []string) error
 	// Row has a value for each column: nil, int64, float64, string or []byte.
 	Row func(values []any) error
+	// Profile, if not nil, is set for a rule.
+	Profile *Profile
 }
 
 // Reasons why a result is not complete.
