@@ -200,7 +200,7 @@ type consoleParts struct {
 	rules    func(context.Context) (*rulesLog, error)
 	log      *slog.Logger
 
-	running chan struct{} // statements of the studio
+	running, following chan struct{} // places for statements of the studio
 
 	mu     sync.RWMutex
 	opened *rulesLog
@@ -209,7 +209,7 @@ type consoleParts struct {
 }
 
 func (p *consoleParts) config(name string) web.Config {
-	p.running = make(chan struct{}, studioAtOnce)
+	p.running, p.following = make(chan struct{}, studioAtOnce), make(chan struct{}, liveAtOnce)
 	cfg := web.Config{
 		Store: func(context.Context) (web.Store, error) {
 			st, err := p.store()

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
@@ -547,6 +549,8 @@ func TestStudioRuns(t *testing.T) {
 	harness.Eventually(t, 30*time.Second, "the incident is known", func() bool {
 		return strings.Contains(run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id"), "1 have an incident of a live rule in this time, so the rule adds none")
 	})
+	// What it would find with other limits, and when.
+	says(t, run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 1"), "With another limit: <bdi>COUNT(*) &gt; …</bdi>", `<td class="n">1 (now)</td>`)
 	says(t, run("SELECT event_type, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), event_type"), "No live rule has the key event_type")
 	// Cells are cut when they come.
 	if body := run("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<600) SELECT hex(zeroblob(100000))||i AS x FROM c"); len(body) > 500*1000 || !strings.Contains(body, "The first 500 rows") {
@@ -566,5 +570,54 @@ func TestStudioRuns(t *testing.T) {
 	}
 	if refused < 1 {
 		t.Error("four statements ran at once")
+	}
+}
+
+// TestStudioFollows: a rule that runs live shows a row when its window closes, and ends with the page that shows it.
+func TestStudioFollows(t *testing.T) {
+	bare(t)
+	address, cl := consoleOf(t)
+	const rule = "SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '2' SECOND), user_id HAVING COUNT(*) > 2"
+	// More than there are places: each ends when its page does.
+	for n := range liveAtOnce + 1 {
+		ctx, leave := context.WithCancel(t.Context())
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, address+"/studio", strings.NewReader(url.Values{"do": {"live"}, "statement": {rule}, "since": {"1m"}}.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if n%2 == 0 {
+			r.Header.Set("Spate-Fragment", "1")
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		user := fmt.Sprintf("<i>%d", n)
+		lines := bufio.NewScanner(answer.Body)
+		wait := func(text string) {
+			t.Helper()
+			for lines.Scan() {
+				if strings.Contains(lines.Text(), text) {
+					return
+				}
+			}
+			t.Fatalf("the page ended without %q: %v", text, lines.Err())
+		}
+		wait("The rule runs.")
+		value := fmt.Sprintf(`{"user_id":%q,"txn_timestamp":%q}`, user, time.Now().UTC().Format(time.RFC3339Nano)) // one window
+		for range 3 {
+			if err := cl.ProduceSync(t.Context(), kgo.StringRecord(value)).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wait("<td><bdi>" + html.EscapeString(user) + "</bdi></td><td><bdi>")
+		leave()
+		_ = answer.Body.Close() // it was left
+	}
+	for text, says := range map[string]string{"SELECT COUNT(*) AS n FROM activity": "only a rule can be followed", strings.Replace(rule, "user_id,", "usr_id,", 1): "usr_id"} {
+		if code, body := visit(t, http.MethodPost, address+"/studio", url.Values{"do": {"live"}, "statement": {text}}); code != http.StatusBadRequest || !strings.Contains(body, says) {
+			t.Errorf("%s: %d %s", text, code, body)
+		}
 	}
 }

@@ -19,8 +19,11 @@ const (
 	studioTime  = 20 * time.Second
 	studioBytes = 2 << 30
 	studioRows  = 100_000
-	// studioAtOnce bounds the statements that run at once.
-	studioAtOnce = 2
+	// studioAtOnce bounds the statements that run at once, and liveAtOnce those that are followed, each for liveTime.
+	studioAtOnce, liveAtOnce = 2, 4
+	liveTime                 = 15 * time.Minute
+	// studioIdle is after which a silent partition no longer holds windows open.
+	studioIdle = 5 * time.Second
 	// studioFile is how the text of the studio is called in messages.
 	studioFile = "studio"
 )
@@ -32,7 +35,7 @@ func (p *consoleParts) database(ctx context.Context, since time.Duration) (*quer
 		return nil, err
 	}
 	defer done()
-	cfg := query.Config{Log: &query.Kafka{Config: *p.kafka, Names: kafka.NamesFor(p.topic)}, Events: p.events, MaxAhead: p.maxAhead, Lateness: p.lateness}
+	cfg := query.Config{Log: &query.Kafka{Config: *p.kafka, Names: kafka.NamesFor(p.topic)}, Events: p.events, MaxAhead: p.maxAhead, Lateness: p.lateness, IdleTimeout: studioIdle}
 	if since > 0 {
 		cfg.From = time.Now().Add(-since)
 	}
@@ -52,18 +55,33 @@ func (p *consoleParts) database(ctx context.Context, since time.Duration) (*quer
 
 // Run implements web.Query.
 func (p *consoleParts) Run(ctx context.Context, statement string, since time.Duration, columns func([]string, int) error, row func([]any) error) (web.Result, error) {
+	profile := &query.Profile{}
+	r, err := p.run(ctx, p.running, statement, since, query.Bounds{Rows: studioRows, Bytes: studioBytes, Timeout: studioTime}, query.Output{Columns: func(names []string) error { return columns(names, keyColumn(statement, names)) }, Row: row, Profile: profile})
+	if r.Rule {
+		r.Profile = profile
+	}
+	return r, err
+}
+
+// Follow implements web.Query.
+func (p *consoleParts) Follow(ctx context.Context, statement string, since time.Duration, columns func([]string) error, row func([]any) error) (web.Result, error) {
+	return p.run(ctx, p.following, statement, since, query.Bounds{Bytes: studioBytes, Timeout: liveTime, Follow: true}, query.Output{Columns: columns, Row: row})
+}
+
+// run runs a statement while it has one of the places.
+func (p *consoleParts) run(ctx context.Context, places chan struct{}, statement string, since time.Duration, b query.Bounds, out query.Output) (web.Result, error) {
 	select {
-	case p.running <- struct{}{}:
-		defer func() { <-p.running }()
+	case places <- struct{}{}:
+		defer func() { <-places }()
 	default:
-		return web.Result{}, fmt.Errorf("%d statements are running already; try again when one of them has ended", cap(p.running))
+		return web.Result{}, fmt.Errorf("%d statements are running already; try again when one of them has ended", cap(places))
 	}
 	db, err := p.database(ctx, since)
 	if err != nil {
 		return web.Result{}, err
 	}
 	defer func() { _ = db.Close() }()
-	s, err := db.Run(ctx, statement, query.Bounds{Rows: studioRows, Bytes: studioBytes, Timeout: studioTime}, query.Output{Columns: func(names []string) error { return columns(names, keyColumn(statement, names)) }, Row: row})
+	s, err := db.Run(ctx, statement, b, out)
 	var wrong *query.Error
 	if errors.As(err, &wrong) {
 		return web.Result{}, web.BadRequest(errors.New(wrong.Format()))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"spate/services/explainer"
+	"spate/services/query"
 )
 
 // Size of a chart, in units of its SVG.
@@ -113,6 +114,21 @@ func bars(s explainer.Windows, mark, until time.Time) template.HTML {
 	}
 	fmt.Fprintf(&b, `</svg><div class="scale"><span>%s</span><span>%s</span><span>%s</span></div>`, s.From.Format(layout), esc(limit), s.Until.Format(layout))
 	return template.HTML(b.String())
+}
+
+// slots draws how many windows of a result began when.
+func slots(list []query.Slot) template.HTML {
+	step := list[1].Start.Sub(list[0].Start)
+	w := explainer.Windows{What: "Windows of the result", From: list[0].Start, Until: list[len(list)-1].Start.Add(step)}
+	for _, s := range list {
+		w.Windows = append(w.Windows, explainer.Window{Start: s.Start, End: s.Start.Add(step), Value: float64(s.Windows), Holds: true})
+	}
+	return bars(w, time.Time{}, time.Time{})
+}
+
+// share draws a number as a part of the greatest one.
+func share(n, of int64) template.HTML {
+	return template.HTML(fmt.Sprintf(`<svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect width="%.2f" height="10"/></svg>`, 100*float64(n)/float64(max(of, 1))))
 }
 
 const clock = "2006-01-02 15:04:05"

@@ -48,7 +48,7 @@ type page struct {
 }
 
 var functions = template.FuncMap{
-	"at": at, "ago": ago, "span": span, "grouped": grouped, "cell": cell, "visible": visible, "key": keyLabel, "keyURL": keyURL, "indented": indented, "figure": figure, "message": message, "sentence": sentence, "capital": capital,
+	"at": at, "ago": ago, "span": span, "grouped": grouped, "cell": cell, "visible": visible, "key": keyLabel, "keyURL": keyURL, "indented": indented, "figure": figure, "message": message, "sentence": sentence, "capital": capital, "share": share,
 	"num":     func(n int) string { return grouped(int64(n)) },
 	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	"full":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
@@ -56,6 +56,8 @@ var functions = template.FuncMap{
 	"percent": func(x float64) string { return strconv.Itoa(int(x*100+0.5)) + "%" },
 	"lasted":  func(i incident.Incident) string { return span(i.LastWindowEnd.Sub(i.FirstWindowStart)) },
 	"join":    strings.Join,
+	"rows":    func() template.HTML { return rowsGoHere },
+	"ending":  func() template.HTML { return endGoesHere },
 	"marked": func(i incident.Incident) string {
 		if i.Marked == nil {
 			return ""

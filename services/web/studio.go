@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ type studioView struct {
 	Ran       bool
 	CanRun    bool
 	CanSave   bool
+	Live      bool // rows follow
+	Time      chart
 }
 
 // spans are the times that the studio offers.
@@ -71,30 +74,122 @@ func (s *Server) studio(w http.ResponseWriter, r *http.Request) {
 			v.Faults = s.cfg.Rules.Check(ctx, v.Statement)
 			v.Checked = len(v.Faults) == 0
 			v.IsQuery = v.Checked && !s.cfg.Rules.IsRule(v.Statement)
+		case "live":
+			s.follow(w, r, v)
+			return
 		default:
 			err = s.run(ctx, &v)
 		}
 	}
+	s.showStudio(w, r, v, err)
+}
+
+func (s *Server) showStudio(w http.ResponseWriter, r *http.Request, v studioView, err error) {
 	p := page{Title: "Studio", View: "studio", Data: v, Err: err}
-	if r.Header.Get(fragmentHeader) != "" {
-		body, rerr := s.execute("studio", "live", s.framed(r, p))
-		if rerr != nil {
-			s.cfg.Log.Error("cannot render a page of the console", "page", "studio", "error", rerr)
-		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = w.Write(body) // an error here is the visitor's going away
+	if r.Header.Get(fragmentHeader) == "" {
+		s.render(w, r, "studio", p)
 		return
 	}
-	s.render(w, r, "studio", p)
+	body, rerr := s.execute("studio", "live", s.framed(r, p))
+	if rerr != nil {
+		s.cfg.Log.Error("cannot render a page of the console", "page", "studio", "error", rerr)
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(body) // an error here is the visitor's going away
+}
+
+// span is the time before now that a statement reads.
+func (s *Server) span(v studioView) (time.Duration, error) {
+	since, err := time.ParseDuration(v.Since)
+	if err != nil || since <= 0 {
+		return 0, &badRequest{errors.New("since: is not a duration, such as 10m")}
+	}
+	if s.cfg.Query == nil {
+		return 0, errors.New("this console cannot run statements")
+	}
+	return since, nil
+}
+
+// rowsGoHere is where a page is cut to let rows in, and endGoesHere where it says why there are no more. Text of events cannot contain them, because it is escaped.
+const rowsGoHere, endGoesHere = "<!--rows-->", "<!--end-->"
+
+// maxLive bounds the rows of a rule that is followed.
+const maxLive = 2000
+
+var errEnough = errors.New("a page shows no more rows")
+
+// follow runs a rule live: the page stays open, and gets a row when its window closes.
+func (s *Server) follow(w http.ResponseWriter, r *http.Request, v studioView) {
+	since, err := s.span(v)
+	if err != nil {
+		s.showStudio(w, r, v, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	go func() {
+		select {
+		case <-s.ending:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	out, tail, rows := http.NewResponseController(w), []byte(nil), 0
+	send := func(b []byte) error {
+		if err := out.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		return out.Flush()
+	}
+	result, err := s.cfg.Query.Follow(ctx, v.Statement, since, func(names []string) error {
+		v.Columns, v.Live = names, true
+		part := "frame"
+		if r.Header.Get(fragmentHeader) != "" {
+			part = "live"
+		}
+		body, err := s.execute("studio", part, s.framed(r, page{Title: "Studio", View: "studio", Data: v}))
+		if err != nil {
+			return err
+		}
+		head, rest, _ := bytes.Cut(body, []byte(rowsGoHere))
+		tail = rest
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		return send(head)
+	}, func(row []any) error {
+		if rows++; rows > maxLive {
+			return errEnough
+		}
+		var b bytes.Buffer
+		b.WriteString("<tr>")
+		for _, x := range row {
+			b.WriteString("<td><bdi>" + esc(cell(cellOf(x))) + "</bdi></td>")
+		}
+		b.WriteString("</tr>\n")
+		return send(b.Bytes())
+	})
+	if tail == nil { // nothing was sent
+		s.showStudio(w, r, v, err)
+		return
+	}
+	why := "The console ends."
+	switch {
+	case errors.Is(err, errEnough):
+		why = fmt.Sprintf("This ended after %s rows. Raise the limit of the rule to see fewer.", grouped(maxLive))
+	case err != nil:
+		why = message(err)
+	case result.Partial != "":
+		why = fmt.Sprintf("This ended, because the bound of %s was reached.", result.Partial)
+	}
+	_ = send(bytes.Replace(tail, []byte(endGoesHere), []byte(`<p class="note" role="status">`+esc(why)+"</p>"), 1)) // an error here is the visitor's going away
 }
 
 func (s *Server) run(ctx context.Context, v *studioView) error {
-	since, err := time.ParseDuration(v.Since)
-	if err != nil || since <= 0 {
-		return &badRequest{errors.New("since: is not a duration, such as 10m")}
-	}
-	if s.cfg.Query == nil {
-		return errors.New("this console cannot run statements")
+	since, err := s.span(*v)
+	if err != nil {
+		return err
 	}
 	v.Ran = true
 	keys, place := make(map[string]bool), -1
@@ -119,6 +214,9 @@ func (s *Server) run(ctx context.Context, v *studioView) error {
 	if err != nil {
 		v.Ran = false
 		return err
+	}
+	if p := v.Result.Profile; p != nil && len(p.Slots) > 1 {
+		v.Time = chart{Title: "When the windows began", SVG: slots(p.Slots)}
 	}
 	if place < 0 || s.cfg.Rules == nil {
 		return nil

@@ -14,6 +14,7 @@ import (
 
 	"spate/services/doctor"
 	"spate/services/explainer"
+	"spate/services/query"
 	"spate/shared/incident"
 	"spate/shared/ops"
 	"spate/shared/store"
@@ -139,6 +140,8 @@ type Fault struct {
 type Query interface {
 	// Run runs a statement over the events since a time, and passes its columns and rows on. key is the index of the column that is the key of a rule; -1 without one.
 	Run(ctx context.Context, statement string, since time.Duration, columns func(names []string, key int) error, row func(values []any) error) (Result, error)
+	// Follow runs a rule over the events since a time and those that come, and passes a row on when its window closes, until ctx ends or a bound is reached.
+	Follow(ctx context.Context, statement string, since time.Duration, columns func(names []string) error, row func(values []any) error) (Result, error)
 }
 
 // Result is how a statement went.
@@ -150,6 +153,7 @@ type Result struct {
 	Notes   []string
 	Elapsed time.Duration
 	Rule    bool // the engine has evaluated it
+	Profile *query.Profile
 }
 
 // Config says where the console reads, and who may see it. What is nil is left out of the pages.

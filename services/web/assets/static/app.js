@@ -118,23 +118,39 @@
 
   let running;
   studio.addEventListener('submit', async (e) => {
-    if (!e.submitter || e.submitter.value !== 'run') return;
+    if (!e.submitter || !['run', 'live'].includes(e.submitter.value)) return;
     e.preventDefault();
     if (running) { running.abort(); return; }
     running = new AbortController();
-    const label = e.submitter.textContent;
-    e.submitter.textContent = 'Cancel';
+    const button = e.submitter;
+    const label = button.textContent;
+    const live = button.value === 'live';
+    button.textContent = live ? 'Stop' : 'Cancel';
     result.setAttribute('aria-busy', 'true');
     try {
       const form = new URLSearchParams(new FormData(studio));
-      form.set('do', 'run');
+      form.set('do', button.value);
       const answer = await fetch('/studio', { method: 'POST', body: form, headers: fragment.headers, credentials: 'same-origin', signal: running.signal });
-      result.innerHTML = await answer.text();
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let html = '';
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        html += value;
+        if (live) result.innerHTML = html;
+      }
+      result.innerHTML = html;
     } catch (err) {
-      result.textContent = err.name === 'AbortError' ? 'Cancelled.' : 'The console cannot be reached.';
+      const text = err.name === 'AbortError' ? (live ? 'Stopped.' : 'Cancelled.') : 'The console cannot be reached.';
+      if (live) {
+        result.insertAdjacentHTML('beforeend', '<p class="note"></p>');
+        result.lastElementChild.textContent = text;
+      } else {
+        result.textContent = text;
+      }
     } finally {
       running = null;
-      e.submitter.textContent = label;
+      button.textContent = label;
       result.removeAttribute('aria-busy');
     }
   });
