@@ -38,6 +38,7 @@ func TestConsole(t *testing.T) {
 		{"first paint", (*world).testPaint},
 		{"hostile text", (*world).testHostile},
 		{"shadow", (*world).testShadow}, // in force some time after it was saved
+		{"the rules are changed", (*world).testChange},
 		{"many open pages", (*world).testStreams},
 		{"who may see it", (*world).testToken},
 		{"without the database", (*world).testNoDatabase},
@@ -250,6 +251,10 @@ func (w *world) testStudio(t *testing.T) {
 			p.sees("#result", tt.says)
 			p.sees("#result th", tt.head)
 			p.sees("#result td", tt.row)
+			if tt.statement == mended {
+				p.sees("#result .sweep", "(now)")
+				p.inEachLook("studio-result")
+			}
 		}
 		p.fill("#statement", "SELECT nothing FROM nowhere")
 		p.click("#run")
@@ -258,6 +263,53 @@ func (w *world) testStudio(t *testing.T) {
 			t.Error("the page was loaded again")
 		}
 	})
+	t.Run("runs live", func(t *testing.T) {
+		p.fill("#statement", mended)
+		p.click("#run-live")
+		p.sees("#result", "The rule runs.")
+		w.burst(t, `"live <b>"`, 6, nil)
+		p.sees("#result tbody", "live <b>") // once its window closes
+		p.sees("#run-live", "Stop")
+		p.click("#run-live")
+		p.sees("#result", "Stopped.")
+		p.sees("#result tbody", "live <b>")
+		p.sees("#run-live", "Run live")
+	})
+}
+
+// testChange: the rules are changed with a mistake, then as they were reviewed, and back.
+func (w *world) testChange(t *testing.T) {
+	p := open(t, w.console)
+	p.visit("/rules")
+	p.click("main a[href='/rules/edit']")
+	p.sees("h1", "Change the rules")
+	text := is[string](p, "document.getElementById('text').value")
+	was := "HAVING COUNT(*) > 3"
+	if !strings.Contains(text, was) {
+		t.Fatalf("the rules are not there: %s", text)
+	}
+	p.fill("#text", strings.Replace(text, was, "HAVING COUNT(*) > threee", 1))
+	p.sees("#faults", "threee")
+	p.click("button[value=review]")
+	p.sees("main [role=alert]", "The rules have errors.")
+	p.fill("#text", strings.Replace(text, was, "HAVING COUNT(*) > 4", 1))
+	p.fill("input[name=message]", "not so many")
+	p.click("button[value=review]")
+	p.sees("main h2", "1 changed, 1 unchanged")
+	p.sees(".diff .added", "+HAVING COUNT(*) > 4")
+	p.inEachLook("rules-review")
+	p.click("button[value=apply]")
+	p.until("the rules are shown", "location.pathname === '/rules'")
+	p.sees(".note", "The rules are applied.")
+	p.sees("details.fold summary", "not so many")
+	// Back, without a word being typed.
+	p.click("main details.fold:has(a[href='/rules/edit?revision=1']) summary")
+	p.click("a[href='/rules/edit?revision=1']")
+	p.until("the old text is there", "document.getElementById('text').value.includes('COUNT(*) > 3')")
+	p.click("button[value=review]")
+	p.sees(".diff .added", "+"+was)
+	p.click("button[value=apply]")
+	p.sees("details.fold summary", "back to revision 1")
 }
 
 // testShadow: the rule that was saved in the studio finds incidents, and tells nobody.

@@ -22,7 +22,7 @@ func (w *world) views(t *testing.T) []view {
 	i := w.incidentOf(t, `"marked"`, "burst")
 	return []view{
 		{"now", "/", 200}, {"incidents", "/incidents", 200}, {"incident", "/incidents/" + i.ID, 200}, {"alerts", "/alerts", 200}, {"alert", "/alerts/" + i.AlertID, 200},
-		{"key", "/keys?key=user_id%3Dmarked", 200}, {"rules", "/rules", 200}, {"studio", "/studio", 200}, {"deliveries", "/deliveries", 200}, {"health", "/health", 200},
+		{"key", "/keys?key=user_id%3Dmarked", 200}, {"rules", "/rules", 200}, {"edit", "/rules/edit", 200}, {"studio", "/studio", 200}, {"deliveries", "/deliveries", 200}, {"health", "/health", 200},
 		{"error", "/nowhere", 404}, {"login", "/login", 200},
 	}
 }

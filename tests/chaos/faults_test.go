@@ -42,7 +42,7 @@ func TestReleaseHasNoFaults(t *testing.T) {
 	}
 }
 
-// TestCheckerCatches switches known bugs on, one at a time, and requires that the invariants fail in one of three runs. The faults of
+// TestCheckerCatches switches known bugs on, one at a time, and requires that the invariants fail in one of a few runs: in how many depends on how busy the machine is. The faults of
 // these runs are those that bring the bug to light, and everything is as in TestChaos otherwise.
 func TestCheckerCatches(t *testing.T) {
 	if testing.Short() {
@@ -69,7 +69,7 @@ func TestCheckerCatches(t *testing.T) {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
 			bug.mix.Rest = 4 * time.Second
-			for seed := range uint64(3) {
+			for seed := range uint64(6) {
 				w := play(t, setup{Broker: "kfake", Seed: seed + 1, Load: 12 * time.Second, Rate: 2000, Mix: bug.mix, Program: program, Fault: bug.name, Patience: 6 * time.Second})
 				if len(w.wrong) > 0 && !w.stuck { // what is stuck is not wrong yet
 					t.Logf("caught with seed %d: %q", seed+1, w.wrong)
