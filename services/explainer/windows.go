@@ -1,8 +1,10 @@
 package explainer
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"spate/shared/rule"
@@ -27,13 +29,66 @@ type Windows struct {
 	From    time.Time `json:"from"`
 	Until   time.Time `json:"until"`
 	Windows []Window  `json:"windows"` // those with events, by start
+	// Types are the types of the events in these windows, whether or not WHERE lets them pass, the most frequent first.
+	Types []TypeCount `json:"types"`
 	// Partial reports that only a part of the events was read, so that values are too low.
 	Partial bool `json:"partial,omitempty"`
 }
 
+// TypeCount is how many events have a type.
+type TypeCount struct {
+	Type   string `json:"type"` // empty if an event has none
+	Events int    `json:"events"`
+}
+
+// maxTypes bounds the types that are listed; the others are together in the last one, OtherTypes.
+const maxTypes = 12
+
+// OtherTypes stands for the types that are not listed.
+const OtherTypes = "others"
+
+// typeFields are the fields in which the type of an event is looked for.
+var typeFields = []string{"event_type", "type", "action"}
+
+func typeOf(e Event) string {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(e.text, &fields) != nil {
+		return ""
+	}
+	for _, name := range typeFields {
+		var text string
+		if json.Unmarshal(fields[name], &text) == nil && text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// typesOf counts events, which are given by their numbers, by their types.
+func typesOf(f *Facts, events map[int]bool) []TypeCount {
+	counts := make(map[string]int)
+	for i := range events {
+		counts[typeOf(f.Events[i])]++
+	}
+	list := []TypeCount{}
+	for text, n := range counts {
+		list = append(list, TypeCount{text, n})
+	}
+	slices.SortFunc(list, func(a, b TypeCount) int { return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Type, b.Type)) })
+	if len(list) > maxTypes {
+		last := &list[maxTypes-1]
+		last.Type = OtherTypes
+		for _, t := range list[maxTypes:] {
+			last.Events += t.Events
+		}
+		list = list[:maxTypes]
+	}
+	return list
+}
+
 // WindowsOf returns the windows of a rule and key that overlap a time and have events.
 func (x *Explainer) WindowsOf(ctx context.Context, q Question, r RuleKey) (*Windows, error) {
-	out := &Windows{Rule: r.Name, What: "events", From: q.From, Until: q.Until, Windows: []Window{}}
+	out := &Windows{Rule: r.Name, What: "events", From: q.From, Until: q.Until, Windows: []Window{}, Types: []TypeCount{}}
 	if r.Mode == rule.Off {
 		return out, nil
 	}
@@ -47,9 +102,13 @@ func (x *Explainer) WindowsOf(ctx context.Context, q Question, r RuleKey) (*Wind
 	if err != nil {
 		return nil, err
 	}
+	events := make(map[int]bool) // a window may share them with others
 	for _, g := range w.counted {
 		if !q.asked(g) || !r.begins(g.Start) {
 			continue
+		}
+		for _, i := range slices.Concat(g.Counted, g.Filtered) {
+			events[i] = true
 		}
 		b := Window{Start: time.UnixMilli(g.Start).UTC(), End: time.UnixMilli(g.End).UTC(), Events: len(g.Counted), Value: float64(len(g.Counted)), Holds: g.Holds, Critical: g.Critical && g.Holds}
 		for _, c := range g.Having {
@@ -61,5 +120,6 @@ func (x *Explainer) WindowsOf(ctx context.Context, q Question, r RuleKey) (*Wind
 		}
 		out.Windows = append(out.Windows, b)
 	}
+	out.Types = typesOf(f, events)
 	return out, nil
 }

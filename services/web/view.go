@@ -38,6 +38,7 @@ func (s *Server) store(ctx context.Context) (Store, error) {
 type chart struct {
 	Title, Value, Unit string
 	SVG                template.HTML
+	Types              []explainer.TypeCount // of the events in it
 }
 
 type nowView struct {
