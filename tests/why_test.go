@@ -200,8 +200,12 @@ func TestWhy(t *testing.T) {
 	seen[explainer.NotStored] = true
 	// Without --rule, there is an answer for each rule with the key; without --at, one about the last hour of event time.
 	names := map[string]bool{}
-	for _, w := range askWhy(t, env, "--key", "user_id=1") {
+	answers := askWhy(t, env, "--key", "user_id=1")
+	for _, w := range answers {
 		names[w.Rule.Name] = true
+	}
+	if last := answers[len(answers)-1]; last.Rule.Name != "shadowed" {
+		t.Errorf("the last answer is about %s, not about the rule in shadow mode", last.Rule.Name)
 	}
 	delete(names, "later") // has windows that may be asked about only once it has been applied for half a minute
 	if len(names) != 3 || !names["burst"] || !names["viewer"] || !names["shadowed"] {

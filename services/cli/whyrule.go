@@ -80,6 +80,16 @@ func (w *asker) rules(values map[string]*string, only string, q explainer.Questi
 			add(out)
 		}
 	}
+	// Those that people are notified of come first.
+	slices.SortStableFunc(list, func(a, b explainer.RuleKey) int {
+		switch live := a.Mode == rule.Live; {
+		case live == (b.Mode == rule.Live):
+			return 0
+		case live:
+			return -1
+		}
+		return 1
+	})
 	if entry, ok := w.Newest(); ok { // a rule that is off is not in the plan
 		for _, r := range entry.Set.Rules {
 			if r.Mode == rule.Off && r.HasKey(names) && r.Name == only && len(list) == 0 {
