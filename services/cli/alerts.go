@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -54,20 +53,8 @@ func moment(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if ms, ok := activity.ParseTime([]byte(text)); ok {
-		return time.UnixMilli(ms).UTC(), nil
-	}
-	if t, err := time.Parse(day, text); err == nil {
+	if t, ok := activity.Moment(text, now); ok {
 		return t, nil
-	}
-	ago := text
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			ago = strconv.FormatUint(24*n, 10) + "h"
-		}
-	}
-	if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
-		return now.Add(-d).UTC(), nil
 	}
 	return time.Time{}, fmt.Errorf("%s: %q is not a time; use a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24), or an age (1h, 7d)", flag, text)
 }

@@ -368,24 +368,6 @@ func TestReaderThatLeaves(t *testing.T) {
 	}
 }
 
-func TestMoment(t *testing.T) {
-	for _, c := range []struct{ text, want string }{
-		{"", "0001-01-01T00:00:00Z"},
-		{"2020-11-24T09:30:00Z", "2020-11-24T09:30:00Z"},
-		{"2020-11-24 10:30:00+01:00", "2020-11-24T09:30:00Z"},
-		{"2020-11-24", "2020-11-24T00:00:00Z"},
-		{"1h30m", "2020-11-24T08:00:00Z"},
-		{"0s", "2020-11-24T09:30:00Z"},
-		{"2d", "2020-11-22T09:30:00Z"},
-		{"2026-02-30", ""}, {"-1h", ""}, {"-2d", ""}, {"1", ""}, {"99999999d", ""}, {"yesterday", ""},
-	} {
-		got, err := moment("since", c.text, heard)
-		if (err != nil) != (c.want == "") || err == nil && got.Format(time.RFC3339Nano) != c.want {
-			t.Errorf("%q: %v, %v", c.text, got, err)
-		}
-	}
-}
-
 // newActivity starts a broker with a topic of two partitions, and returns a client that writes to a partition by number.
 func newActivity(t *testing.T) (cl *kgo.Client, broker string) {
 	t.Helper()

@@ -143,7 +143,7 @@ type deliveryReader interface {
 
 // deliveryStories returns what fits f with all tries, also those of the digests.
 func deliveryStories(ctx context.Context, st deliveryReader, f store.DeliveryFilter) ([]deliveryStory, error) {
-	list, err := gather(st.ListDeliveries(ctx, f))
+	list, err := store.Collect(st.ListDeliveries(ctx, f))
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +172,7 @@ func deliveryStories(ctx context.Context, st deliveryReader, f store.DeliveryFil
 }
 
 func storyOf(ctx context.Context, st deliveryReader, d store.Delivery) (deliveryStory, error) {
-	list, err := gather(st.ListTries(ctx, store.TryFilter{WebhookID: d.WebhookID, Endpoint: d.Endpoint}))
+	list, err := store.Collect(st.ListTries(ctx, store.TryFilter{WebhookID: d.WebhookID, Endpoint: d.Endpoint}))
 	s := deliveryStory{Delivery: d, Tries: make([]try, len(list))}
 	for i, t := range list {
 		s.Tries[i] = tryOf(t)
@@ -358,7 +358,7 @@ func (c *deliveriesResendCommand) Run(e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	list, err := gather(st.ListDeliveries(e.ctx, f))
+	list, err := store.Collect(st.ListDeliveries(e.ctx, f))
 	if err != nil {
 		return err
 	}

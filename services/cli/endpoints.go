@@ -217,7 +217,7 @@ func failures(ctx context.Context, st ledger, states []store.EndpointState) (map
 		if s.Pending == 0 || !s.DisabledAt.IsZero() {
 			continue
 		}
-		last, err := gather(st.ListTries(ctx, store.TryFilter{Endpoint: s.Name, Newest: true, Limit: 1}))
+		last, err := store.Collect(st.ListTries(ctx, store.TryFilter{Endpoint: s.Name, Newest: true, Limit: 1}))
 		if err != nil {
 			return nil, err
 		}
@@ -385,7 +385,7 @@ func (c *endpointFlags) state(ctx context.Context, log *slog.Logger, st ledger) 
 		}
 	}
 	// An endpoint without pending, exhausted or dropped messages is not among them.
-	told, err := gather(st.ListDeliveries(ctx, store.DeliveryFilter{Endpoint: c.Name, Limit: 1}))
+	told, err := store.Collect(st.ListDeliveries(ctx, store.DeliveryFilter{Endpoint: c.Name, Limit: 1}))
 	if err != nil {
 		return store.EndpointState{}, err
 	}
@@ -451,7 +451,7 @@ func (c *endpointsEnableCommand) Run(e *env) (err error) {
 	if after.Dropped == 0 {
 		return nil
 	}
-	oldest, err := gather(st.ListDeliveries(e.ctx, store.DeliveryFilter{Endpoint: c.Name, States: []store.DeliveryState{store.Disabled}, Limit: 1}))
+	oldest, err := store.Collect(st.ListDeliveries(e.ctx, store.DeliveryFilter{Endpoint: c.Name, States: []store.DeliveryState{store.Disabled}, Limit: 1}))
 	if err != nil || len(oldest) == 0 {
 		return err
 	}

@@ -43,7 +43,7 @@ func wholeID(ctx context.Context, st alertReader, text string) (string, error) {
 		return "", usage(fmt.Errorf("id %s is too short: give at least its first %d digits", terminal.Text(text), minID))
 	}
 	const shown = 4
-	found, err := gather(st.Alerts(ctx, store.Filter{ID: text, Limit: shown + 1}))
+	found, err := store.Collect(st.Alerts(ctx, store.Filter{ID: text, Limit: shown + 1}))
 	switch {
 	case err != nil:
 		return "", err

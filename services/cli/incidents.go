@@ -218,7 +218,7 @@ func wholeIncident(ctx context.Context, st incidentLister, text string) (inciden
 		return incident.Incident{}, usage(fmt.Errorf("id %s is too short: give at least its first %d digits", terminal.Text(id), minID))
 	}
 	const shown = 4
-	found, err := gather(st.Incidents(ctx, store.IncidentFilter{ID: id, Limit: shown + 1}))
+	found, err := store.Collect(st.Incidents(ctx, store.IncidentFilter{ID: id, Limit: shown + 1}))
 	switch {
 	case err != nil:
 		return incident.Incident{}, err
@@ -264,7 +264,7 @@ func (c *incidentsShowCommand) Run(e *env) (err error) {
 	if err != nil {
 		return noIncident(e.ctx, st, err, c.ID)
 	}
-	alerts, err := gather(st.Alerts(e.ctx, store.Filter{Incident: i.ID}))
+	alerts, err := store.Collect(st.Alerts(e.ctx, store.Filter{Incident: i.ID}))
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"spate/shared/store"
 	"spate/shared/terminal"
 )
 
@@ -159,7 +160,7 @@ func list[T any](e *env, f listFlags, l listing[T], read func(limit int) iter.Se
 			}
 		}
 	} else {
-		all, err := gather(read(limit + 1)) // one more shows whether there are others
+		all, err := store.Collect(read(limit + 1)) // one more shows whether there are others
 		if err != nil {
 			return err
 		}
@@ -189,17 +190,6 @@ func list[T any](e *env, f listFlags, l listing[T], read func(limit int) iter.Se
 		terminal.Fprintf(e.stderr, "(showing the newest %d; use --limit 0 to list all)\n", limit)
 	}
 	return nil
-}
-
-// gather reads a list to its end.
-func gather[T any](list iter.Seq2[T, error]) (out []T, err error) {
-	for x, err := range list {
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, x)
-	}
-	return out, nil
 }
 
 const (

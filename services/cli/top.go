@@ -172,7 +172,7 @@ func (c *topCommand) look(ctx context.Context, p *consoleParts, meter *web.Meter
 	if serr == nil {
 		const looked = 1000
 		var list []incident.Incident
-		if list, serr = gather(st.Incidents(ctx, store.IncidentFilter{State: incident.StateOpen, Newest: true, Limit: looked})); serr == nil {
+		if list, serr = store.Collect(st.Incidents(ctx, store.IncidentFilter{State: incident.StateOpen, Newest: true, Limit: looked})); serr == nil {
 			l.open, l.more = len(list), len(list) == looked
 			slices.SortStableFunc(list, func(a, b incident.Incident) int {
 				if critical := a.Severity == alert.Critical; critical != (b.Severity == alert.Critical) {

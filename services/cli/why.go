@@ -231,7 +231,7 @@ func (w *asker) worst(ctx context.Context, id string) (worst store.Alert, err er
 
 // stored implements explainer.Explainer.Alerts.
 func (w *asker) stored(ctx context.Context, rule string, key json.RawMessage, from, until time.Time) (list []explainer.Stored, err error) {
-	incidents, err := gather(w.store.Incidents(ctx, store.IncidentFilter{Rule: rule, Key: string(key), Since: from, Until: until}))
+	incidents, err := store.Collect(w.store.Incidents(ctx, store.IncidentFilter{Rule: rule, Key: string(key), Since: from, Until: until}))
 	if err != nil {
 		return nil, err
 	}

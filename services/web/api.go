@@ -117,7 +117,7 @@ func (s *Server) why(ctx context.Context, q url.Values) (any, error) {
 	}
 	var when time.Time
 	if text := q.Get("at"); text != "" {
-		if when, err = instantOf(text); err != nil {
+		if when, err = instantOf(text, time.Now()); err != nil {
 			return nil, &badRequest{fmt.Errorf("at: %w", err)}
 		}
 	}

@@ -41,7 +41,7 @@ func (s *Server) key(ctx context.Context, q url.Values) (v keyView, err error) {
 	v.Rule, v.At, v.Nulls = q.Get("rule"), q.Get("at"), q["null"]
 	var when time.Time
 	if v.At != "" {
-		if when, err = instantOf(v.At); err != nil {
+		if when, err = instantOf(v.At, time.Now()); err != nil {
 			return v, &badRequest{fmt.Errorf("at: %w", err)}
 		}
 	}
@@ -118,7 +118,7 @@ func keyIncidents(ctx context.Context, st Store, key Key, rule string) (list []i
 				tokens = activity.UserToken(*value)
 			}
 			for _, token := range tokens {
-				part, err := take(st.Incidents(ctx, store.IncidentFilter{Rule: rule, Key: fmt.Sprintf(`{%s:%s}`, column, token), Newest: true, Limit: pageSize}))
+				part, err := store.Collect(st.Incidents(ctx, store.IncidentFilter{Rule: rule, Key: fmt.Sprintf(`{%s:%s}`, column, token), Newest: true, Limit: pageSize}))
 				if err != nil {
 					return nil, err
 				}

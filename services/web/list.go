@@ -96,34 +96,23 @@ func (q incidentQuery) filter(now time.Time) (store.IncidentFilter, error) {
 	return f, errors.Join(err, f.Validate())
 }
 
-// since reads a time, or how long ago it is.
-func since(text string, now time.Time) (time.Time, error) {
+// since reads the beginning of a list; zero if there is no text.
+func since(text string, now time.Time) (t time.Time, err error) {
 	if text == "" {
-		return time.Time{}, nil
+		return t, nil
 	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n < 100_000 {
-			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
-		}
+	if t, err = instantOf(text, now); err != nil {
+		err = fmt.Errorf("since: %w", err)
 	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	t, err := instantOf(text)
-	if err != nil {
-		return t, fmt.Errorf("since: %.40q is neither a time, such as 2026-11-24T09:30:00Z, nor an age, such as 2h or 7d", text)
-	}
-	return t, nil
+	return t, err
 }
 
-// instantOf reads a time in UTC, with or without its seconds.
-func instantOf(text string) (time.Time, error) {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t.UTC(), nil
-		}
+func instantOf(text string, now time.Time) (time.Time, error) {
+	t, ok := activity.Moment(text, now)
+	if !ok {
+		return t, fmt.Errorf("%.40q is neither a time, such as 2026-11-24T09:30:00Z, nor an age, such as 2h or 7d", text)
 	}
-	return time.Time{}, fmt.Errorf("%.40q is not a time, such as 2026-11-24T09:30:00Z", text)
+	return t, nil
 }
 
 // keyObjects are the keys that a text may mean, as the store has them: 42 can be a number and a text.

@@ -415,7 +415,7 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/incidents/"+i.ID, http.StatusSeeOther)
 			return
 		}
-		if list, err := take(st.Alerts(ctx, store.Filter{ID: id, Limit: 1})); err == nil && len(list) == 1 {
+		if list, err := store.Collect(st.Alerts(ctx, store.Filter{ID: id, Limit: 1})); err == nil && len(list) == 1 {
 			http.Redirect(w, r, "/alerts/"+list[0].ID, http.StatusSeeOther)
 			return
 		}
@@ -443,7 +443,7 @@ func (s *Server) alertPage(ctx context.Context, id string, whole bool) (v alertV
 	if len(id) < 4 || f.Validate() != nil {
 		return v, fmt.Errorf("%w: %.64q is not the id of an alert, or at least the first 4 digits of it", errUnknown, id)
 	}
-	list, err := take(st.Alerts(ctx, f))
+	list, err := store.Collect(st.Alerts(ctx, f))
 	switch {
 	case err != nil:
 		return v, err

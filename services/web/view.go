@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"iter"
 	"math"
 	"net/url"
 	"slices"
@@ -84,7 +83,7 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 	if err == nil {
 		// Of those that ended last, the ones that matter most: floods of small ones must not hide them.
 		const looked, shown = 200, 10
-		v.Ended, err = take(st.Incidents(ctx, store.IncidentFilter{State: incident.StateResolved, Newest: true, Limit: looked}))
+		v.Ended, err = store.Collect(st.Incidents(ctx, store.IncidentFilter{State: incident.StateResolved, Newest: true, Limit: looked}))
 		slices.SortStableFunc(v.Ended, func(a, b incident.Incident) int { return cmp.Or(rank(a)-rank(b), cmp.Compare(b.Events, a.Events)) })
 		v.Ended = v.Ended[:min(len(v.Ended), shown)]
 	}
@@ -98,7 +97,7 @@ func openIncidents(ctx context.Context, st Store) (list []incident.Incident, mor
 	seen := make(map[string]bool)
 	for _, f := range []store.IncidentFilter{{MinSeverity: alert.Critical, Limit: looked}, {Limit: looked}} {
 		f.State, f.Newest = incident.StateOpen, true
-		part, err := take(st.Incidents(ctx, f))
+		part, err := store.Collect(st.Incidents(ctx, f))
 		if err != nil {
 			return nil, false, err
 		}
@@ -130,17 +129,6 @@ func rank(i incident.Incident) (n int) {
 	return n
 }
 
-// take reads a list to its end.
-func take[T any](list iter.Seq2[T, error]) (out []T, err error) {
-	for x, err := range list {
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, x)
-	}
-	return out, nil
-}
-
 // delivery is a message to an endpoint, with its last try.
 type delivery struct {
 	store.Delivery
@@ -148,7 +136,7 @@ type delivery struct {
 }
 
 func (s *Server) deliveries(ctx context.Context, st Store, f store.DeliveryFilter) ([]delivery, error) {
-	list, err := take(st.ListDeliveries(ctx, f))
+	list, err := store.Collect(st.ListDeliveries(ctx, f))
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +146,7 @@ func (s *Server) deliveries(ctx context.Context, st Store, f store.DeliveryFilte
 		if d.Tries == 0 {
 			continue
 		}
-		tries, err := take(st.ListTries(ctx, store.TryFilter{WebhookID: d.WebhookID, Endpoint: d.Endpoint, Newest: true, Limit: 1}))
+		tries, err := store.Collect(st.ListTries(ctx, store.TryFilter{WebhookID: d.WebhookID, Endpoint: d.Endpoint, Newest: true, Limit: 1}))
 		if err != nil {
 			return nil, err
 		}
@@ -271,7 +259,7 @@ func (s *Server) incident(ctx context.Context, id string) (incident.Incident, er
 	if len(id) < 4 || f.Validate() != nil {
 		return incident.Incident{}, fmt.Errorf("%w: %.64q is not the id of an incident, or at least the first 4 digits of it", errUnknown, id)
 	}
-	list, err := take(st.Incidents(ctx, f))
+	list, err := store.Collect(st.Incidents(ctx, f))
 	switch {
 	case err != nil:
 		return incident.Incident{}, err
@@ -292,7 +280,7 @@ func (s *Server) incidentPage(ctx context.Context, id string, whole bool) (v inc
 	if err != nil {
 		return v, err
 	}
-	if v.Alerts, err = take(st.Alerts(ctx, store.Filter{Incident: v.ID, Newest: true, Limit: pageSize + 1})); err != nil {
+	if v.Alerts, err = store.Collect(st.Alerts(ctx, store.Filter{Incident: v.ID, Newest: true, Limit: pageSize + 1})); err != nil {
 		return v, err
 	}
 	if v.AlertsMore = len(v.Alerts) > pageSize; v.AlertsMore {
