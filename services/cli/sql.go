@@ -27,8 +27,8 @@ type sqlCommand struct {
 	To    string   `placeholder:"TIME" help:"Read only what was appended before this time, in the same form."`
 
 	MaxRows  *int64        `name:"max-rows" placeholder:"N" help:"Print at most N rows; 0 prints all. Default: 1000, or all with --json and --csv."`
-	MaxBytes int64         `name:"max-bytes" default:"0" placeholder:"N" help:"Stop reading after N bytes of records; the result is then partial. 0 is no limit."`
-	Timeout  time.Duration `default:"5m" help:"Stop reading after this time; the result is then partial. 0 is no limit."`
+	MaxBytes int64         `name:"max-bytes" default:"0" placeholder:"N" help:"Stop reading after N bytes of records; the result is then partial. 0 means no limit."`
+	Timeout  time.Duration `default:"5m" help:"Stop reading after this time; the result is then partial. 0 means no limit."`
 	Follow   bool          `help:"With a rule: go on with the events that arrive, and print each row as its window closes."`
 
 	JSON bool `name:"json" help:"Print one JSON object per row, and the summary as a JSON object on standard error."`

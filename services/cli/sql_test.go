@@ -65,7 +65,7 @@ func TestSQL(t *testing.T) {
 		{[]string{"SELECT _reason, _value ->> 'event_time' AS t FROM dlq"}, "_REASON   T\nbad_time  soon\n", "1 row", 0},
 		{[]string{"SELECT usr_id FROM activity"}, "", "sql:1:8: no such column: usr_id\n    SELECT usr_id FROM activity\n           ^ did you mean user_id?\n", 2},
 		{[]string{"DROP TABLE activity"}, "", "DROP is not allowed: statements only read", 2},
-		{[]string{"SELECT * FROM alerts"}, "", "there is no table alerts: --file reads events alone", 2},
+		{[]string{"SELECT * FROM alerts"}, "", "table alerts is not available: --file reads events alone", 2},
 		{[]string{"--max-rows", "1", "SELECT user_id FROM activity"}, "USER_ID\n      7\n", "partial (max-rows): there are more rows; --max-rows 0 prints all", 0},
 		{[]string{"--max-bytes", "10", "SELECT COUNT(*) AS n FROM activity"}, "N\n0\n", "spate: the result is partial: reading stopped after 10 bytes (--max-bytes)", 1},
 		{[]string{"--max-bytes=-1", "SELECT 1"}, "", "max-bytes: -1 is negative", 2},
@@ -208,7 +208,7 @@ func TestSQLPrompt(t *testing.T) {
 	say("\\d dlq\r")
 	screen.wait(t, "_reason")
 	say("\\d nothing\r")
-	screen.wait(t, "there is no table nothing")
+	screen.wait(t, "table nothing does not exist")
 	say("help\r")
 	screen.wait(t, "A statement ends with a semicolon")
 	say("SELECT product\t\rFROM act\t\rWHERE price = 1.5;\r") // over three lines, with two completions

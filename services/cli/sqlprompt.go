@@ -214,7 +214,7 @@ func (p *sqlPrompt) describe(names []string) {
 		o.lines(table.Lines(o.width))
 	}
 	if !found {
-		o.printf("there is no table %s; \\d lists the tables\n", names[0])
+		o.printf("table %s does not exist; \\d lists the tables\n", names[0])
 	}
 	_ = o.end(nil) // to the terminal
 }

@@ -74,7 +74,7 @@ func (db *DB) explain(err error, statement string, r *rewritten, tokens []token,
 			e.Fix = "did you mean " + near + "?"
 		}
 		if missing := db.missing[strings.ToLower(name)]; missing != "" {
-			e.Message, e.Fix = fmt.Sprintf("there is no table %s: %s", name, missing), ""
+			e.Message, e.Fix = fmt.Sprintf("table %s is not available: %s", name, missing), ""
 		}
 	case "no such function":
 		if near := syntax.Near(name, ourFunctions()); near != "" {
