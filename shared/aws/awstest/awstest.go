@@ -188,8 +188,8 @@ func Config(url string) aws.Config {
 	}
 }
 
-// Retryer repeats a call whose connection broke, as the SDK does by itself, and no other: what a service refuses is for the test to see. net/http may
-// close a connection whose answer has begun (aws/aws-sdk-go-v2 #2737).
+// Retryer repeats a call whose connection broke, as the SDK does by itself, and no other: what a service refuses is for the test to see. The SDK
+// closes the body of a request once its answer has begun; net/http may still look for its end, and then closes the connection (aws/aws-sdk-go-v2 #2737).
 func Retryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.Retryables = []retry.IsErrorRetryable{retry.RetryableConnectionError{}}
