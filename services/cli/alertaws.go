@@ -69,7 +69,7 @@ func (c *awsConsumerFlags) run(e *env, web httpFlags, told webhookFlags, asJSON 
 			return kinesis.Consume(ctx, kinesis.ConsumerConfig{
 				Handler: handler,
 				Reader:  &stream.Reader{API: kinesissdk.NewFromConfig(aws), Stream: c.AlertsStream, Log: log, Interval: c.Poll},
-				Lease:   c.lease(dynamodbsdk.NewFromConfig(aws), "alerter#"+c.AlertsStream, log),
+				Lease:   c.lease(dynamodbsdk.NewFromConfig(aws), kinesis.LeaseKey(c.AlertsStream), log),
 				State:   workerOf{c.StateTable, c.Stream}.state(dynamodbsdk.NewFromConfig(aws)),
 				Log:     log, Status: server.Service("alerter"),
 			})

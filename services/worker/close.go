@@ -66,6 +66,5 @@ func (s *session) close(ctx context.Context) error {
 	}
 	s.st.Closed = s.st.Pending
 	s.forget()
-	s.dirty = true
 	return nil
 }

@@ -5,7 +5,7 @@
 //
 // Producers choose any partition key, events are counted per user, and Kinesis has neither transactions nor a way to hand over a
 // partition. So one worker reads all shards, and the others stand by. The active worker holds a lease in DynamoDB (shared/aws/lease),
-// and the item of that lease holds the whole state: about 150 bytes per shard, written twice for each close of windows. It does not contain
+// and the item of that lease holds the whole state: about 250 bytes per shard, written twice for each close of windows, and every 5 s. It does not contain
 // counts. They are recounted from the stream, from the oldest window that is still open: about 20 to 30 seconds of events.
 //
 // # The cut

@@ -46,7 +46,6 @@ func (s *session) record(ctx context.Context, sh *shard, seq string, data []byte
 		}
 	}
 	sh.at = stream.Position{After: seq}
-	s.dirty = true
 	return nil
 }
 

@@ -84,6 +84,7 @@ func (s *session) emit(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write alerts: %w", err)
 	}
+	s.st.Alerts += int64(len(s.outbox))
 	s.outbox = s.outbox[:0]
 	return nil
 }

@@ -16,7 +16,6 @@ type progress struct {
 	tally   tally      // of everything that was judged, st.Tally up to the cut
 	counted counts
 	saved   time.Time
-	dirty   bool
 
 	// While all shards are silent and no window is open, event time walks on with the wall clock, from walkFrom at quietSince; 0: they are not.
 	quietSince, walkFrom int64
@@ -93,7 +92,7 @@ func (s *session) save(ctx context.Context) error {
 	resume := s.snaps[0].at
 	s.st.Shards = make(map[string]place, len(s.byID))
 	for id, sh := range s.byID {
-		p := place{Waits: sh.waits, Ended: sh.ended, Parents: sh.parents, MaxTS: sh.src.MaxTS, Position: sh.at}
+		p := place{Waits: sh.waits, Ended: sh.ended, Parents: sh.parents, MaxTS: sh.src.MaxTS, Position: sh.at, Seen: s.seen(sh)}
 		if at, ok := resume[id]; ok && !sh.waits {
 			p.Position, p.MaxTS = at.Position, at.maxTS
 			if sh.at != at.Position {
@@ -102,7 +101,7 @@ func (s *session) save(ctx context.Context) error {
 		}
 		s.st.Shards[id] = p
 	}
-	s.st.Tally, s.st.Revision = s.tally, s.rules.Revision()
+	s.st.Tally, s.st.Revision, s.st.SavedMS = s.tally, s.rules.Revision(), s.cfg.Now().UnixMilli()
 	if err := s.store(ctx); err != nil {
 		return err
 	}
@@ -130,7 +129,7 @@ func (s *session) walk() {
 		return
 	}
 	if to := s.walkFrom + now - s.quietSince; to > s.st.Over && to-s.st.Closed < maxWalk.Milliseconds() {
-		s.st.Over, s.dirty = to, true
+		s.st.Over = to
 	}
 }
 
@@ -145,6 +144,6 @@ func (s *session) store(ctx context.Context) error {
 		return err
 	}
 	s.metrics.saves.Inc()
-	s.saved, s.dirty = time.Now(), false
+	s.saved = time.Now()
 	return nil
 }

@@ -21,7 +21,7 @@ const (
 	maxPanes = 200_000
 	// tick is how often silence is looked at.
 	tick = 100 * time.Millisecond
-	// saveEvery bounds what has to be read and judged again after a crash when no window closes.
+	// saveEvery bounds what has to be read and judged again after a crash when no window closes, and how old the figures are that people see.
 	saveEvery = 5 * time.Second
 	// listEvery is how often shards are listed while one that is closed waits for its children.
 	listEvery = time.Second
@@ -231,7 +231,7 @@ func (s *session) look(ctx context.Context) error {
 		}
 	}
 	s.walk()
-	if s.dirty && time.Since(s.saved) >= saveEvery {
+	if time.Since(s.saved) >= saveEvery {
 		if err := s.flush(ctx); err != nil {
 			return err
 		}

@@ -119,7 +119,6 @@ func (s *session) take(ctx context.Context, f stream.Fetch) error {
 		s.tally.Lost++
 		s.metrics.lost.Inc()
 		s.reports.lose()
-		s.dirty = true
 		s.cfg.Log.Error("records were deleted before they were read: alerts may be missing", "stream", s.cfg.Stream, "shard", sh.id, "after", sh.at.After)
 	}
 	if s.replay > 0 {
@@ -198,7 +197,6 @@ func (s *session) inherit(ctx context.Context) error {
 		}
 		if all {
 			sh.ended = true
-			s.dirty = true
 		}
 	}
 	return nil
@@ -254,7 +252,6 @@ func (s *session) succeed(sh *shard) {
 	sh.waits = false
 	sh.src = window.Source{MaxTS: from.MaxTS, Newest: from.MaxTS, Floor: s.st.Closed}
 	sh.heard = s.cfg.Now().UnixMilli()
-	s.dirty = true
 	s.snapShard(sh)
 	s.cfg.Log.Info("starting to read shard", "stream", s.cfg.Stream, "shard", sh.id, "parents", sh.parents)
 	s.start(sh)
@@ -270,10 +267,28 @@ const lookMargin = 2 * time.Second
 // silent: a shard that is paused, or that cannot be read, or all of them while the worker waited for something else, may have had events
 // since, and what closed their windows would make those late.
 func (s *shards) silence() {
-	now, timeout, recent := s.cfg.Now().UnixMilli(), s.cfg.IdleTimeout.Milliseconds(), (2*s.cfg.Poll + lookMargin).Milliseconds()
+	now, timeout := s.cfg.Now().UnixMilli(), s.cfg.IdleTimeout.Milliseconds()
 	for _, sh := range s.byID {
-		sh.src.Idle = timeout > 0 && sh.live() && !sh.closed && !sh.paused && sh.atEnd && sh.looked-sh.heard >= timeout && now-sh.looked <= recent
+		sh.src.Idle = timeout > 0 && sh.live() && !sh.closed && !sh.paused && sh.atEnd && sh.looked-sh.heard >= timeout && s.isRecent(now-sh.looked)
 	}
+}
+
+// isRecent reports whether what a call has said so many milliseconds ago is taken for what is so.
+func (s *shards) isRecent(ms int64) bool { return ms <= (2*s.cfg.Poll + lookMargin).Milliseconds() }
+
+// seen is what people are shown of a shard. One that could not be read for a while, or was to wait for the others, is behind by that time, too.
+func (s *shards) seen(sh *shard) *seen {
+	if sh.looked == 0 {
+		return nil
+	}
+	out := &seen{Newest: sh.src.Newest, BehindMS: sh.behind}
+	if ago := s.cfg.Now().UnixMilli() - sh.looked; !sh.closed && !s.isRecent(ago) {
+		out.BehindMS += ago
+	}
+	if sh.src.Idle {
+		out.SilentSince = sh.heard
+	}
+	return out
 }
 
 // silent reports whether all shards are.

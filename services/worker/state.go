@@ -27,6 +27,9 @@ type state struct {
 	Revision int64            `json:"revision,omitempty"`
 	Shards   map[string]place `json:"shards"`
 	Tally    tally            `json:"tally"` // of all events up to the cut
+	// Alerts is how many records of alerts were written, and SavedMS when the shards and the tally were so, by the worker's clock: people are shown them.
+	Alerts  int64 `json:"alerts,omitempty"`
+	SavedMS int64 `json:"saved_ms,omitempty"`
 }
 
 // settings are what Pending was decided with. If rules are in force from the beginning, the window and the thresholds of the settings are not.
@@ -53,6 +56,14 @@ type place struct {
 	// Ended: it is closed, read to its end, and its children have taken over; it is kept for windows that are still open.
 	Ended   bool     `json:"ended,omitempty"`
 	Parents []string `json:"parents,omitempty"`
+	Seen    *seen    `json:"seen,omitempty"` // nil: it was not read since the worker began
+}
+
+// seen is what a shard was like at the cut, for people.
+type seen struct {
+	Newest      int64 `json:"newest"` // the highest event time
+	BehindMS    int64 `json:"behind_ms"`
+	SilentSince int64 `json:"silent_since,omitempty"` // wall clock of its last event, milliseconds, if it holds no windows open; 0: it does
 }
 
 // tally accounts for every event: In = Counted + Late + Idle + Invalid + Repeated.

@@ -85,6 +85,20 @@ type place struct {
 	Parents []string `json:"parents,omitempty"`
 }
 
+// LeaseKey is what the lease of the alerters of a stream of alerts is for.
+func LeaseKey(alerts string) string { return "alerter#" + alerts }
+
+// StoredUpTo returns up to which sequence number a shard is stored by the state of an alerter that runs as a process. It reports false if the state does not
+// say: the shard has not begun, or it is done with.
+func StoredUpTo(state []byte, shard string) (last string, ok bool, err error) {
+	var places map[string]place
+	if err := json.Unmarshal(state, &places); err != nil {
+		return "", false, fmt.Errorf("decode the alerter's state: %w", err)
+	}
+	p, ok := places[shard]
+	return p.After, ok && !p.Closed, nil
+}
+
 func (c *consumer) run(ctx context.Context) error {
 	// What is under way when ctx ends is finished, or given up by its own timeout.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))

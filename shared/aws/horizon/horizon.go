@@ -53,6 +53,16 @@ func (h Horizon) UpTo() time.Time {
 	return time.UnixMilli(min(at, lastTime) + 1).UTC()
 }
 
+// Newest returns the place of the last alert of all; empty if none was recorded.
+func (h Horizon) Newest() (shard, last string) {
+	for id, seq := range h.Written {
+		if stream.Before(last, seq) || seq == last && id < shard {
+			shard, last = id, seq
+		}
+	}
+	return shard, last
+}
+
 // Wrote records where alerts were written.
 func (h *Horizon) Wrote(places []stream.Place) {
 	if h.Written == nil {

@@ -10,6 +10,7 @@
 //	saves      grows with every write of the state
 //	state      the holder's state
 //	released   the holder has shut down cleanly
+//	lease_ms   its duration, for those who only look
 //
 // # Protocol
 //

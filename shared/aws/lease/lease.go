@@ -57,6 +57,7 @@ type Lease struct {
 // item is what is stored.
 type item struct {
 	epoch, beat, saves int64
+	leaseMS            int64 // 0: of an earlier version
 	owner, takenBy     string
 	released           bool
 	state              []byte
@@ -118,6 +119,26 @@ func (l Lease) State(ctx context.Context) ([]byte, error) {
 	return it.state, err
 }
 
+// View is how a lease is at a moment, for those who only look.
+type View struct {
+	Epoch    int64  // 0: nobody has ever held it
+	Owner    string // the last one
+	Beat     int64  // grows while the holder is alive, within the duration
+	Duration time.Duration
+	Released bool // the holder has shut down cleanly
+	State    []byte
+}
+
+// Look returns how the lease is.
+func (l Lease) Look(ctx context.Context) (View, error) {
+	it, err := l.read(ctx)
+	v := View{Epoch: it.epoch, Owner: it.owner, Beat: it.beat, Duration: time.Duration(it.leaseMS) * time.Millisecond, Released: it.released, State: it.state}
+	if v.Duration == 0 {
+		v.Duration = DefaultDuration
+	}
+	return v, err
+}
+
 // bounded gives a call its time, so that a connection that has gone silent does not end the waiting for the lease.
 func (l Lease) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, l.Duration/2)
@@ -138,14 +159,14 @@ func (l Lease) take(ctx context.Context, seen item) (*Held, error) {
 	values := map[string]types.AttributeValue{
 		":epoch": number(seen.epoch), ":beat": number(seen.beat), ":saves": number(seen.saves),
 		":next": number(seen.epoch + 1), ":owner": &types.AttributeValueMemberS{Value: l.Owner}, ":by": &types.AttributeValueMemberS{Value: by},
-		":no": &types.AttributeValueMemberBOOL{Value: false},
+		":no": &types.AttributeValueMemberBOOL{Value: false}, ":duration": number(l.Duration.Milliseconds()),
 	}
 	condition := "epoch = :epoch AND beat = :beat AND saves = :saves"
 	if seen.epoch == 0 {
 		condition = "attribute_not_exists(pk)"
 		delete(values, ":epoch")
 	}
-	err := l.update(ctx, "SET epoch = :next, #owner = :owner, taken_by = :by, beat = :beat, saves = :saves, released = :no", condition, values, map[string]string{"#owner": "owner"})
+	err := l.update(ctx, "SET epoch = :next, #owner = :owner, taken_by = :by, beat = :beat, saves = :saves, released = :no, lease_ms = :duration", condition, values, map[string]string{"#owner": "owner"})
 	if isRefused(err) {
 		// Another one's, or ours with the answer lost.
 		it, rerr := l.read(ctx)
@@ -297,7 +318,7 @@ func (l Lease) read(ctx context.Context) (item, error) {
 		return item{}, fmt.Errorf("read lease in table %s: %w", l.Table, tableError(err))
 	}
 	var it item
-	for name, to := range map[string]*int64{"epoch": &it.epoch, "beat": &it.beat, "saves": &it.saves} {
+	for name, to := range map[string]*int64{"epoch": &it.epoch, "beat": &it.beat, "saves": &it.saves, "lease_ms": &it.leaseMS} {
 		if n, ok := out.Item[name].(*types.AttributeValueMemberN); ok {
 			if *to, err = strconv.ParseInt(n.Value, 10, 64); err != nil {
 				return item{}, fmt.Errorf("read lease in table %s: %s: %w", l.Table, name, err)

@@ -419,3 +419,31 @@ func TestAcquireEnds(t *testing.T) {
 		t.Errorf("acquire: %v", err)
 	}
 }
+
+// TestLook: who only looks sees who holds the lease, for how long it lasts, and that it is alive.
+func TestLook(t *testing.T) {
+	t.Parallel()
+	l := table(t)
+	if v, err := l.Look(t.Context()); err != nil || v.Epoch != 0 || v.State != nil {
+		t.Errorf("before anybody: %+v, %v", v, err)
+	}
+	h := acquire(t, l)
+	stop := keep(t, h)
+	defer func() { _ = stop() }()
+	if err := h.Save(t.Context(), []byte("state")); err != nil {
+		t.Fatal(err)
+	}
+	looker := lease.Lease{API: l.API, Table: l.Table, Key: l.Key}
+	first, err := looker.Look(t.Context())
+	if err != nil || first.Epoch != 1 || first.Owner != l.Owner || first.Duration != l.Duration || first.Released || string(first.State) != "state" {
+		t.Errorf("%+v, %v", first, err)
+	}
+	eventually(t, "it beats", func() bool {
+		v, err := looker.Look(t.Context())
+		return err == nil && v.Beat > first.Beat
+	})
+	h.Release(t.Context())
+	if v, err := looker.Look(t.Context()); err != nil || !v.Released {
+		t.Errorf("released: %+v, %v", v, err)
+	}
+}
