@@ -37,6 +37,7 @@ type consoleCommand struct {
 
 	incidentFlags
 	rulesLogFlags
+	consoleAWSFlags
 	formatFlags
 	UserField   []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Fields that may hold the user; use the router's value."`
 	TimeField   []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value."`
@@ -87,6 +88,9 @@ func (c *consoleCommand) Run(e *env) error {
 			return usage(err)
 		}
 		name = c.Stream
+		if p.cloud, err = newConsoleAWS(cfg, doctor.Cloud{Stream: c.Stream, AlertsStream: c.AlertsStream, Table: c.Table, StateTable: c.StateTable, TopicARN: c.TopicARN}); err != nil {
+			return usage(err)
+		}
 		p.source = &explainer.Kinesis{Reader: &stream.Reader{API: kinesissdk.NewFromConfig(cfg), Log: slog.New(slog.DiscardHandler)}, Events: events}
 	} else {
 		p.kafka, p.topic = &k, c.Topic
@@ -190,6 +194,7 @@ func (l *lazyStore) close() {
 // consoleParts are what a console reads.
 type consoleParts struct {
 	kafka    *kafka.Config // nil in mode aws
+	cloud    *consoleAWS   // nil in mode kafka
 	topic    string
 	events   format.Config
 	source   explainer.Log
@@ -229,8 +234,10 @@ func (p *consoleParts) config(name string) web.Config {
 		cfg.Source = &web.Kafka{Config: *p.kafka, Names: names}
 		cfg.Doctor, cfg.Query = p.doctor, p
 		cfg.Changes = func(ctx context.Context, changed func()) { p.follow(ctx, names.Alerts, changed) }
-	} else {
-		cfg.Changes = every2s
+	} else if p.cloud != nil {
+		tables := cfg.Store
+		cfg.Source, cfg.Scans = p.cloud.figures, true
+		cfg.Doctor = func(ctx context.Context) []doctor.Finding { return p.cloud.doctor(ctx, tables) }
 	}
 	return cfg
 }
@@ -244,7 +251,7 @@ func (p *consoleParts) close() {
 	}
 }
 
-// every2s takes everything for changed: in mode aws, nothing tells.
+// every2s takes everything for changed.
 func every2s(ctx context.Context, changed func()) {
 	for ops.Pause(ctx, 2*time.Second) {
 		changed()
@@ -390,6 +397,9 @@ func (p *consoleParts) Windows(ctx context.Context, key web.Key, rule string, fr
 	}
 	for _, r := range rules {
 		w, err := a.explainer.WindowsOf(ctx, q, r)
+		if errors.Is(err, explainer.ErrAlertsOnly) {
+			return nil, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -398,9 +408,12 @@ func (p *consoleParts) Windows(ctx context.Context, key web.Key, rule string, fr
 	return out, nil
 }
 
+// doctorTime bounds the checks.
+const doctorTime = 15 * time.Second
+
 // doctor checks the pipeline.
 func (p *consoleParts) doctor(ctx context.Context) (found []doctor.Finding) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, doctorTime)
 	defer cancel()
 	events := p.events
 	doctor.Kafka(ctx, doctor.Config{Kafka: *p.kafka, Layout: kafka.Layout{Names: kafka.NamesFor(p.topic)}, Services: []string{kafka.Router, kafka.Detector, kafka.Alerter}, Events: &events, Log: slog.New(slog.DiscardHandler)},

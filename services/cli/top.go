@@ -160,7 +160,10 @@ func (c *topCommand) look(ctx context.Context, p *consoleParts, meter *web.Meter
 	defer cancel()
 	s, err := meter.Read(try)
 	if err == nil {
-		l.Rate, l.Alerts, l.Closed, l.Lag = measured(s.Rate), measured(s.AlertRate), measured(s.Delay), s.Lag()
+		l.Rate, l.Alerts, l.Closed = measured(s.Rate), measured(s.AlertRate), measured(s.Delay)
+		if n := s.Lag(); n != nil {
+			l.Lag = *n
+		}
 		l.Troubles = append(l.Troubles, web.Troubles(append(slices.Clone(before), s))...)
 		if herr := c.hottest(ctx, p, l); errors.Is(herr, errUsage) {
 			return l, s, herr

@@ -3,7 +3,8 @@
 //
 //	guard.go     who may see a page: host, token, origin of a write; what a page may load
 //	live.go      one stream for all open pages: it says that something has changed, and a page fetches itself again
-//	pipeline.go  figures of the last 15 minutes, from the broker's offsets and from what is committed with them
+//	pipeline.go  figures of the last 15 minutes, from the broker's offsets and from what is committed with them; in mode aws, kinesis.go takes them from
+//	             what the worker and the alerter save
 //	view.go      what the pages show; list.go has the lists, key.go a key, health.go the pipeline's parts, and studio.go the studio
 //	pages.go     the pages, and what their forms do
 //	api.go       the same for programs

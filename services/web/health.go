@@ -17,8 +17,9 @@ type Health struct {
 	Partitions []Partition      `json:"partitions"`
 	Rate       *float64         `json:"events_per_second"` // null: not known
 	Lag        *int64           `json:"lag"`
+	Behind     *float64         `json:"behind_seconds"`
 	ClosedTo   *time.Time       `json:"closed_up_to"`
-	Samples    []Sample         `json:"-"`
+	Part       string           `json:"-"` // what a partition is called
 }
 
 // checkedFor is how long what was checked is not checked again.
@@ -54,10 +55,9 @@ func (s *Server) health(ctx context.Context, whole bool) (h Health) {
 	if err != nil {
 		h.OK, h.Troubles = false, append(h.Troubles, sentence(err))
 	}
-	if h.Samples = samples; len(samples) > 0 {
+	if len(samples) > 0 {
 		now := samples[len(samples)-1]
-		lag := now.Lag()
-		h.Partitions, h.Lag = now.Partitions, &lag
+		h.Partitions, h.Part, h.Lag, h.Behind = append(h.Partitions, now.Partitions...), now.Part, now.Lag(), now.Behind()
 		if !math.IsNaN(now.Rate) {
 			h.Rate = &now.Rate
 		}

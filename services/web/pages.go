@@ -42,6 +42,7 @@ type page struct {
 	Err   error
 	Note  string // what a form did
 	Bare  bool   // without navigation
+	Still bool   // it does not update by itself
 	Login bool   // somebody has logged in
 	Has   map[string]bool
 	User  string // whom the proxy in front has let in
@@ -147,7 +148,7 @@ func (s *Server) renderStatus(w http.ResponseWriter, r *http.Request, name strin
 
 // framed adds what the frame around a page shows.
 func (s *Server) framed(r *http.Request, p page) page {
-	p.Name = s.cfg.Name
+	p.Name, p.Still = s.cfg.Name, s.cfg.Scans && p.View != "now" && p.View != "health"
 	p.Has = map[string]bool{"rules": s.cfg.Rules != nil, "studio": s.cfg.Query != nil || s.cfg.Rules != nil, "store": s.cfg.Store != nil}
 	if _, err := r.Cookie(cookie); err == nil && s.cfg.TrustedHeader == "" {
 		p.Login = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -28,39 +29,72 @@ const (
 	readTime = 5 * time.Second
 )
 
-// Reading is what the broker says at one moment.
+// Reading is what a pipeline says of itself at one moment. A figure that cannot be known is nil, or zero.
 type Reading struct {
 	At time.Time
-	// Events, Late, Invalid and Alerts are how many records the topics have ever had. Those of the alerts and the side topics include the marks of transactions.
+	// Of is when the counts were so: At, or, in mode aws, when the worker saved them. Zero: they are not known.
+	Of time.Time
+	// Events, Late, Invalid and Alerts are how many records there have ever been. In mode kafka, those of the alerts and the side topics include the marks of transactions.
 	Events, Late, Invalid, Alerts int64
-	Partitions                    []Partition // of the topic of events
-	// Counted is the event time up to which windows are closed; zero is not known.
+	Partitions                    []Partition // of the topic or stream of events
+	Part                          string      // what one is called
+	// Counted is the event time up to which windows are closed.
 	Counted time.Time
-	// Unstored is how many records of the topic of alerts are not stored yet.
-	Unstored int64
-	// Routed reports whether a router has ever committed.
-	Routed bool
+	// Unstored are the records of alerts that are not stored yet, in words; empty if all are. Stored changes whenever one is.
+	Unstored, Stored string
+	// Begun reports whether anything was counted, or there was nothing to count. Counter is the command that does it.
+	Begun   bool
+	Counter string
+	Holder  *Holder // mode aws
 }
 
-// Partition is one of the topic of events.
+// Partition is one of the topic of events, or a shard of the stream.
 type Partition struct {
-	N         int32     `json:"partition"`
-	End       int64     `json:"end"`             // offset behind the newest record
-	Next      int64     `json:"next"`            // offset up to which events are counted
-	Watermark time.Time `json:"newest,omitzero"` // its highest event time
-	Silent    bool      `json:"silent"`
-	Since     time.Time `json:"silent_since,omitzero"`
+	Name    string    `json:"partition"`                // its number, or its id
+	Records *int64    `json:"records,omitempty"`        // that it has ever had
+	Lag     *int64    `json:"lag,omitempty"`            // records that are not counted yet
+	Behind  *float64  `json:"behind_seconds,omitempty"` // how far reading is behind the newest record
+	Next    string    `json:"next,omitempty"`           // offset up to which events are counted, or the sequence number of the last one that is
+	Newest  time.Time `json:"newest,omitzero"`          // its highest event time
+	Silent  bool      `json:"silent"`
+	Since   time.Time `json:"silent_since,omitzero"`
 }
 
-// Lag is how many records wait.
-func (p Partition) Lag() int64 { return max(p.End-p.Next, 0) }
+// Waits reports whether there is something to count.
+func (p Partition) Waits() bool {
+	return p.Lag != nil && *p.Lag > 0 || p.Behind != nil && *p.Behind >= 1
+}
 
-// Lag is how many records of all partitions wait.
-func (r Reading) Lag() (n int64) {
+// Holder is the process that counts, while others stand by.
+type Holder struct {
+	Name     string
+	Beat     string        // changes while it is alive
+	Lease    time.Duration // within which it does
+	Released bool          // it has ended
+}
+
+// Lag is how many records of all partitions wait; nil is not known.
+func (r Reading) Lag() (n *int64) {
 	for _, p := range r.Partitions {
-		n += p.Lag()
+		if p.Lag != nil {
+			sum := *p.Lag
+			if n != nil {
+				sum += *n
+			}
+			n = &sum
+		}
 	}
 	return n
+}
+
+// Behind is how far reading of the slowest partition is behind, in seconds; nil is not known.
+func (r Reading) Behind() (most *float64) {
+	for _, p := range r.Partitions {
+		if p.Behind != nil && (most == nil || *p.Behind > *most) {
+			most = p.Behind
+		}
+	}
+	return most
 }
 
 // Source reads figures. It is not safe for concurrent use.
@@ -92,7 +126,8 @@ func (k *Kafka) Read(ctx context.Context) (r Reading, err error) {
 		}
 		k.adm = kadm.NewClient(k.cl)
 	}
-	r.At = time.Now().UTC()
+	r.At, r.Part, r.Counter = time.Now().UTC(), "partition", "spate route"
+	r.Of = r.At
 	ends, err := k.adm.ListEndOffsets(ctx, k.Names.Activity, k.Names.Late, k.Names.DLQ, k.Names.Alerts)
 	if err != nil {
 		return r, fmt.Errorf("list offsets: %w", err)
@@ -111,20 +146,23 @@ func (k *Kafka) Read(ctx context.Context) (r Reading, err error) {
 	if err != nil {
 		return r, err
 	}
-	for _, o := range ends[k.Names.Activity] {
+	r.Begun = r.Events == 0
+	for _, n := range slices.Sorted(maps.Keys(ends[k.Names.Activity])) {
+		o := ends[k.Names.Activity][n]
 		if o.Err != nil {
 			return r, fmt.Errorf("list offsets of %s: %w", k.Names.Activity, o.Err)
 		}
-		p := Partition{N: o.Partition, End: o.Offset}
-		if c, ok := routed.Lookup(k.Names.Activity, o.Partition); ok {
-			r.Routed, p.Next = true, c.At
+		p, next := Partition{Name: fmt.Sprint(n), Records: &o.Offset}, int64(0)
+		if c, ok := routed.Lookup(k.Names.Activity, n); ok {
+			r.Begun, next = true, c.At
 			if s, err := window.ParseRouted(c.Metadata); err == nil {
-				p.Silent, p.Watermark = s.Idle, moment(s.Newest)
+				p.Silent, p.Newest = s.Idle, moment(s.Newest)
 			}
 		}
+		lag := max(o.Offset-next, 0)
+		p.Lag, p.Next = &lag, fmt.Sprint(next)
 		r.Partitions = append(r.Partitions, p)
 	}
-	slices.SortFunc(r.Partitions, func(a, b Partition) int { return int(a.N - b.N) })
 	detected, err := k.committed(ctx, k.Names.DetectorGroup)
 	if err != nil {
 		return r, err
@@ -140,9 +178,13 @@ func (k *Kafka) Read(ctx context.Context) (r Reading, err error) {
 	if err != nil {
 		return r, err
 	}
+	unstored := int64(0)
 	for _, o := range ends[k.Names.Alerts] {
 		c, _ := stored.Lookup(k.Names.Alerts, o.Partition)
-		r.Unstored += max(o.Offset-max(c.At, 0), 0)
+		unstored += max(o.Offset-max(c.At, 0), 0)
+	}
+	if unstored > 0 {
+		r.Unstored, r.Stored = count(unstored, "record", "records")+" of alerts", fmt.Sprint(r.Alerts-unstored)
 	}
 	return r, nil
 }
@@ -174,10 +216,13 @@ type Sample struct {
 	Delay     float64 // seconds by which the time up to which windows are closed is behind; NaN if not known
 }
 
+// fresh bounds how old a figure may be, and how long a pause between two of which one is made.
+const fresh = 30 * time.Second
+
 // Meter turns readings into samples. It is not safe for concurrent use.
 type Meter struct {
 	Source Source
-	before *Sample
+	before *Sample   // the first one with other counts than those that come next
 	past   []Reading // of the last minute
 }
 
@@ -188,31 +233,61 @@ func (m *Meter) Read(ctx context.Context) (Sample, error) {
 		return Sample{}, err
 	}
 	n := Sample{Reading: r, Rate: math.NaN(), AlertRate: math.NaN(), Delay: math.NaN()}
-	if before := m.before; before != nil {
-		if took := r.At.Sub(before.At).Seconds(); took > 0 && took < 30 && r.Events >= before.Events && r.Alerts >= before.Alerts {
-			n.Rate = float64(r.Events-before.Events) / took
+	if !r.Counted.IsZero() {
+		n.Delay = max(r.At.Sub(r.Counted).Seconds(), 0)
+	}
+	before := m.before
+	if before != nil {
+		silentSince(n.Partitions, before.Partitions, r.At)
+	}
+	switch {
+	case r.Of.IsZero():
+	case before == nil:
+		m.before = &n
+	case r.Of.Equal(before.Of): // nothing new is known
+		if r.At.Sub(before.At) < fresh {
+			n.Rate, n.AlertRate = before.Rate, before.AlertRate
+			break
+		}
+		for i := range n.Partitions {
+			n.Partitions[i].Behind = nil
+		}
+	default:
+		if took := r.Of.Sub(before.Of); took > 0 && took < fresh && r.Events >= before.Events && r.Alerts >= before.Alerts {
+			n.Rate = float64(r.Events-before.Events) / took.Seconds()
 			m.past = append(m.past, before.Reading)
-			for len(m.past) > 1 && r.At.Sub(m.past[1].At) >= time.Minute {
+			for len(m.past) > 1 && r.Of.Sub(m.past[1].Of) >= time.Minute {
 				m.past = m.past[1:]
 			}
 			n.AlertRate = float64(r.Alerts - m.past[0].Alerts)
 		} else {
 			m.past = nil
 		}
-		for i := range n.Partitions {
-			p := &n.Partitions[i]
-			if i < len(before.Partitions) && p.Silent {
-				if p.Since = before.Partitions[i].Since; p.Since.IsZero() {
-					p.Since = r.At
-				}
+		m.before = &n
+	}
+	return n, nil
+}
+
+// silentSince notes since when partitions are silent, if they do not say: as far as was seen.
+func silentSince(now, before []Partition, at time.Time) {
+	for i := range now {
+		if p := &now[i]; p.Silent && p.Since.IsZero() {
+			if b := named(before, p.Name); b != nil {
+				p.Since = b.Since
+			}
+			if p.Since.IsZero() {
+				p.Since = at
 			}
 		}
 	}
-	if !r.Counted.IsZero() {
-		n.Delay = max(r.At.Sub(r.Counted).Seconds(), 0)
+}
+
+// named finds a partition.
+func named(list []Partition, name string) *Partition {
+	if i := slices.IndexFunc(list, func(p Partition) bool { return p.Name == name }); i >= 0 {
+		return &list[i]
 	}
-	m.before = &n
-	return n, nil
+	return nil
 }
 
 // sampler keeps the figures of the last 15 minutes.
@@ -253,7 +328,7 @@ func (s *sampler) take(n Sample, err error) {
 	if err != nil {
 		if s.err == nil {
 			s.since = time.Now().UTC()
-			s.log.Warn("the console cannot read figures from the broker", "error", err)
+			s.log.Warn("the console cannot read figures", "error", err)
 		}
 		s.err = err
 		return
@@ -273,7 +348,7 @@ func (s *sampler) now() ([]Sample, error) {
 	defer s.mu.Unlock()
 	err := s.err
 	if err != nil {
-		err = fmt.Errorf("the broker has not answered since %s UTC, so the figures are old: %w", s.since.Format("15:04:05"), err)
+		err = fmt.Errorf("no figures have come since %s UTC: %w", s.since.Format("15:04:05"), err)
 	}
 	return slices.Clone(s.samples), err
 }
@@ -287,43 +362,95 @@ func Troubles(samples []Sample) (list []string) {
 		return nil
 	}
 	now := samples[len(samples)-1]
-	if !now.Routed && now.Events > 0 {
-		return []string{"No router has counted anything yet: is spate route running?"}
+	if !now.Begun {
+		return []string{fmt.Sprintf("Nothing has been counted yet: is %s running?", now.Counter)}
+	}
+	gone := gone(samples)
+	if gone != "" {
+		list = append(list, fmt.Sprintf("%s, and no other has taken over: is %s running?", gone, now.Counter))
+	} else if d := unchanged(samples, func(s Sample) bool { return s.Of.Equal(now.Of) }); d > fresh && now.Holder != nil && !now.Of.IsZero() {
+		list = append(list, fmt.Sprintf("The worker %s has saved nothing for %s: its log says what it is waiting for.", now.Holder.Name, span(d)))
 	}
 	// Standing still for some readings, with something to read.
 	const still = 5
 	if len(samples) > still {
 		before := samples[len(samples)-1-still]
-		for i, p := range now.Partitions {
-			if i < len(before.Partitions) && p.Lag() > 0 && p.Next == before.Partitions[i].Next {
-				list = append(list, fmt.Sprintf("Partition %d has not moved for %s, and %s wait in it: is spate route running?", p.N, span(now.At.Sub(before.At)), count(p.Lag(), "event", "events")))
+		took := span(now.At.Sub(before.At))
+		for _, p := range now.Partitions {
+			if b := named(before.Partitions, p.Name); gone == "" && b != nil && p.Waits() && p.Next == b.Next {
+				list = append(list, fmt.Sprintf("%s %s has not moved for %s, and %s: is %s running?", capital(now.Part), p.Name, took, p.waiting(), now.Counter))
 			}
 		}
-		if now.Unstored > 0 && now.Unstored >= before.Unstored && before.Unstored > 0 && now.Alerts-now.Unstored == before.Alerts-before.Unstored {
-			list = append(list, fmt.Sprintf("%s of alerts are not stored, and none was in the last %s: is spate alert running?", count(now.Unstored, "record", "records"), span(now.At.Sub(before.At))))
+		if now.Unstored != "" && before.Unstored != "" && now.Stored == before.Stored {
+			list = append(list, fmt.Sprintf("%s are not stored, and none was in the last %s: is spate alert running?", now.Unstored, took))
 		}
 	}
+	if gone == "" {
+		list = append(list, silence(now)...)
+	}
+	if d := now.Delay; d > 120 && now.Rate > 0 && !slices.ContainsFunc(now.Partitions, Partition.Waits) {
+		list = append(list, fmt.Sprintf("Events arrive, but their times are %s ago: a replay of the past, or a producer that is behind.", span(time.Duration(d)*time.Second)))
+	}
+	return list
+}
+
+// gone says that who counts does so no more; empty: it does, or that is not known.
+func gone(samples []Sample) string {
+	now := samples[len(samples)-1]
+	h := now.Holder
+	if h == nil {
+		return ""
+	}
+	if h.Released {
+		return fmt.Sprintf("The worker %s has ended", h.Name)
+	}
+	if d := unchanged(samples, func(s Sample) bool { return s.Holder != nil && s.Holder.Beat == h.Beat }); d > h.Lease {
+		return fmt.Sprintf("The worker %s has not renewed its lease for %s", h.Name, span(d))
+	}
+	return ""
+}
+
+// unchanged returns for how long samples have been like the newest one.
+func unchanged(samples []Sample, like func(Sample) bool) time.Duration {
+	now := samples[len(samples)-1].At
+	since := now
+	for _, s := range slices.Backward(samples) {
+		if !like(s) {
+			break
+		}
+		since = s.At
+	}
+	return now.Sub(since)
+}
+
+// waiting says what is to be counted of a partition.
+func (p Partition) waiting() string {
+	if p.Lag != nil {
+		return count(*p.Lag, "event waits", "events wait") + " in it"
+	}
+	return "it is " + span(time.Duration(*p.Behind*float64(time.Second))) + " behind"
+}
+
+// silence says which partitions have no events.
+func silence(now Sample) []string {
 	var silent []string
 	var since time.Time
 	for _, p := range now.Partitions {
-		if p.Silent && p.End > 0 && !p.Since.IsZero() && now.At.Sub(p.Since) > quiet {
-			silent = append(silent, fmt.Sprint(p.N))
+		if p.Silent && !p.Newest.IsZero() && !p.Since.IsZero() && now.At.Sub(p.Since) > quiet {
+			silent = append(silent, p.Name)
 			if since.IsZero() || p.Since.Before(since) {
 				since = p.Since
 			}
 		}
 	}
+	lasts, part := span(now.At.Sub(since)), capital(now.Part)
 	switch {
 	case len(silent) == 0:
+		return nil
 	case len(silent) == len(now.Partitions):
-		list = append(list, fmt.Sprintf("No events arrive, for at least %s. Windows close all the same, because every partition is silent.", span(now.At.Sub(since))))
+		return []string{fmt.Sprintf("No events arrive, for at least %s. Windows close all the same, because every %s is silent.", lasts, now.Part)}
 	case len(silent) == 1:
-		list = append(list, fmt.Sprintf("Partition %s has been silent for at least %s; it holds no windows open.", silent[0], span(now.At.Sub(since))))
-	default:
-		list = append(list, fmt.Sprintf("Partitions %s have been silent, one for at least %s; they hold no windows open.", strings.Join(silent, ", "), span(now.At.Sub(since))))
+		return []string{fmt.Sprintf("%s %s has been silent for at least %s; it holds no windows open.", part, silent[0], lasts)}
 	}
-	if d := now.Delay; d > 120 && now.Rate > 0 && now.Lag() == 0 && !math.IsNaN(d) {
-		list = append(list, fmt.Sprintf("Events arrive, but their times are %s ago: a replay of the past, or a producer that is behind.", span(time.Duration(d)*time.Second)))
-	}
-	return list
+	return []string{fmt.Sprintf("%ss %s have been silent, one for at least %s; they hold no windows open.", part, strings.Join(silent, ", "), lasts)}
 }

@@ -59,12 +59,17 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 	for _, c := range []struct {
 		title, unit string
 		of          func(Sample) float64
+		optional    bool // not every source knows it
 	}{
-		{"Events", "a second", func(x Sample) float64 { return x.Rate }},
-		{"Alert records", "in the last minute", func(x Sample) float64 { return x.AlertRate }},
-		{"Events not counted yet", "events", func(x Sample) float64 { return float64(x.Lag()) }},
-		{"Windows are closed up to", "s ago", func(x Sample) float64 { return x.Delay }},
+		{"Events", "a second", func(x Sample) float64 { return x.Rate }, false},
+		{"Alert records", "in the last minute", func(x Sample) float64 { return x.AlertRate }, false},
+		{"Events not counted yet", "events", func(x Sample) float64 { return known(x.Lag()) }, true},
+		{"Reading is behind", "s", func(x Sample) float64 { return known(x.Behind()) }, true},
+		{"Windows are closed up to", "s ago", func(x Sample) float64 { return x.Delay }, false},
 	} {
+		if c.optional && !slices.ContainsFunc(samples, func(x Sample) bool { return !math.IsNaN(c.of(x)) }) {
+			continue
+		}
 		out := chart{Title: c.title, Unit: c.unit, Value: "–", SVG: line(c.title, c.unit, samples, c.of)}
 		if len(samples) > 0 {
 			if n := c.of(samples[len(samples)-1]); !math.IsNaN(n) {
@@ -80,7 +85,7 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 	if err == nil {
 		v.Open, v.More, err = openIncidents(ctx, st)
 	}
-	if err == nil {
+	if err == nil && !s.cfg.Scans {
 		// Of those that ended last, the ones that matter most: floods of small ones must not hide them.
 		const looked, shown = 200, 10
 		v.Ended, err = store.Collect(st.Incidents(ctx, store.IncidentFilter{State: incident.StateResolved, Newest: true, Limit: looked}))
@@ -89,6 +94,14 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 	}
 	v.StoreErr = err
 	return v
+}
+
+// known is a figure, or NaN if it is not known.
+func known[N int64 | float64](v *N) float64 {
+	if v == nil {
+		return math.NaN()
+	}
+	return float64(*v)
 }
 
 // openIncidents returns the open incidents that matter most: those of live rules, critical ones first, then the newest. more reports that there are others.

@@ -49,7 +49,7 @@ type Why interface {
 	OfID(ctx context.Context, id string) (*Answer, error)
 	// OfKey explains a key at an event time, or in the recent past if it is zero, under a rule, or under all if it is empty.
 	OfKey(ctx context.Context, key Key, rule string, at time.Time) ([]*Answer, error)
-	// Windows returns the windows of a key from one event time to another; the recent past if they are zero.
+	// Windows returns the windows of a key from one event time to another; the recent past if they are zero. There are none in mode aws, where nothing says what became of each event.
 	Windows(ctx context.Context, key Key, rule string, from, until time.Time) ([]*explainer.Windows, error)
 }
 
@@ -160,6 +160,9 @@ type Result struct {
 type Config struct {
 	// Store returns the database, or why it is away.
 	Store func(ctx context.Context) (Store, error)
+	// Scans says that the store finds incidents and alerts by reading everything that it has. Then Now lists only the open ones, which have an index, and Now and Health alone
+	// update by themselves.
+	Scans bool
 	// Source are figures of the pipeline.
 	Source Source
 	Why    Why
@@ -167,7 +170,7 @@ type Config struct {
 	Query  Query
 	// Doctor checks what the pipeline depends on.
 	Doctor func(ctx context.Context) []doctor.Finding
-	// Changes calls back when an alert may have changed, until ctx ends.
+	// Changes calls back when an alert may have changed, until ctx ends. Pages are also updated whenever figures are read.
 	Changes func(ctx context.Context, changed func())
 
 	// Token returns the token that visitors need; nil: none.

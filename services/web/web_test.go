@@ -157,7 +157,8 @@ func (s *fakeSource) Read(context.Context) (Reading, error) {
 func (*fakeSource) Close() {}
 
 func reading(seconds int, events, alerts int64, parts ...Partition) Reading {
-	return Reading{At: noon.Add(time.Duration(seconds) * time.Second), Events: events, Alerts: alerts, Routed: true, Partitions: parts}
+	at := noon.Add(time.Duration(seconds) * time.Second)
+	return Reading{At: at, Of: at, Events: events, Alerts: alerts, Begun: true, Counter: "spate route", Part: "partition", Partitions: parts}
 }
 
 // TestMeter: rates come from two readings, and none from a topic that was made anew.
@@ -185,42 +186,95 @@ func TestMeter(t *testing.T) {
 	}
 }
 
+// TestMeterOfSaves: in mode aws, a rate is that between two saves of the worker, however often they are read, and is not known any more when it saves no longer.
+func TestMeterOfSaves(t *testing.T) {
+	saved := func(at, of int, events int64) Reading {
+		r := reading(at, events, 0, Partition{Name: "shardId-1", Silent: events > 100})
+		r.Of = noon.Add(time.Duration(of) * time.Second)
+		return r
+	}
+	never := reading(0, 0, 0)
+	never.Of = time.Time{}
+	m := Meter{Source: &fakeSource{[]Reading{never, saved(1, 0, 100), saved(3, 0, 100), saved(5, 4, 500), saved(7, 4, 500), saved(40, 4, 500), saved(42, 41, 900), saved(44, 43, 902)}}}
+	var rates []float64
+	var last Sample
+	for range 8 {
+		s, err := m.Read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rates, last = append(rates, s.Rate), s
+	}
+	nan := math.NaN()
+	if want := []float64{nan, nan, nan, 100, 100, nan, nan, 1}; !slices.EqualFunc(rates, want, func(a, b float64) bool { return a == b || math.IsNaN(a) && math.IsNaN(b) }) {
+		t.Errorf("rates %v, not %v", rates, want)
+	}
+	if since := last.Partitions[0].Since; !since.Equal(noon.Add(5 * time.Second)) {
+		t.Errorf("silent since %v", since)
+	}
+}
+
 // TestTroubles: what is wrong is said in words, and nothing else is.
 func TestTroubles(t *testing.T) {
-	busy, behind := Partition{N: 0, End: 100, Next: 100}, Partition{N: 1, End: 100, Next: 40}
-	silent := Partition{N: 2, End: 5, Next: 5, Silent: true, Since: noon.Add(-40 * time.Second)}
+	part := func(name string, end, lag int64) Partition {
+		return Partition{Name: name, Records: &end, Lag: &lag, Next: fmt.Sprint(end - lag), Newest: noon}
+	}
+	idle := func(p Partition, since time.Duration) Partition {
+		p.Silent, p.Since = true, noon.Add(-since)
+		return p
+	}
+	busy, behind, silent := part("0", 100, 0), part("1", 100, 60), idle(part("2", 5, 0), 40*time.Second)
+	late := 40.0
+	shard := Partition{Name: "shardId-1", Behind: &late, Next: "49", Newest: noon}
 	samples := func(r ...Reading) (out []Sample) {
 		for _, x := range r {
 			out = append(out, Sample{Reading: x, Rate: 1, Delay: 10})
 		}
 		return out
 	}
-	var still, moving, unstored []Reading
+	onAWS := func(seconds int, h Holder, parts ...Partition) Reading {
+		r := reading(seconds, 100, 0, parts...)
+		r.Part, r.Counter, r.Holder = "shard", "spate work", &h
+		return r
+	}
+	var still, moving, unstored, stillShard, gone, slow, stuck []Reading
 	for i := range 6 {
+		beats := Holder{Name: "w1", Beat: fmt.Sprint(i), Lease: 9 * time.Second}
+		stillShard = append(stillShard, onAWS(2*i, beats, shard))
+		gone = append(gone, onAWS(2*i, Holder{Name: "w1", Beat: "7", Lease: 9 * time.Second}, shard, idle(shard, time.Minute)))
+		r := onAWS(8*i, beats)
+		r.Of = noon
+		stuck = append(stuck, r)
+		slow = append(slow, onAWS(2*i, Holder{Name: "w1", Beat: "7", Lease: time.Minute}))
 		still = append(still, reading(2*i, 100, 0, busy, behind))
 		moved := behind
-		moved.Next += int64(i)
+		moved.Next = fmt.Sprint(40 + i)
 		moving = append(moving, reading(2*i, 100, 0, busy, moved))
-		r := reading(2*i, 100, 10, busy)
-		r.Unstored = 4
+		r = reading(2*i, 100, 10, busy)
+		r.Unstored, r.Stored = "4 records of alerts", "6"
 		unstored = append(unstored, r)
 	}
-	none := reading(0, 100, 0, Partition{End: 100})
-	none.Routed = false
+	none := reading(0, 100, 0, part("0", 100, 100))
+	none.Begun = false
 	for name, c := range map[string]struct {
 		samples []Sample
 		want    string
 	}{
 		"nothing is read":   {nil, ""},
 		"all is well":       {samples(reading(0, 100, 0, busy)), ""},
-		"no router":         {samples(none), "No router has counted anything yet: is spate route running?"},
+		"no router":         {samples(none), "Nothing has been counted yet: is spate route running?"},
 		"a router stands":   {samples(still...), "Partition 1 has not moved for 10 s, and 60 events wait in it: is spate route running?"},
 		"a router is slow":  {samples(moving...), ""},
 		"no alerter":        {samples(unstored...), "4 records of alerts are not stored, and none was in the last 10 s: is spate alert running?"},
 		"one is silent":     {samples(reading(0, 100, 0, busy, silent)), "Partition 2 has been silent for at least 40 s; it holds no windows open."},
 		"all are silent":    {samples(reading(0, 100, 0, silent)), "No events arrive, for at least 40 s. Windows close all the same, because every partition is silent."},
-		"silent for a bit":  {samples(reading(0, 100, 0, busy, Partition{N: 2, End: 5, Silent: true, Since: noon.Add(-time.Second)})), ""},
-		"never had a thing": {samples(reading(0, 100, 0, busy, Partition{N: 2, Silent: true, Since: noon.Add(-time.Hour)})), ""},
+		"silent for a bit":  {samples(reading(0, 100, 0, busy, idle(part("2", 5, 0), time.Second))), ""},
+		"never had a thing": {samples(reading(0, 100, 0, busy, Partition{Name: "2", Silent: true, Since: noon.Add(-time.Hour)})), ""},
+		"a shard stands":    {samples(stillShard...), "Shard shardId-1 has not moved for 10 s, and it is 40 s behind: is spate work running?"},
+		"no worker":         {samples(gone...), "The worker w1 has not renewed its lease for 10 s, and no other has taken over: is spate work running?"},
+		"a long lease":      {samples(slow...), ""},
+		"a worker hangs":    {samples(stuck...), "The worker w1 has saved nothing for 40 s: its log says what it is waiting for."},
+		"a worker has left": {samples(onAWS(0, Holder{Name: "w1", Released: true}, shard)), "The worker w1 has ended, and no other has taken over: is spate work running?"},
 	} {
 		if got := strings.Join(Troubles(c.samples), "; "); got != c.want {
 			t.Errorf("%s: %q, not %q", name, got, c.want)

@@ -3,7 +3,7 @@
 
 (() => {
   // The live parts of the page: one, or several with names.
-  const parts = [...document.querySelectorAll('#live, [data-part]')];
+  const parts = [...document.querySelectorAll('main:not([data-still]) :is(#live, [data-part])')];
   const link = document.getElementById('link');
   const fragment = { headers: { 'Spate-Fragment': '1' }, credentials: 'same-origin' };
 
