@@ -106,35 +106,16 @@ func (w *asker) rules(values map[string]*string, only string, q explainer.Questi
 	return list, nil
 }
 
-// reference implements explainer.Reference with package verifier.
+// reference implements explainer.Reference with package verifier. The user of the built-in table is whatever the router took for it.
 func reference(ctx context.Context, r explainer.Rule, events iter.Seq[explainer.Input]) ([]explainer.Group, error) {
-	if !slices.ContainsFunc(r.Table.Columns, isUser) {
-		return referenceWith(ctx, r, "", events)
-	}
-	// The users of the built-in table are whatever the events have: a number and a text are two, and in an expression, a text is NULL.
-	if r.BuiltIn || r.CountsUsers() {
-		out, err := referenceWith(ctx, r, fmt.Sprintf(builtInTable, "STRING"), events)
-		if err == nil || ctx.Err() != nil {
-			return out, err
-		} // the rule computes with them, too
-	}
-	return referenceWith(ctx, r, fmt.Sprintf(builtInTable, "BIGINT"), events)
-}
-
-// builtInTable is the table that exists without CREATE TABLE, with a type of user_id.
-const builtInTable = "CREATE TABLE activity (event_time STRING, event_type STRING, product_id BIGINT, category_id BIGINT, category_code STRING, brand STRING, price DOUBLE, " +
-	"user_id %s, user_session STRING, txn_timestamp TIMESTAMP(3) NOT NULL, WATERMARK FOR txn_timestamp AS txn_timestamp);\n"
-
-func isUser(c rule.Column) bool { return c.Type.Kind == rule.Token }
-
-func referenceWith(ctx context.Context, r explainer.Rule, tables string, events iter.Seq[explainer.Input]) ([]explainer.Group, error) {
+	builtIn := slices.ContainsFunc(r.Table.Columns, func(c rule.Column) bool { return c.Type.Kind == rule.Token })
 	var user []byte // if it is selected, all events have the same
-	groups, err := verifier.Explain(ctx, tables+r.Source, r.Name, verifier.RulesOptions{Name: r.Name, Set: r.Set}, func(yield func(verifier.Event, error) bool) {
+	groups, err := verifier.Explain(ctx, r.Source, r.Name, verifier.RulesOptions{Name: r.Name, Set: r.Set}, func(yield func(verifier.Event, error) bool) {
 		partition := int32(0)
 		for in := range events {
 			user = in.User
 			column := verifier.JSONColumn(in.Text)
-			if of := column; tables != "" {
+			if of := column; builtIn {
 				column = func(path ...string) (string, bool) {
 					if len(path) == 1 && path[0] == "user_id" {
 						return string(in.User), true

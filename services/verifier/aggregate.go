@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,7 +56,8 @@ func (q *query) unfiltered(name string) (_ term, distinct string) {
 	function := map[kind]string{kInt: "int", kDouble: "double", kDecimal: "decimal"}[t.kind]
 	switch {
 	case name == "COUNT":
-		return term{sql: "count(" + distinct + key(x) + ")", typ: count}, of(distinct, key(x))
+		counted := cmp.Or(x.token, key(x))
+		return term{sql: "count(" + distinct + counted + ")", typ: count}, of(distinct, counted)
 	case name == "MIN" || name == "MAX":
 		switch t.kind {
 		case kDouble:

@@ -13,6 +13,7 @@ type term struct {
 	// constant is the text of a string or number literal, and ms the length of an interval.
 	constant *string
 	ms       int64
+	token    string // what COUNT takes of a column that is a token
 }
 
 // binary operators, by how tight they bind.

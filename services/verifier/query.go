@@ -180,6 +180,9 @@ func (f *rulesFile) reads(q *query, o RulesOptions) {
 		refuse("another rule uses a different column as its time")
 	}
 	for _, c := range q.table.columns {
+		if c.token {
+			c.typ = typ{kind: kString}
+		}
 		if c.notNull && c.name != clock && !slices.ContainsFunc(f.notNull, func(o column) bool { return o.name == c.name && o.typ == c.typ }) {
 			f.notNull = append(f.notNull, c)
 		}

@@ -368,6 +368,7 @@ type column struct {
 	name    string
 	typ     typ
 	notNull bool
+	token   bool     // it is a key or counted as the text that the events have; in an expression it is of its type
 	fields  []column // of a ROW
 }
 
@@ -378,7 +379,7 @@ func activity() *table {
 		c("event_time", kString), c("event_type", kString), c("product_id", kInt), c("category_id", kInt), c("category_code", kString),
 		c("brand", kString), c("price", kDouble), c("user_id", kInt), c("user_session", kString), c("txn_timestamp", kTime),
 	}}
-	t.columns[7].notNull = true
+	t.columns[7].notNull, t.columns[7].token = true, true
 	return t
 }
 

@@ -60,11 +60,6 @@ func (r *Rule) HasKey(columns []string) bool {
 // IsColumn reports whether the key is a column of the event as it is, not an expression.
 func (k Key) IsColumn() bool { return k.node != nil && k.node.op == opInput }
 
-// CountsUsers reports whether it counts the built-in user as the events have it: a number or a text.
-func (r *Rule) CountsUsers() bool {
-	return slices.ContainsFunc(r.Aggregates, func(a *Aggregate) bool { return a.arg != nil && a.arg.typ.Kind == Token })
-}
-
 // KeyTokens returns the keys that a person may mean by the text of each column, nil for NULL: there are several if a number and a string are two users.
 func (r *Rule) KeyTokens(values map[string]*string) ([]string, error) {
 	lists := make([][]string, len(r.Keys))
