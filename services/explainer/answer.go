@@ -135,12 +135,11 @@ func statement(r Rule) string {
 
 // tally counts what became of the key's events. Of a record that is not an event, it is not known whose it is: it contains the key's text.
 func (a *Answer) tally(f *Facts, w evaluated) {
-	users := make(map[string]bool)
 	a.mine, a.others = make(map[int]bool), w.others
 	for _, g := range w.all {
 		for _, list := range [][]int{g.Counted, g.Filtered} {
 			for _, i := range list {
-				a.mine[i], users[string(f.Events[i].user)] = true, true
+				a.mine[i] = true
 			}
 		}
 	}
@@ -149,7 +148,8 @@ func (a *Answer) tally(f *Facts, w evaluated) {
 		case a.others[i]:
 		case e.Fate == Invalid:
 			a.Numbers.Invalid++
-		case e.Fate == Repeated && users[string(e.user)]:
+		case e.Fate == Repeated:
+			a.mine[i] = true
 			a.Numbers.Repeated++
 		case !a.mine[i]:
 		case e.Fate == Late:

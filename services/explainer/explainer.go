@@ -286,30 +286,48 @@ func (x *Explainer) windows(ctx context.Context, r RuleKey, f *Facts) (w evaluat
 	if step := cmp.Or(r.Window.Step, r.Window.Size); step > 0 && int64(len(f.Events))*(r.Window.Size/step) > maxReference {
 		return w, fmt.Errorf("rule %s: each of %d events is in %d windows, which is more than the reference can evaluate; with --rule, ask about another rule", r.Name, len(f.Events), r.Window.Size/step)
 	}
-	seen := make(map[string]bool)
 	for i := range f.Events {
 		e := &f.Events[i]
-		if e.Fate == Repeated { // for a rule with other windows
+		if e.Fate == Repeated { // for another rule
 			e.Fate = Counted
-		}
-		if e.id != "" && e.Fate == Counted {
-			if once := fmt.Sprintf("%s\x00%s\x00%d", e.user, e.id, r.slice(e.At.UnixMilli())); seen[once] {
-				e.Fate = Repeated
-			} else {
-				seen[once] = true
-			}
 		}
 		w.late = w.late || e.Fate == Late || e.Fate == Idle
 	}
 	if w.others, err = x.others(ctx, r, f); err != nil {
 		return w, err
 	}
-	if w.counted, err = x.evaluate(ctx, r, f, 0, true); err != nil || !w.late {
+	if w.counted, err = x.evaluate(ctx, r, f, 0, true); err == nil && r.repeat(f, w.counted) {
+		w.counted, err = x.evaluate(ctx, r, f, 0, true)
+	}
+	if err != nil || !w.late {
 		w.all = w.counted
 		return w, err
 	}
 	w.all, err = x.evaluate(ctx, r, f, 0, false)
 	return w, err
+}
+
+// repeat finds the events that would count if none before them had the same id: of the key, in the same slice, and with WHERE letting both pass. It reports whether there are any.
+func (r RuleKey) repeat(f *Facts, list []Group) (found bool) {
+	var counted []int
+	for _, g := range list {
+		for _, i := range g.Counted {
+			if f.Events[i].id != "" && f.Events[i].Fate == Counted {
+				counted = append(counted, i)
+			}
+		}
+	}
+	slices.SortFunc(counted, func(a, b int) int { return f.Events[a].Place.Compare(f.Events[b].Place) })
+	seen := make(map[string]bool)
+	for _, i := range slices.Compact(counted) { // an event is in several windows
+		e := &f.Events[i]
+		once := fmt.Sprintf("%s\x00%d", e.id, r.slice(e.At.UnixMilli()))
+		if seen[once] {
+			e.Fate, found = Repeated, true
+		}
+		seen[once] = true
+	}
+	return found
 }
 
 // others finds the events that are invalid only because their time is too far ahead, and of another key.

@@ -17,7 +17,7 @@ import (
 // Fate is what became of an event.
 type Fate string
 
-// The fates. An event whose fate is counted is filtered if WHERE does not let it pass, and repeated if it has the id of an earlier one.
+// The fates. An event whose fate is counted is filtered if WHERE does not let it pass, and repeated if it has the id of one that counts.
 const (
 	Counted  Fate = "counted"
 	Filtered Fate = "filtered"
