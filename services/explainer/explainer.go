@@ -321,7 +321,8 @@ func (r RuleKey) repeat(f *Facts, list []Group) (found bool) {
 	seen := make(map[string]bool)
 	for _, i := range slices.Compact(counted) { // an event is in several windows
 		e := &f.Events[i]
-		once := fmt.Sprintf("%s\x00%d", e.id, r.slice(e.At.UnixMilli()))
+		ms := e.At.UnixMilli()
+		once := fmt.Sprintf("%s\x00%d", e.id, ms-mod(ms-r.Window.Offset, r.Window.Slice()))
 		if seen[once] {
 			e.Fate, found = Repeated, true
 		}
@@ -391,12 +392,6 @@ func (x *Explainer) evaluate(ctx context.Context, r RuleKey, f *Facts, move int6
 		}
 	}
 	return list, nil
-}
-
-// slice returns where the part of time begins in which an event with the same id as another one is the same: the window, or of windows that overlap, their step.
-func (r Rule) slice(ms int64) int64 {
-	step := cmp.Or(r.Window.Step, r.Window.Size)
-	return ms - mod(ms-r.Window.Offset, step)
 }
 
 // lastWindow returns the last window that an instant is in.

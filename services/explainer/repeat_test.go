@@ -43,14 +43,19 @@ func TestRepeated(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		events []string // time in ms, offset, id, text
-		want   string   // offset and fate of those that are listed
+		step   time.Duration // of HOP; 0 is TUMBLE
+		events []string      // time in ms, offset, id, text
+		want   string        // offset and fate of those that are listed
 	}{
-		{"other ids", []string{"1 0 a yes", "2 1 b yes"}, "0 counted, 1 counted"},
-		{"no id", []string{"1 0 - yes", "2 1 - yes"}, "0 counted, 1 counted"},
-		{"sent twice", []string{"1 0 a yes", "1 1 a yes"}, "0 counted, 1 repeated"},
-		{"with an earlier time", []string{"1 1 a yes", "2 0 a yes"}, "1 repeated, 0 counted"},
-		{"WHERE does not let the first pass", []string{"1 0 a no", "1 1 a yes", "1 2 a yes"}, "0 filtered, 1 counted, 2 repeated"},
+		{"other ids", 0, []string{"1 0 a yes", "2 1 b yes"}, "0 counted, 1 counted"},
+		{"no id", 0, []string{"1 0 - yes", "2 1 - yes"}, "0 counted, 1 counted"},
+		{"sent twice", 0, []string{"1 0 a yes", "1 1 a yes"}, "0 counted, 1 repeated"},
+		{"in the same window", 0, []string{"1 0 a yes", "6000 1 a yes"}, "0 counted, 1 repeated"},
+		{"in the same step", 5 * time.Second, []string{"1 0 a yes", "4000 1 a yes"}, "0 counted, 1 repeated"},
+		{"in another step", 5 * time.Second, []string{"1 0 a yes", "6000 1 a yes"}, "0 counted, 1 counted"},
+		{"in the same step, which does not divide the size", 7 * time.Second, []string{"1 0 a yes", "1500 1 a yes"}, "0 counted, 1 counted"},
+		{"with an earlier time", 0, []string{"1 1 a yes", "2 0 a yes"}, "1 repeated, 0 counted"},
+		{"WHERE does not let the first pass", 0, []string{"1 0 a no", "1 1 a yes", "1 2 a yes"}, "0 filtered, 1 counted, 2 repeated"},
 	} {
 		var log logOf
 		for _, text := range c.events {
@@ -67,6 +72,7 @@ func TestRepeated(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		set.Rules[0].Window.Step = c.step.Milliseconds()
 		x := Explainer{Log: log, Reference: reference, Most: 9}
 		s := Stored{Record: alert.Record{UserID: json.RawMessage(`7`), State: alert.Closed, Count: int64(strings.Count(c.want, "counted")), WindowStart: time.UnixMilli(0), WindowEnd: time.UnixMilli(10_000)}}
 		a, err := x.OfAlert(t.Context(), s, Rule{Rule: set.Rules[0], BuiltIn: true})
