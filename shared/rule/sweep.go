@@ -35,7 +35,7 @@ func (r *Rule) Sweep() (s Sweep, ok bool) {
 	if err != nil || !(value > 0) || value > 1<<53 {
 		return s, false
 	}
-	half := Value{}
+	var half Value
 	switch limit.typ.Kind {
 	case Decimal:
 		d, _ := parseDecimal(strconv.FormatFloat(value/2, 'f', limit.typ.Scale, 64), limit.typ.Precision, limit.typ.Scale)
