@@ -130,8 +130,8 @@ func (p *consoleParts) Draft(ctx context.Context, of int64) (d web.Draft, err er
 	if of < d.Base {
 		d.Message = "back to " + revisionName(of)
 	}
-	d.Text = withParams(source)
-	return d, nil
+	d.Text, err = withParams(source)
+	return d, err
 }
 
 func revisionName(n int64) string {
@@ -150,10 +150,10 @@ func namedText(s revision.Source) string {
 }
 
 // withParams is the text of a source that says by itself what the values of its parameters are, and the name of its rule.
-func withParams(s revision.Source) string {
+func withParams(s revision.Source) (string, error) {
 	set, errs := rule.Compile(s.Text, rule.Options{Name: s.Name, Set: s.Set, Tables: []*rule.Table{rule.Activity()}})
 	if len(errs) > 0 {
-		return namedText(s)
+		return namedText(s), nil
 	}
 	var params []syntax.Param
 	for _, r := range set.Rules {
@@ -161,6 +161,9 @@ func withParams(s revision.Source) string {
 	}
 	slices.SortFunc(params, func(a, b syntax.Param) int { return cmp.Compare(b.Pos, a.Pos) })
 	for _, param := range params { // the last one first, so that the places of the others stay
+		if strings.ContainsAny(param.Value, "\r\n") {
+			return "", fmt.Errorf("the value of parameter %s has a line break, which no line of a rules file can have; change these rules with spate rules apply", param.Name)
+		}
 		declared := s.Text[param.Pos:]
 		if end := strings.IndexByte(declared, '\n'); end >= 0 {
 			declared = declared[:end]
@@ -169,7 +172,7 @@ func withParams(s revision.Source) string {
 			s.Text = s.Text[:param.Pos] + strings.TrimRight(name, " ") + " = " + param.Value + s.Text[int(param.Pos)+len(declared):]
 		}
 	}
-	return namedText(s)
+	return namedText(s), nil
 }
 
 // revision is what a draft would be.
@@ -217,9 +220,13 @@ func (p *consoleParts) Review(ctx context.Context, d web.Draft) (v web.Review, e
 	if err != nil {
 		return v, web.BadRequest(err)
 	}
+	before, err := withParams(was)
+	if err != nil {
+		return v, web.BadRequest(err)
+	}
 	entry, _ := next.Newest()
 	r := revised{LatenessMS: rec.LatenessMS, MaxAheadMS: rec.MaxAheadMS, Rules: compareRules(l.rulesBefore(len(l.Entries())), entry.Set.Rules)}
-	v = web.Review{Revision: entry.Revision, InForce: inForce(entry, now), Summary: tallyText(r.Rules), Notes: l.consequences(entry, r), Diff: unified(revisionName(d.Base), revisionName(entry.Revision), withParams(was), d.Text)}
+	v = web.Review{Revision: entry.Revision, InForce: inForce(entry, now), Summary: tallyText(r.Rules), Notes: l.consequences(entry, r), Diff: unified(revisionName(d.Base), revisionName(entry.Revision), before, d.Text)}
 	for _, c := range r.Rules {
 		change := web.RuleChange{Name: c.Name, Change: c.Change, Mode: string(c.Mode), Window: c.Window, Key: c.Key}
 		for _, part := range c.Changes {

@@ -76,7 +76,7 @@ func TestRulesPageChanges(t *testing.T) {
 	form.Set("message", "fewer <false> alarms")
 	form.Set("by", "Ann")
 	code, body := do("review", form)
-	for _, part := range []string{`<span class="badge changed">changed</span>`, "1 changed", "Apply revision 1", `<span class="removed">--- the rule from the settings`, `class="added">+-- param: threshold = 7`, "It would be in force for windows that begin at ", "Lateness 1s and max-ahead 1m are recorded with it"} {
+	for _, part := range []string{`<span class="badge changed">changed</span>`, "1 changed", "Apply revision 1", `<span class="removed">--- the rule from the settings`, `class="added">+-- param: threshold = 7`, "It would be in force for ", "Lateness 1s and max-ahead 1m are recorded with it"} {
 		if code != http.StatusOK || !strings.Contains(html.UnescapeString(body), part) {
 			t.Errorf("the review has no %q: %d %s", part, code, body)
 		}
@@ -136,9 +136,9 @@ INSERT INTO alerts
 SELECT user_id, COUNT(DISTINCT product_id) AS n FROM activity WHERE event_type <> ${name}
 GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(DISTINCT product_id) > ${products}
 `}
-	text := withParams(s)
-	if want := "-- rule: scraper\n" + strings.Replace(s.Text, "products = 20 ", "products = 40", 1); text != want {
-		t.Errorf("got %s\nwant %s", text, want)
+	text, err := withParams(s)
+	if want := "-- rule: scraper\n" + strings.Replace(s.Text, "products = 20 ", "products = 40", 1); err != nil || text != want {
+		t.Errorf("%v: got %s\nwant %s", err, text, want)
 	}
 	before, err := s.Compile(nil)
 	if err != nil {
@@ -151,8 +151,12 @@ GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(DISTI
 	if list := compareRules(before.Rules, after.Rules); !same(list) {
 		t.Errorf("%+v", list)
 	}
+	s.Set = map[string]string{"scraper.name": "a\nb"}
+	if _, err := withParams(s); err == nil || !strings.Contains(err.Error(), "parameter name has a line break") {
+		t.Errorf("a line break: %v", err)
+	}
 	s.Text = "not a rule"
-	if text := withParams(s); text != "-- rule: scraper\nnot a rule" {
-		t.Errorf("%s", text)
+	if text, err := withParams(s); err != nil || text != "-- rule: scraper\nnot a rule" {
+		t.Errorf("%s, %v", text, err)
 	}
 }

@@ -24,8 +24,8 @@ const (
 	liveTime                 = 15 * time.Minute
 	// studioIdle is after which a silent partition no longer holds windows open.
 	studioIdle = 5 * time.Second
-	// studioFile is how the text of the studio is called in messages.
-	studioFile = "studio"
+	// studioFile is how a text is called in messages.
+	studioFile = "rules"
 )
 
 // database opens the log for a statement.

@@ -364,6 +364,13 @@ func (l *rulesLog) consequences(entry revision.Entry, r revised) (lines []string
 		if c.Change == removed && c.Mode == rule.Live {
 			lines = append(lines, c.Name+" is live and will no longer raise alerts; to keep it, add it to the file")
 		}
+		if slices.ContainsFunc(c.Changes, func(part rule.Change) bool { return part.Part == "mode" && part.From == string(rule.Live) }) {
+			what := "will no longer raise alerts"
+			if c.Mode == rule.Shadow {
+				what = "will no longer notify anyone"
+			}
+			lines = append(lines, c.Name+" is live and "+what)
+		}
 	}
 	if entry.InsteadOf > 0 {
 		lines = append(lines, fmt.Sprintf("revision %d replaces revision %d, which cannot be evaluated, and all that follow it; they will never be in force", entry.Revision, entry.InsteadOf))

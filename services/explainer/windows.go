@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"spate/shared/rule"
@@ -31,6 +32,8 @@ type Windows struct {
 	Windows []Window  `json:"windows"` // those with events, by start
 	// Types are the types of the events in these windows, whether or not WHERE lets them pass, the most frequent first.
 	Types []TypeCount `json:"types"`
+	// OtherTypes is how many events have types that are not listed.
+	OtherTypes int `json:"other_types,omitempty"`
 	// Partial reports that only a part of the events was read, so that values are too low.
 	Partial bool `json:"partial,omitempty"`
 }
@@ -41,11 +44,8 @@ type TypeCount struct {
 	Events int    `json:"events"`
 }
 
-// maxTypes bounds the types that are listed; the others are together in the last one, OtherTypes.
-const maxTypes = 12
-
-// OtherTypes stands for the types that are not listed.
-const OtherTypes = "others"
+// maxTypes bounds the types that are listed, and maxType the bytes of one.
+const maxTypes, maxType = 12, 200
 
 // typeFields are the fields in which the type of an event is looked for.
 var typeFields = []string{"event_type", "type", "action"}
@@ -56,34 +56,36 @@ func typeOf(e Event) string {
 		return ""
 	}
 	for _, name := range typeFields {
-		var text string
-		if json.Unmarshal(fields[name], &text) == nil && text != "" {
-			return text
+		text := string(fields[name])
+		switch {
+		case text == "" || text == "null" || text[0] == '{' || text[0] == '[':
+			continue
+		case text[0] == '"':
+			text = ""                               // its quotes
+			_ = json.Unmarshal(fields[name], &text) // it is valid
+		}
+		if text = strings.TrimSpace(text); text != "" {
+			return strings.ToValidUTF8(text[:min(len(text), maxType)], "")
 		}
 	}
 	return ""
 }
 
-// typesOf counts events, which are given by their numbers, by their types.
-func typesOf(f *Facts, events map[int]bool) []TypeCount {
+// typesOf counts events, which are given by their numbers, by their types. others is how many have types that are not listed.
+func typesOf(f *Facts, events map[int]bool) (list []TypeCount, others int) {
 	counts := make(map[string]int)
 	for i := range events {
 		counts[typeOf(f.Events[i])]++
 	}
-	list := []TypeCount{}
+	list = []TypeCount{}
 	for text, n := range counts {
 		list = append(list, TypeCount{text, n})
 	}
 	slices.SortFunc(list, func(a, b TypeCount) int { return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Type, b.Type)) })
-	if len(list) > maxTypes {
-		last := &list[maxTypes-1]
-		last.Type = OtherTypes
-		for _, t := range list[maxTypes:] {
-			last.Events += t.Events
-		}
-		list = list[:maxTypes]
+	for _, t := range list[min(len(list), maxTypes):] {
+		others += t.Events
 	}
-	return list
+	return list[:min(len(list), maxTypes)], others
 }
 
 // WindowsOf returns the windows of a rule and key that overlap a time and have events.
@@ -120,6 +122,6 @@ func (x *Explainer) WindowsOf(ctx context.Context, q Question, r RuleKey) (*Wind
 		}
 		out.Windows = append(out.Windows, b)
 	}
-	out.Types = typesOf(f, events)
+	out.Types, out.OtherTypes = typesOf(f, events)
 	return out, nil
 }

@@ -46,8 +46,11 @@ func (db *DB) compile(statement string, tokens []token) (*rule.Set, error) {
 	if len(set.Rules) != 1 {
 		return nil, at(0, "run one of them", "the script has %d rules", len(set.Rules))
 	}
-	if r := set.Rules[0]; r.Mode == rule.Off {
+	switch r := set.Rules[0]; {
+	case r.Mode == rule.Off:
 		return nil, at(first, "remove the directive", "the rule's mode is off")
+	case r.Window.Kind == rule.Session:
+		return nil, at(first, "use TUMBLE, HOP or CUMULATE", "SESSION windows are not evaluated yet")
 	}
 	return set, nil
 }

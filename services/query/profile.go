@@ -15,8 +15,9 @@ import (
 type Profile struct {
 	// Slots are counts of the windows in the result by when they began: equal spans of time, the oldest first, also those without any.
 	Slots []Slot
-	// Sweep is nil if HAVING demands no number to be exceeded.
+	// Sweep is nil if HAVING demands no number to be exceeded, or if there are too many different values or keys, which Full reports.
 	Sweep *Sweep
+	Full  bool
 }
 
 // Slot is a span of time. Spans follow each other.
@@ -101,7 +102,7 @@ func (p *profiler) swept(key string, value any) {
 
 // profile is that of what was counted.
 func (p *profiler) profile() Profile {
-	out := Profile{Slots: p.slots()}
+	out := Profile{Slots: p.slots(), Full: p.full}
 	if p.sweep == nil || p.full {
 		return out
 	}
@@ -109,10 +110,16 @@ func (p *profiler) profile() Profile {
 	over := func(v, limit float64) bool { return v > limit || v == limit && s.Op == ">=" }
 	for _, by := range []float64{0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100, 1000} {
 		l := Limit{Value: s.Limit * by}
-		if p.sweep.Whole {
-			l.Value = math.Floor(l.Value)
+		if by != 1 {
+			l.Value = p.round(l.Value)
 		}
-		if n := len(s.Limits); n > 0 && s.Limits[n-1].Value == l.Value {
+		if l.Value < s.Limit/2 { // what is below was not counted
+			l.Value = s.Limit / 2
+			if p.sweep.Whole {
+				l.Value = math.Floor(l.Value)
+			}
+		}
+		if n := len(s.Limits); n > 0 && s.Limits[n-1].Value >= l.Value {
 			continue
 		}
 		for v, n := range p.values {
@@ -131,6 +138,15 @@ func (p *profiler) profile() Profile {
 	}
 	out.Sweep = s
 	return out
+}
+
+// round makes a limit one that a person would write: whole if the rule's is, otherwise of three digits. A DECIMAL is compared as it is written, so 0.3 is 0.3.
+func (p *profiler) round(v float64) float64 {
+	if p.sweep.Whole {
+		return math.Floor(v)
+	}
+	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 3, 64), 64)
+	return v
 }
 
 func (p *profiler) slots() (out []Slot) {

@@ -26,6 +26,8 @@ func TestProfile(t *testing.T) {
 		{"SELECT user_id, window_start, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, user_id HAVING COUNT(*) > %s", "8", "COUNT(*) > 8"},
 		{"SELECT user_id, window_start, COUNT(*) AS n FROM TABLE(HOP(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '5' SECOND, INTERVAL '20' SECOND)) GROUP BY window_start, window_end, user_id HAVING MAX(price) < 3.9 AND COUNT(*) >= %s", "11", "COUNT(*) >= 11"},
 		{"SELECT user_id, window_start, SUM(price) AS n FROM TABLE(CUMULATE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECOND, INTERVAL '30' SECOND)) GROUP BY window_start, window_end, user_id HAVING SUM(price) > %s", "17.5", "SUM(price) > 17.5"},
+		{"SELECT user_id, window_start, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, user_id HAVING COUNT(*) * 0.1 > %s", "0.7", "COUNT(*) * 0.1 > 0.7"},
+		{"SELECT user_id, window_start, SUM(price) AS n FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, user_id HAVING SUM(price) >= %s", "10.31", "SUM(price) >= 10.31"},
 	} {
 		run := func(limit string, p *Profile) (found []string, keys map[string]bool, starts map[string]int64) {
 			t.Helper()

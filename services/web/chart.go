@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -160,6 +161,14 @@ func figure(v float64) string {
 		return grouped(int64(math.Round(v)))
 	}
 	return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.2f", v), "0"), ".")
+}
+
+// limit writes a number with all its digits.
+func limit(v float64) string {
+	if v == math.Trunc(v) {
+		return figure(v)
+	}
+	return strconv.FormatFloat(v, 'f', -1, 64)
 }
 
 func esc(text string) string { return template.HTMLEscapeString(text) }

@@ -49,7 +49,7 @@ type page struct {
 }
 
 var functions = template.FuncMap{
-	"at": at, "ago": ago, "span": span, "grouped": grouped, "cell": cell, "visible": visible, "key": keyLabel, "keyURL": keyURL, "indented": indented, "figure": figure, "message": message, "sentence": sentence, "capital": capital, "share": share,
+	"at": at, "ago": ago, "span": span, "grouped": grouped, "cell": cell, "visible": visible, "key": keyLabel, "keyURL": keyURL, "indented": indented, "figure": figure, "limit": limit, "message": message, "sentence": sentence, "capital": capital, "share": share,
 	"num":     func(n int) string { return grouped(int64(n)) },
 	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	"full":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },

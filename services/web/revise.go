@@ -17,7 +17,8 @@ type editView struct {
 	Review *Review
 	// Reviewed names the text that was reviewed: another one is not applied.
 	Reviewed string
-	Changed  bool // the text is another one than that of the review
+	// Refused says why the text is not applied.
+	Refused string
 }
 
 func digest(text string) string {
@@ -65,9 +66,14 @@ func (s *Server) draft(ctx context.Context, r *http.Request) (v editView, applie
 	}
 	v.Reviewed = digest(v.Text)
 	if r.PostFormValue("do") == "apply" {
-		if v.Changed = r.PostFormValue("reviewed") != v.Reviewed; !v.Changed {
+		switch r.PostFormValue("reviewed") {
+		case v.Reviewed:
 			_, err := s.cfg.Rules.Apply(ctx, v.Draft)
 			return v, err == nil, err
+		case "":
+			v.Refused = "Nothing was applied: review the text first."
+		default:
+			v.Refused = "The text has changed since it was reviewed, so nothing was applied. Review it again."
 		}
 	}
 	review, err := s.cfg.Rules.Review(ctx, v.Draft)

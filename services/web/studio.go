@@ -180,7 +180,7 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, v studioView) {
 		why = fmt.Sprintf("This ended after %s rows. Raise the limit of the rule to see fewer.", grouped(maxLive))
 	case err != nil:
 		why = message(err)
-	case result.Partial != "":
+	case result.Partial != "" && ctx.Err() == nil:
 		why = fmt.Sprintf("This ended, because the bound of %s was reached.", result.Partial)
 	}
 	_ = send(bytes.Replace(tail, []byte(endGoesHere), []byte(`<p class="note" role="status">`+esc(why)+"</p>"), 1)) // an error here is the visitor's going away
@@ -225,8 +225,8 @@ func (s *Server) run(ctx context.Context, v *studioView) error {
 	return err
 }
 
-// maxKeys bounds the keys that are compared with those of incidents.
-const maxKeys = 20_000
+// maxKeys bounds the keys that are compared with those of incidents: a result has no more.
+const maxKeys = 100_000
 
 // added says which keys a rule finds that no live rule has found since a time.
 func (s *Server) added(ctx context.Context, column string, keys map[string]bool, since time.Time) (string, error) {
@@ -241,11 +241,12 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 	if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Mode == "live" && slices.Equal(r.Key, []string{column}) }) {
 		return fmt.Sprintf("%s. No live rule has the key %s, so there is nothing to compare them with.", count(int64(len(keys)), "key", "keys"), column), nil
 	}
-	live := make(map[string]bool)
+	live, looked := make(map[string]bool), 0
 	for i, err := range st.Incidents(ctx, store.IncidentFilter{Since: since, Newest: true, Limit: statIncidents}) {
 		if err != nil {
 			return "", err
 		}
+		looked++
 		key, _ := keyOf(i.Key)
 		if v := key[column]; v != nil && i.Mode != alert.Shadow {
 			live[*v] = true
@@ -259,6 +260,9 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 	}
 	slices.Sort(fresh)
 	text := fmt.Sprintf("%s; %s have an incident of a live rule in this time", count(int64(len(keys)), "key", "keys"), grouped(int64(len(keys)-len(fresh))))
+	if looked == statIncidents {
+		text += fmt.Sprintf(", as far as the newest %s say", grouped(statIncidents))
+	}
 	switch {
 	case len(fresh) == 0:
 		return text + ", so the rule adds none.", nil

@@ -38,6 +38,7 @@ type chart struct {
 	Title, Value, Unit string
 	SVG                template.HTML
 	Types              []explainer.TypeCount // of the events in it
+	OtherTypes         int
 }
 
 type nowView struct {

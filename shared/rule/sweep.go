@@ -1,6 +1,7 @@
 package rule
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,8 +38,9 @@ func (r *Rule) Sweep() (s Sweep, ok bool) {
 	}
 	var half Value
 	switch limit.typ.Kind {
-	case Decimal:
-		d, _ := parseDecimal(strconv.FormatFloat(value/2, 'f', limit.typ.Scale, 64), limit.typ.Precision, limit.typ.Scale)
+	case Decimal: // rounded down: both sides of a comparison have one scale
+		unit := math.Pow10(limit.typ.Scale)
+		d, _ := parseDecimal(strconv.FormatFloat(math.Floor(value/2*unit)/unit, 'f', limit.typ.Scale, 64), limit.typ.Precision, limit.typ.Scale)
 		half = decimalValue(d)
 	case Double, Float:
 		half = DoubleValue(value / 2)

@@ -14,6 +14,7 @@ func TestSweep(t *testing.T) {
 		"COUNT(DISTINCT product_id) > 30 AND COUNT(*) > 5":                          "COUNT(DISTINCT product_id) > 30 true half 15",
 		"MAX(price) < 3 AND (COUNT(*) > 1 OR MAX(price) > 1) AND SUM(price) > 10.5": "SUM(price) > 10.5 false half 5.25",
 		"AVG(price) >= 3e0":              "AVG(price) >= 3 false half 1.5",
+		"COUNT(*) * 0.1 > 0.1":           "COUNT(*) * 0.1 > 0.1 false half \"0.0\"",
 		"COUNT(*) > 5 OR MAX(price) > 1": "",
 		"COUNT(*) > -1":                  "",
 		"COUNT(*) < 5":                   "",

@@ -148,11 +148,14 @@ func (p *parser) text() string {
 	for _, t := range p.tokens[:len(p.tokens)-1] {
 		b.WriteString(p.source[from:t.Pos])
 		from = t.End
-		if raw := p.source[t.Pos:t.End]; !strings.Contains(raw, "${") {
+		if raw := p.source[t.Pos:t.End]; raw != "" && !strings.Contains(raw, "${") { // the sign of a parameter takes no place
 			b.WriteString(raw)
 		} else if t.Kind == String {
 			b.WriteString("'" + strings.ReplaceAll(t.Text, "'", "''") + "'")
 		} else {
+			if raw == "" && strings.HasSuffix(b.String(), "-") { // two would begin a comment
+				b.WriteByte(' ')
+			}
 			b.WriteString(t.Text)
 		}
 	}
