@@ -395,17 +395,11 @@ func (p *consoleParts) Windows(ctx context.Context, key web.Key, rule string, fr
 	if err != nil {
 		return nil, ofVisitor(err)
 	}
-	for _, r := range rules {
-		w, err := a.explainer.WindowsOf(ctx, q, r)
-		if errors.Is(err, explainer.ErrAlertsOnly) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, w)
+	out, err = a.explainer.WindowsOf(ctx, q, rules...)
+	if errors.Is(err, explainer.ErrAlertsOnly) {
+		return nil, nil
 	}
-	return out, nil
+	return out, err
 }
 
 // doctorTime bounds the checks.

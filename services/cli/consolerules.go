@@ -24,13 +24,15 @@ func (p *consoleParts) List(ctx context.Context) (rules []web.Rule, revisions []
 	}
 	defer done()
 	plan := a.Plan()
-	listed := a.InForce()
+	listed, set := a.InForce(), a.rulesLog.initial
 	if len(a.Entries()) == 0 {
-		listed = a.rulesLog.initial.Rules
+		listed = set.Rules
+	} else if newest, ok := a.Newest(); ok {
+		set = newest.Set
 	}
 	for _, r := range listed {
 		early, _ := r.Early()
-		w := web.Rule{Name: r.Name, Mode: string(r.Mode), Window: r.Window.String(), Key: []string{}, Text: r.Text, Early: early}
+		w := web.Rule{Name: r.Name, Mode: string(r.Mode), Window: r.Window.String(), Key: []string{}, Text: r.Text, Early: early, Memory: memoryText(set.Cost(r))}
 		if i := slices.Index(plan.Rules, r); i >= 0 {
 			w.Since = plan.Since[i]
 		}

@@ -127,6 +127,15 @@ func (f rulesFile) check(r *rule.Rule) checkedRule {
 	return c
 }
 
+// memoryText says how much memory a rule needs.
+func memoryText(c rule.Cost) string {
+	text := fmt.Sprintf("%s per window; about %s bytes per key", plural(int(c.Panes), "pane"), terminal.Grouped(c.BytesPerKey))
+	if n := c.BytesPerDistinct; n > 0 {
+		text += fmt.Sprintf(" plus %d bytes per distinct value; at most %s bytes per key", n, terminal.Grouped(c.MaxBytesPerKey))
+	}
+	return text
+}
+
 // rule prints a rule for people. others are the rules that share its feed.
 func (o *out) rule(r checkedRule, others int) {
 	o.printf("%s  %s\n", o.paint(r.Name, terminal.Bold), terminal.Safe(r.Mode))
@@ -159,11 +168,7 @@ func (o *out) rule(r checkedRule, others int) {
 		shared = ", shared with " + plural(others, "other rule")
 	}
 	line("feed", "%s%s", r.Feed, terminal.Safe(shared))
-	memory := fmt.Sprintf("%s per window; about %s bytes per key", plural(int(r.Cost.Panes), "pane"), terminal.Grouped(r.Cost.BytesPerKey))
-	if n := r.Cost.BytesPerDistinct; n > 0 {
-		memory += fmt.Sprintf(" plus %d bytes per distinct value; at most %s bytes per key", n, terminal.Grouped(r.Cost.MaxBytesPerKey))
-	}
-	line("memory", "%s", terminal.Safe(memory))
+	line("memory", "%s", terminal.Safe(memoryText(r.Cost)))
 	for _, w := range r.Warnings {
 		line("warning", "%s", o.paint(w, terminal.Yellow))
 	}

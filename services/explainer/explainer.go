@@ -159,25 +159,19 @@ func (x *Explainer) OfKey(ctx context.Context, q Question, rules ...RuleKey) (li
 	if len(rest) == 0 {
 		return list, nil
 	}
-	from, until := rest[0].around(q)
-	var size time.Duration
-	about := rest[0].about()
-	for _, r := range rest {
-		lo, hi := r.around(q)
-		from, until, size = min(from, lo), max(until, hi), max(size, time.Duration(r.Window.Size)*time.Millisecond)
-		other := r.about() // the same column can have another type or be an expression
-		about.texts = slices.DeleteFunc(about.texts, func(t []byte) bool {
-			return !slices.ContainsFunc(other.texts, func(o []byte) bool { return bytes.Equal(t, o) })
-		})
-	}
-	f, err := x.Log.Between(ctx, time.UnixMilli(from).UTC(), time.UnixMilli(until).UTC(), about)
+	from, until, about := part(q, rest)
+	f, err := x.Log.Between(ctx, from, until, about)
 	if err != nil {
 		return nil, err
 	}
 	f.Notes = append(f.Notes, notes...)
+	var size time.Duration
+	for _, r := range rest {
+		size = max(size, time.Duration(r.Window.Size)*time.Millisecond)
+	}
 	// The windows that overlap those: in one of them, the events may not be split.
 	wide := sync.OnceValues(func() (*Facts, error) {
-		return x.Log.Between(ctx, time.UnixMilli(from).UTC().Add(-size), time.UnixMilli(until).UTC().Add(size), about)
+		return x.Log.Between(ctx, from.Add(-size), until.Add(size), about)
 	})
 	for _, r := range rest {
 		a, err := x.ofKey(ctx, q, r, f, wide)
@@ -187,6 +181,21 @@ func (x *Explainer) OfKey(ctx context.Context, q Question, rules ...RuleKey) (li
 		list = append(list, a)
 	}
 	return list, nil
+}
+
+// part is what of the log is read to answer for all of some rules at once.
+func part(q Question, rules []RuleKey) (from, until time.Time, a about) {
+	first, last := rules[0].around(q)
+	a = rules[0].about()
+	for _, r := range rules[1:] {
+		lo, hi := r.around(q)
+		first, last = min(first, lo), max(last, hi)
+		other := r.about() // the same column can have another type or be an expression
+		a.texts = slices.DeleteFunc(a.texts, func(t []byte) bool {
+			return !slices.ContainsFunc(other.texts, func(o []byte) bool { return bytes.Equal(t, o) })
+		})
+	}
+	return time.UnixMilli(first).UTC(), time.UnixMilli(last).UTC(), a
 }
 
 // ofAlerts explains the most severe alert that is stored of a key in a time; nil if there is none.

@@ -88,18 +88,29 @@ func typesOf(f *Facts, events map[int]bool) (list []TypeCount, others int) {
 	return list[:min(len(list), maxTypes)], others
 }
 
-// WindowsOf returns the windows of a rule and key that overlap a time and have events.
-func (x *Explainer) WindowsOf(ctx context.Context, q Question, r RuleKey) (*Windows, error) {
-	out := &Windows{Rule: r.Name, What: "events", From: q.From, Until: q.Until, Windows: []Window{}, Types: []TypeCount{}}
-	if r.Mode == rule.Off {
-		return out, nil
+// WindowsOf returns the windows of rules and keys that overlap a time and have events. The log is read once for all of them.
+func (x *Explainer) WindowsOf(ctx context.Context, q Question, rules ...RuleKey) (list []*Windows, err error) {
+	rules = slices.DeleteFunc(slices.Clone(rules), func(r RuleKey) bool { return r.Mode == rule.Off })
+	if len(rules) == 0 {
+		return nil, nil
 	}
-	from, until := r.around(q)
-	f, err := x.Log.Between(ctx, time.UnixMilli(from).UTC(), time.UnixMilli(until).UTC(), r.about())
+	from, until, about := part(q, rules)
+	f, err := x.Log.Between(ctx, from, until, about)
 	if err != nil {
 		return nil, err
 	}
-	out.Partial = f.Cut || f.Missing
+	for _, r := range rules {
+		w, err := x.windowsOf(ctx, q, r, f)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, w)
+	}
+	return list, nil
+}
+
+func (x *Explainer) windowsOf(ctx context.Context, q Question, r RuleKey, f *Facts) (*Windows, error) {
+	out := &Windows{Rule: r.Name, What: "events", From: q.From, Until: q.Until, Windows: []Window{}, Types: []TypeCount{}, Partial: f.Cut || f.Missing}
 	w, err := x.windows(ctx, r, f)
 	if err != nil {
 		return nil, err

@@ -62,6 +62,7 @@ type Rule struct {
 	Since  int64      `json:"since"` // revision; 0 is the rule from the settings
 	Text   string     `json:"text"`
 	Early  bool       `json:"opens_early"`
+	Memory string     `json:"memory"`          // what it needs, in words
 	Stats  *RuleStats `json:"stats,omitempty"` // nil: the database is away
 }
 
