@@ -89,6 +89,14 @@ func (p *tab) inEachLook(name string) {
 	}
 }
 
+// focus gives the focus to what a selector finds, once it is there: a page has its address before it has its content.
+func (p *tab) focus(selector string) {
+	p.t.Helper()
+	found := fmt.Sprintf("document.querySelector(%q)", selector)
+	p.until(selector+" is there", found+" !== null")
+	is[any](p, found+".focus()")
+}
+
 // stops is what the keyboard has to reach: all that can have the focus and can be seen, in the order of the document. A group of radio buttons is one of them.
 const stops = `(() => {
 	const groups = new Set();
@@ -149,10 +157,10 @@ func (w *world) testKeyboard(t *testing.T) {
 	p.press("Enter")
 	p.until("Enter opens the link", "location.pathname === '/incidents'")
 	i := w.incidentOf(t, `"marked"`, "burst")
-	is[any](p, fmt.Sprintf("document.querySelector(\"a[href='/incidents/%s']\").focus()", i.ID))
+	p.focus(fmt.Sprintf("a[href='/incidents/%s']", i.ID))
 	p.press("Enter")
 	p.sees(".answer h2", "Flagged")
-	p.do("evaluate", map[string]any{"script": "document.querySelector('table.events summary').focus()"}, nil)
+	p.focus("table.events summary")
 	p.press("Enter")
 	p.until("Enter unfolds an event", "document.querySelector('table.events details').open")
 	p.press("/")
