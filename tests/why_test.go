@@ -252,3 +252,32 @@ func TestWhyNow(t *testing.T) {
 		})
 	})
 }
+
+// TestWhyOpen: the numbers of an alert whose window is open are those so far, and not those at the time when it opened.
+func TestWhyOpen(t *testing.T) {
+	t.Parallel()
+	dir, addr := t.TempDir(), testport.Reserve(t)
+	env := []string{"SPATE_STATE=" + dir, "SPATE_BROKERS=" + addr}
+	harness.Spate(t, "up", []string{"SPATE_STATE=" + dir}, "up", "--listen", addr, "--partitions", "1", "--idle-timeout", "1h").Start()
+	cl := harness.Connect(t, addr, kgo.DefaultProduceTopic("activity"))
+	harness.Eventually(t, 30*time.Second, "topics are made", func() bool { return harness.TopicExists(t, cl, "alerts") })
+	start := time.Now().Truncate(10 * time.Second)
+	send := func(n int) {
+		t.Helper()
+		for range n {
+			if err := cl.ProduceSync(t.Context(), &kgo.Record{Value: fmt.Appendf(nil, `{"user_id":1,"txn_timestamp":%d}`, start.UnixMilli())}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send(7)
+	ask := func() why { return askWhy(t, env, "--key", "user_id=1", "--at", start.Format(time.RFC3339))[0] }
+	harness.Eventually(t, 30*time.Second, "the alert is stored", func() bool { return ask().Alert != "" })
+	send(30)
+	harness.Eventually(t, 30*time.Second, "the events are counted", func() bool { return ask().Numbers.Waiting == 0 })
+	w := ask()
+	if w.Verdict != "flagged" || !w.Provisional || w.Numbers.Counted != 37 || len(w.Events)+w.More != 37 || w.Numbers.Recount == nil || !*w.Numbers.Recount ||
+		!strings.Contains(w.Text, "which is still open, the condition holds so far: COUNT(*) > 5 (it is 37)") {
+		t.Errorf("%+v", w)
+	}
+}

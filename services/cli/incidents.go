@@ -190,8 +190,12 @@ func incidentCells(o *out, i incident.Incident, now time.Time) []any {
 	if i.Marked != nil {
 		mark = string(i.Mark)
 	}
+	soFar := ""
+	if i.State == incident.StateOpen {
+		soFar = "+"
+	}
 	return roomFor(o.width, []any{
-		severityText(o, i.Severity), subject(i), clockText(i.FirstWindowStart, now), short(i.LastWindowEnd.Sub(i.FirstWindowStart)), i.Windows, terminal.Grouped(i.Events), terminal.Grouped(i.Peak),
+		severityText(o, i.Severity), subject(i), clockText(i.FirstWindowStart, now), short(i.LastWindowEnd.Sub(i.FirstWindowStart)), i.Windows, terminal.Grouped(i.Events) + soFar, terminal.Grouped(i.Peak) + soFar,
 		string(i.State), mark, o.paint(i.ID, terminal.Dim),
 	})
 }
@@ -315,7 +319,11 @@ func writeIncident(o *out, i incident.Incident, silencedBy string, alerts []stor
 	}
 	o.printf("from      %s to %s UTC\n", clockText(i.FirstWindowStart, now), clockText(i.LastWindowEnd, now))
 	o.printf("state     %s\n", stateText(i, now))
-	o.printf("counted   %s in %s, %s in the busiest\n", counted(i.Events, "event", "events"), counted(i.Windows, "window", "windows"), terminal.Grouped(i.Peak))
+	soFar := ""
+	if i.State == incident.StateOpen {
+		soFar = "so far, "
+	}
+	o.printf("counted   %s%s in %s, %s in the busiest\n", soFar, counted(i.Events, "event", "events"), counted(i.Windows, "window", "windows"), terminal.Grouped(i.Peak))
 	if i.Marked != nil {
 		o.printf("marked    %s by %s at %s UTC", string(i.Mark), cmp.Or(i.By, "an unknown user"), clockText(i.At.Truncate(time.Second), now))
 		if i.Note != "" {

@@ -79,7 +79,11 @@ func (a answered) write(o *out, wide bool) {
 	n := a.Numbers
 	if n.Having != nil {
 		o.printf("\n")
-		t := terminal.Table{Columns: []terminal.Column{{Head: "CONDITION", Floor: 20}, {Head: "IS", Right: true}, {Head: "MUST BE"}, {Head: "HOLDS"}}}
+		is := "IS"
+		if a.Provisional {
+			is = "IS SO FAR"
+		}
+		t := terminal.Table{Columns: []terminal.Column{{Head: "CONDITION", Floor: 20}, {Head: is, Right: true}, {Head: "MUST BE"}, {Head: "HOLDS"}}}
 		for _, c := range n.Having {
 			is, must := "", ""
 			if c.Left != nil {
@@ -101,9 +105,12 @@ func (a answered) write(o *out, wide bool) {
 		o.printf("\n%s\n", terminal.Safe(a.tally()))
 	}
 	if n.Recount != nil {
-		if *n.Recount {
+		switch {
+		case *n.Recount && a.Provisional:
+			o.printf("The reference has counted the events so far; the alert is updated when its window closes.\n")
+		case *n.Recount:
 			o.printf("The reference counts the same as the alert.\n")
-		} else {
+		default:
 			for _, name := range sortedKeys(n.Differs) {
 				d := n.Differs[name]
 				o.printf("The alert differs from the reference: %s is %s, the reference has %s.\n", name, d[0], d[1])

@@ -57,6 +57,8 @@ type Answer struct {
 	Incident string         `json:"incident,omitempty"`
 	Severity alert.Severity `json:"severity,omitempty"`
 	Silence  string         `json:"silence,omitempty"`
+	// Provisional reports that the alert is not closed: its window can get more events.
+	Provisional bool `json:"provisional,omitempty"`
 
 	Numbers Numbers `json:"numbers"`
 	Events  []Event `json:"events"`
@@ -165,6 +167,7 @@ func (a *Answer) tally(f *Facts, w evaluated) {
 // flagged takes over an alert.
 func (a *Answer) flagged(s *Stored) {
 	a.Verdict, a.Reason, a.Alert, a.Incident, a.Silence, a.Severity = "flagged", Holds, s.ID, s.Incident, s.Silenced, s.Severity
+	a.Provisional = s.State != alert.Closed
 	switch {
 	case s.Mode == alert.Shadow:
 		a.Reason = Shadow
@@ -279,7 +282,7 @@ func (r Rule) applies() string {
 
 // judge finds the reason for the missing alert.
 func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey, f *Facts, w evaluated, best *Group, wide func() (*Facts, error)) error {
-	open := func(g *Group) bool { return a.Watermark.IsZero() || a.Watermark.UnixMilli() < g.End-1 }
+	open := func(g *Group) bool { return a.open(time.UnixMilli(g.End)) }
 	switch {
 	case best == nil && a.Numbers.Invalid > 0:
 		a.Reason = IsInvalid
@@ -445,8 +448,13 @@ func (a *Answer) done() *Answer {
 	switch a.Reason {
 	case Holds, Shadow, Silenced:
 		a.Text = fmt.Sprintf("In %s, the condition holds: %s.", window, so)
-		if a.group == nil {
+		switch {
+		case a.group == nil:
 			a.Text = fmt.Sprintf("In %s, the condition held.", window)
+		case a.Provisional && a.open(a.End):
+			a.Text = fmt.Sprintf("In %s, which is still open, the condition holds so far: %s.%s", window, so, a.closes())
+		case a.Provisional:
+			a.Text += " The alert is not closed yet: the detector or the alerter is behind or is not running."
 		}
 		switch a.Reason {
 		case Shadow:
@@ -472,10 +480,7 @@ func (a *Answer) done() *Answer {
 		if a.group != nil && a.group.Holds {
 			holds = ", and the condition holds so far"
 		}
-		a.Text = fmt.Sprintf("%s is still open%s: %s.", strings.ToUpper(window[:1])+window[1:], holds, so)
-		if !a.Watermark.IsZero() {
-			a.Text += fmt.Sprintf(" It closes when event time reaches its end; it is at %s.", a.Watermark.Format(instant))
-		}
+		a.Text = fmt.Sprintf("%s is still open%s: %s.%s", strings.ToUpper(window[:1])+window[1:], holds, so, a.closes())
 	case IsLate:
 		a.Text = fmt.Sprintf("In %s, the condition would hold with %s late, by up to %d ms. Without them: %s.", window, number(a.missed, "event that was", "events that were"), a.lateBy, so)
 	case IsIdle:
@@ -498,6 +503,19 @@ func (a *Answer) done() *Answer {
 		a.Text = fmt.Sprintf("In %s, the condition holds (%s), but the database has no alert for it: the detector or the alerter may be behind, or this may be a different database.", window, so)
 	}
 	return a
+}
+
+// open reports whether a window that ends then is open, as far as is known.
+func (a *Answer) open(end time.Time) bool {
+	return a.Watermark.IsZero() || a.Watermark.UnixMilli() < end.UnixMilli()-1
+}
+
+// closes says when the window closes.
+func (a *Answer) closes() string {
+	if a.Watermark.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(" The window closes when event time reaches its end; it is at %s.", a.Watermark.Format(instant))
 }
 
 func number(n int, one, more string) string {

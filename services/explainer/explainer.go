@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -99,10 +100,17 @@ type RuleKey struct {
 	Key []json.RawMessage
 }
 
-// OfAlert explains an alert: its events are read from the evidence, and evaluated again.
+// OfAlert explains an alert: its events are read from the evidence, and evaluated again. The evidence of an alert whose window was not closed ends where it opened, so the
+// log is read on from there.
 func (x *Explainer) OfAlert(ctx context.Context, s Stored, of Rule) (*Answer, error) {
 	r := RuleKey{of, keyValues(of, s.Record)}
-	f, err := x.Log.Of(ctx, s.Evidence, s.WindowStart, s.WindowEnd, r.about())
+	f, err := (*Facts)(nil), ErrAlertsOnly
+	if s.State != alert.Closed {
+		f, err = x.Log.Between(ctx, s.WindowStart, s.WindowEnd, r.about())
+	}
+	if errors.Is(err, ErrAlertsOnly) {
+		f, err = x.Log.Of(ctx, s.Evidence, s.WindowStart, s.WindowEnd, r.about())
+	}
 	if err != nil {
 		return nil, err
 	}
