@@ -23,8 +23,8 @@ func (p *consoleParts) List(ctx context.Context) (rules []web.Rule, revisions []
 		return nil, nil, err
 	}
 	defer done()
-	plan := a.Plan()
-	listed, set := a.InForce(), a.rulesLog.initial
+	plan, now := a.Plan(), time.Now()
+	listed, set := slices.Concat(a.ending(now), a.InForce()), a.rulesLog.initial
 	if len(a.Entries()) == 0 {
 		listed = set.Rules
 	} else if newest, ok := a.Newest(); ok {
@@ -36,16 +36,22 @@ func (p *consoleParts) List(ctx context.Context) (rules []web.Rule, revisions []
 		if i := slices.Index(plan.Rules, r); i >= 0 {
 			w.Since = plan.Since[i]
 		}
+		if w.Since == 0 {
+			w.Text = p.initial.source().Text
+		}
+		if r.Window.From > 0 {
+			w.From = time.UnixMilli(r.Window.From).UTC()
+		}
+		if r.Window.Until > 0 {
+			w.Until = time.UnixMilli(r.Window.Until).UTC()
+		}
 		for _, k := range r.Keys {
 			w.Key = append(w.Key, k.Name)
 		}
 		rules = append(rules, w)
 	}
-	if len(a.Entries()) == 0 && len(rules) > 0 {
-		rules[0].Text = p.initial.source().Text
-	}
 	for _, e := range slices.Backward(a.Entries()) {
-		revisions = append(revisions, web.Revision{N: e.Revision, At: time.UnixMilli(e.AtMS).UTC(), Author: e.Author, Message: e.Message, InForce: inForce(e, time.Now()), Text: e.Text})
+		revisions = append(revisions, web.Revision{N: e.Revision, At: time.UnixMilli(e.AtMS).UTC(), Author: e.Author, Message: e.Message, InForce: a.wasInForce(e, now), Text: e.Text})
 	}
 	return rules, revisions, nil
 }
@@ -228,7 +234,7 @@ func (p *consoleParts) Review(ctx context.Context, d web.Draft) (v web.Review, e
 	}
 	entry, _ := next.Newest()
 	r := revised{LatenessMS: rec.LatenessMS, MaxAheadMS: rec.MaxAheadMS, Rules: compareRules(l.rulesBefore(len(l.Entries())), entry.Set.Rules)}
-	v = web.Review{Revision: entry.Revision, InForce: inForce(entry, now), Summary: tallyText(r.Rules), Notes: l.consequences(entry, r), Diff: unified(revisionName(d.Base), revisionName(entry.Revision), before, d.Text)}
+	v = web.Review{Same: before == d.Text, Revision: entry.Revision, InForce: "It would be in force " + inForce(entry, now), Summary: tallyText(r.Rules), Notes: l.consequences(entry, r), Diff: unified(revisionName(d.Base), revisionName(entry.Revision), before, d.Text)}
 	for _, c := range r.Rules {
 		change := web.RuleChange{Name: c.Name, Change: c.Change, Mode: string(c.Mode), Window: c.Window, Key: c.Key}
 		for _, part := range c.Changes {

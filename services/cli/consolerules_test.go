@@ -2,12 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"html"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"spate/shared/revision"
 )
@@ -36,20 +38,29 @@ func TestRulesPageChanges(t *testing.T) {
 	bare(t)
 	address, _ := consoleOf(t)
 	edit := address + "/rules/edit"
-	inForce := func() (texts []string, revisions int) {
+	// inForce are the rules with what is known of their beginning and their end, and for which windows each revision is in force.
+	inForce := func() (texts, revisions []string) {
 		t.Helper()
 		_, body := visit(t, http.MethodGet, address+"/api/rules", nil)
 		var v struct {
-			Rules     []struct{ Name, Text string }
-			Revisions []struct{ Author, Message string }
+			Rules []struct {
+				Name, Text  string
+				From, Until time.Time
+			}
+			Revisions []struct {
+				InForce string `json:"in_force"`
+			}
 		}
 		if err := json.Unmarshal([]byte(body), &v); err != nil {
 			t.Fatalf("%v: %s", err, body)
 		}
 		for _, r := range v.Rules {
-			texts = append(texts, r.Name+": "+r.Text)
+			texts = append(texts, fmt.Sprintf("%s %v %v: %s", r.Name, !r.From.IsZero(), !r.Until.IsZero(), r.Text))
 		}
-		return texts, len(v.Revisions)
+		for _, r := range v.Revisions {
+			revisions = append(revisions, r.InForce)
+		}
+		return texts, revisions
 	}
 	do := func(what string, form url.Values) (int, string) {
 		t.Helper()
@@ -88,14 +99,21 @@ func TestRulesPageChanges(t *testing.T) {
 	if code, body := do("apply", other); code != http.StatusOK || !strings.Contains(body, "The text has changed since it was reviewed") {
 		t.Errorf("%d %s", code, body)
 	}
-	if _, n := inForce(); n != 0 {
-		t.Fatalf("%d revisions before any was applied", n)
+	if _, list := inForce(); len(list) != 0 {
+		t.Fatalf("%q before any was applied", list)
 	}
+	// What is the same is not offered.
+	if code, body := do("review", url.Values{"base": form["base"], "text": {strings.Replace(form.Get("text"), "threshold = 7", "threshold = 5", 1)}}); code != http.StatusOK || !strings.Contains(body, "there is nothing to apply") || strings.Contains(body, `value="apply"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	do("review", form)
 	if code, body := do("apply", reviewed); code != http.StatusSeeOther || !strings.Contains(body, "/rules?done=applied") {
 		t.Fatalf("%d %s", code, body)
 	}
-	if texts, n := inForce(); n != 1 || len(texts) != 1 || !strings.Contains(texts[0], "COUNT(*) > 7") && !strings.Contains(texts[0], "threshold = 7") {
-		t.Errorf("%d revisions, %q", n, texts)
+	// The rule before it is in force until then.
+	if texts, list := inForce(); len(list) != 1 || !strings.HasPrefix(list[0], "In force for windows that begin at ") || len(texts) != 2 || !strings.HasPrefix(texts[0], "burst false true: ") ||
+		!strings.HasPrefix(texts[1], "burst true false: ") || !strings.Contains(texts[1], "COUNT(*) > 7") {
+		t.Errorf("%q, %q", list, texts)
 	}
 	if _, body := visit(t, http.MethodGet, address+"/rules", nil); !strings.Contains(body, "fewer &lt;false&gt; alarms") || !strings.Contains(body, "by <bdi>Ann</bdi>") {
 		t.Errorf("%s", body)
@@ -116,8 +134,8 @@ func TestRulesPageChanges(t *testing.T) {
 	if code, body := do("apply", form); code != http.StatusSeeOther {
 		t.Errorf("%d %s", code, body)
 	}
-	if texts, n := inForce(); n != 2 || len(texts) != 1 {
-		t.Errorf("%d revisions, %q", n, texts)
+	if texts, list := inForce(); len(list) != 2 || !regexp.MustCompile(`^In force for windows that begin at .* or later, and before .* UTC$`).MatchString(list[1]) || len(texts) != 3 {
+		t.Errorf("%q, %q", list, texts)
 	}
 	for _, path := range []string{"?revision=7", "?revision=x", "?revision=-3"} {
 		if code, body := visit(t, http.MethodGet, edit+path, nil); code != http.StatusBadRequest || !strings.Contains(body, "revision") {

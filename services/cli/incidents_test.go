@@ -179,7 +179,7 @@ func TestSilence(t *testing.T) {
 	if p := added["preview"].(map[string]any); p["incidents"] != 2.0 || p["messages"] != 2.0 {
 		t.Errorf("%s", out)
 	}
-	b.apply(now.Add(time.Second), []alert.Record{record(`7`, 100, alert.Opened), record(`8`, 100, alert.Opened), record(`7`, 150, alert.Opened)}, pager)
+	b.apply(time.Now().Add(time.Second), []alert.Record{record(`7`, 100, alert.Opened), record(`8`, 100, alert.Opened), record(`7`, 150, alert.Opened)}, pager)
 	out, _ = b.run(ExitOK, "silence", "ls", "--json")
 	if s := objects(t, out); len(s) != 1 || s[0]["incidents"] != 2.0 || s[0]["id"] != id {
 		t.Errorf("%s", out)

@@ -381,7 +381,7 @@ func (l *rulesLog) consequences(entry revision.Entry, r revised) (lines []string
 	if entry.Revision == 1 {
 		must := ""
 		if !entry.Beginning {
-			must = fmt.Sprintf("; the %ss must have the same settings, or they stop", l.judge)
+			must = fmt.Sprintf("; a %s with another --lateness or --max-ahead stops, and says so", l.judge)
 		}
 		lines = append(lines, fmt.Sprintf("lateness %s and max-ahead %s are recorded with it%s", short(time.Duration(r.LatenessMS)*time.Millisecond), short(time.Duration(r.MaxAheadMS)*time.Millisecond), must))
 	}

@@ -239,6 +239,24 @@ func inForce(e revision.Entry, now time.Time) string {
 	return "for windows that begin at " + clockText(time.UnixMilli(e.BoundaryMS), now) + " UTC or later"
 }
 
+// wasInForce says for which windows a revision is or was in force, as a sentence without its point.
+func (l *rulesLog) wasInForce(e revision.Entry, now time.Time) string {
+	for _, next := range l.Entries() {
+		switch {
+		case next.Revision <= e.Revision || next.ReplacedBy > 0 && next.Revision != e.ReplacedBy:
+		case next.Revision == e.ReplacedBy || next.Beginning:
+			return fmt.Sprintf("Never in force: revision %d took its place", next.Revision)
+		default:
+			before := "before " + clockText(time.UnixMilli(next.BoundaryMS), now) + " UTC"
+			if e.BoundaryMS == 0 {
+				return "In force for windows that begin " + before
+			}
+			return "In force " + inForce(e, now) + ", and " + before
+		}
+	}
+	return "In force " + inForce(e, now)
+}
+
 // replacedBy names the revisions whose place the next one takes, because they were to be in force later.
 func (l *rulesLog) replacedBy(next revision.Entry) (names []string) {
 	for _, e := range l.Entries() {

@@ -375,7 +375,7 @@ func TestRulesApplyFrom(t *testing.T) {
 	out, _ = newRuled(t).run(ExitOK, "apply", watermark)
 	says(t, out, "lateness 5s and max-ahead 1m are recorded with it\n")
 	out, _ = counted.run(ExitOK, "apply", one)
-	says(t, out, "the routers must have the same settings, or they stop\n", "revision 1 is in force for windows that begin at ")
+	says(t, out, "a router with another --lateness or --max-ahead stops, and says so\n", "revision 1 is in force for windows that begin at ")
 }
 
 // TestRulesAppliedAtOnce: of several that are applied at the same time, each is applied or says that it is not.

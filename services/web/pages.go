@@ -280,7 +280,7 @@ type titled interface{ PageTitle() string }
 // notes are what forms have done, by their sign in the address.
 var notes = map[string]string{
 	"marked": "The mark is saved.", "unmarked": "The mark is removed.", "silenced": "The silence is active: nobody is notified until it ends.", "ended": "The silence has ended.",
-	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "applied": "The rules are applied. They are in force for windows that begin at the time below or later.", "saved": "The rule is saved in shadow mode: nobody is notified. It applies to windows that begin in about 90 seconds or later; from then on, its incidents are counted here.",
+	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "applied": "The rules are applied. The table says from when on each of them is in force.", "saved": "The rule is saved in shadow mode: nobody is notified. The table says from when on it is in force; from then on, its incidents are counted here.",
 }
 
 func noteOf(r *http.Request) string { return notes[r.URL.Query().Get("done")] }

@@ -363,6 +363,7 @@ func (s *Server) barsOf(ctx context.Context, object json.RawMessage, rule string
 type rulesView struct {
 	Rules     []Rule
 	Revisions []Revision
+	Bounded   bool // some begin or end later
 	StoreErr  error
 }
 
@@ -373,6 +374,7 @@ func (s *Server) rules(ctx context.Context) (v rulesView, err error) {
 	if v.Rules, v.Revisions, err = s.cfg.Rules.List(ctx); err != nil {
 		return v, err
 	}
+	v.Bounded = slices.ContainsFunc(v.Rules, func(r Rule) bool { return r.Pending() || !r.Until.IsZero() })
 	st, err := s.store(ctx)
 	if err == nil {
 		err = addStats(ctx, st, v.Rules, time.Now())

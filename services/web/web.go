@@ -53,18 +53,23 @@ type Why interface {
 	Windows(ctx context.Context, key Key, rule string, from, until time.Time) ([]*explainer.Windows, error)
 }
 
-// Rule is a rule in force.
+// Rule is a rule that is in force, or is going to be.
 type Rule struct {
 	Name   string     `json:"name"`
 	Mode   string     `json:"mode"`
 	Window string     `json:"window"`
 	Key    []string   `json:"key"`
-	Since  int64      `json:"since"` // revision; 0 is the rule from the settings
+	Since  int64      `json:"since"`          // revision; 0 is the rule from the settings
+	From   time.Time  `json:"from,omitzero"`  // it applies to windows that begin then or later; zero: from the beginning
+	Until  time.Time  `json:"until,omitzero"` // and before then; zero: no end is known
 	Text   string     `json:"text"`
 	Early  bool       `json:"opens_early"`
 	Memory string     `json:"memory"`          // what it needs, in words
 	Stats  *RuleStats `json:"stats,omitempty"` // nil: the database is away
 }
+
+// Pending reports whether its first window is yet to begin.
+func (r Rule) Pending() bool { return r.From.After(time.Now()) }
 
 // RuleStats are figures about a rule's incidents of the last seven days.
 type RuleStats struct {
@@ -83,13 +88,13 @@ type Revision struct {
 	At      time.Time `json:"at"`
 	Author  string    `json:"author"`
 	Message string    `json:"message,omitempty"`
-	InForce string    `json:"in_force"`
+	InForce string    `json:"in_force"` // a sentence without its point
 	Text    string    `json:"text"`
 }
 
 // Rules are those of a pipeline.
 type Rules interface {
-	// List returns the rules in force and the revisions, the newest first.
+	// List returns the rules that are in force, those that are going to be, and the revisions, the newest first.
 	List(ctx context.Context) ([]Rule, []Revision, error)
 	// Check returns the faults of rules, as spate rules check prints them. SQL over the log is checked when it runs.
 	Check(ctx context.Context, text string) []Fault
@@ -115,6 +120,7 @@ type Draft struct {
 // Review is what a draft would change.
 type Review struct {
 	Faults   []Fault // if there are any, nothing else is known
+	Same     bool    // the text is that of the newest revision
 	Revision int64   // that it would be
 	InForce  string
 	Summary  string // of the rules
