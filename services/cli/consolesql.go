@@ -56,7 +56,7 @@ func (p *consoleParts) database(ctx context.Context, since time.Duration) (*quer
 // Run implements web.Query.
 func (p *consoleParts) Run(ctx context.Context, statement string, since time.Duration, columns func([]string, int) error, row func([]any) error) (web.Result, error) {
 	profile := &query.Profile{}
-	r, err := p.run(ctx, p.running, statement, since, query.Bounds{Rows: studioRows, Bytes: studioBytes, Timeout: studioTime}, query.Output{Columns: func(names []string) error { return columns(names, keyColumn(statement, names)) }, Row: row, Profile: profile})
+	r, err := p.run(ctx, p.running, statement, since, query.Bounds{Rows: studioRows, Bytes: studioBytes, Timeout: studioTime}, query.Output{Columns: func(names []string) error { return columns(names, keyColumn(statement, names)) }, Row: row, Windows: true, Profile: profile})
 	if r.Rule {
 		r.Profile = profile
 	}
@@ -65,7 +65,7 @@ func (p *consoleParts) Run(ctx context.Context, statement string, since time.Dur
 
 // Follow implements web.Query.
 func (p *consoleParts) Follow(ctx context.Context, statement string, since time.Duration, columns func([]string) error, row func([]any) error) (web.Result, error) {
-	return p.run(ctx, p.following, statement, since, query.Bounds{Bytes: studioBytes, Timeout: liveTime, Follow: true}, query.Output{Columns: columns, Row: row})
+	return p.run(ctx, p.following, statement, since, query.Bounds{Bytes: studioBytes, Timeout: liveTime, Follow: true}, query.Output{Columns: columns, Row: row, Windows: true})
 }
 
 // run runs a statement while it has one of the places.

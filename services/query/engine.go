@@ -70,6 +70,7 @@ type evaluation struct {
 	offset   int64 // of the next batch
 	verdicts []window.Verdict
 	values   []any
+	windows  []string // the columns before the rule's
 	summary  *Summary
 	out      Output
 	followed bool
@@ -126,7 +127,10 @@ func (r *run) evaluate(statement string, tokens []token, s *Summary, out Output)
 	for i, c := range result.Columns {
 		names[i] = c.Name
 	}
-	if err := out.Columns(names); err != nil {
+	if of := []string{"window_start", "window_end"}; out.Windows && !slices.ContainsFunc(of, func(name string) bool { return slices.Contains(names, name) }) {
+		e.windows = of
+	}
+	if err := out.Columns(slices.Concat(e.windows, names)); err != nil {
 		return err
 	}
 	part := Everything()
@@ -289,7 +293,15 @@ func (e *evaluation) row(v window.Verdict) error {
 		}
 		p.found(v.Pane.StartMS)
 	}
+	if len(e.windows) > 0 {
+		values = slices.Concat([]any{instantText(v.Pane.StartMS), instantText(v.Pane.StartMS + v.Pane.SizeMS)}, values)
+	}
 	return e.run.emit(e.summary, e.out, values)
+}
+
+// instantText is a time as a rule's row has it.
+func instantText(ms int64) string {
+	return strings.TrimSuffix(time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05.000"), ".000")
 }
 
 // ofColumn is a value of a rule's row, as SQLite would have it.

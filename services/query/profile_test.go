@@ -97,3 +97,38 @@ func TestProfile(t *testing.T) {
 		t.Errorf("%v, %+v", err, p)
 	}
 }
+
+// TestWindows: the windows before the columns of a rule are those that it would select itself.
+func TestWindows(t *testing.T) {
+	m := &memory{timed: true}
+	for i := range 400 {
+		m.add(0, float64(i)/4, event(float64(i)/4, fmt.Sprint(i%3)))
+	}
+	db := open(t, config(m))
+	rows := func(columns string, out Output) (list []string) {
+		t.Helper()
+		out.Columns = func(names []string) error { list = append(list, strings.Join(names, "|")); return nil }
+		out.Row = func(v []any) error { list = append(list, fmt.Sprint(v...)); return nil }
+		if _, err := db.Run(t.Context(), "SELECT "+columns+" FROM TABLE(HOP(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '2.5' SECOND, INTERVAL '7.5' SECOND)) GROUP BY window_start, window_end, user_id HAVING COUNT(*) > 9", Bounds{}, out); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(list[1:])
+		return list
+	}
+	want := rows("window_start, window_end, user_id, COUNT(*) AS n", Output{})
+	if len(want) < 50 || want[0] != "window_start|window_end|user_id|n" {
+		t.Fatalf("%q", want)
+	}
+	for _, c := range []struct {
+		columns string
+		out     Output
+	}{
+		{"user_id, COUNT(*) AS n", Output{Windows: true}},
+		{"user_id, COUNT(*) AS n", Output{Windows: true, Profile: &Profile{}}},
+		{"window_start, window_end, user_id, COUNT(*) AS n", Output{Windows: true}},
+	} {
+		if got := rows(c.columns, c.out); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", c.columns, got, want)
+		}
+	}
+}

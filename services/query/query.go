@@ -84,6 +84,8 @@ type Output struct {
 	Columns func(names []string) error
 	// Row has a value for each column: nil, int64, float64, string or []byte.
 	Row func(values []any) error
+	// Windows adds two columns before those of a rule, window_start and window_end, unless it has them.
+	Windows bool
 	// Profile, if not nil, is set for a rule.
 	Profile *Profile
 }

@@ -183,7 +183,7 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, v studioView) {
 	case result.Partial != "" && ctx.Err() == nil:
 		why = fmt.Sprintf("This ended, because the bound of %s was reached.", result.Partial)
 	}
-	_ = send(bytes.Replace(tail, []byte(endGoesHere), []byte(`<p class="note" role="status">`+esc(why)+"</p>"), 1)) // an error here is the visitor's going away
+	_ = send(bytes.Replace(tail, []byte(endGoesHere), []byte(`<p class="note ended" role="status">`+esc(why)+"</p>"), 1)) // an error here is the visitor's going away
 }
 
 func (s *Server) run(ctx context.Context, v *studioView) error {

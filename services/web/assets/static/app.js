@@ -44,6 +44,24 @@
     }
   };
 
+  // An answer about a window that is still open is fetched again with the whole page, at most every three seconds, until the window is closed.
+  let renewal;
+  const renew = () => {
+    const answer = document.querySelector('.answer[data-provisional]');
+    if (!answer || renewal) return;
+    renewal = setTimeout(async () => {
+      try {
+        const page = await fetch(location.href, { credentials: 'same-origin' });
+        const fresh = new DOMParser().parseFromString(await page.text(), 'text/html').querySelector('.answer');
+        if (page.ok && fresh) {
+          replace(answer, fresh.innerHTML);
+          answer.toggleAttribute('data-provisional', fresh.hasAttribute('data-provisional'));
+        }
+      } catch (e) { /* the next change tries again */ }
+      renewal = null;
+    }, 3000);
+  };
+
   let shown = '';
   let busy = false;
   let again = false;
@@ -56,6 +74,7 @@
       const html = await answer.text();
       const selecting = document.getSelection() && !document.getSelection().isCollapsed && parts.some((part) => part.contains(document.getSelection().anchorNode));
       if (html !== shown && !selecting) { show(html); shown = html; }
+      renew();
       say('');
     } catch (e) {
       say('not connected');
@@ -142,12 +161,7 @@
       result.innerHTML = html;
     } catch (err) {
       const text = err.name === 'AbortError' ? (live ? 'Stopped.' : 'Cancelled.') : 'The console cannot be reached.';
-      if (live) {
-        result.insertAdjacentHTML('beforeend', '<p class="note"></p>');
-        result.lastElementChild.textContent = text;
-      } else {
-        result.textContent = text;
-      }
+      (live && document.getElementById('runs') || result).textContent = text;
     } finally {
       running = null;
       button.textContent = label;
