@@ -59,13 +59,18 @@ func (c *demoCommand) Run(e *env) error {
 		}
 	}
 	closeView := func() error { return nil }
+	stays := terminal.Is(e.stdout) && terminal.Is(os.Stdin) // until its user ends it
 	if !c.JSON {
 		v := newView(e.stdout, false)
 		closeView = v.close
 		cfg.Print, cfg.Progress = v.alert, e.stderr
 		cfg.Begin = func(i embedded.Info) {
 			if console != "" {
-				terminal.Fprintf(e.stdout, "See it in a browser, with the reason for each alert: %s\n", console)
+				until := ""
+				if !stays {
+					until = " until the demo ends"
+				}
+				terminal.Fprintf(e.stdout, "See it in a browser%s, with the reason for each alert: %s\n", terminal.Safe(until), console)
 			}
 			if cfg.Rules != nil {
 				terminal.Fprintf(e.stdout, "One process: Kafka %s, metrics %s/metrics\n"+
@@ -93,7 +98,7 @@ func (c *demoCommand) Run(e *env) error {
 		return summary(e.stdout, res)
 	}
 	var serr error
-	if console != "" && terminal.Is(e.stdout) && terminal.Is(os.Stdin) {
+	if console != "" && stays {
 		cfg.Linger = func(ctx context.Context, res embedded.DemoResult) {
 			if serr = show(res); serr == nil {
 				linger(ctx, e.stdout, console)

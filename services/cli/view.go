@@ -265,7 +265,7 @@ func (w *viewed) take() (out []alert.Record) {
 }
 
 // viewWidths are those of the columns: lines that come one by one have to be below each other.
-var viewWidths = []int{len(someCritical), len("40 more users"), 0, len("6 to 9 or more each"), 0}
+var viewWidths = []int{len(someCritical), len("40 more users"), 0, len("6 to 9 each so far"), 0}
 
 func (v *view) table() terminal.Table {
 	v.out.width = terminal.Width(v.w) // it can change
@@ -340,8 +340,9 @@ func span(list []alert.Record) string {
 	if least != most {
 		text = terminal.Grouped(least) + " to " + text
 	}
+	text += " each"
 	if open {
-		text += orMore
+		text += " so far"
 	}
-	return text + " each"
+	return text
 }

@@ -59,7 +59,7 @@ func TestFloodIsFewLines(t *testing.T) {
 	if len(lines) > 10 { // the head; the first ones and all of them at the end, 4 lines each; the others
 		t.Errorf("%d lines:\n%s", len(lines), out)
 	}
-	says(t, lines[0], "SEVERITY       USER           WINDOW (UTC)                           EVENTS  ALERT")
+	says(t, lines[0], "SEVERITY       USER           WINDOW (UTC)                          EVENTS  ALERT")
 	says(t, lines[len(lines)-1], "some critical  37 more users  2019-11-01 00:00:00 +10s", "6 to 9 each")
 }
 
@@ -96,7 +96,7 @@ func TestFewUsersHaveALineEach(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	says(t, early, "warning        7              2019-11-01 00:00:00 +10s            6 or more  "+record("7", 0, alert.Opened).ID)
+	says(t, early, "warning        7              2019-11-01 00:00:00 +10s           6 or more  "+record("7", 0, alert.Opened).ID)
 	if late := strings.TrimPrefix(b.String(), early); strings.Count(late, "\n") != 1 || !strings.Contains(late, "  9  ") {
 		t.Errorf("then it prints %q", late)
 	}

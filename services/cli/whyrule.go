@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"spate/services/explainer"
 	"spate/services/verifier"
@@ -57,7 +58,11 @@ func (w *asker) rules(values map[string]*string, only string, q explainer.Questi
 			list = append(list, explainer.RuleKey{Rule: r, Key: key})
 		}
 	}
+	now := time.Now()
 	overlaps := func(r *rule.Rule) bool {
+		if from := time.UnixMilli(r.Window.From); from.After(now) && q.From.Before(from) { // events can be ahead, but nobody asks about a rule that is yet to begin
+			return false
+		}
 		return (r.Window.From == 0 || q.Until.UnixMilli()+r.Window.Size > r.Window.From) && (r.Window.Until == 0 || q.From.UnixMilli()-r.Window.Size < r.Window.Until)
 	}
 	for pass := range 2 { // first those that are in force then, then the newest of the others

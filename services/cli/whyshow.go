@@ -137,6 +137,9 @@ func (a answered) write(o *out, wide bool) {
 	case a.Alert != "":
 		o.printf("notified  nobody\n")
 	}
+	if a.Reason == explainer.NeverSeen {
+		o.printf("\nUse --at TIME or --since DURATION to ask about another time.\n")
+	}
 	for _, note := range a.Notes {
 		o.printf("\nnote: %s\n", note)
 	}

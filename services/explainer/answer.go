@@ -122,7 +122,7 @@ func newAnswer(r Rule, f *Facts) *Answer {
 		Events: []Event{}, Transitions: []Transition{}, Watermark: f.Watermark, Read: f.Read, Notes: slices.Clone(f.Notes),
 	}
 	if f.Cut {
-		a.Notes = append(a.Notes, fmt.Sprintf("only the first %d events that may be the key's are taken into account, so the numbers are too low, and the reason can be wrong; ask about a shorter time, with --at", len(f.Events)))
+		a.Notes = append(a.Notes, fmt.Sprintf("only the first %d events that may be the key's are taken into account, so the numbers are too low, and the reason can be wrong; ask about a shorter time", len(f.Events)))
 	}
 	return a
 }
@@ -463,7 +463,7 @@ func (a *Answer) done() *Answer {
 			a.Text += " Its incident is silenced (" + a.Silence + "), so no one was notified."
 		}
 	case NeverSeen:
-		a.Text = "The log has no event for this key in this time. Check that the key is spelled as in the events, or use --at or --since for another time."
+		a.Text = "The log has no event for this key in this time. Check that the key is spelled as in the events, or ask about another time."
 		if a.From != nil {
 			a.Text = strings.Replace(a.Text, "in this time.", fmt.Sprintf("from %s to %s UTC.", a.From.Format(instant), a.Until.Format(instant)), 1)
 		}

@@ -301,7 +301,7 @@ type evaluated struct {
 // windows has the rule evaluated over the events, and returns the groups of the key.
 func (x *Explainer) windows(ctx context.Context, r RuleKey, f *Facts) (w evaluated, err error) {
 	if step := cmp.Or(r.Window.Step, r.Window.Size); step > 0 && int64(len(f.Events))*(r.Window.Size/step) > maxReference {
-		return w, fmt.Errorf("rule %s: each of %d events is in %d windows, which is more than the reference can evaluate; with --rule, ask about another rule", r.Name, len(f.Events), r.Window.Size/step)
+		return w, fmt.Errorf("rule %s: each of %d events is in %d windows, which is more than the reference can evaluate; ask about another rule", r.Name, len(f.Events), r.Window.Size/step)
 	}
 	for i := range f.Events {
 		e := &f.Events[i]

@@ -24,12 +24,13 @@ type Window struct {
 
 // Windows are those of a rule and key in a time.
 type Windows struct {
-	Rule    string    `json:"rule"`
-	What    string    `json:"what"`            // what Value is
-	Limit   float64   `json:"limit,omitempty"` // what Value is compared with; 0 if it is not a number
-	From    time.Time `json:"from"`
-	Until   time.Time `json:"until"`
-	Windows []Window  `json:"windows"` // those with events, by start
+	Rule     string    `json:"rule"`
+	Revision int64     `json:"revision,omitempty"` // of the rule; 0: it comes from the settings
+	What     string    `json:"what"`               // what Value is
+	Limit    float64   `json:"limit,omitempty"`    // what Value is compared with; 0 if it is not a number
+	From     time.Time `json:"from"`
+	Until    time.Time `json:"until"`
+	Windows  []Window  `json:"windows"` // those with events, by start
 	// Types are the types of the events in these windows, whether or not WHERE lets them pass, the most frequent first.
 	Types []TypeCount `json:"types"`
 	// OtherTypes is how many events have types that are not listed.
@@ -110,7 +111,7 @@ func (x *Explainer) WindowsOf(ctx context.Context, q Question, rules ...RuleKey)
 }
 
 func (x *Explainer) windowsOf(ctx context.Context, q Question, r RuleKey, f *Facts) (*Windows, error) {
-	out := &Windows{Rule: r.Name, What: "events", From: q.From, Until: q.Until, Windows: []Window{}, Types: []TypeCount{}, Partial: f.Cut || f.Missing}
+	out := &Windows{Rule: r.Name, Revision: r.Revision, What: "events", From: q.From, Until: q.Until, Windows: []Window{}, Types: []TypeCount{}, Partial: f.Cut || f.Missing}
 	w, err := x.windows(ctx, r, f)
 	if err != nil {
 		return nil, err

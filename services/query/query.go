@@ -313,7 +313,7 @@ func (r *run) by() string {
 // grace is how long SQLite may take to finish over what was read once reading has ended at a bound.
 const grace = 2 * time.Second
 
-// Run runs a statement. If it is wrong, the error is an [*Error]. A result that is partial is no error: the summary says so. The end of ctx ends the reading, and
+// Run runs a statement. If it is wrong, the error is an [*Error]. A partial result is not an error: the summary says so. The end of ctx ends the reading, and
 // shortly after that the statement.
 func (db *DB) Run(ctx context.Context, statement string, b Bounds, out Output) (Summary, error) {
 	db.mu.Lock()
@@ -343,7 +343,7 @@ func (db *DB) Run(ctx context.Context, statement string, b Bounds, out Output) (
 		s.Rule = true
 		err = r.evaluate(statement, tokens, &s, out)
 	case b.Follow:
-		err = at(0, "group by a window, as in GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id", "only a rule can be followed")
+		err = at(0, "group by a window, as in GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id", "a statement without a window cannot run live")
 	default:
 		err = r.query(ctx, statement, tokens, &s, out)
 	}

@@ -355,7 +355,7 @@ func timeOf(column string, v vtab.Value) (int64, error) {
 	return 0, fmt.Errorf("%s is compared with '%.60s', which is not a time; write it as '2026-11-30 12:00:00' (UTC)", column, s)
 }
 
-// whole returns the whole numbers that fulfill a comparison, as bounds that are included. ok is false if the value is no number.
+// whole returns the lowest and the highest whole number that fulfill a comparison. ok is false if the value is not a number.
 func whole(op vtab.ConstraintOp, v vtab.Value) (from, to int64, ok bool) {
 	var low, high int64 // the whole numbers around the value
 	switch v := v.(type) {

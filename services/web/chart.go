@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +19,9 @@ const (
 	chartHeight = 120
 )
 
-// line draws values that were measured at the times of samples, the newest at the right edge. Where there is no value (NaN), the line has a gap.
+// line draws values that were measured at the times of samples, the newest at the right edge. The line has a gap where the value is not known (NaN).
 func line(label, unit string, samples []Sample, of func(Sample) float64) template.HTML {
-	if len(samples) == 0 {
+	if !slices.ContainsFunc(samples, func(s Sample) bool { return !math.IsNaN(of(s)) }) {
 		return ""
 	}
 	last := samples[len(samples)-1].At

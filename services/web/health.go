@@ -66,7 +66,7 @@ func (s *Server) health(ctx context.Context, whole bool) (h Health) {
 		}
 	}
 	if _, err := s.store(ctx); err != nil {
-		h.OK, h.Troubles = false, append(h.Troubles, "The database is away: "+message(err))
+		h.OK, h.Troubles = false, append(h.Troubles, "The database cannot be reached: "+message(err))
 	}
 	if whole {
 		h.Findings = append(h.Findings, s.check(ctx)...)

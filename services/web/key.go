@@ -77,7 +77,7 @@ func (s *Server) key(ctx context.Context, q url.Values) (v keyView, err error) {
 	for _, w := range list {
 		if len(w.Windows) > 0 {
 			narrow(w)
-			v.Charts = append(v.Charts, chart{Title: w.Rule, Unit: w.What, SVG: bars(*w, time.Time{}, time.Time{}), Types: w.Types, OtherTypes: w.OtherTypes})
+			v.Charts = append(v.Charts, chart{Title: w.Rule, Unit: w.What, SVG: bars(*w, time.Time{}, time.Time{}), Types: w.Types, OtherTypes: w.OtherTypes, Revision: w.Revision})
 		}
 	}
 	return v, nil

@@ -96,7 +96,7 @@ func (q incidentQuery) filter(now time.Time) (store.IncidentFilter, error) {
 	return f, errors.Join(err, f.Validate())
 }
 
-// since reads the beginning of a list; zero if there is no text.
+// since parses the time that a list begins at; it is zero if the text is empty.
 func since(text string, now time.Time) (t time.Time, err error) {
 	if text == "" {
 		return t, nil

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"spate/services/explainer"
 	"spate/shared/alert"
 	"spate/shared/incident"
 	"spate/shared/store"
@@ -49,7 +50,7 @@ type page struct {
 }
 
 var functions = template.FuncMap{
-	"at": at, "ago": ago, "span": span, "grouped": grouped, "cell": cell, "visible": visible, "key": keyLabel, "keyURL": keyURL, "indented": indented, "figure": figure, "limit": limit, "message": message, "sentence": sentence, "capital": capital, "share": share,
+	"at": at, "ago": ago, "words": func(r explainer.Reason) string { return strings.ReplaceAll(string(r), "_", " ") }, "span": span, "grouped": grouped, "cell": cell, "visible": visible, "key": keyLabel, "keyURL": keyURL, "indented": indented, "figure": figure, "limit": limit, "message": message, "sentence": sentence, "capital": capital, "share": share,
 	"num":     func(n int) string { return grouped(int64(n)) },
 	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	"full":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
@@ -229,7 +230,7 @@ func (s *Server) routes() http.Handler {
 	s.form(mux, "POST /endpoints/{name}", s.endpoint)
 	s.api(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(w, r, http.StatusNotFound, "There is no page at this address.")
+		s.refuse(w, r, http.StatusNotFound, "No page has this address.")
 	})
 	return mux
 }
@@ -392,7 +393,7 @@ func (s *Server) endpoint(ctx context.Context, st Store, r *http.Request) (strin
 		return "", err
 	}
 	if !slices.ContainsFunc(list, func(e store.EndpointState) bool { return e.Name == name }) {
-		return "", fmt.Errorf("%w: there is no endpoint %.80q", errUnknown, name)
+		return "", fmt.Errorf("%w: no endpoint is named %.80q", errUnknown, name)
 	}
 	done, reason := "enabled", ""
 	if !on {

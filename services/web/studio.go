@@ -23,7 +23,7 @@ type studioView struct {
 	Name      string // of the rule
 	Faults    []Fault
 	Checked   bool // it has no faults
-	IsQuery   bool // it is no rule
+	IsQuery   bool // and is not a rule
 	Columns   []string
 	Rows      [][]string
 	Result    Result
@@ -259,7 +259,7 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 		}
 	}
 	slices.Sort(fresh)
-	text := fmt.Sprintf("%s; %s have an incident of a live rule in this time", count(int64(len(keys)), "key", "keys"), grouped(int64(len(keys)-len(fresh))))
+	text := fmt.Sprintf("%s; %s an incident of a live rule in this time", count(int64(len(keys)), "key", "keys"), count(int64(len(keys)-len(fresh)), "has", "have"))
 	if looked == statIncidents {
 		text += fmt.Sprintf(", as far as the newest %s say", grouped(statIncidents))
 	}
@@ -267,9 +267,9 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 	case len(fresh) == 0:
 		return text + ", so the rule adds none.", nil
 	case len(fresh) > 5:
-		return fmt.Sprintf("%s, %s do not: %s and more.", text, grouped(int64(len(fresh))), strings.Join(fresh[:5], ", ")), nil
+		return fmt.Sprintf("%s, %s not: %s and more.", text, count(int64(len(fresh)), "does", "do"), strings.Join(fresh[:5], ", ")), nil
 	}
-	return fmt.Sprintf("%s, %s do not: %s.", text, grouped(int64(len(fresh))), strings.Join(fresh, ", ")), nil
+	return fmt.Sprintf("%s, %s not: %s.", text, count(int64(len(fresh)), "does", "do"), strings.Join(fresh, ", ")), nil
 }
 
 func (s *Server) saveRule(ctx context.Context, r *http.Request, text string) ([]Fault, error) {
@@ -278,7 +278,7 @@ func (s *Server) saveRule(ctx context.Context, r *http.Request, text string) ([]
 	}
 	if name := strings.TrimSpace(r.FormValue("name")); !strings.Contains(text, "-- rule:") {
 		if name == "" || strings.ContainsAny(name, "\r\n") {
-			return nil, &badRequest{errors.New("name: give the rule a name, in the field or as a first line: -- rule: my_rule")}
+			return nil, &badRequest{errors.New("name: missing; enter one in the field Name, or as the first line of the rule: -- rule: my_rule")}
 		}
 		text = "-- rule: " + name + "\n" + text
 	}

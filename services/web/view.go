@@ -39,6 +39,7 @@ type chart struct {
 	SVG                template.HTML
 	Types              []explainer.TypeCount // of the events in it
 	OtherTypes         int
+	Revision           int64 // of the rule; 0 is none
 }
 
 type nowView struct {
@@ -71,10 +72,10 @@ func (s *Server) now(ctx context.Context) (v nowView) {
 		if c.optional && !slices.ContainsFunc(samples, func(x Sample) bool { return !math.IsNaN(c.of(x)) }) {
 			continue
 		}
-		out := chart{Title: c.title, Unit: c.unit, Value: "–", SVG: line(c.title, c.unit, samples, c.of)}
+		out := chart{Title: c.title, Value: "not known", SVG: line(c.title, c.unit, samples, c.of)}
 		if len(samples) > 0 {
 			if n := c.of(samples[len(samples)-1]); !math.IsNaN(n) {
-				out.Value = figure(math.Round(n))
+				out.Value, out.Unit = figure(math.Round(n)), c.unit
 			}
 		}
 		v.Charts = append(v.Charts, out)
@@ -177,7 +178,6 @@ type answerView struct {
 	Fields []string      // of the events, those that differ
 	Bars   template.HTML // of the windows around it, and what they count
 	What   string
-	Text   string
 	Tally  string // what became of the events
 	Rows   []eventRow
 	Title  string
@@ -195,7 +195,6 @@ const maxFields = 5
 
 func viewOf(a *Answer) answerView {
 	v := answerView{Answer: a, Title: "Not flagged", Tally: tally(a.Numbers)}
-	v.Text = strings.Replace(a.Text, "use --at or --since for another time", "enter another time above", 1)
 	if a.Verdict == "flagged" {
 		v.Title = "Flagged"
 	}

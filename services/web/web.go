@@ -49,7 +49,7 @@ type Why interface {
 	OfID(ctx context.Context, id string) (*Answer, error)
 	// OfKey explains a key at an event time, or in the recent past if it is zero, under a rule, or under all if it is empty.
 	OfKey(ctx context.Context, key Key, rule string, at time.Time) ([]*Answer, error)
-	// Windows returns the windows of a key from one event time to another; the recent past if they are zero. There are none in mode aws, where nothing says what became of each event.
+	// Windows returns the windows of a key from one event time to another; the recent past if they are zero. There are none in mode aws, which keeps no record of what became of each event.
 	Windows(ctx context.Context, key Key, rule string, from, until time.Time) ([]*explainer.Windows, error)
 }
 
@@ -65,7 +65,7 @@ type Rule struct {
 	Text   string     `json:"text"`
 	Early  bool       `json:"opens_early"`
 	Memory string     `json:"memory"`          // what it needs, in words
-	Stats  *RuleStats `json:"stats,omitempty"` // nil: the database is away
+	Stats  *RuleStats `json:"stats,omitempty"` // nil: the database cannot be reached
 }
 
 // Pending reports whether its first window is yet to begin.

@@ -275,7 +275,7 @@ func (p *process) get(ctx context.Context, page string, within time.Duration) ([
 	return body, nil
 }
 
-// metrics returns what the process tells of itself: the sum of each family's samples.
+// metrics returns the metrics of the process: the sum of each family's samples.
 func (p *process) metrics(ctx context.Context) (map[string]float64, error) {
 	page, err := p.get(ctx, "/metrics", 5*time.Second)
 	if err != nil {

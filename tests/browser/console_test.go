@@ -250,7 +250,7 @@ func (w *world) testStudio(t *testing.T) {
 			p.sees("#result th", tt.head)
 			p.sees("#result td", tt.row)
 			if tt.statement == mended {
-				p.sees("#result .sweep", "(now)")
+				p.sees("#result .sweep", "(this rule)")
 				p.inEachLook("studio-result")
 			}
 		}
