@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ import (
 const (
 	// reachTime is how long a broker may take to answer.
 	reachTime = 5 * time.Second
+	// askAfter is when a broker that sends nothing is asked whether it is there, and followPatience when one that does not answer is not waited for any more: a broker that
+	// restarts is back by then.
+	askAfter, followPatience = 2 * time.Second, 30 * time.Second
 	// pollRecords are handed over at once.
 	pollRecords = 10_000
 	// clockStep is how far a broker's clock may be set back, or that of the leader that follows it: append times are not quite in order.
@@ -153,6 +157,16 @@ func (k *Kafka) stretches(ctx context.Context, cl *kgo.Client, t Topic, r Range)
 	return out, nil
 }
 
+// behind reports whether there is something to read of what is left.
+func behind(left map[int32]*stretch, bounds map[int32]kafka.Bounds) bool {
+	for p, s := range left {
+		if s.at < bounds[p].Stable {
+			return true
+		}
+	}
+	return false
+}
+
 // appended reports whether the broker sets the times of a topic's records, so that they rise. If it does not say, they may be anything.
 func (k *Kafka) appended(ctx context.Context, adm *kadm.Client, t Topic) bool {
 	configs, err := adm.DescribeTopicConfigs(ctx, k.name(t))
@@ -197,7 +211,7 @@ func (k *Kafka) Read(ctx context.Context, t Topic, r Range, note func(string), t
 		cl.PauseFetchPartitions(map[string][]int32{name: {p}})
 	}
 	var records []Record
-	quiet := time.Duration(0)
+	quiet, heard := time.Duration(0), time.Now()
 	for len(left) > 0 {
 		wait := reachTime
 		if r.Follow {
@@ -210,7 +224,19 @@ func (k *Kafka) Read(ctx context.Context, t Topic, r Range, note func(string), t
 			return err
 		}
 		if quiet += wait; fetches.NumRecords() > 0 || len(gaps) > 0 {
-			quiet = 0
+			quiet, heard = 0, time.Now()
+		}
+		if r.Follow && time.Since(heard) >= askAfter {
+			// A broker that cannot be reached is not silence, and neither is what it has and has not sent: no window may close because of them.
+			bounds, err := k.bounds(ctx, cl, t)
+			switch {
+			case err == nil && !behind(left, bounds):
+				heard = time.Now()
+			case err != nil && (ctx.Err() != nil || time.Since(heard) >= followPatience):
+				return cmp.Or(ctx.Err(), err)
+			default:
+				continue
+			}
 		}
 		if quiet >= reachTime && !r.Follow { // nothing but aborted transactions may follow, whose end nothing marks
 			for p := range left {

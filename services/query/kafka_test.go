@@ -21,6 +21,13 @@ var events = flag.Int("events", 1_000_000, "events of a benchmark")
 // broker starts one with the topics of a pipeline, of four partitions each.
 func broker(t testing.TB) (*Kafka, *kgo.Client) {
 	t.Helper()
+	k, cl, _ := mortalBroker(t)
+	return k, cl
+}
+
+// mortalBroker is one that can be ended.
+func mortalBroker(t testing.TB) (*Kafka, *kgo.Client, func()) {
+	t.Helper()
 	names := kafka.NamesFor("activity")
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, names.Activity, names.Late, names.DLQ))
 	if err != nil {
@@ -32,7 +39,7 @@ func broker(t testing.TB) (*Kafka, *kgo.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cl.Close)
-	return &Kafka{Config: kafka.Config{Brokers: cluster.ListenAddrs()}, Names: names}, cl
+	return &Kafka{Config: kafka.Config{Brokers: cluster.ListenAddrs()}, Names: names}, cl, cluster.Close
 }
 
 // fill sends n events, so many of which happen in a second, in turn to the four partitions, and in batches.
@@ -173,6 +180,32 @@ func TestFollow(t *testing.T) {
 	if s := <-done; !s.Partial || s.By != ByInterrupted || s.Rows != 2 || !s.Rule {
 		t.Errorf("%+v", s)
 	}
+}
+
+// TestFollowWithoutABroker: that the broker is gone closes no window, and ends the statement with the reason.
+func TestFollowWithoutABroker(t *testing.T) {
+	t.Parallel()
+	k, cl, end := mortalBroker(t)
+	cfg := config(k)
+	cfg.MaxAhead, cfg.IdleTimeout, cfg.Lateness = 0, 3*time.Second, time.Second
+	for second := range 3 { // the last one closes the window of the first
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "activity", Partition: 1, Timestamp: noon.Add(time.Hour), Value: []byte(event(float64(second*10), "42"))}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, rows := open(t, cfg), 0
+	began := time.Now()
+	_, err := db.Run(t.Context(), "SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id",
+		Bounds{Follow: true}, Output{Columns: func([]string) error { return nil }, Row: func([]any) error {
+			if rows++; rows == 1 {
+				end()
+			}
+			return nil
+		}})
+	if err == nil || !strings.Contains(err.Error(), "read topic activity: ") || rows == 0 || rows == 3 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+	t.Logf("after %v: %v", time.Since(began).Round(time.Second), err)
 }
 
 // BenchmarkLastMinute asks about the last minute of a log in Kafka; the share that is read is counted.
