@@ -28,6 +28,7 @@ func TestProfile(t *testing.T) {
 		{"SELECT user_id, window_start, SUM(price) AS n FROM TABLE(CUMULATE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECOND, INTERVAL '30' SECOND)) GROUP BY window_start, window_end, user_id HAVING SUM(price) > %s", "17.5", "SUM(price) > 17.5"},
 		{"SELECT user_id, window_start, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, user_id HAVING COUNT(*) * 0.1 > %s", "0.7", "COUNT(*) * 0.1 > 0.7"},
 		{"SELECT user_id, window_start, SUM(price) AS n FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, user_id HAVING SUM(price) >= %s", "10.31", "SUM(price) >= 10.31"},
+		{"SELECT user_id, window_start, COUNT(*) AS n FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, user_id HAVING %s < COUNT(*) AND MAX(price) < 3.95", "8", "COUNT(*) > 8"},
 	} {
 		run := func(limit string, p *Profile) (found []string, keys map[string]bool, starts map[string]int64) {
 			t.Helper()

@@ -23,6 +23,11 @@ type Sweep struct {
 // Sweep returns the sweep over the first comparison of HAVING, among those that AND joins, that demands more than a number above 0. ok is false if there is none.
 func (r *Rule) Sweep() (s Sweep, ok bool) {
 	parts := r.having.conjuncts()
+	for i, n := range parts { // 5 < COUNT(*) is COUNT(*) > 5; BETWEEN has it, too
+		if op, mirrored := map[string]string{"<": ">", "<=": ">="}[n.name]; n.op == opCompare && mirrored && n.args[0].op == opConst {
+			parts[i] = newNode(opCompare, op, n.typ, n.at, n.args[1], n.args[0])
+		}
+	}
 	i := slices.IndexFunc(parts, func(n *node) bool {
 		return n.op == opCompare && (n.name == ">" || n.name == ">=") && n.args[0].varies && madeOf(n.args[0]) != nil && n.args[1].op == opConst && n.args[1].typ.numeric()
 	})

@@ -15,6 +15,9 @@ func TestSweep(t *testing.T) {
 		"MAX(price) < 3 AND (COUNT(*) > 1 OR MAX(price) > 1) AND SUM(price) > 10.5": "SUM(price) > 10.5 false half 5.25",
 		"AVG(price) >= 3e0":              "AVG(price) >= 3 false half 1.5",
 		"COUNT(*) * 0.1 > 0.1":           "COUNT(*) * 0.1 > 0.1 false half \"0.0\"",
+		"5 < COUNT(*)":                   "COUNT(*) > 5 true half 2",
+		"COUNT(*) BETWEEN 6 AND 20":      "COUNT(*) >= 6 true half 3",
+		"5 > COUNT(*)":                   "",
 		"COUNT(*) > 5 OR MAX(price) > 1": "",
 		"COUNT(*) > -1":                  "",
 		"COUNT(*) < 5":                   "",
@@ -31,7 +34,7 @@ func TestSweep(t *testing.T) {
 		if ok {
 			var half *node
 			for _, n := range s.Rule.having.conjuncts() {
-				if n.op == opCompare && madeOf(n.args[0]) != nil && s.What == syntax.Print(madeOf(n.args[0])) {
+				if n.op == opCompare && n.name == s.Op && madeOf(n.args[0]) != nil && s.What == syntax.Print(madeOf(n.args[0])) {
 					half = n.args[1]
 				}
 			}
