@@ -178,3 +178,16 @@ GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(DISTI
 		t.Errorf("%s, %v", text, err)
 	}
 }
+
+// TestRulesPageKeepsTheText: a text that is too long for rules is refused, and not lost.
+func TestRulesPageKeepsTheText(t *testing.T) {
+	bare(t)
+	address, _ := consoleOf(t)
+	_, body := visit(t, http.MethodGet, address+"/rules/edit", nil)
+	form := formOf(t, body)
+	form.Set("text", form.Get("text")+"\n-- "+strings.Repeat("{", 1<<20)+" the end")
+	form.Set("do", "review")
+	if code, body := visit(t, http.MethodPost, address+"/rules/edit", form); code != http.StatusOK || !strings.Contains(body, "{{{ the end</textarea>") || !strings.Contains(body, "The rules have errors.") {
+		t.Errorf("%d, %d bytes", code, len(body))
+	}
+}

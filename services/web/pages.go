@@ -19,14 +19,15 @@ import (
 	"spate/services/explainer"
 	"spate/shared/alert"
 	"spate/shared/incident"
+	"spate/shared/rule/syntax"
 	"spate/shared/store"
 )
 
 const (
 	// answerTime bounds the work for one answer.
 	answerTime = 30 * time.Second
-	// maxForm bounds what a form sends, in bytes.
-	maxForm = 1 << 20
+	// maxForm bounds what a form sends, in bytes: the longest text of rules, of which a form writes some characters as three.
+	maxForm = 3*syntax.MaxScript + 64<<10
 	// fragmentHeader asks for the live part of a page only.
 	fragmentHeader = "Spate-Fragment"
 )
