@@ -3,8 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -319,14 +317,10 @@ func (c *endpointsTestCommand) Run(e *env) error {
 	}
 	to := configured[i]
 	now := time.Now()
-	data, err := json.Marshal(struct {
-		Endpoint string `json:"endpoint"`
-		Text     string `json:"text"`
-	}{to.Name, "test message from spate endpoints test: the endpoint works; this is not an alert"})
+	m, err := notify.NewTest(now, to.Name)
 	if err != nil {
 		return err
 	}
-	m := notify.Message{ID: "test_" + strings.ToLower(rand.Text()), Type: notify.TypeTest, At: now, Data: data}
 	if !c.JSON {
 		terminal.Fprintf(e.stdout, "%s to %s (%s)\n", m.ID, to.Name, to.Config().Host)
 	}

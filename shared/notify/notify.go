@@ -5,9 +5,11 @@ package notify
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"spate/shared/alert"
@@ -61,6 +63,15 @@ func TypeOf(r alert.Record) string { return "alert." + string(r.State) }
 
 // TypeOfEvent returns the type of the message about a transition of an incident. The message's id is the event's.
 func TypeOfEvent(e incident.Event) string { return "incident." + string(e.Transition) }
+
+// NewTest returns a message that tests an endpoint. Each one has an id of its own.
+func NewTest(now time.Time, endpoint string) (Message, error) {
+	data, err := json.Marshal(struct {
+		Endpoint string `json:"endpoint"`
+		Text     string `json:"text"`
+	}{endpoint, "test message from spate: the endpoint works; this is not an alert"})
+	return Message{ID: "test_" + strings.ToLower(rand.Text()), Type: TypeTest, At: now, Data: data}, err
+}
 
 // ErrUnsendable means that a message, not an endpoint, is at fault: it can never become a request.
 var ErrUnsendable = errors.New("message cannot be sent")
