@@ -97,6 +97,8 @@ VALUES ('a%d', 'burst', '"7"', '%s', 'critical', 12, 5, %s, %s, %s, %[4]s, '{}',
 	if _, err := db.ExecContext(t.Context(), `UPDATE alert SET state = 'opened' WHERE id = 'a0'`); err == nil || !strings.Contains(err.Error(), "moves back") {
 		t.Errorf("an alert moved back: %v", err)
 	}
+	exec(fmt.Sprintf(`INSERT INTO delivery (webhook_id, endpoint, type, state, created_at, begun_at) VALUES ('test_1', 'e', 'endpoint.test', 'delivered', %s, %[1]s)`, now))
+	exec(fmt.Sprintf(`INSERT INTO delivery_try (webhook_id, endpoint, n, at, status, outcome, reason, took_ms) VALUES ('test_1', 'e', 1, %s, 200, 'delivered', '', 3)`, now))
 	if _, err := p.DownTo(t.Context(), 4); err != nil {
 		t.Fatal(err)
 	}

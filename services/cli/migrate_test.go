@@ -24,13 +24,13 @@ func TestMigrate(t *testing.T) {
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("status made the file: %v", err)
 	}
-	if got := run("up"); !strings.Contains(got, path+" is up to date (7 of 7 migrations were pending)") {
+	if got := run("up"); !strings.Contains(got, path+" is up to date (8 of 8 migrations were pending)") {
 		t.Errorf("up: %s", got)
 	}
 	if got := run("status", "--json"); !strings.Contains(got, `"state":"applied"`) || strings.Contains(got, "pending") {
 		t.Errorf("status after: %s", got)
 	}
-	if got := run("up"); !strings.Contains(got, "(0 of 7 ") {
+	if got := run("up"); !strings.Contains(got, "(0 of 8 ") {
 		t.Errorf("up again: %s", got)
 	}
 }

@@ -47,7 +47,7 @@ type Delivery struct {
 	WebhookID string          `json:"webhook_id"`
 	Endpoint  string          `json:"endpoint"`
 	Incident  string          `json:"incident_id,omitempty"` // what it is about: an incident,
-	AlertID   string          `json:"alert_id,omitempty"`    // or an alert; neither: a digest
+	AlertID   string          `json:"alert_id,omitempty"`    // or an alert; neither: a digest or a test
 	Type      string          `json:"type"`
 	State     DeliveryState   `json:"state"`
 	Tries     int             `json:"attempts"`
@@ -84,8 +84,12 @@ type Summary struct {
 	Attempts int `json:"attempts"`
 }
 
-// ErrNoDelivery: the store has no delivery of this message to this endpoint.
-var ErrNoDelivery = errors.New("delivery not found")
+var (
+	// ErrNoDelivery: the store has no delivery of this message to this endpoint.
+	ErrNoDelivery = errors.New("delivery not found")
+	// ErrNoTest: an endpoint cannot be tested now.
+	ErrNoTest = errors.New("no test was added")
+)
 
 // Queue is where the deliveries to one endpoint wait.
 type Queue struct {
@@ -129,6 +133,10 @@ type Deliveries interface {
 	// due or under way already, what is held, and a digest whose minute has not ended; a filter's limit does not count. A delivery that waits for its next try is brought
 	// forward; the job that waited finds it settled.
 	Resend(ctx context.Context, now time.Time, f DeliveryFilter) (int, error)
+
+	// AddTest adds a test of an endpoint, due at once: from then on, it is a message like any other, except that flood control does not count it. The error is that of
+	// [NewTest], which wraps ErrNoTest, if the endpoint cannot be tested now.
+	AddTest(ctx context.Context, now time.Time, endpoint string) (Delivery, error)
 
 	// Configure notes how a process that delivers has its endpoints, by name, for whoever looks. What was noted of others stays.
 	Configure(ctx context.Context, now time.Time, endpoints map[string]EndpointConfig) error
@@ -182,6 +190,27 @@ type EndpointState struct {
 	Pending   int64 `json:"pending"`
 	Exhausted int64 `json:"exhausted"`
 	Dropped   int64 `json:"dropped"`
+}
+
+// NewTest returns the delivery of a test of an endpoint. The error wraps ErrNoTest if no process that delivers has ever said how it has the endpoint, if the endpoint is
+// disabled, or if another test is pending, of which there is at most one; nil is none. An adapter reads these in the transaction that writes the test.
+func NewTest(now time.Time, e EndpointState, pending *Delivery) (Delivery, error) {
+	refuse := func(format string, args ...any) (Delivery, error) {
+		return Delivery{}, fmt.Errorf("%w: %s", ErrNoTest, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case e.ConfiguredAt.IsZero():
+		return refuse("no spate alert has an endpoint %q; configure it there, and start spate alert again", e.Name)
+	case !e.DisabledAt.IsZero():
+		return refuse("endpoint %s is disabled; enable it first", e.Name)
+	case pending != nil && pending.Tries == 0:
+		return refuse("a test of endpoint %s is under way and was not tried yet; is spate alert running?", e.Name)
+	case pending != nil:
+		return refuse("a test of endpoint %s is under way, and its next try is due at %s; to try now, resend the message %s", e.Name, pending.NextAt.Format(time.RFC3339), pending.WebhookID)
+	}
+	now = milli(now)
+	m, err := notify.NewTest(now, e.Name)
+	return Delivery{WebhookID: m.ID, Endpoint: e.Name, Type: m.Type, State: Pending, CreatedAt: now, BegunAt: now, NextAt: now, Data: m.Data}, err
 }
 
 // DeliveryFilter chooses deliveries; the zero value chooses all.

@@ -53,12 +53,12 @@
 // Messages to endpoints other than the topic are deliveries, as in store.Deliveries. The transaction that makes a transition writes its message once and, for each endpoint, a
 // delivery and an item that makes it due. So a message is queued if and only if the transition happened.
 //
-//	delivery#SUBJECT            digits                                the deliveries, messages and tries about an alert, an incident or a digest
+//	delivery#SUBJECT            digits                                the deliveries, messages and tries about an alert or an incident, or of a digest or a test
 //	due#ENDPOINT#0..3           when it is due + digits               a delivery that is pending
 //	undelivered#ENDPOINT        when it was made + digits             a delivery that is exhausted or disabled
 //	minute#ENDPOINT             the minute                            how many of its messages were sent alone
 //	held#DIGEST                 digits                                up to 45 messages that are held for a digest
-//	endpoints#                  digits                                the endpoints: their configuration, and whether they are disabled
+//	endpoints#                  digits                                the endpoints: their configuration, whether they are disabled, and the newest test
 //
 // All partition keys end with #appserver#SERVER. A delivery has a number that each change moves on, and every change is conditional on the number that was read. A
 // delivery that is pending has one due item, at the time in the delivery; every transaction that moves the time moves the item.

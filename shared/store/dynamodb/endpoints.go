@@ -36,6 +36,49 @@ func (t *Table) endpointUpdate(name string) *expression {
 	return e
 }
 
+// AddTest implements store.Deliveries. The endpoint has the id of its newest test, and nobody adds one who does not know which that is.
+func (t *Table) AddTest(ctx context.Context, now time.Time, endpoint string) (d store.Delivery, err error) {
+	err = again(ctx, func() (bool, error) {
+		a, err := t.attributesAt(ctx, t.cfg.endpointKey(endpoint))
+		if err != nil {
+			return false, err
+		}
+		r := &reader{attributes: a}
+		e := store.EndpointState{Name: endpoint, ConfiguredAt: r.instant(attrConfigured), DisabledAt: r.instant(attrDisabled)}
+		last := r.text(attrTest)
+		if r.err != nil {
+			return false, r.err
+		}
+		x := t.endpointUpdate(endpoint)
+		condition := "attribute_not_exists(#" + attrTest + ")"
+		var pending *store.Delivery
+		if last != "" {
+			x.values[":before"] = text(last)
+			condition = "#" + attrTest + " = :before"
+			if p, err := t.deliveryAt(ctx, last, endpoint); err == nil && p.State == store.Pending {
+				pending = &p.Delivery
+			} else if err != nil && !isNoDelivery(err) {
+				return false, err
+			}
+		}
+		if d, err = store.NewTest(now, e, pending); err != nil {
+			return false, err
+		}
+		x.set(attrTest, text(d.WebhookID))
+		k := &delivery{Delivery: d}
+		put := t.putDelivery(now, k)
+		put.Put.Item[attrData] = text(string(d.Data)) // it is nobody else's, unlike the message about an incident
+		return t.transact(ctx, []types.TransactWriteItem{t.writeOf(t.cfg.endpointKey(endpoint), x, condition), put, t.putDue(now, k, 0, "")})
+	})
+	if errors.Is(err, store.ErrNoTest) {
+		return store.Delivery{}, err
+	} else if err != nil {
+		return store.Delivery{}, fmt.Errorf("test endpoint %s: %w", endpoint, err)
+	}
+	ring(t.bells.of(endpoint))
+	return d, nil
+}
+
 // Configure implements store.Deliveries.
 func (t *Table) Configure(ctx context.Context, now time.Time, endpoints map[string]store.EndpointConfig) error {
 	for _, name := range slices.Sorted(maps.Keys(endpoints)) {

@@ -82,6 +82,7 @@ const (
 	attrConfig     = "config" // JSON
 	attrConfigured = "configured_at"
 	attrOnce       = "disabled_before"
+	attrTest       = "test" // webhook id of the newest test
 
 	attrSent     = "sent_alone" // of a minute of an endpoint
 	attrMessages = "messages"   // of what is held for a digest: JSON
@@ -151,7 +152,7 @@ func (c Config) undeliveredKey(d *delivery) Key {
 type delivery struct {
 	store.Delivery
 	change  int64
-	subject Key // where its alert or incident is; empty: it is a digest
+	subject Key // where its alert or incident is; empty: it is a digest or a test
 	sealed  bool
 }
 

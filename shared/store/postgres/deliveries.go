@@ -51,15 +51,20 @@ func (s *Store) send(ctx context.Context, tx pgx.Tx, now time.Time, changed []al
 				all = append(all, digest)
 			}
 		}
-		made, err := insert(ctx, tx, all)
-		if err != nil {
-			return err
-		}
-		if err := s.queue.Add(ctx, tx, jobs.Of(made)); err != nil {
+		if err := s.put(ctx, tx, all); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// put writes deliveries to one endpoint that are not there, and their jobs.
+func (s *Store) put(ctx context.Context, tx pgx.Tx, all []store.Delivery) error {
+	made, err := insert(ctx, tx, all)
+	if err != nil {
+		return err
+	}
+	return s.queue.Add(ctx, tx, jobs.Of(made))
 }
 
 // insert writes deliveries to one endpoint and returns those that were not there.
@@ -417,6 +422,34 @@ func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilte
 		return 0, fmt.Errorf("resend: %w", s.translate(ctx, err))
 	}
 	return n, nil
+}
+
+// AddTest implements store.Deliveries. Who adds tests of one endpoint at the same time waits for the other.
+func (s *Store) AddTest(ctx context.Context, now time.Time, endpoint string) (d store.Delivery, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var configured, disabled *time.Time
+		err := tx.QueryRow(ctx, `SELECT configured_at, disabled_at FROM endpoint WHERE name = $1 FOR UPDATE`, planned, text(endpoint)).Scan(&configured, &disabled)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		e := store.EndpointState{Name: endpoint, ConfiguredAt: orZero(configured), DisabledAt: orZero(disabled)}
+		var pending *store.Delivery
+		if p, err := one(ctx, tx, scanDelivery, selectDelivery+" WHERE endpoint = $1 AND state = 'pending' AND type = $2 LIMIT 1", text(endpoint), notify.TypeTest); err == nil {
+			pending = &p
+		} else if !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		if d, err = store.NewTest(now, e, pending); err != nil {
+			return err
+		}
+		return s.put(ctx, tx, []store.Delivery{d})
+	})
+	if errors.Is(err, store.ErrNoTest) {
+		return store.Delivery{}, err
+	} else if err != nil {
+		return store.Delivery{}, fmt.Errorf("test endpoint %s: %w", endpoint, s.translate(ctx, err))
+	}
+	return d, nil
 }
 
 const selectEndpoints = `SELECT name, max(disabled_at), max(reason), sum(pending)::bigint, sum(exhausted)::bigint, sum(dropped)::bigint, max(config), max(configured_at) FROM (

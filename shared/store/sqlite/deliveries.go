@@ -76,24 +76,29 @@ func (s *Store) send(ctx context.Context, tx *sql.Tx, now time.Time, changed []a
 				all = append(all, digest)
 			}
 		}
-		put := tx.StmtContext(ctx, s.deliver) //nolint:sqlclosecheck // the end of the transaction closes it
-		made := make([]store.Delivery, 0, len(all))
-		for _, d := range all {
-			res, err := put.ExecContext(ctx, d.WebhookID, d.Endpoint, d.AlertID, d.Incident, d.Type, string(d.State), d.CreatedAt.UnixMilli(), d.BegunAt.UnixMilli(), milliOrNull(d.NextAt), d.Digest, string(d.Data))
-			if err != nil {
-				return err
-			}
-			if n, err := res.RowsAffected(); err != nil {
-				return err
-			} else if n > 0 {
-				made = append(made, d)
-			}
-		}
-		if err := s.queue.Add(ctx, tx, jobs.Of(made)); err != nil {
+		if err := s.put(ctx, tx, all); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// put writes deliveries that are not there, and their jobs.
+func (s *Store) put(ctx context.Context, tx *sql.Tx, all []store.Delivery) error {
+	put := tx.StmtContext(ctx, s.deliver) //nolint:sqlclosecheck // the end of the transaction closes it
+	made := make([]store.Delivery, 0, len(all))
+	for _, d := range all {
+		res, err := put.ExecContext(ctx, d.WebhookID, d.Endpoint, d.AlertID, d.Incident, d.Type, string(d.State), d.CreatedAt.UnixMilli(), d.BegunAt.UnixMilli(), milliOrNull(d.NextAt), d.Digest, string(d.Data))
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil {
+			return err
+		} else if n > 0 {
+			made = append(made, d)
+		}
+	}
+	return s.queue.Add(ctx, tx, jobs.Of(made))
 }
 
 func countMinute(ctx context.Context, tx *sql.Tx, now time.Time, o store.Outgoing) (digest store.Delivery, before int64, err error) {
@@ -393,6 +398,34 @@ func (s *Store) Resend(ctx context.Context, now time.Time, f store.DeliveryFilte
 		return 0, fmt.Errorf("resend: %w", s.translate(err))
 	}
 	return n, nil
+}
+
+// AddTest implements store.Deliveries.
+func (s *Store) AddTest(ctx context.Context, now time.Time, endpoint string) (d store.Delivery, err error) {
+	err = s.in(ctx, func(tx *sql.Tx) error {
+		var configured, disabled sql.NullInt64
+		err := tx.QueryRowContext(ctx, `SELECT configured_at, disabled_at FROM endpoint WHERE name = ?`, endpoint).Scan(&configured, &disabled)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		e := store.EndpointState{Name: endpoint, ConfiguredAt: milliOrZero(configured), DisabledAt: milliOrZero(disabled)}
+		var pending *store.Delivery
+		if p, err := scanDelivery(tx.QueryRowContext(ctx, selectDelivery+" WHERE endpoint = ? AND state = 'pending' AND type = ? LIMIT 1", endpoint, notify.TypeTest)); err == nil {
+			pending = &p
+		} else if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if d, err = store.NewTest(now, e, pending); err != nil {
+			return err
+		}
+		return s.put(ctx, tx, []store.Delivery{d})
+	})
+	if errors.Is(err, store.ErrNoTest) {
+		return store.Delivery{}, err
+	} else if err != nil {
+		return store.Delivery{}, fmt.Errorf("test endpoint %s: %w", endpoint, s.translate(err))
+	}
+	return d, nil
 }
 
 // Configure implements store.Deliveries.

@@ -98,6 +98,8 @@ func RunDeliveries(t *testing.T, empty func(t *testing.T) (open func() store.Sto
 		{"ResendAtTheLastMoment", testResendRace},
 		{"ResendSupersedes", testResendSupersedes},
 		{"Endpoints", testEndpoints},
+		{"AddTest", testAddTest},
+		{"AddTestConcurrent", testAddTestConcurrent},
 		{"Ref", testRef},
 		{"Summary", testSummary},
 	})
