@@ -21,6 +21,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"spate/services/alerter/deliver"
 	"spate/services/embedded"
 	"spate/services/web"
 	"spate/shared/activity"
@@ -38,7 +39,7 @@ func consoleOf(t *testing.T) (address string, cl *kgo.Client) {
 }
 
 // pipelineOf is consoleOf that also returns where the broker and the database are.
-func pipelineOf(t *testing.T) (address string, cl *kgo.Client, info embedded.Info) {
+func pipelineOf(t *testing.T, endpoints ...deliver.Endpoint) (address string, cl *kgo.Client, info embedded.Info) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	cfg := embedded.Config{
@@ -46,7 +47,7 @@ func pipelineOf(t *testing.T) (address string, cl *kgo.Client, info embedded.Inf
 			Events: format.Config{Fields: activity.DefaultFields()}, Window: 10 * time.Second, Lateness: time.Second, IdleTimeout: time.Second, MaxAhead: time.Minute,
 			OpenTransactionTimeout: 75 * time.Second, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Raised, alert.Closed},
 		},
-		State: t.TempDir(), Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Log: log,
+		State: t.TempDir(), Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Endpoints: endpoints, Log: log,
 	}
 	f := consoleFlags{Console: "127.0.0.1:0"}
 	address, err := f.beside(&cfg, log)

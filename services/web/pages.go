@@ -125,6 +125,8 @@ func status(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, errUnknown), errors.Is(err, store.ErrNoIncident), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrNoSilence):
 		return http.StatusNotFound
+	case errors.Is(err, store.ErrNoTest):
+		return http.StatusConflict
 	}
 	return http.StatusServiceUnavailable
 }
@@ -229,6 +231,7 @@ func (s *Server) routes() http.Handler {
 	s.form(mux, "POST /silences/{id}/end", s.endSilence)
 	s.form(mux, "POST /deliveries/resend", s.resend)
 	s.form(mux, "POST /endpoints/{name}", s.endpoint)
+	s.form(mux, "POST /endpoints/{name}/test", s.testEndpoint)
 	s.api(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusNotFound, "No page has this address.")
@@ -282,7 +285,7 @@ type titled interface{ PageTitle() string }
 // notes are what forms have done, by their sign in the address.
 var notes = map[string]string{
 	"marked": "The mark is saved.", "unmarked": "The mark is removed.", "silenced": "The silence is active: nobody is notified until it ends.", "ended": "The silence has ended.",
-	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "applied": "The rules are applied. The table says from when on each of them is in force.", "saved": "The rule is saved in shadow mode: nobody is notified. The table says from when on it is in force; from then on, its incidents are counted here.",
+	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "tested": "The test is due now. Its answer appears in the list of messages when spate alert has sent it.", "applied": "The rules are applied. The table says from when on each of them is in force.", "saved": "The rule is saved in shadow mode: nobody is notified. The table says from when on it is in force; from then on, its incidents are counted here.",
 }
 
 func noteOf(r *http.Request) string { return notes[r.URL.Query().Get("done")] }
@@ -387,20 +390,36 @@ func (s *Server) resend(ctx context.Context, st Store, r *http.Request) (string,
 	return next + "?done=resent", err
 }
 
-func (s *Server) endpoint(ctx context.Context, st Store, r *http.Request) (string, error) {
-	name, on := r.PathValue("name"), r.FormValue("enable") != ""
+// endpointOf returns the name of the endpoint that a form is about.
+func endpointOf(ctx context.Context, st Store, r *http.Request) (string, error) {
+	name := r.PathValue("name")
 	list, err := st.Endpoints(ctx)
+	if err == nil && !slices.ContainsFunc(list, func(e store.EndpointState) bool { return e.Name == name }) {
+		err = fmt.Errorf("%w: no endpoint is named %.80q", errUnknown, name)
+	}
+	return name, err
+}
+
+func (s *Server) endpoint(ctx context.Context, st Store, r *http.Request) (string, error) {
+	name, err := endpointOf(ctx, st, r)
 	if err != nil {
 		return "", err
 	}
-	if !slices.ContainsFunc(list, func(e store.EndpointState) bool { return e.Name == name }) {
-		return "", fmt.Errorf("%w: no endpoint is named %.80q", errUnknown, name)
-	}
+	on := r.FormValue("enable") != ""
 	done, reason := "enabled", ""
 	if !on {
 		done, reason = "disabled", "disabled by "+s.who(r, r.FormValue("by"))
 	}
 	return "/deliveries?done=" + done, st.SetEnabled(ctx, time.Now(), name, on, reason)
+}
+
+// testEndpoint leaves a test in the database. The console has neither addresses nor secrets: an alerter sends it, as it sends every message.
+func (s *Server) testEndpoint(ctx context.Context, st Store, r *http.Request) (string, error) {
+	name, err := endpointOf(ctx, st, r)
+	if err == nil {
+		_, err = st.AddTest(ctx, time.Now(), name)
+	}
+	return "/deliveries?done=tested", err
 }
 
 // search goes to what a text is: an incident, an alert, or a key.

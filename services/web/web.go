@@ -31,6 +31,7 @@ type Store interface {
 	ListTries(ctx context.Context, f store.TryFilter) iter.Seq2[store.Try, error]
 	Resend(ctx context.Context, now time.Time, f store.DeliveryFilter) (int, error)
 	Endpoints(ctx context.Context) ([]store.EndpointState, error)
+	AddTest(ctx context.Context, now time.Time, endpoint string) (store.Delivery, error)
 	SetEnabled(ctx context.Context, now time.Time, endpoint string, enabled bool, reason string) error
 }
 

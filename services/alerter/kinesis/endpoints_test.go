@@ -2,6 +2,7 @@ package kinesis
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"sync"
@@ -127,4 +128,48 @@ func TestTopicFailsEndpointsDoNot(t *testing.T) {
 		t.Errorf("%d messages were published", n)
 	}
 	w.same("queued", w.queued(), map[string]int{"all": 1, dynamodb.Endpoint: 1})
+}
+
+// TestOfAnEndpoint: a test that somebody has added to the table, as the console does, is sent once.
+func TestOfAnEndpoint(t *testing.T) {
+	w := newWorld(t)
+	all := &receiver{got: map[string]int{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- deliver.Run(ctx, deliver.Config{
+			Store: w.cfg.Table, Endpoints: []deliver.Endpoint{{Endpoint: notify.Endpoint{Name: "all"}, Notifier: all}}, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Now: time.Now,
+		})
+	}()
+	eventually := func(what string, ok func() bool) {
+		t.Helper()
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for deadline := time.Now().Add(time.Minute); !ok(); <-tick.C {
+			if time.Now().After(deadline) {
+				t.Fatalf("not within a minute: %s", what)
+			}
+		}
+	}
+	var test store.Delivery
+	eventually("the alerter has said that it has the endpoint", func() (ok bool) {
+		var err error
+		if test, err = w.cfg.Table.AddTest(t.Context(), time.Now(), "all"); err != nil && !errors.Is(err, store.ErrNoTest) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	eventually("the test is delivered", func() bool {
+		d, err := w.cfg.Table.Delivery(t.Context(), test.WebhookID, "all")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.State == store.Delivered
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	w.same("all", all.got, map[string]int{test.WebhookID: 1})
+	w.same("queued", w.queued(), map[string]int{"all": 1})
 }
