@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	"spate/services/web"
+	"spate/shared/notify/webhook"
 	"spate/tests/harness"
 )
 
@@ -65,7 +68,26 @@ func TestConsole(t *testing.T) {
 	healthy("no worker has begun", says("is spate work running?"))
 
 	worker := harness.Spate(t, "worker", named(a, "one"), "work").Start()
-	harness.Spate(t, "alerter", a.Env, "alert").Start()
+	secret := webhook.NewSecret()
+	secrets, err := webhook.ParseSecrets(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests atomic.Int64
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = webhook.Verify(secrets, r.Header, body, time.Now())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(string(body), `"type":"endpoint.test"`) {
+			tests.Add(1)
+		}
+	}))
+	defer hook.Close()
+	harness.Spate(t, "alerter", append(slices.Clone(a.Env), "SPATE_WEBHOOK_URL="+hook.URL, "SPATE_WEBHOOK_SECRET="+secret, "SPATE_WEBHOOK_ALLOW_PRIVATE=true"), "alert").Start()
 	const user = "9007199254740993" // beyond 2^53
 	now := time.Now().UTC()
 	var events []types.PutRecordsRequestEntry
@@ -121,6 +143,17 @@ func TestConsole(t *testing.T) {
 			t.Errorf("%s: want %q and no error in %s", page, shows, body)
 		}
 	}
+	resp, err := http.Post(address+"/endpoints/webhook/test", "application/x-www-form-urlencoded", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close() // its status is what counts
+	if resp.StatusCode != http.StatusOK || !strings.HasSuffix(resp.Request.URL.RequestURI(), "/deliveries?done=tested") {
+		t.Errorf("send a test: %d %s", resp.StatusCode, resp.Request.URL)
+	}
+	harness.Eventually(t, patience, "the test is delivered", func() bool {
+		return tests.Load() == 1 && regexp.MustCompile(`delivered</span></td>\s*<td data-label="Message">endpoint\.test`).MatchString(get("/deliveries?state=delivered"))
+	})
 
 	worker.Kill()
 	healthy("the worker is gone", says("The worker one has not renewed its lease"))

@@ -145,6 +145,7 @@ func (w *world) testResend(t *testing.T) {
 	w.burst(t, `"refused"`, 7, nil)
 	i := w.incidentOf(t, `"refused"`, "burst")
 	p := open(t, w.console)
+	p.allow("409 (Conflict)")
 	p.visit("/incidents/" + i.ID)
 	p.sees("[data-part=foot] td", "disabled") // an endpoint that answers 410 is told nothing more
 	p.sees("[data-part=foot] td", "410")
@@ -155,8 +156,14 @@ func (w *world) testResend(t *testing.T) {
 	w.told.turn(false)
 	p.visit("/deliveries")
 	p.sees("td", "disabled")
+	p.click("form[action='/endpoints/webhook/test'] button")
+	p.sees("main", "endpoint webhook is disabled; enable it first")
+	p.visit("/deliveries")
 	p.click("form[action='/endpoints/webhook'] button")
 	p.sees(".note", "enabled")
+	p.click("form[action='/endpoints/webhook/test'] button")
+	p.sees(".note", "The test is due now.")
+	p.until("the test is delivered", `[...document.querySelectorAll('tr')].some((r) => r.textContent.includes('endpoint.test') && r.textContent.includes('delivered'))`) // by itself
 	p.visit("/incidents/" + i.ID)
 	p.click("form[action='/deliveries/resend'] button")
 	p.sees(".note", "due now")
