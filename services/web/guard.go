@@ -84,7 +84,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		most := int64(maxForm)
+		if r.URL.Path == rulesPath {
+			most = maxRulesForm
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		if name, ok := s.servedAs(r.Host); !ok {
 			s.refuse(w, r, http.StatusForbidden, fmt.Sprintf("The console is not served under the host name %.100q. Use its IP address, or start it with --public-host %.100s.", name, name))
 			return

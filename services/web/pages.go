@@ -26,8 +26,8 @@ import (
 const (
 	// answerTime bounds the work for one answer.
 	answerTime = 30 * time.Second
-	// maxForm bounds what a form sends, in bytes: the longest text of rules, of which a form writes some characters as three.
-	maxForm = 3*syntax.MaxScript + 64<<10
+	// maxForm bounds what a form sends, in bytes, and maxRulesForm that of the rules: the longest text, of which a form writes some characters as three.
+	maxForm, maxRulesForm = 1 << 20, 3*syntax.MaxScript + 64<<10
 	// fragmentHeader asks for the live part of a page only.
 	fragmentHeader = "Spate-Fragment"
 )
@@ -222,8 +222,8 @@ func (s *Server) routes() http.Handler {
 	})
 	s.live(mux, "GET /health", "health", "Health", func(ctx context.Context, _ *http.Request, whole bool) (any, error) { return s.health(ctx, whole), nil })
 	mux.HandleFunc("GET /search", s.search)
-	mux.HandleFunc("GET /rules/edit", s.edit)
-	mux.HandleFunc("POST /rules/edit", s.edit)
+	mux.HandleFunc("GET "+rulesPath, s.edit)
+	mux.HandleFunc("POST "+rulesPath, s.edit)
 	mux.HandleFunc("GET /studio", s.studio)
 	mux.HandleFunc("POST /studio", s.studio)
 	s.form(mux, "POST /incidents/{id}/mark", s.mark)

@@ -21,6 +21,9 @@ type editView struct {
 	Refused string
 }
 
+// rulesPath is where the rules are changed.
+const rulesPath = "/rules/edit"
+
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
