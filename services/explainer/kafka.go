@@ -132,9 +132,10 @@ func (k *Kafka) Now(ctx context.Context) (time.Time, error) {
 	return time.Time{}, err
 }
 
+// client returns one that looks batches of the keyed log up: it fetches few at a time, and none ahead, which the next look would not want and, with bad luck, wait for.
 func (k *Kafka) client() (*kgo.Client, error) {
 	cl, err := kgo.NewClient(k.Config.Options(kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(200*time.Millisecond),
-		kgo.DialTimeout(reachTime), kgo.RequestTimeoutOverhead(reachTime))...)
+		kgo.MaxConcurrentFetches(0), kgo.FetchMaxPartitionBytes(64<<10), kgo.DialTimeout(reachTime), kgo.RequestTimeoutOverhead(reachTime))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
@@ -313,19 +314,12 @@ func (k *Kafka) find(ctx context.Context, cl *kgo.Client, adm *kadm.Client, from
 	if l.start >= l.end {
 		return s, nil
 	}
-	// The last batch at which no event was of the time: what comes before it is older.
-	before := from.UnixMilli()
-	lo, _, err := l.search(ctx, func(c chunk) bool { return c.highest() >= before })
+	before, over := from.UnixMilli(), until.UnixMilli()-1
+	lo, hi, err := l.search(ctx, func(c chunk) bool { return c.highest() >= before })
 	if err != nil {
 		return s, err
 	}
-	s.from, err = l.positions(ctx, lo, before)
-	if err != nil {
-		return s, err
-	}
-	// The first batches by which the time is over everywhere.
-	_, end, err := l.search(ctx, func(c chunk) bool { return c.closed() >= until.UnixMilli()-1 })
-	if err != nil {
+	if s.from, err = l.older(ctx, lo, hi, before); err != nil {
 		return s, err
 	}
 	last, err := l.last(ctx)
@@ -335,36 +329,34 @@ func (k *Kafka) find(ctx context.Context, cl *kgo.Client, adm *kadm.Client, from
 	if w := last.closed(); w > window.NoTime && w < window.EndOfTime {
 		f.Watermark = time.UnixMilli(w).UTC()
 	}
-	if last.closed() >= until.UnixMilli()-1 {
-		c, err := l.read(ctx, end, chunkRecords)
-		if err != nil {
-			return s, err
-		}
-		s.until = c.next
+	if last.closed() < over {
+		return s, nil
 	}
-	return s, nil
+	if lo, _, err = l.search(ctx, func(c chunk) bool { return c.closed() >= over }); err != nil {
+		return s, err
+	}
+	s.until, err = l.over(ctx, lo, over)
+	return s, err
 }
 
-// chunkRecords is how many batches a look at the keyed log reads at most, and lastOffsets how many offsets at its end hold a batch of every router.
-const chunkRecords, lastOffsets = 200, 400
+// chunkBatches is how many batches a look at the keyed log reads at most, and lastOffsets how many offsets at its end hold a batch of every router.
+const chunkBatches, lastOffsets = 200, 400
 
 // keyedLog is the first partition of the keyed log.
 type keyedLog struct {
 	cl         *kgo.Client
 	topic      string
 	start, end int64
+	added      bool // the client consumes it
 }
 
-// chunk is what some batches that follow each other say.
+// chunk is what some batches that follow each other say of each source partition: the watermark, and the highest event time.
 type chunk struct {
-	sources   int32
-	watermark map[int32]int64 // the first of each source partition
-	// newestMarks are the last ones.
-	newestMarks map[int32]int64
-	next        map[int32]int64 // the first offset that is not routed, as its first batch has it
-	reached     map[int32]int64 // the highest event time there, as its first batch has it
-	end         int64           // the offset after the last record
+	sources            int32
+	watermark, reached map[int32]int64
 }
+
+func newChunk() chunk { return chunk{watermark: map[int32]int64{}, reached: map[int32]int64{}} }
 
 // highest is the highest event time.
 func (c chunk) highest() int64 {
@@ -399,9 +391,9 @@ func (c chunk) closed() int64 {
 // search returns an offset from which on reading finds what is not past yet, and one near it from which on it is. past is monotone: once true, it stays true.
 func (l *keyedLog) search(ctx context.Context, past func(chunk) bool) (lo, hi int64, err error) {
 	lo, hi = l.start, l.end
-	for hi-lo > chunkRecords/4 {
+	for hi-lo > chunkBatches/4 {
 		mid := lo + (hi-lo)/2
-		c, err := l.read(ctx, mid, chunkRecords)
+		c, err := l.look(ctx, mid)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -414,47 +406,103 @@ func (l *keyedLog) search(ctx context.Context, past func(chunk) bool) (lo, hi in
 	return lo, hi, nil
 }
 
-// positions returns up to where each source partition is routed before its highest event time comes near a time.
-func (l *keyedLog) positions(ctx context.Context, at, before int64) (map[int32]int64, error) {
+// older returns up to where all events of each source partition are before a time, as the batches before hi say.
+func (l *keyedLog) older(ctx context.Context, lo, hi, before int64) (map[int32]int64, error) {
 	out := make(map[int32]int64)
-	for back := int64(0); ; back = max(4*back, chunkRecords) {
-		from := max(l.start, at-back)
-		c, err := l.read(ctx, from, int(2*chunkRecords+back))
-		if err != nil {
+	for back := int64(0); ; back = max(4*back, chunkBatches) {
+		from := max(l.start, lo-back)
+		sources := 0
+		if err := l.each(ctx, from, func(at int64, h *window.Header) bool {
+			if at >= hi {
+				return true
+			}
+			sources = int(h.Sources)
+			for _, p := range h.Progress {
+				if p.NewestMS < before {
+					out[p.Partition] = p.Next
+				}
+			}
+			return false
+		}); err != nil {
 			return nil, err
 		}
-		for p, next := range c.next {
-			if _, known := out[p]; !known && c.reached[p] < before {
-				out[p] = next
-			}
-		}
 		// A partition that had no event for long is read from its start.
-		if len(out) >= int(c.sources) || from == l.start || back > 16*chunkRecords {
+		if sources > 0 && len(out) >= sources || from == l.start || back > 16*chunkBatches {
 			return out, nil
 		}
 	}
 }
 
-// last reads the end of the log. Its watermarks are the newest.
+// over returns from where on a window that ends at a time is closed in each source partition, as the first batches say in which it is.
+func (l *keyedLog) over(ctx context.Context, lo, end int64) (map[int32]int64, error) {
+	closed, out := make(map[int32]bool), make(map[int32]int64)
+	n := 0
+	err := l.each(ctx, lo, func(_ int64, h *window.Header) bool {
+		for _, w := range h.Watermarks {
+			closed[w.Partition] = w.WatermarkMS >= end
+		}
+		for _, p := range h.Progress {
+			if _, known := out[p.Partition]; closed[p.Partition] && !known {
+				out[p.Partition] = p.Next
+			}
+		}
+		n++
+		return len(out) >= int(h.Sources) || n == 2*chunkBatches
+	})
+	return out, err
+}
+
+// last is what the end of the log says: as many batches as tell of all source partitions.
 func (l *keyedLog) last(ctx context.Context) (chunk, error) {
-	c, err := l.scan(ctx, max(l.start, l.end-lastOffsets), lastOffsets, false)
-	c.watermark = c.newestMarks
+	for back := int64(4); ; back *= 10 {
+		c := newChunk()
+		err := l.each(ctx, max(l.start, l.end-back), func(_ int64, h *window.Header) bool {
+			c.sources = max(c.sources, h.Sources)
+			for _, w := range h.Watermarks {
+				c.watermark[w.Partition] = w.WatermarkMS
+			}
+			return false
+		})
+		if err != nil || c.closed() > window.NoTime || back >= min(lastOffsets, l.end-l.start) {
+			return c, err
+		}
+	}
+}
+
+// look returns what the first batches from an offset on say, as many as tell of all source partitions.
+func (l *keyedLog) look(ctx context.Context, from int64) (chunk, error) {
+	c := newChunk()
+	n := 0
+	err := l.each(ctx, from, func(_ int64, h *window.Header) bool {
+		c.sources = max(c.sources, h.Sources)
+		for _, w := range h.Watermarks {
+			if _, known := c.watermark[w.Partition]; !known {
+				c.watermark[w.Partition] = w.WatermarkMS
+			}
+		}
+		for _, p := range h.Progress {
+			if _, known := c.reached[p.Partition]; !known {
+				c.reached[p.Partition] = p.NewestMS
+			}
+		}
+		n++
+		return len(c.watermark) >= int(c.sources) && len(c.reached) >= int(c.sources) || n == chunkBatches
+	})
 	return c, err
 }
 
-// read reads up to n records from an offset on, or fewer if they tell of all source partitions.
-func (l *keyedLog) read(ctx context.Context, from int64, n int) (chunk, error) {
-	return l.scan(ctx, from, n, true)
-}
-
-func (l *keyedLog) scan(ctx context.Context, from int64, n int, enough bool) (chunk, error) {
-	c := chunk{watermark: map[int32]int64{}, next: map[int32]int64{}, reached: map[int32]int64{}, newestMarks: map[int32]int64{}, end: from}
-	l.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{l.topic: {0: kgo.NewOffset().At(from)}})
-	defer l.cl.RemoveConsumePartitions(map[string][]int32{l.topic: {0}})
+// each hands over the batches from an offset on, until one is enough or the log ends.
+func (l *keyedLog) each(ctx context.Context, from int64, take func(at int64, h *window.Header) (enough bool)) error {
+	if l.added {
+		l.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{l.topic: {0: {Epoch: -1, Offset: from}}})
+	} else {
+		l.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{l.topic: {0: kgo.NewOffset().At(from)}})
+		l.added = true
+	}
 	var h window.Header
-	for read := 0; c.end < l.end && read < n && (!enough || c.sources == 0 || len(c.watermark) < int(c.sources) || len(c.next) < int(c.sources)); {
+	for enough := false; from < l.end && !enough; {
 		poll, cancel := context.WithTimeout(ctx, reachTime)
-		fetches := l.cl.PollRecords(poll, min(n-read, chunkRecords))
+		fetches := l.cl.PollRecords(poll, chunkBatches)
 		err := cmp.Or(ctx.Err(), fetches.Err0())
 		cancel()
 		if err == nil && fetches.NumRecords() == 0 {
@@ -466,30 +514,15 @@ func (l *keyedLog) scan(ctx context.Context, from int64, n int, enough bool) (ch
 			}
 		}
 		if err != nil {
-			return c, fmt.Errorf("read topic %s: %w", l.topic, kafka.Explain(err, kafka.Right{Operation: "Read", Resource: "topic", Name: l.topic}))
+			return fmt.Errorf("read topic %s: %w", l.topic, kafka.Explain(err, kafka.Right{Operation: "Read", Resource: "topic", Name: l.topic}))
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
-			if r.Offset >= l.end {
-				c.end = l.end
+			from = r.Offset + 1
+			if enough || r.Offset >= l.end || r.Attrs.IsControl() || window.ParseHeader(r.Value, &h) != nil {
 				return
 			}
-			c.end = r.Offset + 1
-			if read++; r.Attrs.IsControl() || window.ParseHeader(r.Value, &h) != nil {
-				return
-			}
-			c.sources = max(c.sources, h.Sources)
-			for _, w := range h.Watermarks {
-				c.newestMarks[w.Partition] = w.WatermarkMS
-				if _, known := c.watermark[w.Partition]; !known {
-					c.watermark[w.Partition] = w.WatermarkMS
-				}
-			}
-			for _, p := range h.Progress {
-				if _, known := c.next[p.Partition]; !known {
-					c.next[p.Partition], c.reached[p.Partition] = p.Next, p.NewestMS
-				}
-			}
+			enough = take(r.Offset, &h)
 		})
 	}
-	return c, nil
+	return nil
 }
