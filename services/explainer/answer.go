@@ -281,7 +281,7 @@ func (r Rule) applies() string {
 }
 
 // judge finds the reason for the missing alert.
-func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey, f *Facts, w evaluated, best *Group, wide func() (*Facts, error)) error {
+func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey, f *Facts, w evaluated, best *Group, wide *Facts) error {
 	open := func(g *Group) bool { return a.open(time.UnixMilli(g.End)) }
 	switch {
 	case best == nil && a.Numbers.Invalid > 0:
@@ -371,21 +371,17 @@ func exempts(r Rule, g *Group) bool {
 const maxMoves, maxRows = 40, 4_000_000
 
 // split reports whether the condition would hold in a window that began at one of the events.
-func (x *Explainer) split(ctx context.Context, a *Answer, r RuleKey, best *Group, wide func() (*Facts, error)) (bool, error) {
+func (x *Explainer) split(ctx context.Context, a *Answer, r RuleKey, best *Group, wide *Facts) (bool, error) {
 	if r.Window.Kind == rule.Cumulate || len(best.Counted) == 0 {
 		return false, nil
 	}
-	f, err := wide()
-	if err != nil {
-		return false, err
-	}
-	if _, err := x.windows(ctx, r, f); err != nil { // it finds what was sent again
-		return false, err
-	}
-	a.Read += f.Read
 	size, step := r.Window.Size, max(r.Window.Step, 1)
 	if r.Window.Step == 0 {
 		step = size
+	}
+	f := wide.between(time.UnixMilli(best.Start-size), time.UnixMilli(best.End+size))
+	if _, err := x.windows(ctx, r, f); err != nil { // it finds what was sent again
+		return false, err
 	}
 	tried := map[int64]bool{0: true}
 	moves := min(maxMoves, int(maxRows/(1+int64(len(f.Events))*max(size/step, 1))))

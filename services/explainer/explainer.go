@@ -10,7 +10,6 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"spate/shared/alert"
@@ -168,19 +167,17 @@ func (x *Explainer) OfKey(ctx context.Context, q Question, rules ...RuleKey) (li
 		return list, nil
 	}
 	from, until, about := part(q, rest)
-	f, err := x.Log.Between(ctx, from, until, about)
-	if err != nil {
-		return nil, err
-	}
-	f.Notes = append(f.Notes, notes...)
 	var size time.Duration
 	for _, r := range rest {
 		size = max(size, time.Duration(r.Window.Size)*time.Millisecond)
 	}
-	// The windows that overlap those: in one of them, the events may not be split.
-	wide := sync.OnceValues(func() (*Facts, error) {
-		return x.Log.Between(ctx, from.Add(-size), until.Add(size), about)
-	})
+	// With the windows that overlap those: in one of them, the events may not be split.
+	wide, err := x.Log.Between(ctx, from.Add(-size), until.Add(size), about)
+	if err != nil {
+		return nil, err
+	}
+	wide.Notes = append(wide.Notes, notes...)
+	f := wide.between(from, until)
 	for _, r := range rest {
 		a, err := x.ofKey(ctx, q, r, f, wide)
 		if err != nil {
@@ -237,7 +234,7 @@ func (x *Explainer) ofAlerts(ctx context.Context, q Question, r RuleKey) (*Answe
 	return a, nil
 }
 
-func (x *Explainer) ofKey(ctx context.Context, q Question, r RuleKey, f *Facts, wide func() (*Facts, error)) (*Answer, error) {
+func (x *Explainer) ofKey(ctx context.Context, q Question, r RuleKey, f, wide *Facts) (*Answer, error) {
 	a := newAnswer(r.Rule, f)
 	a.Key, a.From, a.Until = r.object(), &q.From, &q.Until
 	if r.Mode == rule.Off {

@@ -62,6 +62,15 @@ type Facts struct {
 	bytes int
 }
 
+// between returns what there is of a part of the time. An event that is invalid because it is ahead may have been meant for it.
+func (f *Facts) between(from, until time.Time) *Facts {
+	out := *f
+	out.Events = slices.DeleteFunc(slices.Clone(f.Events), func(e Event) bool {
+		return !e.At.IsZero() && (e.At.Before(from) || e.Fate != Invalid && !e.At.Before(until))
+	})
+	return &out
+}
+
 // maxEvents is how many events of a key are kept, and maxBytes how long they are together.
 const maxEvents, maxBytes = 200_000, 256 << 20
 

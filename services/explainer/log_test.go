@@ -2,7 +2,10 @@ package explainer
 
 import (
 	"encoding/json"
+	"reflect"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -71,5 +74,19 @@ func TestTakeInside(t *testing.T) {
 		if len(p.facts.Events) != 1 || p.facts.Events[0].Fate != Counted || string(p.facts.Events[0].fields) != data || string(p.facts.Events[0].text) != c.value {
 			t.Errorf("%s: %+v", c.value, p.facts.Events)
 		}
+	}
+}
+
+// TestFactsBetween: a part of what was read is what reading that part would have found.
+func TestFactsBetween(t *testing.T) {
+	at := func(ms int64) time.Time { return time.UnixMilli(ms) }
+	all := &Facts{Read: 6, Events: []Event{
+		{At: at(9), Fate: Counted}, {At: at(9), Fate: Invalid}, {At: at(10), Fate: Counted}, {At: at(19), Fate: Late}, {At: at(20), Fate: Counted},
+		{At: at(20), Fate: Invalid}, // ahead: it is a dead letter
+		{Fate: Invalid},             // it has no time
+	}}
+	got := all.between(at(10), at(20))
+	if want := slices.Concat(all.Events[2:4], all.Events[5:]); !reflect.DeepEqual(got.Events, want) || got.Read != all.Read || len(all.Events) != 7 {
+		t.Errorf("%v, want %v", got.Events, want)
 	}
 }
