@@ -145,7 +145,7 @@ func (p *picker) take(ctx context.Context, at evidence.Place, value []byte, head
 		p.facts.Cut = true
 		return nil
 	}
-	out := Event{Place: at, Fate: Counted, text: bytes.Clone(text), user: bytes.Clone(mark.User), id: string(mark.ID)}
+	out := Event{Place: at.Clone(), Fate: Counted, text: bytes.Clone(text), user: bytes.Clone(mark.User), id: string(mark.ID)}
 	if reason != activity.ReasonNone {
 		out.Fate, out.Reason = Invalid, string(reason)
 	} else {

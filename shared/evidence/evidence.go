@@ -54,6 +54,15 @@ func (p Place) String() string {
 	return fmt.Sprintf("partition %d offset %d", *p.Partition, *p.Offset)
 }
 
+// Clone returns a place that can be kept.
+func (p Place) Clone() Place {
+	if p.Partition != nil {
+		partition, offset := *p.Partition, *p.Offset
+		p.Partition, p.Offset = &partition, &offset
+	}
+	return p
+}
+
 // Compare orders places by partition, then by how far they are in it.
 func (p Place) Compare(o Place) int {
 	switch {
@@ -98,7 +107,7 @@ func (f *Found) note(format string, args ...any) {
 // source is a log: it reads every record between the places that the alert names, and hands over those that may be events.
 type source func(ctx context.Context, f *Found, take Take) error
 
-// Take is handed a record. An error ends the reading.
+// Take is handed a record. It keeps copies only: each part of a record keeps the whole batch in memory. An error ends the reading.
 type Take func(ctx context.Context, at Place, value []byte, headers []kgo.RecordHeader) error
 
 // search reads the events of an alert, at most so many of them, from a log. If the fields of cfg find none, it looks for the fields that do.
@@ -148,7 +157,7 @@ func read(ctx context.Context, a alert.Record, cfg format.Config, most int, from
 		}
 		text := events.Text(value)
 		fields.add(text)
-		e := Event{Place: at, At: time.UnixMilli(mark.TimeMS).UTC(), Value: valid(text)}
+		e := Event{Place: at.Clone(), At: time.UnixMilli(mark.TimeMS).UTC(), Value: valid(text)}
 		to := sort.Search(len(found.Events), func(i int) bool { return e.before(found.Events[i]) })
 		found.Events = slices.Insert(found.Events, to, e)
 		if len(found.Events) > most {
