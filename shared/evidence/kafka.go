@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"spate/shared/alert"
 	"spate/shared/format"
@@ -26,11 +28,49 @@ func Kafka(ctx context.Context, a alert.Record, events format.Config, most int, 
 	return search(ctx, a, events, most, t.read)
 }
 
-// Scan hands over every record between the places of a topic that ev names. The note says what of it cannot be read; the error is the one that take or ctx ended the reading with.
+// A client waits for the broker each time it has handed over what it has, so several are faster if there is enough to read for each.
+const maxReaders, recordsPerReader = 4, 25_000
+
+// Scan hands over every record between the places of a topic that ev names, one at a time. The note says what of it cannot be read; the error is the one that take or ctx ended
+// the reading with.
 func Scan(ctx context.Context, ev alert.Evidence, cfg kafka.Config, take Take) (note string, err error) {
-	f := &Found{}
-	err = topic{cfg: cfg, evidence: ev}.read(ctx, f, take)
-	return f.Note, err
+	records := int64(0)
+	for _, r := range ev.Partitions {
+		records += r.Last - r.First + 1
+	}
+	parts := make([]topic, max(1, min(maxReaders, len(ev.Partitions), int(records/recordsPerReader))))
+	for i := range parts {
+		parts[i] = topic{cfg: cfg, evidence: alert.Evidence{Topic: ev.Topic, Partitions: map[string]alert.OffsetRange{}}}
+	}
+	for i, p := range slices.SortedFunc(maps.Keys(ev.Partitions), alert.ByNumber) {
+		parts[i%len(parts)].evidence.Partitions[p] = ev.Partitions[p]
+	}
+	var mu sync.Mutex
+	var failed error // of take
+	var notes []string
+	readers, rctx := errgroup.WithContext(ctx)
+	for _, t := range parts {
+		readers.Go(func() error {
+			f := &Found{}
+			err := t.read(rctx, f, func(ctx context.Context, at Place, value []byte, headers []kgo.RecordHeader) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if failed == nil {
+					failed = take(ctx, at, value, headers)
+				}
+				return failed
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if f.Note != "" && !slices.Contains(notes, f.Note) {
+				notes = append(notes, f.Note)
+			}
+			return err
+		})
+	}
+	err = readers.Wait()
+	slices.Sort(notes)
+	return strings.Join(notes, "; "), err
 }
 
 type topic struct {

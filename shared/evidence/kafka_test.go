@@ -3,6 +3,7 @@ package evidence
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -100,4 +101,49 @@ func leaderless(t *testing.T, cluster *kfake.Cluster, partition int32) {
 		resp.Brokers, resp.Topics = was.Brokers, was.Topics
 		return resp, nil, true
 	})
+}
+
+// TestScan: several readers hand over each record once, those of a partition in their order, and none after an error.
+func TestScan(t *testing.T) {
+	const partitions, each = 3, 30_000
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, "activity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ev := alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"9": {Last: each}}}
+	for p := range int32(partitions) {
+		ev.Partitions[fmt.Sprint(p)] = alert.OffsetRange{First: 10, Last: each - 10}
+		for range each {
+			cl.Produce(t.Context(), &kgo.Record{Topic: "activity", Partition: p, Value: []byte("x")}, func(_ *kgo.Record, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	if err := cl.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	next := map[int32]int64{0: 10, 1: 10, 2: 10}
+	cfg := kafka.Config{Brokers: cluster.ListenAddrs()}
+	note, err := Scan(t.Context(), ev, cfg, func(_ context.Context, at Place, _ []byte, _ []kgo.RecordHeader) error {
+		if next[*at.Partition] != *at.Offset {
+			t.Errorf("%v, want offset %d", at, next[*at.Partition])
+		}
+		next[*at.Partition]++
+		return nil
+	})
+	if err != nil || note != "partition 9 does not exist" || next[0] != each-9 || next[1] != each-9 || next[2] != each-9 {
+		t.Errorf("%v, %q, %v", next, note, err)
+	}
+	failed, taken := errors.New("enough"), 0
+	if _, err := Scan(t.Context(), ev, cfg, func(context.Context, Place, []byte, []kgo.RecordHeader) error { taken++; return failed }); !errors.Is(err, failed) || taken != 1 {
+		t.Errorf("%v after %d records", err, taken)
+	}
 }
