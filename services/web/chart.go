@@ -66,9 +66,9 @@ func line(label, unit string, samples []Sample, of func(Sample) float64) templat
 	}
 	return template.HTML(fmt.Sprintf(`<svg class="chart" viewBox="0 0 %d %d" role="img" aria-label="%s in the last 15 minutes: now %s, at most %s %s" preserveAspectRatio="none">`+
 		`<line class="grid" x1="0" x2="%d" y1="6" y2="6"/><line class="grid" x1="0" x2="%d" y1="%d" y2="%d"/><path class="area" d="%s"/><path class="stroke" d="%s"/></svg>`+
-		`<div class="scale"><span>%s</span><span>max. %s %s</span><span>%s</span></div>`,
+		`<div class="scale"><span>%s</span><span>max. %s</span><span>%s</span></div>`,
 		chartWidth, chartHeight, esc(label), esc(said), esc(figure(top)), esc(unit), chartWidth, chartWidth, chartHeight, chartHeight, area.String(), path.String(),
-		first.Format("15:04"), esc(figure(top)), esc(unit), last.Format("15:04")))
+		first.Format("15:04"), esc(figure(top)), last.Format("15:04")))
 }
 
 // bars draws the windows of a key: a bar for each, the rule's limit as a line, and the windows from mark to until in another shade.
