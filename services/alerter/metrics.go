@@ -36,7 +36,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		incidents: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_incidents_total",
 			Help: "Incidents by transition (opened, escalated, resolved) and their severity at that time."}, []string{"transition", "severity"}),
 		decisions: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_decisions_total",
-			Help: "Decisions that an alert made or prolonged."}),
+			Help: "Decisions that alerts made or extended."}),
 		store: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spate_alerter_store_seconds",
 			Help: "Duration of a transaction that stored a batch.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 		storeErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_store_errors_total",

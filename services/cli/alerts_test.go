@@ -420,7 +420,7 @@ func TestAlertsShow(t *testing.T) {
 	b.try(store.Try{WebhookID: r.ID + "_opened", Endpoint: "pager", At: heard.Add(5 * time.Second), Took: 9 * time.Millisecond, Status: 204, Outcome: notify.Delivered})
 
 	out, _ := b.run(ExitOK, "alerts", "show", r.ID, "--brokers", broker)
-	if want := "7: 8 events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC). More than 5 make an alert.\n\nalert "; !strings.HasPrefix(out, want) {
+	if want := "7: 8 events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC). More than 5 raise an alert.\n\nalert "; !strings.HasPrefix(out, want) {
 		t.Errorf("%s does not begin with %s", out, want)
 	}
 	says(t, out, "alert     "+r.ID, "window    2019-11-01 00:00:00 UTC, 10s", "events    8, from 00:00:00.000 to 00:00:09.000", "opened    2020-11-24 09:30:00 UTC", "closed    2020-11-24 09:30:01 UTC",
@@ -484,10 +484,10 @@ func TestAlertsShowOfAStraddlingBurst(t *testing.T) {
 	b.apply(heard, []alert.Record{first, second, third, last, record(`"b"`, 8638, alert.Closed)})
 
 	out, _ := b.run(ExitOK, "alerts", "show", first.ID, "--no-events")
-	says(t, out, "alerts next to it: 1,200 in the window after ("+second.ID+").\n")
+	says(t, out, "alerts in adjacent windows: 1,200 in the window after ("+second.ID+").\n")
 	out, _ = b.run(ExitOK, "alerts", "show", second.ID, "--no-events")
-	says(t, out, `a\u200b: 1,200 events in 10s (2019-11-01 23:59:50 to 2019-11-02 00:00:00 UTC). More than 5 make an alert; this one is critical.`,
-		"alerts next to it: 9 in the window before ("+first.ID+"), 6 or more in the window after ("+third.ID+").\n")
+	says(t, out, `a\u200b: 1,200 events in 10s (2019-11-01 23:59:50 to 2019-11-02 00:00:00 UTC). More than 5 raise an alert; this one is critical.`,
+		"alerts in adjacent windows: 9 in the window before ("+first.ID+"), 6 or more in the window after ("+third.ID+").\n")
 	out, _ = b.run(ExitOK, "alerts", "show", third.ID, "--no-events")
 	says(t, out, `a\u200b: 6 or more events in 10s (`)
 	out, _ = b.run(ExitOK, "alerts", "show", last.ID, "--no-events")

@@ -37,8 +37,8 @@ type alertsShowCommand struct {
 
 // Help is shown below the usage.
 func (alertsShowCommand) Help() string {
-	return `The user's events in the window are read from the events topic, between the offsets that the alert records as evidence. This needs a broker that
-still has them. Otherwise, everything else is shown, along with the reason why the events are missing.`
+	return `spate reads the user's events in the window from the events topic, between the offsets that the alert records as evidence. This needs a broker that
+still has these events. Otherwise, spate shows everything else, and why the events are missing.`
 }
 
 // shownEvents is how many events are printed for people, and maxEvents for programs, unless another number is asked for.
@@ -207,7 +207,7 @@ func (s *story) reason(o *out) {
 	}
 	o.printf("%s: %s in %s (%s to %s UTC)", whose(s.Record), events, short(s.WindowEnd.Sub(s.WindowStart)), s.WindowStart.Format(dayClock), end)
 	if s.Key == nil {
-		o.printf(". More than %d make an alert", s.Threshold)
+		o.printf(". More than %d raise an alert", s.Threshold)
 	}
 	o.printf("%s.\n", critical)
 	var next []string
@@ -218,7 +218,7 @@ func (s *story) reason(o *out) {
 		next = append(next, fmt.Sprintf("%s in the window after (%s)", countText(s.after.Record), s.after.ID))
 	}
 	if len(next) > 0 {
-		o.printf("The burst may go on beyond this window; the user has alerts next to it: %s.\n", strings.Join(next, ", "))
+		o.printf("The burst may extend beyond this window; the user also has alerts in adjacent windows: %s.\n", strings.Join(next, ", "))
 	}
 	o.printf("\n")
 }
@@ -252,7 +252,7 @@ func (s *story) write(o *out, wide bool) {
 		o.printf("key       %s\n", s.Key)
 		o.printf("columns   %s\n", s.Columns)
 		if s.AtLeast {
-			o.printf("          a count is a lower bound: there are more distinct values than are kept\n")
+			o.printf("          a count is a lower bound: there are more distinct values than spate keeps\n")
 		}
 	}
 	o.printf("window    %s UTC, %s\n", s.WindowStart.Format(dayClock), short(size))

@@ -16,7 +16,7 @@ import (
 type alertsRulesFlags struct {
 	brokerFlags
 	rulesTableFlags
-	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic; if nothing matches --rule or --key, the names of the rules are looked up beside it."`
+	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic; if nothing matches --rule or --key, spate looks up the pipeline's rules."`
 }
 
 const (

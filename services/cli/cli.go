@@ -39,21 +39,21 @@ type program struct {
 	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of its events."`
 	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
 	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
-	Top      topCommand      `cmd:"" help:"Show rates, lag, the most frequent users now and the open incidents, live."`
+	Top      topCommand      `cmd:"" help:"Show live rates, lag, the most frequent users and the open incidents."`
 	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
 	SQL      sqlCommand      `cmd:"" name:"sql" help:"Query events, alerts and incidents with SQL: a time range of the log, or files."`
 
 	Route   routeCommand   `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
 	Detect  detectCommand  `cmd:"" group:"services" help:"Service: find windows above the threshold."`
 	Alert   alertCommand   `cmd:"" group:"services" help:"Service: store alerts, print them, and call webhooks."`
-	Decide  decideCommand  `cmd:"" group:"services" help:"Service: answer your own code whether something is decided about an account, such as a challenge."`
+	Decide  decideCommand  `cmd:"" group:"services" help:"Service: tell your own code which decision applies to an account, such as a challenge."`
 	Console consoleCommand `cmd:"" group:"services" help:"Service: serve the console, the pages that show incidents and why they were flagged."`
 	Work    workCommand    `cmd:"" group:"aws" help:"Service: find windows above the threshold in a Kinesis stream (router and detector in one)."`
 	Lambda  lambdaCommand  `cmd:"" group:"aws" help:"Service: run the alerter as an AWS Lambda function that consumes a Kinesis stream."`
 
 	Incidents  incidentsCommand  `cmd:"" help:"List incidents (one attacker is one incident), show one in detail, and mark what it turned out to be."`
-	Decisions  decisionsCommand  `cmd:"" help:"List, make and end decisions: what your own code is to do about an account, and until when."`
-	Silence    silenceCommand    `cmd:"" help:"Notify nobody of the incidents of a rule or key for some time."`
+	Decisions  decisionsCommand  `cmd:"" help:"List, make and end decisions: what your own code should do about an account, and until when."`
+	Silence    silenceCommand    `cmd:"" help:"Suppress notifications about the incidents of a rule or key for some time."`
 	Alerts     alertsCommand     `cmd:"" help:"List stored alerts, or show one in detail."`
 	Deliveries deliveriesCommand `cmd:"" help:"List and inspect webhook deliveries, and resend messages."`
 	Endpoints  endpointsCommand  `cmd:"" help:"List, test, enable and disable the endpoints that are notified of incidents and alerts."`

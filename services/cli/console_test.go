@@ -226,7 +226,7 @@ func TestConsoleVisitors(t *testing.T) {
 		{"write without a token", "POST", "/silences/x/end", url.Values{}, nil, 401, "A token is required"},
 		{"another token", "GET", "/api/incidents", nil, []string{"Authorization", "Bearer 0123456789abcdef0124"}, 401, "A token is required"},
 		{"the token", "GET", "/api/incidents", nil, bearer, 200, `"items":[]`},
-		{"a wrong login", "POST", "/login", url.Values{"token": {"guess"}}, nil, 401, "This is not the token."},
+		{"a wrong login", "POST", "/login", url.Values{"token": {"guess"}}, nil, 401, "The token is wrong."},
 		{"a login", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"/rules"}}, nil, 303, "/rules"},
 		{"a login that leads elsewhere with a tab", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"/\t/evil.example"}}, nil, 303, "/"},
 		{"a login that is too large", "POST", "/login", url.Values{"token": {strings.Repeat("x", 2<<20)}}, nil, 400, "cannot be read"},
@@ -240,9 +240,9 @@ func TestConsoleVisitors(t *testing.T) {
 		{"localhost", "GET", "/api/incidents", nil, append([]string{"Host", "localhost:1234"}, bearer...), 200, `"items":[]`},
 		{"a stranger's form", "POST", "/silences/x/end", url.Values{}, append([]string{"Sec-Fetch-Site", "cross-site"}, bearer...), 403, "a page of another site"},
 		{"a stranger's form, older browser", "POST", "/silences/x/end", url.Values{}, append([]string{"Origin", "https://evil.example"}, bearer...), 403, "a page of another site"},
-		{"no such page", "GET", "/nothing", nil, bearer, 404, "No page has this address"},
+		{"no such page", "GET", "/nothing", nil, bearer, 404, "There is no page at this address"},
 		{"out of the assets", "GET", "/assets/%2e%2e/frame.html", nil, bearer, 404, ""},
-		{"no such method", "DELETE", "/incidents", nil, bearer, 404, "No page has this address"},
+		{"no such method", "DELETE", "/incidents", nil, bearer, 404, "There is no page at this address"},
 	} {
 		code, body := visit(t, c.method, address+c.path, c.form, c.header...)
 		if code != c.code || !strings.Contains(body, c.says) {
@@ -284,7 +284,7 @@ func TestConsoleWithout(t *testing.T) {
 		"/studio":                 {"Flink SQL"},
 		"/search?q=42":            {"/keys?key=42"},
 		"/keys?key=%3D":           {"is not column=value"},
-		"/incidents?after=1-1-1":  {"is none of this list"},
+		"/incidents?after=1-1-1":  {"is not a page of this list"},
 		"/incidents?state=closed": {"state"},
 	} {
 		code, body := visit(t, http.MethodGet, server+path, nil)
@@ -421,7 +421,7 @@ func TestStudioSaves(t *testing.T) {
 		{"last", rule(4), "/rules", 303},
 		{"first", rule(5), "two rules have the name first", 400},
 		{"", "-- rule: alive\n-- mode: live\n" + rule(6), "mode", 400},
-		{"", "CREATE TABLE activity (user_id STRING, txn_timestamp TIMESTAMP(3), WATERMARK FOR txn_timestamp AS txn_timestamp);\n-- rule: other_table\nINSERT INTO alerts " + rule(7), "leave CREATE TABLE out", 400},
+		{"", "CREATE TABLE activity (user_id STRING, txn_timestamp TIMESTAMP(3), WATERMARK FOR txn_timestamp AS txn_timestamp);\n-- rule: other_table\nINSERT INTO alerts " + rule(7), "remove CREATE TABLE", 400},
 		{"no_window", "SELECT user_id FROM activity", "window", 400},
 	} {
 		if code, body := save(c.name, c.text); code != c.code || !strings.Contains(body, c.says) {
@@ -464,7 +464,7 @@ func TestStudioRuns(t *testing.T) {
 	says(t, run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY 1"), "1 row", "<td><bdi>42</bdi></td><td><bdi>8</bdi></td>")
 	says(t, run("SELECT usr_id FROM activity"), "no such column: usr_id", "did you mean user_id")
 	harness.Eventually(t, 30*time.Second, "the incident is known", func() bool {
-		return strings.Contains(run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id"), "1 key; 1 has an incident of a live rule in this time, so the rule adds none")
+		return strings.Contains(run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id"), "1 key; 1 has an incident of a live rule in this period, so the rule adds no keys")
 	})
 	// What it would find with other limits, and when.
 	says(t, run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 1"), "With another limit: <bdi>COUNT(*) &gt; …</bdi>", `<td class="n">1 (this rule)</td>`)
@@ -481,7 +481,7 @@ func TestStudioRuns(t *testing.T) {
 	}
 	refused := 0
 	for range 4 {
-		if strings.Contains(<-busy, "2 statements are running already") {
+		if strings.Contains(<-busy, "2 statements are already running") {
 			refused++
 		}
 	}
@@ -521,7 +521,7 @@ func TestStudioFollows(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(answer.Body)
-		wanted := []string{"The rule runs."}
+		wanted := []string{"The rule is running."}
 		if n == liveAtOnce {
 			wanted = append(wanted, "<td><bdi>"+html.EscapeString(user)+"</bdi></td><td><bdi>")
 		}

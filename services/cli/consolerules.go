@@ -86,9 +86,9 @@ func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error)
 	for _, c := range compareRules(before, set.Rules) {
 		switch {
 		case c.Change == added && c.Mode != rule.Shadow:
-			return 0, web.BadRequest(fmt.Errorf("rule %s has the mode %s; the studio saves rules in shadow mode only, so leave its directive mode out", c.Name, c.Mode))
+			return 0, web.BadRequest(fmt.Errorf("rule %s has the mode %s; the studio saves rules only in shadow mode, so remove the directive mode", c.Name, c.Mode))
 		case c.Change != added && c.Change != unchanged:
-			return 0, web.BadRequest(fmt.Errorf("the text changes rule %s, which is in force; use another name, and leave CREATE TABLE out, or change the rules on the page Rules", c.Name))
+			return 0, web.BadRequest(fmt.Errorf("the text changes rule %s, which is in force; use another name and remove CREATE TABLE, or change the rules on the page Rules", c.Name))
 		}
 	}
 	rec, err := l.record(ctx, base, set, studioFile, p.lateness, p.maxAhead)

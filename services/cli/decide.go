@@ -266,7 +266,7 @@ type decisionsAddCommand struct {
 	decisionFlags
 	valueFlags
 	rulesTableFlags
-	Level string        `required:"" placeholder:"LEVEL" help:"What your code is to do about the value: challenge, block, ..."`
+	Level string        `required:"" placeholder:"LEVEL" help:"What your code should do about the value: challenge, block, ..."`
 	For   time.Duration `name:"for" default:"1h" help:"Duration, 1s to 744h (31 days)."`
 	Why   string        `placeholder:"TEXT" help:"Reason for the decision."`
 	By    string        `placeholder:"NAME" help:"Author of the decision. Default: the user who runs the command."`

@@ -122,7 +122,7 @@ func (c *demoCommand) Run(e *env) error {
 func linger(ctx context.Context, w io.Writer, console string) {
 	open := opener()
 	if open == nil {
-		terminal.Fprintf(w, "\nWhy was an account flagged? %s shows it. Press Ctrl-C to end.\n", console)
+		terminal.Fprintf(w, "\nWhy was an account flagged? %s shows the reason. Press Ctrl-C to end.\n", console)
 		<-ctx.Done()
 		return
 	}

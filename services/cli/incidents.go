@@ -77,8 +77,8 @@ type incidentsLsCommand struct {
 
 // Help is shown below the usage.
 func (incidentsLsCommand) Help() string {
-	return `An incident is a run of alerts of one rule and key whose windows are at most one minute apart, unless the rule's directive quiet says otherwise. EVENTS is the
-sum of the counts of its windows, and PEAK is the highest of these counts.`
+	return `An incident is a series of alerts for one rule and one key, whose windows are at most one minute apart unless the rule's directive quiet says otherwise. EVENTS is
+the sum of its windows' counts, and PEAK is the highest of these counts.`
 }
 
 func (c *incidentsLsCommand) filter(now time.Time) (store.IncidentFilter, error) {

@@ -33,7 +33,7 @@ type keyFlags struct {
 	brokerFlags
 	askFlags
 	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic."`
-	Wide  bool   `short:"w" help:"Do not shorten lines to fit the terminal."`
+	Wide  bool   `short:"w" help:"Do not truncate lines to fit the terminal."`
 	JSON  bool   `name:"json" help:"Print one JSON line per matching key (a number and a string can both match)."`
 }
 
@@ -110,13 +110,13 @@ type keyCommand struct {
 
 // Help is shown below the usage.
 func (keyCommand) Help() string {
-	return `For each rule with this key, shows the windows that have not ended: the events so far, the rule's columns, and the alert if there is one. The answer
+	return `For each rule with this key, shows the open windows: the events so far, the rule's columns, and the alert if there is one. The answer
 comes from the detector that counts the key, not from the database.
 
   spate key user_id=900600000
   spate key product_id=44600062 --rule scraped
   spate key user_id=7 ip=10.0.0.1         of a rule with GROUP BY user_id, ip
-  spate key user_id=7 --null ip           of its events without ip; ip=NULL is those with the text NULL
+  spate key user_id=7 --null ip           of the events without ip; ip=NULL means the text NULL
   spate rules ls                          lists the rules and their keys`
 }
 

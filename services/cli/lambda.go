@@ -34,7 +34,7 @@ func (c *lambdaCommand) Run(e *env) error {
 	}
 	for _, name := range []string{"SPATE_ENDPOINTS", "SPATE_WEBHOOK_URL"} {
 		if os.Getenv(name) != "" {
-			return usage(fmt.Errorf("endpoints: %s is set, but a Lambda function notifies the SNS topic only: retries and digests need a process that runs all the time; run spate alert instead of the function, or unset %s", name, name))
+			return usage(fmt.Errorf("endpoints: %s is set, but a Lambda function notifies only the SNS topic: retries and digests need a process that runs all the time; run spate alert instead of the function, or unset %s", name, name))
 		}
 	}
 	log := e.logger(slog.LevelInfo).With("service", "alerter")

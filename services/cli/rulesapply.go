@@ -36,7 +36,7 @@ type rulesApplyCommand struct {
 type reviseFlags struct {
 	From    string `placeholder:"beginning|TIME" help:"Windows that the rules are in force for: all, or those that begin at this time (RFC 3339) or later. Default: all if nothing has been counted yet, otherwise as early as possible."`
 	Message string `short:"m" placeholder:"TEXT" help:"Why the rules change; spate rules history shows it."`
-	Replace bool   `name:"replace-unreadable" help:"Replace a revision that this version of spate cannot evaluate, and all that follow it: the rules are in force from its boundary, and the replaced revisions never are. For a revision that no router can evaluate."`
+	Replace bool   `name:"replace-unreadable" help:"For a revision that neither this version of spate nor any router can evaluate: replace it and all later revisions. The rules are in force from its boundary, and the replaced revisions never are."`
 	DryRun  bool   `name:"dry-run" help:"Show what would change, and write nothing."`
 	Yes     bool   `name:"yes" short:"y" help:"Do not ask for confirmation. Without a terminal, the command never asks."`
 	JSON    bool   `name:"json" help:"Print one JSON object: revision, applied, dry_run, boundary (null: from the beginning), rules (name, change and more), feeds."`
@@ -48,14 +48,14 @@ func (rulesApplyCommand) Help() string {
 table), so nothing has to be restarted. The revision is in force for windows that begin at its boundary or later: 30 s and --max-ahead from now, so that
 every router knows it before it reads an event of such a window. Rules that did not change continue without a gap. Before anything has been counted, a revision is in force for all windows.
 
-Before it writes anything, it checks the file, runs the cases of NAME_test.yaml beside it, and shows what changes. Applying the rules that are already
+Before spate writes anything, it checks the file, runs the cases of NAME_test.yaml beside the file, and shows what changes. Applying the rules that are already
 in force does nothing. The exit code is 2 if the file has errors, and 1 if a case fails or the rules were not applied.
 
   spate rules apply rules.sql                                   asks for confirmation in a terminal
   spate rules apply rules.sql --dry-run                         shows what would change
   spate rules apply rules.sql --set scraper.products=40 -m 'fewer false alarms'
   spate rules apply rules.sql --from 2026-12-01T00:00:00Z       at the beginning of December
-  spate rules rollback                                          applies the revision before it again`
+  spate rules rollback                                          applies the previous revision again`
 }
 
 func (c *rulesApplyCommand) Run(e *env) (err error) {
@@ -373,7 +373,7 @@ func (l *rulesLog) consequences(entry revision.Entry, r revised) (lines []string
 		}
 	}
 	if entry.InsteadOf > 0 {
-		lines = append(lines, fmt.Sprintf("revision %d replaces revision %d, which cannot be evaluated, and all that follow it; they will never be in force", entry.Revision, entry.InsteadOf))
+		lines = append(lines, fmt.Sprintf("revision %d replaces revision %d, which cannot be evaluated, and all later revisions; they will never be in force", entry.Revision, entry.InsteadOf))
 	}
 	if replaced := l.replacedBy(entry); len(replaced) > 0 {
 		lines = append(lines, fmt.Sprintf("%s will never be in force: the boundary of revision %d is earlier", strings.Join(replaced, ", "), entry.Revision))
@@ -381,7 +381,7 @@ func (l *rulesLog) consequences(entry revision.Entry, r revised) (lines []string
 	if entry.Revision == 1 {
 		must := ""
 		if !entry.Beginning {
-			must = fmt.Sprintf("; a %s with another --lateness or --max-ahead stops, and says so", l.judge)
+			must = fmt.Sprintf("; a %s with another --lateness or --max-ahead stops and reports it", l.judge)
 		}
 		lines = append(lines, fmt.Sprintf("lateness %s and max-ahead %s are recorded with it%s", short(time.Duration(r.LatenessMS)*time.Millisecond), short(time.Duration(r.MaxAheadMS)*time.Millisecond), must))
 	}

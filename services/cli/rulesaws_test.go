@@ -112,7 +112,7 @@ func TestRulesOnAWSFirstWhileRunning(t *testing.T) {
 	r := newRuledTable(t)
 	r.count()
 	out, _ := r.run(ExitOK, "apply", rulesFileOf(t, "rules.sql", rulesText(1)))
-	says(t, out, "a worker with another --lateness or --max-ahead stops, and says so\n", "revision 1 is in force for windows that begin at ")
+	says(t, out, "a worker with another --lateness or --max-ahead stops and reports it\n", "revision 1 is in force for windows that begin at ")
 }
 
 // TestRulesOnAWSAtOnce: of two that are applied at the same time, one is in force, and who applied the other is told.

@@ -21,7 +21,7 @@ type rulesDiffCommand struct {
 
 // Help is shown below the usage.
 func (rulesDiffCommand) Help() string {
-	return `Rules are compared by what they do: comments, spaces and the order of the rules make no difference. Parameters are replaced with their values.
+	return `spate compares what the rules do: comments, spaces and the order of the rules make no difference, and parameters are replaced with their values.
 
   spate rules diff rules.sql            what apply would change
   spate rules diff 3                    what has changed since revision 3

@@ -33,7 +33,7 @@ type rulesExportCommand struct {
 
 // Help is shown below the usage.
 func (rulesExportCommand) Help() string {
-	return `Comments at the top list what spate does that the SQL cannot do. A region or account that is not set is written as ${region} or ${account};
+	return `Comments at the top list features of spate that the SQL lacks. A region or account that is not set is written as ${region} or ${account};
 deploy/aws/flink/main.py replaces these at run time.
 
   spate rules export --flink-sql                                        for Kafka
@@ -41,8 +41,8 @@ deploy/aws/flink/main.py replaces these at run time.
   spate rules export --flink-sql --window 1m --threshold 20             another rule
   spate rules export rules.sql --flink-sql                              the rules in a file
 
-The tables of a rules file keep their columns, and their WITH clauses become those of the connection that the settings describe. Rules that write
-different columns to one table get tables of their own, which write to the same topic or stream. With a rules file, --window, --threshold,
+The tables of a rules file keep their columns and get WITH clauses for the connection that the settings describe. Rules that write
+different columns to one table get separate tables, which write to the same topic or stream. With a rules file, --window, --threshold,
 --critical, --user-field, --user-type and --time-field have no effect; --lateness applies to tables without a watermark.`
 }
 

@@ -21,9 +21,9 @@ type rulesImportCommand struct {
 
 // Help is shown below the usage.
 func (rulesImportCommand) Help() string {
-	return `The rules file is written to standard output; what is left out, and why, is written to standard error. The paragraphs of streaming SQL (%flink.ssql) in
-a notebook are converted, except queries and commands that are neither a rule nor a table. If the result has errors, it is written anyway, so
-that you can correct it, and the exit code is 2. Sigma correlations of the types event_count, value_count, value_sum and value_avg become rules, together with the
+	return `Writes the rules file to standard output; standard error shows what was left out, and why. In a notebook, spate converts the paragraphs of streaming SQL
+(%flink.ssql), except queries and commands that are neither a rule nor a table. If the result has errors, spate writes it anyway, so
+that you can correct it, and exits with code 2. Sigma correlations of the types event_count, value_count, value_sum and value_avg become rules, together with the
 base rules of the same file; what SQL cannot express is an error. docs/rules.md has the details.
 
   spate rules import notebook.zpln >rules.sql

@@ -375,7 +375,7 @@ func TestRulesApplyFrom(t *testing.T) {
 	out, _ = newRuled(t).run(ExitOK, "apply", watermark)
 	says(t, out, "lateness 5s and max-ahead 1m are recorded with it\n")
 	out, _ = counted.run(ExitOK, "apply", one)
-	says(t, out, "a router with another --lateness or --max-ahead stops, and says so\n", "revision 1 is in force for windows that begin at ")
+	says(t, out, "a router with another --lateness or --max-ahead stops and reports it\n", "revision 1 is in force for windows that begin at ")
 }
 
 // TestRulesAppliedAtOnce: of several that are applied at the same time, each is applied or says that it is not.
@@ -484,7 +484,7 @@ func TestRulesOfOthers(t *testing.T) {
 	_, errs = r.run(ExitUsage, "apply", path, "--replace-unreadable", "--from", "2035-01-01T00:00:00Z")
 	says(t, errs, "leave out --from")
 	out, _ = r.run(ExitOK, "rollback", "--replace-unreadable", "--dry-run")
-	says(t, out, "compared with revision 2:", "revision 4 replaces revision 3, which cannot be evaluated, and all that follow it", "1 unchanged", "nothing was written")
+	says(t, out, "compared with revision 2:", "revision 4 replaces revision 3, which cannot be evaluated, and all later revisions", "1 unchanged", "nothing was written")
 	_, errs = r.run(ExitFailed, "ls")
 	says(t, errs, "revision 3 of the rules cannot be evaluated")
 	out, _ = r.run(ExitOK, "apply", path, "--replace-unreadable", "-m", "a mistake")

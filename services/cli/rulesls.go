@@ -23,9 +23,9 @@ type rulesLsCommand struct {
 // Help is shown below the usage.
 func (rulesLsCommand) Help() string {
 	return `Lists the rules of the newest revision, except those whose mode is off, and those of earlier revisions that are still in force. If some of them begin
-or end later, IN FORCE says when: their first window begins at that time or later, their last one before it. SINCE is the revision that last changed a rule.
+or end later, IN FORCE says when: their first window begins at that time or later, or their last one before it. SINCE is the revision that last changed a rule.
 Rules with the same FEED are counted together. FAULTS counts the results that were NULL because they could not be computed (a division by zero, an overflow)
-since the running detectors took over their partitions; the column is shown only if there were any.
+since the running detectors took over their partitions; the column appears only if there were faults.
 
   spate rules ls
   spate rules ls --json | jq -r 'select(.mode == "shadow") | .name'`

@@ -26,7 +26,7 @@ type rulesTestCommand struct {
 
 // Help is shown below the usage.
 func (rulesTestCommand) Help() string {
-	return `A case is a list of events and the alerts that the rules must give for them. The rules are evaluated by the engine of the pipeline, without
+	return `A case is a list of events and the alerts that the rules must raise for them. The pipeline's engine evaluates the rules, without
 a broker. Put the cases of scraper.sql in scraper_test.yaml:
 
   cases:

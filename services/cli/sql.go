@@ -22,14 +22,14 @@ type sqlCommand struct {
 	Statement string `arg:"" optional:"" help:"Statement to run. Default: the one on standard input or, in a terminal, a prompt."`
 
 	File  []string `name:"file" short:"f" placeholder:"FILE" help:"Read this file of events instead of the log: CSV or JSON lines, plain or compressed. Repeatable."`
-	Since string   `placeholder:"TIME" help:"Read only what was appended to the log since this time: an age (10m, 7d), a timestamp (2026-11-24T09:30:00Z) or a date."`
+	Since string   `placeholder:"TIME" help:"Read only records appended to the log since this time: an age (10m, 7d), a timestamp (2026-11-24T09:30:00Z) or a date."`
 	From  string   `placeholder:"TIME" help:"Same as --since."`
-	To    string   `placeholder:"TIME" help:"Read only what was appended before this time, in the same form."`
+	To    string   `placeholder:"TIME" help:"Read only records appended before this time, in the same form."`
 
 	MaxRows  *int64        `name:"max-rows" placeholder:"N" help:"Print at most N rows; 0 prints all. Default: 1000, or all with --json and --csv."`
 	MaxBytes int64         `name:"max-bytes" default:"0" placeholder:"N" help:"Stop reading after N bytes of records; the result is then partial. 0 means no limit."`
 	Timeout  time.Duration `default:"5m" help:"Stop reading after this time; the result is then partial. 0 means no limit."`
-	Follow   bool          `help:"With a rule: go on with the events that arrive, and print each row as its window closes."`
+	Follow   bool          `help:"With a rule: continue with new events, and print each row as its window closes."`
 
 	JSON bool `name:"json" help:"Print one JSON object per row, and the summary as a JSON object on standard error."`
 	CSV  bool `name:"csv" help:"Print CSV."`
@@ -46,21 +46,21 @@ type sqlCommand struct {
 	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"How far in the future an event's time may be; use the router's value."`
 	Lateness    time.Duration `env:"SPATE_LATENESS" default:"10s" help:"Lateness of a rule whose table has no WATERMARK; use the router's value."`
 	IdleTimeout time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"With --follow: a partition that is silent for this long no longer holds windows open; 0 waits forever."`
-	Partitions  int32         `env:"SPATE_PARTITIONS" default:"0" help:"With --file: number of partitions that a rule sees the file in; 0 is 4, as for spate replay."`
-	RecordKey   string        `name:"record-key" env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"With --file: field that decides on the partition: ${enum}."`
+	Partitions  int32         `env:"SPATE_PARTITIONS" default:"0" help:"With --file: number of partitions into which spate splits the file for a rule; 0 means 4, as in spate replay."`
+	RecordKey   string        `name:"record-key" env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"With --file: field that determines the partition: ${enum}."`
 }
 
 // Help is shown below the usage.
 func (sqlCommand) Help() string {
-	return `Tables: activity (events), late and dlq (events that were not counted, and why), alerts and incidents. Columns of events are those that the rules in force
-declare, or those of --rules; _partition, _offset, _timestamp (when it was appended), _key and _value are columns of every record. Times are text in UTC.
+	return `Tables: activity (events), late and dlq (events that were not counted, and why), alerts and incidents. Events have the columns that the rules in force,
+or those in --rules, declare. Every record has _partition, _offset, _timestamp (its append time), _key and _value. Times are text in UTC.
 
   spate sql "SELECT user_id, COUNT(*) AS n FROM activity GROUP BY user_id ORDER BY n DESC LIMIT 10" --since 10m
   spate sql "SELECT * FROM late WHERE _late_by_ms > 60000"
   spate sql --file clicks.csv "SELECT event_type, COUNT(*) FROM activity GROUP BY 1"
   spate sql                                     a prompt: \d lists tables, help shows more, \q ends it
 
-It reads only the part of the log that conditions on _timestamp, _partition, _offset and a lower bound of the event time leave. A statement with TUMBLE, HOP or CUMULATE in GROUP
+spate reads only the part of the log that conditions on _timestamp, _partition, _offset and a lower bound of the event time select. A statement with TUMBLE, HOP or CUMULATE in GROUP
 BY is a rule, and runs in the engine:
 
   spate sql "SELECT user_id, COUNT(*) AS n FROM activity
@@ -95,7 +95,7 @@ func (c *sqlCommand) Run(e *env) error {
 		errs = append(errs, errors.New("since, from: give only one of them"))
 	}
 	if c.Follow && (len(c.File) > 0 || c.To != "") {
-		errs = append(errs, errors.New("follow: a file, and what was appended before a time, have an end; leave out --file and --to"))
+		errs = append(errs, errors.New("follow: --file and --to give the input an end; leave them out"))
 	}
 	if e.mode == "aws" && len(c.File) == 0 {
 		errs = append(errs, errors.New("mode: spate sql does not read Kinesis and DynamoDB yet; it reads files (--file) in mode aws, and the log in mode kafka"))
@@ -106,7 +106,7 @@ func (c *sqlCommand) Run(e *env) error {
 	}
 	interactive := c.Statement == "" && terminal.Is(os.Stdin)
 	if interactive && (c.JSON || c.CSV || c.Follow || !terminal.Is(os.Stdout)) {
-		return usage(errors.New("statement: missing; a prompt needs a terminal, and takes neither --json, --csv nor --follow"))
+		return usage(errors.New("statement: missing; a prompt needs a terminal, and does not accept --json, --csv or --follow"))
 	}
 	if c.Statement == "" && !interactive {
 		text, err := io.ReadAll(io.LimitReader(os.Stdin, 2<<20))
@@ -169,7 +169,7 @@ func (c *sqlCommand) open(e *env) (db *query.DB, closer func(), err error) {
 				return nil, nil, err
 			}
 		}
-		cfg.Log, cfg.NoStore = newFileLog(c, cfg.Events.Fields, set), "--file reads events alone; leave it out to read alerts and incidents"
+		cfg.Log, cfg.NoStore = newFileLog(c, cfg.Events.Fields, set), "--file reads only events; leave it out to read alerts and incidents"
 	} else if set, err = c.pipeline(e, &cfg, set, &closers); err != nil {
 		return nil, nil, err
 	}
@@ -239,8 +239,8 @@ func declare(cfg *query.Config, set *rule.Set) error {
 	return nil
 }
 
-// errStatement is how the command ends if the statement is wrong; it has been said already.
-var errStatement = errors.New("the statement is wrong")
+// errStatement is how the command ends if the statement is invalid; it has been said already.
+var errStatement = errors.New("the statement is invalid")
 
 // wrong says what is wrong with the statement, with a caret under the place.
 func wrong(w io.Writer, err error) error {

@@ -64,15 +64,15 @@ func TestSQL(t *testing.T) {
 		{[]string{"SELECT 1 AS a WHERE 1 = 0"}, "A\n", "0 rows; read 0 records\n", 0},
 		{[]string{"SELECT _reason, _value ->> 'event_time' AS t FROM dlq"}, "_REASON   T\nbad_time  soon\n", "1 row", 0},
 		{[]string{"SELECT usr_id FROM activity"}, "", "sql:1:8: no such column: usr_id\n    SELECT usr_id FROM activity\n           ^ did you mean user_id?\n", 2},
-		{[]string{"DROP TABLE activity"}, "", "DROP is not allowed: statements only read", 2},
-		{[]string{"SELECT * FROM alerts"}, "", "table alerts is not available: --file reads events alone", 2},
+		{[]string{"DROP TABLE activity"}, "", "DROP is not allowed: statements can only read", 2},
+		{[]string{"SELECT * FROM alerts"}, "", "table alerts is not available: --file reads only events", 2},
 		{[]string{"--max-rows", "1", "SELECT user_id FROM activity"}, "USER_ID\n      7\n", "partial (max-rows): there are more rows; --max-rows 0 prints all", 0},
 		{[]string{"--max-bytes", "10", "SELECT COUNT(*) AS n FROM activity"}, "N\n0\n", "spate: the result is partial: reading stopped after 10 bytes (--max-bytes)", 1},
 		{[]string{"--max-bytes=-1", "SELECT 1"}, "", "max-bytes: -1 is negative", 2},
 		{[]string{"--json", "--csv", "SELECT 1"}, "", "json, csv: give only one of them", 2},
 		{[]string{"--since", "10m", "SELECT 1"}, "", "the records of a file have no append time", 2},
 		{[]string{"--since", "soon", "SELECT 1"}, "", `since: "soon" is not a time`, 2},
-		{[]string{"--follow", "SELECT 1"}, "", "follow: a file", 2},
+		{[]string{"--follow", "SELECT 1"}, "", "follow: --file and --to give the input an end", 2},
 		{[]string{"SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 1"}, "USER_ID  N\n      7  2\n", "1 row; read 4 of 4 records; 1 invalid\n", 0},
 	} {
 		stdout, stderr, code := sqlOf(t, append([]string{"--file", path}, c.args...)...)

@@ -15,9 +15,9 @@ import (
 	"spate/shared/terminal"
 )
 
-const promptHelp = `A statement ends with a semicolon. Arrow keys go through what was typed before, Tab completes tables, columns and keywords, Ctrl-C stops a statement.
+const promptHelp = `A statement ends with a semicolon. Arrow keys recall earlier lines, Tab completes tables, columns and keywords, and Ctrl-C stops a statement.
   \d          lists the tables
-  \d TABLE    lists the columns of a table; an asterisk marks those whose comparison narrows what is read
+  \d TABLE    lists the columns of a table; an asterisk marks columns whose conditions narrow the reading
   \q          ends the prompt
 `
 
@@ -99,7 +99,7 @@ func newPrompt(c *sqlCommand, db *query.DB, in io.Reader, out io.Writer) *sqlPro
 }
 
 func (p *sqlPrompt) run(ctx context.Context) error {
-	terminal.Fprintf(p.t, "SQL over the log; help shows what there is, \\q ends it.\n")
+	terminal.Fprintf(p.t, "SQL over the log; help shows the commands, \\q ends the prompt.\n")
 	var statement []string
 	for ctx.Err() == nil {
 		p.t.SetPrompt("spate> ")

@@ -23,11 +23,11 @@ import (
 )
 
 type topCommand struct {
-	Every  time.Duration `default:"2s" help:"Time between two looks, at least 1s."`
-	Rounds int           `placeholder:"N" help:"End after N looks. Default: go on until Ctrl-C."`
-	By     string        `default:"user_id" placeholder:"COLUMN" help:"Column of the events whose most frequent values are shown."`
-	Last   time.Duration `default:"5s" help:"Count the events of the last 5s, or of another time, for these values."`
-	JSON   bool          `name:"json" help:"Print one JSON object per look: at, events_per_second, alert_records_per_minute, lag, closed_seconds_ago (null: not known), troubles, hottest, incidents."`
+	Every  time.Duration `default:"2s" help:"Time between updates, at least 1s."`
+	Rounds int           `placeholder:"N" help:"End after N updates. Default: run until Ctrl-C."`
+	By     string        `default:"user_id" placeholder:"COLUMN" help:"Event column whose most frequent values to show."`
+	Last   time.Duration `default:"5s" help:"Period over which to count these values, up to now."`
+	JSON   bool          `name:"json" help:"Print one JSON object per update: at, events_per_second, alert_records_per_minute, lag, closed_seconds_ago (null: unknown), troubles, hottest, incidents."`
 
 	incidentFlags
 	rulesLogFlags
@@ -39,8 +39,8 @@ type topCommand struct {
 
 // Help is shown below the usage.
 func (topCommand) Help() string {
-	return `Shows rates, lag, what is wrong, the most frequent users now and the open incidents, from the broker and the database; the console (spate console) has the same with charts. On a
-terminal the lines change in place; otherwise, each look is one line.
+	return `Shows rates, lag, problems, the currently most frequent users and the open incidents, from the broker and the database. The console (spate console) also has charts. In a
+terminal, the lines change in place; otherwise, each update is one line.
 
   spate top
   spate top --by product_id --last 30s
@@ -223,7 +223,7 @@ func (c *topCommand) hottest(ctx context.Context, p *consoleParts, l *look) erro
 		return usage(fmt.Errorf("by: %w", wrong))
 	}
 	if err == nil && s.Partial {
-		l.Troubles = append(l.Troubles, "the most frequent values are those of a part of the events: use a shorter --last")
+		l.Troubles = append(l.Troubles, "the most frequent values cover only part of the events; use a shorter --last")
 	}
 	return err
 }

@@ -29,7 +29,7 @@ type whyCommand struct {
 	Null  []string      `placeholder:"COLUMN" help:"Column of the key that is NULL, in place of --key COLUMN=VALUE. Repeatable."`
 	Rule  string        `placeholder:"NAME" help:"With --key: only this rule. Default: all rules with this key."`
 	At    string        `placeholder:"TIME" help:"With --key: the windows that contain this event time, such as 2026-11-24T09:30:05Z."`
-	Since time.Duration `default:"1h" help:"With --key and without --at: look at this much event time, up to now."`
+	Since time.Duration `default:"1h" help:"With --key and without --at: how much event time to look at, up to now."`
 
 	Events int  `default:"20" placeholder:"N" help:"List at most N events."`
 	Wide   bool `short:"w" help:"Do not truncate lines to fit the terminal."`
@@ -62,10 +62,10 @@ Reasons for a verdict of not_flagged:
   split               it would hold in a window that began at another time
   late                it would hold with events that arrived after their window had closed
   closed_as_idle      the same, and the window had closed because a partition was silent
-  still_open          the window is not closed, and it does not hold yet or can cease to hold
+  still_open          the window is still open, and it does not hold yet or can become false
   not_routed          it holds with events that are not counted yet
   invalid             the log has only invalid records that mention the key
-  never_seen          the log has no event for the key in this time
+  never_seen          the log has no event for the key in this period
   rule_not_in_force   the rule was not in force for the window
   rule_off            the rule's mode is off
   not_stored          it holds, but the database has no alert`
@@ -123,7 +123,7 @@ func (c *whyCommand) Run(e *env) error {
 	case len(c.ID) > 0:
 		return err
 	default:
-		terminal.Fprintf(e.stderr, "spate: the answer is that of the log alone, without alerts, silences and deliveries: %s\n", err)
+		terminal.Fprintf(e.stderr, "spate: the answer uses only the log, without alerts, silences and deliveries: %s\n", err)
 	}
 	if len(values) > 0 {
 		list, err := w.ofKey(e.ctx, values, c.Rule, at)

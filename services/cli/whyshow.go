@@ -48,14 +48,14 @@ func (a answered) write(o *out, wide bool) {
 	o.sentence(a.Text)
 	o.printf("\n")
 	if in := a.Of; in != nil {
-		o.printf("incident  %s: %s, %s; this is the window with most events\n", in.ID, counted(in.Windows, "window", "windows"), counted(in.Events, "event", "events"))
+		o.printf("incident  %s: %s, %s; this is the window with the most events\n", in.ID, counted(in.Windows, "window", "windows"), counted(in.Events, "event", "events"))
 	} else if a.Incident != "" {
 		o.printf("incident  %s\n", a.Incident)
 	}
 	if a.Alert != "" {
 		o.printf("alert     %s", a.Alert)
 		if a.Alerts > 1 {
-			o.printf(", the most severe of %d in this time", a.Alerts)
+			o.printf(", the most severe of %d in this period", a.Alerts)
 		}
 		o.printf("\n")
 	}
@@ -109,7 +109,7 @@ func (a answered) write(o *out, wide bool) {
 		case *n.Recount && a.Provisional:
 			o.printf("The reference has counted the events so far; the alert is updated when its window closes.\n")
 		case *n.Recount:
-			o.printf("The reference counts the same as the alert.\n")
+			o.printf("The reference's count matches the alert.\n")
 		default:
 			for _, name := range sortedKeys(n.Differs) {
 				d := n.Differs[name]
@@ -138,7 +138,7 @@ func (a answered) write(o *out, wide bool) {
 		o.printf("notified  nobody\n")
 	}
 	if a.Reason == explainer.NeverSeen {
-		o.printf("\nUse --at TIME or --since DURATION to ask about another time.\n")
+		o.printf("\nUse --at TIME or --since DURATION to ask about another period.\n")
 	}
 	for _, note := range a.Notes {
 		o.printf("\nnote: %s\n", note)

@@ -30,7 +30,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_alerts_total",
-			Help: "Alert records written, by rule and state; after a crash, some are written again. Refused: not written, because the keyed log contains data that no router wrote."}, []string{"rule", "state"}),
+			Help: "Alert records written, by rule and state; after a crash, some are written again. The state refused counts records not written, because the keyed log contains data that no router wrote."}, []string{"rule", "state"}),
 		batches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_batches_total",
 			Help: "Records of the keyed log by outcome (applied; corrupt: not written by a router; old: written by a version of spate that this one cannot read; unreadable: damaged or cannot be decompressed)."}, []string{"outcome"}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_detector_lag_batches",

@@ -239,7 +239,7 @@ func (e *exam) rights(ctx context.Context) {
 	if len(unseen) == 0 && missing == 0 {
 		text := "no permission is missing"
 		if len(unneeded) > 0 {
-			text += "; if a rule makes decisions, these are: " + strings.Join(unneeded, ", ")
+			text += "; if a rule makes decisions, these are missing: " + strings.Join(unneeded, ", ")
 		}
 		e.tell.ok("rights", "%s: %s", strings.Join(e.cfg.Services, ", "), text)
 	}
@@ -386,7 +386,7 @@ func (e *exam) clock(ctx context.Context) {
 	case ahead > -skew:
 		e.tell.ok("clock", "the broker's clock agrees with this machine's: its newest timestamp is %v old", max(0, -ahead).Round(time.Millisecond))
 	default:
-		e.tell.ok("clock", "the broker's clock is not ahead of this machine's; whether it is behind cannot be seen, because its newest timestamp is %v old", -ahead.Round(time.Second))
+		e.tell.ok("clock", "the broker's clock is not ahead of this machine's; whether it is behind is unknown, because its newest timestamp is %v old", -ahead.Round(time.Second))
 	}
 }
 

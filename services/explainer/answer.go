@@ -122,7 +122,7 @@ func newAnswer(r Rule, f *Facts) *Answer {
 		Events: []Event{}, Transitions: []Transition{}, Watermark: f.Watermark, Read: f.Read, Notes: slices.Clone(f.Notes),
 	}
 	if f.Cut {
-		a.Notes = append(a.Notes, fmt.Sprintf("only the first %d events that may be the key's are taken into account, so the numbers are too low, and the reason can be wrong; ask about a shorter time", len(f.Events)))
+		a.Notes = append(a.Notes, fmt.Sprintf("only the first %d possible events of the key are taken into account, so the numbers are too low, and the reason can be wrong; ask about a shorter period", len(f.Events)))
 	}
 	return a
 }
@@ -297,16 +297,16 @@ func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey,
 	case best.Holds && open(best):
 		a.Reason = StillOpen // such a condition is known to hold at the window's end only
 		if early, _ := r.Early(); early && x.Alerts == nil {
-			a.Notes = append(a.Notes, "the rule opens alerts early, so there is probably one already; whether there is, the database says")
+			a.Notes = append(a.Notes, "the rule opens alerts early, so there is probably an alert already; only the database shows whether there is")
 		} else if x.Alerts != nil && len(w.counted) > 0 {
-			a.Notes = append(a.Notes, "the condition holds so far; if it can cease to hold, as with = 0, the alert opens when the window closes")
+			a.Notes = append(a.Notes, "the condition holds so far; if it can become false, as with = 0, the alert opens when the window closes")
 		}
 	case best.Holds && slices.ContainsFunc(w.counted, func(g Group) bool { return g.Start == best.Start && g.End == best.End && g.Holds }):
 		a.Verdict, a.Reason = "flagged", Holds
 		if x.Alerts != nil {
 			a.Verdict, a.Reason = "not_flagged", NotStored
 			if r.Window.Kind != rule.Tumble {
-				a.Notes = append(a.Notes, "an event that came after some of its windows were closed, but not all, is in no topic of late events, and is taken for counted in all of them; the condition may hold only with such an event")
+				a.Notes = append(a.Notes, "an event that arrived after only some of its windows had closed is not in the late topic and is treated as counted in all of them; the condition may hold only because of such an event")
 			}
 		}
 	default:
@@ -459,9 +459,9 @@ func (a *Answer) done() *Answer {
 			a.Text += " Its incident is silenced (" + a.Silence + "), so no one was notified."
 		}
 	case NeverSeen:
-		a.Text = "The log has no event for this key in this time. Check that the key is spelled as in the events, or ask about another time."
+		a.Text = "The log has no event for this key in this period. Check that the key is spelled as in the events, or ask about another period."
 		if a.From != nil {
-			a.Text = strings.Replace(a.Text, "in this time.", fmt.Sprintf("from %s to %s UTC.", a.From.Format(instant), a.Until.Format(instant)), 1)
+			a.Text = strings.Replace(a.Text, "in this period.", fmt.Sprintf("from %s to %s UTC.", a.From.Format(instant), a.Until.Format(instant)), 1)
 		}
 	case NotInForce:
 		a.Text = fmt.Sprintf("The rule was not in force for %s. It applies to windows that begin %s.", window, a.applies)
@@ -511,7 +511,7 @@ func (a *Answer) closes() string {
 	if a.Watermark.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf(" The window closes when event time reaches its end; it is at %s.", a.Watermark.Format(instant))
+	return fmt.Sprintf(" The window closes when event time, now at %s, reaches its end.", a.Watermark.Format(instant))
 }
 
 func number(n int, one, more string) string {

@@ -122,7 +122,7 @@ func (x *Explainer) OfAlert(ctx context.Context, s Stored, of Rule) (*Answer, er
 	a.flagged(&s)
 	g := find(w.counted, s.WindowStart.UnixMilli(), s.WindowEnd.UnixMilli())
 	if g == nil {
-		a.Notes = append(a.Notes, "no event of this key in this window was found between the places of the evidence")
+		a.Notes = append(a.Notes, "the log has no event of this key in this window between the positions in the alert's evidence")
 	} else {
 		a.numbers(*g)
 		a.events(f, *g, x.Most)
@@ -151,7 +151,7 @@ func (x *Explainer) OfKey(ctx context.Context, q Question, rules ...RuleKey) (li
 		}
 		switch {
 		case err != nil:
-			notes = append(notes, fmt.Sprintf("the answer is that of the log alone: %v", err))
+			notes = append(notes, fmt.Sprintf("the answer uses only the log: %v", err))
 			x.Alerts = nil
 		case a != nil:
 			list = append(list, a)

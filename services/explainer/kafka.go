@@ -70,7 +70,7 @@ func (k *Kafka) Between(ctx context.Context, from, until time.Time, a about) (*F
 		r := alert.OffsetRange{First: b.Start, Last: b.Stable - 1}
 		at, ok := s.from[p]
 		if r.First > at {
-			f.Notes = append(f.Notes, fmt.Sprintf("partition %d now begins at offset %d: older events have been deleted, and may have been of this time and key", p, r.First))
+			f.Notes = append(f.Notes, fmt.Sprintf("partition %d now begins at offset %d: older events, perhaps of this period and key, have been deleted", p, r.First))
 		}
 		if ok {
 			r.First = max(r.First, at)
@@ -97,7 +97,7 @@ func (k *Kafka) routed(ctx context.Context, adm *kadm.Client, f *Facts) map[int3
 	switch {
 	case errors.Is(err, kerr.GroupIDNotFound):
 	case err != nil:
-		f.Notes = append(f.Notes, fmt.Sprintf("events that are not counted yet are taken for counted: %v", kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: k.Names.RouterGroup})))
+		f.Notes = append(f.Notes, fmt.Sprintf("events that are not counted yet are treated as counted: %v", kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "group", Name: k.Names.RouterGroup})))
 		return nil
 	}
 	offsets.Each(func(o kadm.OffsetResponse) {
@@ -258,7 +258,7 @@ func (k *Kafka) decided(ctx context.Context, f *Facts, routed map[int32]int64, f
 		bounds, err := kafka.ListBounds(reach, adm, topic)
 		cancel()
 		if err != nil {
-			f.Notes = append(f.Notes, fmt.Sprintf("events that were late or invalid are taken for counted: %v", k.cannotRead(topic, err)))
+			f.Notes = append(f.Notes, fmt.Sprintf("events that were late or invalid are treated as counted: %v", k.cannotRead(topic, err)))
 			continue
 		}
 		ev := alert.Evidence{Topic: topic, Partitions: map[string]alert.OffsetRange{}}
@@ -266,7 +266,7 @@ func (k *Kafka) decided(ctx context.Context, f *Facts, routed map[int32]int64, f
 			r := alert.OffsetRange{First: b.Start, Last: b.Stable - 1}
 			if share := int64(maxSide / len(bounds)); r.Last-r.First > share {
 				r.First = r.Last - share
-				f.Notes = append(f.Notes, fmt.Sprintf("of topic %s, partition %d, only the newest %d records were read", topic, p, share))
+				f.Notes = append(f.Notes, fmt.Sprintf("in topic %s, partition %d, only the newest %d records were read", topic, p, share))
 			}
 			if r.First <= r.Last {
 				ev.Partitions[strconv.Itoa(int(p))] = r
@@ -307,7 +307,7 @@ func (k *Kafka) find(ctx context.Context, cl *kgo.Client, adm *kadm.Client, from
 	defer cancel()
 	bounds, err := kafka.ListBounds(reach, adm, k.Names.Keyed)
 	if err != nil {
-		f.Notes = append(f.Notes, fmt.Sprintf("all events of the topic are read, and it is not known up to when windows are closed: %v", k.cannotRead(k.Names.Keyed, err)))
+		f.Notes = append(f.Notes, fmt.Sprintf("all events of the topic are read, and the time up to which windows are closed is unknown: %v", k.cannotRead(k.Names.Keyed, err)))
 		return s, nil
 	}
 	l := &keyedLog{cl: cl, topic: k.Names.Keyed, start: bounds[0].Start, end: bounds[0].Stable}

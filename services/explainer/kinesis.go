@@ -45,7 +45,7 @@ func (k *Kinesis) Of(ctx context.Context, ev alert.Evidence, from, until time.Ti
 }
 
 // ErrAlertsOnly means that a log explains alerts only.
-var ErrAlertsOnly = errors.New("the key has no alert in this time, and mode aws keeps no record of what became of each event, so spate why cannot say why it has none")
+var ErrAlertsOnly = errors.New("the key has no alert in this period, and mode aws does not record what became of each event, so spate why cannot explain why there is no alert")
 
 // Between implements [Log].
 func (k *Kinesis) Between(context.Context, time.Time, time.Time, about) (*Facts, error) {

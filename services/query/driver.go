@@ -128,7 +128,7 @@ func (db *DB) connect(ctx context.Context) (err error) {
 	return db.conn.Raw(func(c any) error {
 		handle := reflect.ValueOf(c).Elem().FieldByName("db")
 		if handle.Kind() != reflect.Uintptr || handle.Uint() == 0 {
-			return fmt.Errorf("set up sqlite: the driver's connection is not as it was; it cannot be interrupted")
+			return fmt.Errorf("set up sqlite: the SQLite driver has changed, so its statements cannot be interrupted")
 		}
 		db.handle = uintptr(handle.Uint())
 		return c.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(db.authorize)

@@ -180,7 +180,7 @@ func (e *evaluation) take(records []Record) error {
 			continue
 		}
 		if int(r.Partition) >= len(e.sources) {
-			return fmt.Errorf("the topic has got more partitions; run the statement again")
+			return fmt.Errorf("partitions were added to the topic; run the statement again")
 		}
 		mark, reason, err := e.events.Mark(e.run.ctx, r.Value, r.Headers)
 		if err != nil {

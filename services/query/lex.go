@@ -161,7 +161,7 @@ func check(tokens []token) ([]token, *Error) {
 		return nil, at(tokens[i+1].from, "run one statement at a time", "a second statement begins here")
 	}
 	if !tokens[0].is("SELECT", "WITH", "VALUES", "EXPLAIN") {
-		return nil, at(tokens[0].from, "write SELECT, WITH, VALUES or EXPLAIN", "%s is not allowed: statements only read", tokens[0].text)
+		return nil, at(tokens[0].from, "write SELECT, WITH, VALUES or EXPLAIN", "%s is not allowed: statements can only read", tokens[0].text)
 	}
 	if i := slices.IndexFunc(tokens, func(t token) bool {
 		return t.symbol("?") || t.symbol("@") || t.symbol(":") || t.kind == word && t.text[0] == '$'

@@ -234,7 +234,7 @@ func (s *Server) routes() http.Handler {
 	s.form(mux, "POST /endpoints/{name}/test", s.testEndpoint)
 	s.api(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(w, r, http.StatusNotFound, "No page has this address.")
+		s.refuse(w, r, http.StatusNotFound, "There is no page at this address.")
 	})
 	return mux
 }
@@ -285,7 +285,7 @@ type titled interface{ PageTitle() string }
 // notes are what forms have done, by their sign in the address.
 var notes = map[string]string{
 	"marked": "The mark is saved.", "unmarked": "The mark is removed.", "silenced": "The silence is active: nobody is notified until it ends.", "ended": "The silence has ended.",
-	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "tested": "The test is due now. Its answer appears in the list of messages when spate alert has sent it.", "applied": "The rules are applied. The table says from when on each of them is in force.", "saved": "The rule is saved in shadow mode: nobody is notified. The table says from when on it is in force; from then on, its incidents are counted here.",
+	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "tested": "The test is due now. The list of messages shows the response when spate alert has sent the test.", "applied": "The rules are applied. The table shows when each rule takes effect.", "saved": "The rule is saved in shadow mode: nobody is notified. The table shows when it takes effect and, from then on, its incidents.",
 }
 
 func noteOf(r *http.Request) string { return notes[r.URL.Query().Get("done")] }
@@ -381,7 +381,7 @@ func (s *Server) resend(ctx context.Context, st Store, r *http.Request) (string,
 	}
 	n, err := st.Resend(ctx, time.Now(), f)
 	if err == nil && n == 0 {
-		err = &badRequest{errors.New("the message is due or under way already, is part of a digest, or is not known")}
+		err = &badRequest{errors.New("the message is already due or under way, is part of a digest, or is unknown")}
 	}
 	next := r.FormValue("next")
 	if !strings.HasPrefix(next, "/incidents/") {
@@ -463,7 +463,7 @@ func (s *Server) alertPage(ctx context.Context, id string, whole bool) (v alertV
 	}
 	f := store.Filter{ID: strings.ToLower(id), Limit: 2}
 	if len(id) < 4 || f.Validate() != nil {
-		return v, fmt.Errorf("%w: %.64q is not the id of an alert, or at least the first 4 digits of it", errUnknown, id)
+		return v, fmt.Errorf("%w: %.64q is neither the id of an alert nor its first digits (at least 4)", errUnknown, id)
 	}
 	list, err := store.Collect(st.Alerts(ctx, f))
 	switch {

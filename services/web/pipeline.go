@@ -348,7 +348,7 @@ func (s *sampler) now() ([]Sample, error) {
 	defer s.mu.Unlock()
 	err := s.err
 	if err != nil {
-		err = fmt.Errorf("no figures have come since %s UTC: %w", s.since.Format("15:04:05"), err)
+		err = fmt.Errorf("no figures since %s UTC: %w", s.since.Format("15:04:05"), err)
 	}
 	return slices.Clone(s.samples), err
 }
@@ -378,11 +378,11 @@ func Troubles(samples []Sample) (list []string) {
 		took := span(now.At.Sub(before.At))
 		for _, p := range now.Partitions {
 			if b := named(before.Partitions, p.Name); gone == "" && b != nil && p.Waits() && p.Next == b.Next {
-				list = append(list, fmt.Sprintf("%s %s has not moved for %s, and %s: is %s running?", capital(now.Part), p.Name, took, p.waiting(), now.Counter))
+				list = append(list, fmt.Sprintf("%s %s has not advanced for %s, and %s: is %s running?", capital(now.Part), p.Name, took, p.waiting(), now.Counter))
 			}
 		}
 		if now.Unstored != "" && before.Unstored != "" && now.Stored == before.Stored {
-			list = append(list, fmt.Sprintf("%s are not stored, and none was in the last %s: is spate alert running?", now.Unstored, took))
+			list = append(list, fmt.Sprintf("%s are not stored, and none were stored in the last %s: is spate alert running?", now.Unstored, took))
 		}
 	}
 	if gone == "" {
@@ -448,9 +448,9 @@ func silence(now Sample) []string {
 	case len(silent) == 0:
 		return nil
 	case len(silent) == len(now.Partitions):
-		return []string{fmt.Sprintf("No events arrive, for at least %s. Windows close all the same, because every %s is silent.", lasts, now.Part)}
+		return []string{fmt.Sprintf("No events have arrived for at least %s. Windows still close, because every %s is silent.", lasts, now.Part)}
 	case len(silent) == 1:
-		return []string{fmt.Sprintf("%s %s has been silent for at least %s; it holds no windows open.", part, silent[0], lasts)}
+		return []string{fmt.Sprintf("%s %s has been silent for at least %s; it does not hold windows open.", part, silent[0], lasts)}
 	}
-	return []string{fmt.Sprintf("%ss %s have been silent, one for at least %s; they hold no windows open.", part, strings.Join(silent, ", "), lasts)}
+	return []string{fmt.Sprintf("%ss %s have been silent, one for at least %s; they do not hold windows open.", part, strings.Join(silent, ", "), lasts)}
 }

@@ -177,11 +177,11 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, v studioView) {
 	why := "The console ends."
 	switch {
 	case errors.Is(err, errEnough):
-		why = fmt.Sprintf("This ended after %s rows. Raise the limit of the rule to see fewer.", grouped(maxLive))
+		why = fmt.Sprintf("The run ended after %s rows. To see fewer rows, raise the rule's limit.", grouped(maxLive))
 	case err != nil:
 		why = message(err)
 	case result.Partial != "" && ctx.Err() == nil:
-		why = fmt.Sprintf("This ended, because the bound of %s was reached.", result.Partial)
+		why = fmt.Sprintf("The run ended because it reached the bound of %s.", result.Partial)
 	}
 	_ = send(bytes.Replace(tail, []byte(endGoesHere), []byte(`<p class="note ended" role="status">`+esc(why)+"</p>"), 1)) // an error here is the visitor's going away
 }
@@ -239,7 +239,7 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 		return "", err
 	}
 	if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Mode == "live" && slices.Equal(r.Key, []string{column}) }) {
-		return fmt.Sprintf("%s. No live rule has the key %s, so there is nothing to compare them with.", count(int64(len(keys)), "key", "keys"), column), nil
+		return fmt.Sprintf("%s. No live rule has the key %s, so there is nothing to compare with.", count(int64(len(keys)), "key", "keys"), column), nil
 	}
 	live, looked := make(map[string]bool), 0
 	for i, err := range st.Incidents(ctx, store.IncidentFilter{Since: since, Newest: true, Limit: statIncidents}) {
@@ -259,13 +259,13 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 		}
 	}
 	slices.Sort(fresh)
-	text := fmt.Sprintf("%s; %s an incident of a live rule in this time", count(int64(len(keys)), "key", "keys"), count(int64(len(keys)-len(fresh)), "has", "have"))
+	text := fmt.Sprintf("%s; %s an incident of a live rule in this period", count(int64(len(keys)), "key", "keys"), count(int64(len(keys)-len(fresh)), "has", "have"))
 	if looked == statIncidents {
-		text += fmt.Sprintf(", as far as the newest %s say", grouped(statIncidents))
+		text += fmt.Sprintf(", judging by the newest %s incidents", grouped(statIncidents))
 	}
 	switch {
 	case len(fresh) == 0:
-		return text + ", so the rule adds none.", nil
+		return text + ", so the rule adds no keys.", nil
 	case len(fresh) > 5:
 		return fmt.Sprintf("%s, %s not: %s and more.", text, count(int64(len(fresh)), "does", "do"), strings.Join(fresh[:5], ", ")), nil
 	}
@@ -274,7 +274,7 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 
 func (s *Server) saveRule(ctx context.Context, r *http.Request, text string) ([]Fault, error) {
 	if s.cfg.Rules == nil {
-		return nil, errors.New("this console has no log of the rules")
+		return nil, errors.New("this console has no access to the log of the rules")
 	}
 	if name := strings.TrimSpace(r.FormValue("name")); !strings.Contains(text, "-- rule:") {
 		if name == "" || strings.ContainsAny(name, "\r\n") {

@@ -270,7 +270,7 @@ func (s *Server) incident(ctx context.Context, id string) (incident.Incident, er
 	}
 	f := store.IncidentFilter{ID: strings.ToLower(id), Limit: 2}
 	if len(id) < 4 || f.Validate() != nil {
-		return incident.Incident{}, fmt.Errorf("%w: %.64q is not the id of an incident, or at least the first 4 digits of it", errUnknown, id)
+		return incident.Incident{}, fmt.Errorf("%w: %.64q is neither the id of an incident nor its first digits (at least 4)", errUnknown, id)
 	}
 	list, err := store.Collect(st.Incidents(ctx, f))
 	switch {
@@ -368,7 +368,7 @@ type rulesView struct {
 
 func (s *Server) rules(ctx context.Context) (v rulesView, err error) {
 	if s.cfg.Rules == nil {
-		return v, errors.New("the console runs without the log of the rules")
+		return v, errors.New("the console has no access to the log of the rules")
 	}
 	if v.Rules, v.Revisions, err = s.cfg.Rules.List(ctx); err != nil {
 		return v, err

@@ -68,7 +68,7 @@ func (b *builder) directives(r *Rule, in *syntax.Insert, c checker, selected boo
 		case "quiet":
 			var err error
 			if r.Quiet, err = time.ParseDuration(d.Value); err != nil || r.Quiet < MinQuiet || r.Quiet > MaxQuiet || r.Quiet%time.Millisecond != 0 {
-				b.fail(d.ValuePos, "write a duration from 1s to 24h, such as 90s or 5m", "quiet: %q is not how long a key must be quiet", d.Value)
+				b.fail(d.ValuePos, "write a duration from 1s to 24h, such as 90s or 5m", "quiet: %q is not a valid duration", d.Value)
 			}
 		case "decision":
 			level, text, _ := strings.Cut(d.Value, " ")

@@ -377,7 +377,7 @@ const maxSummed = 28
 
 // notANumber says that a value of an aggregate can be NaN.
 func notANumber(n *node) *loss {
-	l := &loss{text: fmt.Sprintf("%s becomes NaN if one of its values is", printed(n))}
+	l := &loss{text: fmt.Sprintf("%s becomes NaN if one of its values is NaN", printed(n))}
 	if call, ok := n.from.(*syntax.Call); ok && len(call.Args) == 1 {
 		l.text = fmt.Sprintf("%s becomes NaN if %s is", printed(n), syntax.Print(call.Args[0]))
 		with := *call
@@ -447,7 +447,7 @@ func (r *Rule) comparisonStays(n *node, want bool) (bool, *loss) {
 	}
 	how := x.null.or(y.null).or(x.toNaN).or(y.toNaN)
 	if how == nil && !want && (x.nan || y.nan) { // it is FALSE while an operand is NaN
-		how = &loss{text: "an operand can be NaN first, and a number then"}
+		how = &loss{text: "an operand can first be NaN, and later a number"}
 	}
 	return how == nil, how
 }

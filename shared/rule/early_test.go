@@ -77,7 +77,7 @@ INSERT INTO alerts SELECT COUNT(*) AS n FROM t GROUP BY TUMBLE(ts, INTERVAL '1' 
 		"SUM(b) IS NOT NULL":                               {"SUM(b) becomes NULL if it exceeds BIGINT; declare b as INT or write ", "SUM(CAST(b AS DECIMAL(19, 0)))"},
 		"CAST(MAX(x) AS DECIMAL(10, 2)) > 5":               {"becomes NULL if it exceeds DECIMAL(10, 2); leave the CAST out", "MAX(x)"},
 		"MAX(w) > 0.5":                                     {"becomes NULL if it exceeds DECIMAL(38, 1); write ", "CAST(MAX(w) AS DOUBLE)"},
-		"NOT MIN(x / y) >= 5":                              {"can be NaN first", ""},
+		"NOT MIN(x / y) >= 5":                              {"can first be NaN", ""},
 		"MAX(x * 1e300) - MIN(x * 1e300) > 5":              {"becomes NaN", ""},
 		"CAST(SUM(ABS(i)) AS INT) > 5":                     {"becomes NULL if it exceeds INT; leave the CAST out", "SUM(ABS(i))"},
 		"SUM(CASE WHEN k = 'a' THEN 1 ELSE 0 END) + 1 > 5": {"becomes NULL if it exceeds INT; write ", "CAST(SUM(CASE WHEN k = 'a' THEN 1 ELSE 0 END) AS BIGINT) + 1"},

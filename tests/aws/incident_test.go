@@ -212,7 +212,7 @@ func why(t *testing.T, a *harness.AWS, of []alert.Record) {
 		t.Errorf("%d answers about %d alerts", n, len(of))
 	}
 	p = harness.Spate(t, "why not", a.Env, "why", "--key", "user_id=1", "--at", "2001-01-01").Start()
-	if err := p.Wait(patience); err == nil || !strings.Contains(string(p.Output()), "mode aws keeps no record of what became of each event") {
+	if err := p.Wait(patience); err == nil || !strings.Contains(string(p.Output()), "mode aws does not record what became of each event") {
 		t.Errorf("%v: %s", err, p.Output())
 	}
 }

@@ -317,9 +317,9 @@ func (w *world) testNoBroker(t *testing.T) {
 			path, shows, misses string
 			code                int
 		}{
-			{"/", "Open incidents", "No figures have come since", 200}, {"/incidents", "marked", "", 200}, {"/incidents/" + i.ID, "stolen cards", "connection refused", 200}, {"/alerts", "marked", "", 200},
+			{"/", "Open incidents", "No figures since", 200}, {"/incidents", "marked", "", 200}, {"/incidents/" + i.ID, "stolen cards", "connection refused", 200}, {"/alerts", "marked", "", 200},
 			{"/alerts/" + i.AlertID, "Window", "connection refused", 200}, {"/keys?key=user_id%3Dmarked", "Its incidents", "connection refused", 200}, {"/studio", "Save as shadow", "", 200},
-			{"/deliveries", "webhook", "", 200}, {"/health", "Health", "No figures have come since", 200}, {"/rules", "Rules", "", 0},
+			{"/deliveries", "webhook", "", 200}, {"/health", "Health", "No figures since", 200}, {"/rules", "Rules", "", 0},
 		} {
 			began := time.Now()
 			if code := p.visit(tt.path); code != tt.code && tt.code != 0 {

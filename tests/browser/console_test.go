@@ -271,7 +271,7 @@ func (w *world) testStudio(t *testing.T) {
 	t.Run("runs live", func(t *testing.T) {
 		p.fill("#statement", mended)
 		p.click("#run-live")
-		p.sees("#result", "The rule runs.")
+		p.sees("#result", "The rule is running.")
 		harness.Eventually(t, time.Minute, "a window closes", func() bool { // on a busy machine, a burst may come too late for its own
 			w.burst(t, `"live <b>"`, 6, nil)
 			return harness.Within(2*time.Second, func() bool {

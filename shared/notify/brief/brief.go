@@ -99,7 +99,7 @@ func Of(m notify.Message, link string) (Brief, error) {
 	case notify.TypeTest:
 		err = b.test(m)
 	default:
-		err = fmt.Errorf("its type %.60q is not known", m.Type)
+		err = fmt.Errorf("its type %.60q is unknown", m.Type)
 	}
 	if err != nil {
 		return Brief{}, fmt.Errorf("%w: %w", notify.ErrUnsendable, err)
@@ -108,7 +108,7 @@ func Of(m notify.Message, link string) (Brief, error) {
 }
 
 // errNoSubject: the data has neither an id nor a rule.
-var errNoSubject = errors.New("its data is not what its type says")
+var errNoSubject = errors.New("its data does not match its type")
 
 func (b *Brief) incident(m notify.Message, link string) error {
 	var i incident.Incident

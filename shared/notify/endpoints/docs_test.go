@@ -65,7 +65,7 @@ func TestDocumentedExamples(t *testing.T) {
 					continue
 				}
 				for _, m := range slices.Concat(notifytest.Messages(), notifytest.Hostile()) {
-					if err := sender.Check(m); err != nil && !strings.Contains(err.Error(), "its data is not what its type says") {
+					if err := sender.Check(m); err != nil && !strings.Contains(err.Error(), "its data does not match its type") {
 						t.Errorf("%s: %s: %v", s.Name, m.Type, err)
 					}
 				}
@@ -131,7 +131,7 @@ func sendAll(t *testing.T, name string, env map[string]string, check func(t *tes
 	defer sender.Close()
 	for _, m := range slices.Concat(notifytest.Messages(), notifytest.Hostile()) {
 		r := sender.Notify(t.Context(), m)
-		if r.Outcome == notify.Unsendable && strings.Contains(r.Reason, "its data is not what its type says") {
+		if r.Outcome == notify.Unsendable && strings.Contains(r.Reason, "its data does not match its type") {
 			continue
 		}
 		if r.Outcome != notify.Delivered {

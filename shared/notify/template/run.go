@@ -110,8 +110,8 @@ type run struct {
 func newRun(secret post.Secret) *run { return &run{secret: secret} }
 
 var (
-	errSteps  = fmt.Errorf("it goes through more than %d rounds of loops and templates", maxSteps)
-	errWork   = fmt.Errorf("it makes more than %d bytes of text", maxWork)
+	errSteps  = fmt.Errorf("it executes more than %d rounds of loops and templates", maxSteps)
+	errWork   = fmt.Errorf("it produces more than %d bytes of text", maxWork)
 	errOutput = errors.New("the result is too long")
 )
 

@@ -132,15 +132,15 @@ func TestMistakes(t *testing.T) {
 		{"url", func(c *Config) { c.URL = "h.example" }, "url: must begin with"},
 
 		// What is too much.
-		{"endless loop", func(c *Config) { c.Body = `{{range 1000000000}}{{end}}{}` }, "body: tried with a message of type incident.opened: line 1: it goes through more than 10000 rounds"},
+		{"endless loop", func(c *Config) { c.Body = `{{range 1000000000}}{{end}}{}` }, "body: tried with a message of type incident.opened: line 1: it executes more than 10000 rounds"},
 		{"loops in loops", func(c *Config) { c.Body = `{{range 200}}{{range 200}}{{end}}{{end}}{}` }, "more than 10000 rounds"},
 		{"recursion", func(c *Config) { c.Body = `{{define "x"}}{{template "x"}}{{end}}{{template "x"}}` }, "more than 10000 rounds"},
 		{"doubling recursion", func(c *Config) { c.Body = `{{define "x"}}{{template "x"}}{{template "x"}}{{end}}{{template "x"}}` }, "more than 10000 rounds"},
-		{"doubling text", func(c *Config) { c.Body = `{{$x := "abcdefgh"}}{{range 60}}{{$x = print $x $x}}{{end}}{}` }, "it makes more than 16777216 bytes of text"},
-		{"doubling text by printf", func(c *Config) { c.Body = `{{$x := "abcdefgh"}}{{range 60}}{{$x = printf "%s%s" $x $x}}{{end}}{}` }, "it makes more than 16777216 bytes of text"},
+		{"doubling text", func(c *Config) { c.Body = `{{$x := "abcdefgh"}}{{range 60}}{{$x = print $x $x}}{{end}}{}` }, "it produces more than 16777216 bytes of text"},
+		{"doubling text by printf", func(c *Config) { c.Body = `{{$x := "abcdefgh"}}{{range 60}}{{$x = printf "%s%s" $x $x}}{{end}}{}` }, "it produces more than 16777216 bytes of text"},
 		{"one argument, many times", func(c *Config) {
 			c.Body = `{{$x := "abcdefgh"}}{{range 16}}{{$x = print $x $x}}{{end}}{{printf "` + strings.Repeat("%[1]s", 5000) + `" $x}}`
-		}, "it makes more than 16777216 bytes of text"},
+		}, "it produces more than 16777216 bytes of text"},
 		{"wide", func(c *Config) { c.Body = `{{printf "%1000000d" 1}}` }, "printf: a width or precision is above 999"},
 		{"wide by argument", func(c *Config) { c.Body = `{{printf "%*d" 1000000 1}}` }, "printf: a width or precision is above 999, or is an argument"},
 		{"long output", func(c *Config) { c.Body = `{{range 9000}}` + strings.Repeat("x", 200) + `{{end}}` }, "the result is longer than 1048576 bytes"},

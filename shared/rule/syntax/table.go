@@ -10,7 +10,7 @@ func (p *parser) table(script *Script) *Table {
 	t := &Table{Pos: p.take().Pos}
 	p.accept("TEMPORARY")
 	if f := p.peek(); !f.is("TABLE") {
-		p.fail(f.Pos, "a rules file creates tables only", "CREATE %s is not supported", f.Text)
+		p.fail(f.Pos, "a rules file can create only tables", "CREATE %s is not supported", f.Text)
 	}
 	p.take()
 	p.accept("IF", "NOT", "EXISTS")
