@@ -51,7 +51,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_waiting_partitions",
 			Help: "Owned source partitions that are far ahead in event time and wait for others with a backlog."}),
 		held: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_partitions",
-			Help: "Owned source partitions that are read up to an open transaction."}),
+			Help: "Owned source partitions that an open transaction holds back."}),
 		heldFor: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_seconds",
 			Help: "Longest time that an open transaction has held back an owned source partition."}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_lost_events_total",
@@ -59,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_rules_revision",
 			Help: "Newest revision of the rules that this process knows; 0 if rules were never applied."}),
 		rulesLate: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_late_revisions_total",
-			Help: "Revisions of the rules that became readable too late for their boundary. Any value other than 0 means that counts right after it may be too low."}),
+			Help: "Revisions of the rules that became readable too late for their boundary. Any value other than 0 means that counts right after the boundary may be too low."}),
 	}
 	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting, m.held, m.heldFor, m.lost, m.rules, m.rulesLate)
 	return m

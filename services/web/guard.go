@@ -105,7 +105,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		case ok:
 			checked.ServeHTTP(w, r)
 		case s.cfg.TrustedHeader != "":
-			s.refuse(w, r, http.StatusUnauthorized, fmt.Sprintf("The proxy in front of the console did not name you (%s).", s.cfg.TrustedHeader))
+			s.refuse(w, r, http.StatusUnauthorized, fmt.Sprintf("The proxy in front of the console did not send your name (%s).", s.cfg.TrustedHeader))
 		case strings.HasPrefix(r.URL.Path, "/api/") || r.Method != http.MethodGet || r.Header.Get(fragmentHeader) != "":
 			h.Set("WWW-Authenticate", `Bearer realm="spate"`)
 			s.refuse(w, r, http.StatusUnauthorized, "A token is required: send it as Authorization: Bearer ..., or log in at /login.")

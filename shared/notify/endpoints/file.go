@@ -47,7 +47,7 @@ func Read(path string, taken bool, log *slog.Logger) ([]Spec, error) {
 		return nil, fmt.Errorf("endpoints: %s: %w", Redacted(path), err)
 	}
 	if f.document(data) && len(f.specs) == 0 && len(f.errs) == 0 {
-		f.problem(0, "the file contains no endpoints; write a list under endpoints:, each entry with name, url and secret, or with name, format and what the format needs (spate endpoints formats)")
+		f.problem(0, "the file contains no endpoints; write a list under endpoints:, each entry with name, url and secret, or with name, format and the fields of the format (spate endpoints formats)")
 	}
 	if info, err := os.Stat(path); err == nil && f.holds && info.Mode().Perm()&0o077 != 0 {
 		log.Warn(fmt.Sprintf("the endpoints file %s contains secrets and is accessible to other users of this machine; run chmod 600 on it", Redacted(path)), "mode", fmt.Sprintf("%04o", info.Mode().Perm()))
