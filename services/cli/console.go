@@ -29,7 +29,7 @@ import (
 
 type consoleCommand struct {
 	Listen        string   `env:"SPATE_CONSOLE_LISTEN" default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address to serve the console on. An address that others can reach needs --token-file, SPATE_CONSOLE_TOKEN or --trusted-header."`
-	TokenFile     string   `name:"token-file" env:"SPATE_CONSOLE_TOKEN_FILE" placeholder:"FILE" help:"File that contains the token that visitors need, at least 16 characters; read again when it changes. Alternatively, set SPATE_CONSOLE_TOKEN."`
+	TokenFile     string   `name:"token-file" env:"SPATE_CONSOLE_TOKEN_FILE" placeholder:"FILE" help:"File with the token for visitors, at least 16 characters; read again when it changes. Alternatively, set SPATE_CONSOLE_TOKEN."`
 	TrustedHeader string   `name:"trusted-header" env:"SPATE_CONSOLE_TRUSTED_HEADER" placeholder:"NAME" help:"Header in which an authenticating proxy names the visitor, such as X-Forwarded-User. Make sure that only the proxy can reach the console."`
 	PublicHosts   []string `name:"public-host" env:"SPATE_CONSOLE_PUBLIC_HOSTS" placeholder:"NAME" help:"Host name that visitors use, if it is neither localhost nor the host of --listen. Repeatable."`
 	CertFile      string   `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) to serve the console with TLS; reloaded when it changes."`

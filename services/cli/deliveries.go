@@ -380,7 +380,7 @@ func (c *deliveriesResendCommand) Run(e *env) (err error) {
 	for _, d := range list {
 		switch {
 		case d.Endpoint == dynamodb.Endpoint && e.mode == "aws":
-			why = append(why, "messages to the SNS topic are published until the topic takes them, and are not resent")
+			why = append(why, "spate publishes each message to the SNS topic until the topic accepts it, and does not resend it")
 		case d.State == store.Held:
 			why = append(why, fmt.Sprintf("for %s it is part of digest %s; resend the digest instead", terminal.Text(d.Endpoint), terminal.Text(d.Digest)))
 		case d.State == store.Pending:

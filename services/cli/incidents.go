@@ -375,7 +375,7 @@ func stateText(i incident.Incident, now time.Time) string {
 	if i.State == incident.StateResolved {
 		return text + ", resolved at " + at(i.ResolvedAt)
 	}
-	return text + fmt.Sprintf("; it ends if no window follows within %s of the last one", short(i.Quiet))
+	return text + fmt.Sprintf("; it ends if no window follows within %s of the last window", short(i.Quiet))
 }
 
 type incidentsMarkCommand struct {

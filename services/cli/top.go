@@ -79,7 +79,7 @@ const (
 func (c *topCommand) Run(e *env) error {
 	var errs []error
 	if e.mode == "aws" {
-		errs = append(errs, errors.New("mode: spate top reads Kafka and does not work in mode aws; spate incidents ls and the CloudWatch metrics do"))
+		errs = append(errs, errors.New("mode: spate top reads Kafka and does not work in mode aws; use spate incidents ls and the CloudWatch metrics"))
 	}
 	if c.Every < time.Second {
 		errs = append(errs, fmt.Errorf("every: %v is below 1s", c.Every))

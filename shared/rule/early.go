@@ -217,7 +217,7 @@ func arithmeticCourse(n *node, op string, x, y course) course {
 		return out
 	}
 	if (op == "/" || op == "%") && !n.typ.floating() && y.trend != fixed && y.has(0) {
-		out.null = out.null.or(&loss{text: fmt.Sprintf("%s becomes NULL if it is divided by 0", printed(n))})
+		out.null = out.null.or(&loss{text: fmt.Sprintf("%s becomes NULL if its divisor is 0", printed(n))})
 	}
 	if !n.typ.holds(out.span) {
 		out.null = out.null.or(overflow(n, widerOperand(n)))

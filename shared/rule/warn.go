@@ -263,7 +263,7 @@ func (r *Rule) warnCritical(warn func(string, ...any)) {
 	case r.neverTrue(r.critical, alert) || r.given(r.having, r.critical).contradict:
 		warn("critical can never be TRUE for an alert: HAVING excludes it")
 	case r.neverFalse(r.critical, alert):
-		warn("critical is TRUE for every alert: HAVING includes it")
+		warn("critical is TRUE for every alert: HAVING implies it")
 	case early && !now:
 		warn("an alert becomes critical only when its window has ended: %s", because)
 	}
