@@ -22,8 +22,8 @@ type rulesLsCommand struct {
 
 // Help is shown below the usage.
 func (rulesLsCommand) Help() string {
-	return `Lists the rules of the newest revision, except those whose mode is off, and those of earlier revisions that are still in force. If some of them begin
-or end later, IN FORCE says when: their first window begins at that time or later, or their last one before it. SINCE is the revision that last changed a rule.
+	return `Lists the rules of the newest revision, except those whose mode is off, and those of earlier revisions that are still in force. For rules that begin
+or end later, IN FORCE shows the time: the first window begins then or later, and the last one before then. SINCE is the revision that last changed a rule.
 Rules with the same FEED are counted together. FAULTS counts the results that were NULL because they could not be computed (a division by zero, an overflow)
 since the running detectors took over their partitions; the column appears only if there were faults.
 

@@ -117,7 +117,7 @@ func (c Config) Validate() error {
 	case "", StartTLS, TLS:
 	case None:
 		if !c.AllowPrivate {
-			errs = append(errs, errors.New("tls: none is for servers on this machine or in a private network: set allow_private: true as well, or set tls to starttls or tls"))
+			errs = append(errs, errors.New("tls: none is for servers on this machine or in a private network: also set allow_private: true, or set tls to starttls or tls"))
 		}
 		if !c.Password.IsZero() {
 			errs = append(errs, errors.New("tls: none would send the password unencrypted; set tls to starttls or tls, or remove the password"))
