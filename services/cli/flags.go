@@ -32,7 +32,7 @@ type ruleFlags struct {
 	UserField              []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Event fields, or file columns, that may hold the user; the first one present is used. Dots access nested fields, as in actor.id; write \\. for a dot in a name."`
 	TimeField              []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Event fields, or file columns, that may hold the event time; the first one present is used."`
 	TimeFormat             string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format: auto (RFC 3339-like text, or milliseconds since 1970), rfc3339, s, ms, us or ns since 1970, or a Go layout such as 02.01.2006 15:04:05, in UTC."`
-	Transitions            []string      `env:"SPATE_TRANSITIONS" default:"opened,raised,closed" help:"Alert records to write: opened,raised,closed; or opened,closed, with which incidents escalate only when the window closes; or closed, for consumers that expect one record per window."`
+	Transitions            []string      `env:"SPATE_TRANSITIONS" default:"opened,raised,closed" help:"Alert records to write: opened,raised,closed; opened,closed (incidents then escalate only when the window closes); or closed, for consumers that expect one record per window."`
 }
 
 // defaultFields reports whether the fields are those of the data set.

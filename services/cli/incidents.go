@@ -311,7 +311,7 @@ func writeIncident(o *out, i incident.Incident, silencedBy string, alerts []stor
 	}
 	severity := string(i.Severity)
 	if i.Mode == alert.Shadow {
-		severity += "; its rule is in shadow, so no notifications are sent"
+		severity += "; its rule is in shadow mode, so no notifications are sent"
 	}
 	o.printf("severity  %s\n", severity)
 	if i.Silenced != "" {

@@ -26,7 +26,7 @@ type incidentsStatsCommand struct {
 // Help is shown below the usage.
 func (incidentsStatsCommand) Help() string {
 	return `PRECISION is the share of attacks among the incidents that are marked attack or benign: attack / (attack + benign). Incidents that are unmarked or marked unsure
-do not count. To mark an incident, run spate incidents mark. A rule in shadow has its own line, so you can judge a new rule before it sends notifications.`
+do not count. To mark an incident, run spate incidents mark. A rule in shadow mode has its own line, so you can judge a new rule before it sends notifications.`
 }
 
 // ruleStats counts the incidents of a rule, live or in shadow.

@@ -25,8 +25,8 @@ import (
 type topCommand struct {
 	Every  time.Duration `default:"2s" help:"Time between updates, at least 1s."`
 	Rounds int           `placeholder:"N" help:"End after N updates. Default: run until Ctrl-C."`
-	By     string        `default:"user_id" placeholder:"COLUMN" help:"Event column whose most frequent values to show."`
-	Last   time.Duration `default:"5s" help:"Period over which to count these values, up to now."`
+	By     string        `default:"user_id" placeholder:"COLUMN" help:"Show the most frequent values of this event column."`
+	Last   time.Duration `default:"5s" help:"How far back to count these values."`
 	JSON   bool          `name:"json" help:"Print one JSON object per update: at, events_per_second, alert_records_per_minute, lag, closed_seconds_ago (null: unknown), troubles, hottest, incidents."`
 
 	incidentFlags
