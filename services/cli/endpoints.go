@@ -237,7 +237,7 @@ type endpointsFormatsCommand struct {
 
 // Help is shown below the usage.
 func (endpointsFormatsCommand) Help() string {
-	return `An endpoint of the endpoints file (SPATE_ENDPOINTS) has the fields of its format and those that every endpoint has. A field NAME that is secret can also be
+	return `An endpoint of the endpoints file (SPATE_ENDPOINTS) has the fields of its format and the common fields of all endpoints. A field NAME that is secret can also be
 given as NAME_env (the name of an environment variable) or NAME_file (a path).`
 }
 
