@@ -122,7 +122,7 @@ func (w *world) testToken(t *testing.T) {
 	}
 	p.fill("input[name=token]", "a-token-of-somebody-else")
 	p.press("Enter")
-	p.sees("[role=alert]", "not the token")
+	p.sees("[role=alert]", "The token is wrong")
 	p.fill("input[name=token]", token)
 	p.click("form.login button")
 	p.until("it goes on to the page", "location.pathname === '/rules'")
