@@ -257,10 +257,10 @@ func (l *rulesLog) wasInForce(e revision.Entry, now time.Time) string {
 	return "In force " + inForce(e, now)
 }
 
-// replacedBy names the revisions whose place the next one takes, because they were to be in force later.
+// replacedBy names the revisions whose place the next one takes, because it is in force from the same time on, or from an earlier one.
 func (l *rulesLog) replacedBy(next revision.Entry) (names []string) {
 	for _, e := range l.Entries() {
-		if !next.Beginning && e.ReplacedBy == 0 && e.BoundaryMS > next.BoundaryMS {
+		if !next.Beginning && e.ReplacedBy == 0 && e.BoundaryMS >= next.BoundaryMS {
 			names = append(names, fmt.Sprintf("revision %d", e.Revision))
 		}
 	}

@@ -347,11 +347,16 @@ func TestRulesApplyFrom(t *testing.T) {
 	says(t, out, "revision 2 is in force for windows that begin at 9999-12-31 23:59:59 UTC or later")
 	r.run(ExitOK, "apply", two) // is a revision already
 	out, _ = r.run(ExitOK, "apply", two, "--from", soon.Add(time.Minute).Format(time.RFC3339))
-	says(t, out, "revision 2 will never be in force: the boundary of revision 3 is earlier\n", "revision 3 is in force for windows that begin at ")
+	says(t, out, "revision 2 will never be in force: the boundary of revision 3 is not later\n", "revision 3 is in force for windows that begin at ")
 	out, _ = r.run(ExitOK, "rollback", "1", "--from", soon.Add(-time.Minute).Format(time.RFC3339))
-	says(t, out, "revision 1, revision 3 will never be in force: the boundary of revision 4 is earlier\n")
+	says(t, out, "revision 1, revision 3 will never be in force: the boundary of revision 4 is not later\n")
 	out, _ = r.run(ExitOK, "history")
 	says(t, out, "never: see 4", "never: see 3")
+	// So does one that is in force from the same time on: what was to begin then is corrected before it does.
+	out, _ = r.run(ExitOK, "apply", two, "--from", soon.Add(-time.Minute).Format(time.RFC3339))
+	says(t, out, "revision 4 will never be in force: the boundary of revision 5 is not later\n")
+	out, _ = r.run(ExitOK, "history")
+	says(t, out, "never: see 5")
 	_, errs := r.run(ExitUsage, "apply", two, "--from", time.Now().Format(time.RFC3339))
 	says(t, errs, "is too early", "the earliest possible time is ")
 	_, errs = r.run(ExitUsage, "apply", two, "--from", "9999-12-31T23:59:59.9999Z") // rounded up, it could not be written as JSON

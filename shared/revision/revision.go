@@ -108,7 +108,7 @@ type Entry struct {
 	// AtMS is when it was appended, BoundaryMS when the first windows begin that it is in force for: 0 is the beginning of time.
 	AtMS, BoundaryMS int64
 	Set              *rule.Set
-	// ReplacedBy is the revision that is in force from an earlier boundary on, so that this one never is; 0 if there is none.
+	// ReplacedBy is the revision that followed it and is in force from the same boundary on, or an earlier one, so that this one never is; 0 if there is none.
 	ReplacedBy int64
 	fromMS     int64 // append time that the margin begins at
 }
@@ -305,7 +305,7 @@ func (l *Log) follow(e Entry) {
 		l.history, l.first = rule.History{}, len(l.entries)
 	} else {
 		for i, o := range l.entries {
-			if o.BoundaryMS > e.BoundaryMS && o.ReplacedBy == 0 {
+			if o.BoundaryMS >= e.BoundaryMS && o.ReplacedBy == 0 {
 				l.entries[i].ReplacedBy = e.Revision
 			}
 		}

@@ -59,8 +59,8 @@ func TestBoundary(t *testing.T) {
 	if d := cmp.Diff(want, described(l)); d != "" || l.Revision() != 4 || l.Names() != "b" {
 		t.Errorf("%d, %s: %s", l.Revision(), l.Names(), d)
 	}
-	// Revision 3 was to be in force later than 4 is. It is no hindrance, and never in force.
-	if e := l.Entries(); e[2].BoundaryMS != 10_000_000 || e[2].ReplacedBy != 4 || e[1].ReplacedBy != 0 || e[3].ReplacedBy != 0 {
+	// Revision 3 was to be in force later than 4 is. It is no hindrance, and never in force. Revision 1 has the boundary of 2, so there is no window that it is in force for.
+	if e := l.Entries(); e[2].BoundaryMS != 10_000_000 || e[2].ReplacedBy != 4 || e[0].ReplacedBy != 2 || e[1].ReplacedBy != 0 || e[3].ReplacedBy != 0 {
 		t.Errorf("%+v", e)
 	}
 	if e := l.Entries()[1]; e.AtMS != 1000 || e.SinceMS() != 1000+margin || e.BoundaryMS != first {
