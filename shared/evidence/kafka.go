@@ -48,7 +48,9 @@ func Scan(ctx context.Context, ev alert.Evidence, cfg kafka.Config, take Take) (
 	var mu sync.Mutex
 	var failed error // of take
 	var notes []string
-	readers, rctx := errgroup.WithContext(ctx)
+	rctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var readers errgroup.Group // if one does not get on, the others still read what they can
 	for _, t := range parts {
 		readers.Go(func() error {
 			f := &Found{}
@@ -56,7 +58,9 @@ func Scan(ctx context.Context, ev alert.Evidence, cfg kafka.Config, take Take) (
 				mu.Lock()
 				defer mu.Unlock()
 				if failed == nil {
-					failed = take(ctx, at, value, headers)
+					if failed = take(ctx, at, value, headers); failed != nil {
+						stop()
+					}
 				}
 				return failed
 			})
@@ -70,7 +74,7 @@ func Scan(ctx context.Context, ev alert.Evidence, cfg kafka.Config, take Take) (
 	}
 	err = readers.Wait()
 	slices.Sort(notes)
-	return strings.Join(notes, "; "), err
+	return strings.Join(notes, "; "), cmp.Or(failed, err) // the others end with the one that take ended
 }
 
 type topic struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -145,5 +146,56 @@ func TestScan(t *testing.T) {
 	failed, taken := errors.New("enough"), 0
 	if _, err := Scan(t.Context(), ev, cfg, func(context.Context, Place, []byte, []kgo.RecordHeader) error { taken++; return failed }); !errors.Is(err, failed) || taken != 1 {
 		t.Errorf("%v after %d records", err, taken)
+	}
+}
+
+// TestScanOneHangs: a broker that does not answer keeps nothing from being read of the others.
+func TestScanOneHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	const each = 30_000
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(2), kfake.SeedTopics(2, "activity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for p := range int32(2) {
+		if err := cluster.MoveTopicPartition("activity", p, p); err != nil {
+			t.Fatal(err)
+		}
+		for range each {
+			cl.Produce(t.Context(), &kgo.Record{Topic: "activity", Partition: p, Value: []byte("x")}, func(_ *kgo.Record, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	if err := cl.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cluster.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if cluster.CurrentNode() == 1 {
+			cluster.SleepControl(func() { <-t.Context().Done() })
+		}
+		return nil, nil, false
+	})
+	taken := map[int32]int{}
+	ev := alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": {Last: each - 1}, "1": {Last: each - 1}}}
+	_, err = Scan(t.Context(), ev, kafka.Config{Brokers: cluster.ListenAddrs()}, func(_ context.Context, at Place, _ []byte, _ []kgo.RecordHeader) error {
+		if taken[*at.Partition]++; taken[*at.Partition]%1000 == 0 {
+			time.Sleep(reachTime / 10)
+		}
+		return nil
+	})
+	if err == nil || taken[0] != each || taken[1] != 0 {
+		t.Errorf("%v, %v", taken, err)
 	}
 }
