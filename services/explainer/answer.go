@@ -448,7 +448,7 @@ func (a *Answer) done() *Answer {
 		case a.group == nil:
 			a.Text = fmt.Sprintf("In %s, the condition held.", window)
 		case a.Provisional && a.open(a.End):
-			a.Text = fmt.Sprintf("In %s, which is still open, the condition holds so far: %s.%s", window, so, a.closes())
+			a.Text = fmt.Sprintf("In %s, which is still open, the condition holds so far: %s.%s%s", window, so, a.waits(), a.closes())
 		case a.Provisional:
 			a.Text += " The alert is not closed yet: the detector or the alerter is behind or is not running."
 		}
@@ -504,6 +504,14 @@ func (a *Answer) done() *Answer {
 // open reports whether a window that ends then is open, as far as is known.
 func (a *Answer) open(end time.Time) bool {
 	return a.Watermark.IsZero() || a.Watermark.UnixMilli() < end.UnixMilli()-1
+}
+
+// waits says what is in the numbers, but is not counted yet.
+func (a *Answer) waits() string {
+	if a.Numbers.Waiting == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" This includes %s in the log but not counted yet: the router is behind or is not running.", number(a.Numbers.Waiting, "event that is", "events that are"))
 }
 
 // closes says when the window closes.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,7 +67,8 @@ func (k *Kafka) Between(ctx context.Context, from, until time.Time, a about) (*F
 	if err != nil {
 		return nil, err
 	}
-	for p, b := range bounds {
+	for _, p := range slices.Sorted(maps.Keys(bounds)) {
+		b := bounds[p]
 		r := alert.OffsetRange{First: b.Start, Last: b.Stable - 1}
 		at, ok := s.from[p]
 		if r.First > at {
