@@ -227,7 +227,11 @@ func (s *story) write(o *out, wide bool) {
 	const dayClock = "2006-01-02 15:04:05.999"
 	size := s.WindowEnd.Sub(s.WindowStart)
 	if s.Summary != "" {
-		o.printf("%s\n", s.Summary)
+		so := ""
+		if s.State != alert.Closed {
+			so = " (so far)"
+		}
+		o.printf("%s%s\n", s.Summary, so)
 	}
 	s.reason(o)
 	o.printf("alert     %s\n", s.ID)

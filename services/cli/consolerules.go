@@ -41,9 +41,12 @@ func (p *consoleParts) List(ctx context.Context) (rules []web.Rule, revisions []
 		}
 		if r.Window.From > 0 {
 			w.From = time.UnixMilli(r.Window.From).UTC()
+			if first, ok := r.Window.First(r.Window.From); ok {
+				w.First = time.UnixMilli(first).UTC()
+			}
 		}
 		if r.Window.Until > 0 {
-			w.Until = time.UnixMilli(r.Window.Until).UTC()
+			w.Until, w.Ends = time.UnixMilli(r.Window.Until).UTC(), time.UnixMilli(lastEnd(r)).UTC()
 		}
 		for _, k := range r.Keys {
 			w.Key = append(w.Key, k.Name)
@@ -70,6 +73,9 @@ func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error)
 			return 0, err
 		}
 		base, before = newest.Source, newest.Set.Rules
+	}
+	if declares(text) {
+		return 0, web.BadRequest(errors.New("the text has a CREATE TABLE; the studio adds rules over the tables that the pipeline has, so leave CREATE TABLE out, or change the rules on the page Rules"))
 	}
 	base.Text, base.Name = namedText(base), ""
 	addition, stem := "-- mode: shadow\n"+strings.TrimSpace(inserting(text))+"\n", strings.TrimRight(base.Text, " \t\r\n")
@@ -283,7 +289,7 @@ func (p *consoleParts) Check(ctx context.Context, text string) (faults []web.Fau
 		}
 		return nil
 	}
-	_, errs := rule.Compile(text, rule.Options{Name: studioFile, Tables: []*rule.Table{rule.Activity()}})
+	_, errs := rule.Compile(text, rule.Options{Name: studioFile, Tables: p.tables(ctx)})
 	for _, err := range errs {
 		line, column := syntax.LineColumn(text, err.Pos)
 		faults = append(faults, web.Fault{Line: line, Column: column, Text: err.Message, Shown: err.Format(studioFile, text)})
@@ -293,6 +299,50 @@ func (p *consoleParts) Check(ctx context.Context, text string) (faults []web.Fau
 
 // IsRule implements web.Rules.
 func (p *consoleParts) IsRule(text string) bool { return inserts(text) || query.IsRule(text) }
+
+// tables are those that a rule can read: the ones that the rules in force declare, and the built-in one.
+func (p *consoleParts) tables(ctx context.Context) (list []*rule.Table) {
+	if a, done, err := p.asker(ctx); err == nil {
+		defer done()
+		if newest, ok := a.Newest(); ok && a.Unreadable() == nil {
+			for _, r := range newest.Set.Rules {
+				if !slices.ContainsFunc(list, func(t *rule.Table) bool { return t.Name == r.Table.Name }) {
+					list = append(list, r.Table)
+				}
+			}
+		}
+	}
+	if builtIn := rule.Activity(); !slices.ContainsFunc(list, func(t *rule.Table) bool { return t.Name == builtIn.Name }) {
+		list = append(list, builtIn)
+	}
+	return list
+}
+
+// Example implements web.Rules.
+func (p *consoleParts) Example(ctx context.Context) string {
+	a, done, err := p.asker(ctx)
+	if err != nil {
+		return ""
+	}
+	defer done()
+	for _, r := range a.InForce() {
+		if len(r.Keys) == 1 && r.Keys[0].IsColumn() && r.Table.Time >= 0 {
+			key, at := "`"+r.Keys[0].Name+"`", "`"+r.Table.Columns[r.Table.Time].Name+"`"
+			return fmt.Sprintf("SELECT %s, COUNT(*) AS events\nFROM `%s`\nGROUP BY %s, TUMBLE(%s, INTERVAL '10' SECOND)\nHAVING COUNT(*) > 5", key, r.Table.Name, key, at)
+		}
+	}
+	return ""
+}
+
+// declares reports whether a text has a CREATE TABLE.
+func declares(text string) bool {
+	for line := range strings.Lines(text) {
+		if word, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(line)), " "); word == "CREATE" {
+			return true
+		}
+	}
+	return false
+}
 
 // inserts reports whether a text has a rule as a rules file has it, and not only its SELECT.
 func inserts(text string) bool {

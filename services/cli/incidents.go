@@ -194,9 +194,13 @@ func incidentCells(o *out, i incident.Incident, now time.Time) []any {
 	if i.State == incident.StateOpen {
 		soFar = "+"
 	}
+	state := string(i.State)
+	if i.Mode == alert.Shadow {
+		state += ", shadow"
+	}
 	return roomFor(o.width, []any{
 		severityText(o, i.Severity), subject(i), clockText(i.FirstWindowStart, now), short(i.LastWindowEnd.Sub(i.FirstWindowStart)), i.Windows, terminal.Grouped(i.Events) + soFar, terminal.Grouped(i.Peak) + soFar,
-		string(i.State), mark, o.paint(i.ID, terminal.Dim),
+		state, mark, o.paint(i.ID, terminal.Dim),
 	})
 }
 

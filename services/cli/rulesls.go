@@ -46,10 +46,22 @@ type listedRule struct {
 	Faults     *int64     `json:"faults"` // null: not known
 }
 
-// ending are the rules that a later revision ends, but that are still in force, or will be before.
+// lastEnd is when the last window of a rule that a later revision ends is over, in milliseconds; 0 if no end is known.
+func lastEnd(r *rule.Rule) int64 {
+	after, ok := r.Window.First(r.Window.Until)
+	switch {
+	case !ok || r.Window.Until == 0:
+		return 0
+	case r.Window.Kind == rule.Hop:
+		return after - r.Window.Step + r.Window.Size
+	}
+	return after
+}
+
+// ending are the rules that a later revision ends, but that still have windows to count, or will have.
 func (l *rulesLog) ending(now time.Time) (rules []*rule.Rule) {
 	for _, r := range l.Plan().Rules {
-		if until := r.Window.Until; until > now.UnixMilli() && until > r.Window.From {
+		if lastEnd(r) > now.UnixMilli() && r.Window.Until > r.Window.From {
 			rules = append(rules, r)
 		}
 	}

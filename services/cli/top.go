@@ -25,7 +25,7 @@ import (
 type topCommand struct {
 	Every  time.Duration `default:"2s" help:"Time between updates, at least 1s."`
 	Rounds int           `placeholder:"N" help:"End after N updates. Default: run until Ctrl-C."`
-	By     string        `default:"user_id" placeholder:"COLUMN" help:"Show the most frequent values of this event column."`
+	By     string        `placeholder:"COLUMN" help:"Show the most frequent values of this event column. Default: the user."`
 	Last   time.Duration `default:"5s" help:"How far back to count these values."`
 	JSON   bool          `name:"json" help:"Print one JSON object per update: at, events_per_second, alert_records_per_minute, lag, closed_seconds_ago (null: unknown), troubles, hottest, incidents."`
 
@@ -86,6 +86,9 @@ func (c *topCommand) Run(e *env) error {
 	}
 	if c.Rounds < 0 {
 		errs = append(errs, fmt.Errorf("rounds: %d is negative", c.Rounds))
+	}
+	if c.By == "" && len(c.UserField) > 0 {
+		c.By = c.UserField[0]
 	}
 	if c.By == "" || strings.Contains(c.By, "]") {
 		errs = append(errs, fmt.Errorf("by: %q is not the name of a column", c.By))

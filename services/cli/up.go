@@ -12,8 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"slices"
 	"spate/services/alerter/deliver"
 	"spate/services/embedded"
+	"spate/shared/activity"
+	"spate/shared/kafka"
 	"spate/shared/revision"
 	"spate/shared/store"
 	"spate/shared/terminal"
@@ -95,7 +98,7 @@ func (c *upCommand) Run(e *env) error {
 spate is up: broker, router, detector and alerter are running in this process.
 
   events    topic %s at %s; use any Kafka client, or run:
-            spate simulate --time now --brokers %s
+            spate simulate --time now --brokers %s%s
 %s  %s
   fields    user: %s; time: %s
   alerts    printed here, and stored in %s
@@ -105,7 +108,7 @@ spate is up: broker, router, detector and alerter are running in this process.
 
 Press Ctrl-C to stop; nothing is lost.
 
-`, c.Topic, i.Brokers, i.Brokers, forOthers(i.Brokers, c.State), c.described(i.Rules), alternatives(c.UserField), alternatives(cfg.Events.Fields.Time), i.Database, toldTo(endpoints), console, i.HTTP)
+`, c.Topic, i.Brokers, i.Brokers, c.topicFlag(), c.forOthers(i.Brokers), c.described(i.Rules), alternatives(c.UserField), alternatives(cfg.Events.Fields.Time), i.Database, toldTo(endpoints), console, i.HTTP)
 	})
 	if err = cmp.Or(err, view.close()); err == nil {
 		terminal.Fprintf(e.stderr, "\nspate up has stopped; it resumes from here when started again.\n%s in = %s counted + %s late + %s invalid; %s opened, %s closed\n",
@@ -204,16 +207,34 @@ func toldTo(endpoints []deliver.Endpoint) string {
 	return "notified: " + strings.Join(told, ", ")
 }
 
-// forOthers is a line of the banner for commands in other terminals: where they find the broker and the alerts, if they would look elsewhere.
-func forOthers(brokers, state string) terminal.Safe {
+// topicFlag is the flag for another topic than the default.
+func (c *upCommand) topicFlag() terminal.Safe {
+	if c.Topic == kafka.DefaultTopic {
+		return ""
+	}
+	return terminal.Sprintf(" --topic %s", c.Topic)
+}
+
+// forOthers is a line of the banner for commands in other terminals: where they find the broker, the events and the alerts, if they would look elsewhere.
+func (c *upCommand) forOthers(brokers string) terminal.Safe {
 	var settings []string
 	if brokers != localBroker {
 		settings = append(settings, "SPATE_BROKERS="+brokers)
 	}
-	if dir, err := stateDir(); err != nil || dir != state {
-		if path, err := filepath.Abs(state); err == nil {
+	if dir, err := stateDir(); err != nil || dir != c.State {
+		if path, err := filepath.Abs(c.State); err == nil {
 			settings = append(settings, "SPATE_STATE="+path)
 		}
+	}
+	if c.Topic != kafka.DefaultTopic {
+		settings = append(settings, "SPATE_TOPIC="+c.Topic)
+	}
+	fields := activity.DefaultFields()
+	if !slices.Equal(c.UserField, fields.User) {
+		settings = append(settings, "SPATE_USER_FIELD="+strings.Join(c.UserField, ","))
+	}
+	if !slices.Equal(c.TimeField, fields.Time) {
+		settings = append(settings, "SPATE_TIME_FIELD="+strings.Join(c.TimeField, ","))
 	}
 	if settings == nil {
 		return ""

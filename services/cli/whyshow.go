@@ -104,17 +104,16 @@ func (a answered) write(o *out, wide bool) {
 	if !a.Start.IsZero() {
 		o.printf("\n%s\n", terminal.Safe(a.tally()))
 	}
-	if n.Recount != nil {
-		switch {
-		case *n.Recount && a.Provisional:
-			o.printf("The reference has counted the events so far; the alert is updated when its window closes.\n")
-		case *n.Recount:
-			o.printf("The reference's count matches the alert.\n")
-		default:
-			for _, name := range sortedKeys(n.Differs) {
-				d := n.Differs[name]
-				o.printf("The alert differs from the reference: %s is %s, the reference has %s.\n", name, d[0], d[1])
-			}
+	switch {
+	case n.Recount == nil && a.Provisional && n.Having != nil:
+		o.printf("The reference has counted the events so far; the alert is updated when its window closes.\n")
+	case n.Recount == nil:
+	case *n.Recount:
+		o.printf("The reference's count matches the alert.\n")
+	default:
+		for _, name := range sortedKeys(n.Differs) {
+			d := n.Differs[name]
+			o.printf("The alert differs from the reference: %s is %s, the reference has %s.\n", name, d[0], d[1])
 		}
 	}
 	if len(a.Events) > 0 {

@@ -262,6 +262,9 @@ func (a *Answer) recount(s *Stored, found bool) {
 		}
 	}
 	agrees := len(differs) == 0
+	if agrees && a.Provisional { // the alert has the numbers at which it opened
+		return
+	}
 	a.Numbers.Recount = &agrees
 	if !agrees {
 		a.Numbers.Differs = differs
@@ -534,7 +537,7 @@ func filters(list []Part) string {
 	var out []string
 	for _, p := range list {
 		if p.Filtered > 0 {
-			out = append(out, fmt.Sprintf("%s: %d", p.Text, p.Filtered))
+			out = append(out, number(int(p.Filtered), "does not satisfy ", "do not satisfy ")+p.Text)
 		}
 	}
 	return strings.Join(out, ", ")

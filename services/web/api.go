@@ -111,7 +111,7 @@ func (s *Server) why(ctx context.Context, q url.Values) (any, error) {
 		}
 		return []*Answer{a}, nil
 	}
-	key, err := parseKey(q["key"], q["null"])
+	key, err := parseKey(q["key"], q["null"], s.column(ctx))
 	if err != nil {
 		return nil, &badRequest{err}
 	}
@@ -127,7 +127,7 @@ func (s *Server) why(ctx context.Context, q url.Values) (any, error) {
 
 // keyAPI answers GET /api/keys/{column}/{value}.
 func (s *Server) keyAPI(ctx context.Context, q url.Values) (any, error) {
-	key, err := parseKey(q["key"], q["null"])
+	key, err := parseKey(q["key"], q["null"], s.column(ctx))
 	if err != nil {
 		return nil, &badRequest{err}
 	}

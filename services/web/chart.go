@@ -71,14 +71,17 @@ func line(label, unit string, samples []Sample, of func(Sample) float64) templat
 		first.Format("15:04"), esc(figure(top)), last.Format("15:04")))
 }
 
-// bars draws the windows of a key: a bar for each, the rule's limit as a line, and the windows from mark to until in another shade.
-func bars(s explainer.Windows, mark, until time.Time) template.HTML {
+// bars draws the windows of a key: a bar for each, the rule's limit as a line, and the windows from mark to until in another shade. The parts are those of one rule, by
+// revision; each has its limit.
+func bars(mark, until time.Time, parts ...*explainer.Windows) template.HTML {
+	s, top := *parts[0], 1.0
+	s.Windows = nil
+	for _, p := range parts {
+		s.From, s.Until, s.Windows = earlier(s.From, p.From), later(s.Until, p.Until), append(s.Windows, p.Windows...)
+		top = max(top, p.Limit, most(p.Windows))
+	}
 	if len(s.Windows) == 0 || !s.Until.After(s.From) {
 		return ""
-	}
-	top := max(s.Limit, 1)
-	for _, w := range s.Windows {
-		top = max(top, w.Value)
 	}
 	top *= 1.05
 	span := float64(s.Until.Sub(s.From))
@@ -106,9 +109,24 @@ func bars(s explainer.Windows, mark, until time.Time) template.HTML {
 			class, from+wide*0.06, y(w.Value), max(wide*0.88, 1), chartHeight-y(w.Value), w.Start.Format(clock), w.End.Format("15:04:05"), esc(figure(w.Value)))
 	}
 	limit := ""
-	if s.Limit > 0 {
-		fmt.Fprintf(&b, `<line class="limit" x1="0" x2="%d" y1="%.1f" y2="%.1f"/>`, chartWidth, y(s.Limit), y(s.Limit))
-		limit = "dashed: the limit, " + figure(s.Limit)
+	for _, p := range parts {
+		if p.Limit <= 0 || len(p.Windows) == 0 {
+			continue
+		}
+		from, to := 0.0, float64(chartWidth)
+		if len(parts) > 1 {
+			from, to = x(p.Windows[0].Start), x(p.Windows[len(p.Windows)-1].End)
+		}
+		fmt.Fprintf(&b, `<line class="limit" x1="%.2f" x2="%.2f" y1="%.1f" y2="%.1f"/>`, from, to, y(p.Limit), y(p.Limit))
+		if limit == "" {
+			limit = "dashed: the limit, "
+		} else {
+			limit += ", "
+		}
+		limit += figure(p.Limit)
+		if len(parts) > 1 && p.Revision > 0 {
+			limit += fmt.Sprintf(" (revision %d)", p.Revision)
+		}
 	}
 	layout := clock
 	if s.From.YearDay() == s.Until.YearDay() {
@@ -125,7 +143,7 @@ func slots(list []query.Slot) template.HTML {
 	for _, s := range list {
 		w.Windows = append(w.Windows, explainer.Window{Start: s.Start, End: s.Start.Add(step), Value: float64(s.Windows), Holds: true})
 	}
-	return bars(w, time.Time{}, time.Time{})
+	return bars(time.Time{}, time.Time{}, &w)
 }
 
 // share draws a number as a part of the greatest one.

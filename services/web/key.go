@@ -34,7 +34,7 @@ func (v keyView) PageTitle() string { return cell(v.Label) }
 
 // key returns what the page of a key shows.
 func (s *Server) key(ctx context.Context, q url.Values) (v keyView, err error) {
-	v.Key, err = parseKey(q["key"], q["null"])
+	v.Key, err = parseKey(q["key"], q["null"], s.column(ctx))
 	if err != nil {
 		return v, &badRequest{err}
 	}
@@ -77,11 +77,35 @@ func (s *Server) key(ctx context.Context, q url.Values) (v keyView, err error) {
 	for _, w := range list {
 		if len(w.Windows) > 0 {
 			narrow(w)
-			v.Charts = append(v.Charts, chart{Title: w.Rule, Unit: w.What, SVG: bars(*w, time.Time{}, time.Time{}), Types: w.Types, OtherTypes: w.OtherTypes, Revision: w.Revision})
+			v.Charts = append(v.Charts, chart{Title: w.Rule, Unit: w.What, SVG: bars(time.Time{}, time.Time{}, w), Types: w.Types, OtherTypes: w.OtherTypes, Revision: w.Revision})
 		}
 	}
 	return v, nil
 }
+
+// column is the key column of a value that names none: user_id or, if no rule has it as its key, the first that a rule has by itself.
+func (s *Server) column(ctx context.Context) string {
+	column := ""
+	if s.cfg.Rules != nil {
+		rules, _, err := s.cfg.Rules.List(ctx)
+		if err != nil {
+			return userColumn
+		}
+		for _, r := range rules {
+			switch {
+			case len(r.Key) != 1:
+			case r.Key[0] == userColumn:
+				return userColumn
+			case column == "":
+				column = r.Key[0]
+			}
+		}
+	}
+	return cmp.Or(column, userColumn)
+}
+
+// userColumn is what the key of most rules is.
+const userColumn = "user_id"
 
 // narrow leaves out the time before the first and behind the last window, so that few windows are not lost in an hour.
 func narrow(w *explainer.Windows) {

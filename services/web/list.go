@@ -116,11 +116,11 @@ func instantOf(text string, now time.Time) (time.Time, error) {
 }
 
 // keyObjects are the keys that a text may mean, as the store has them: 42 can be a number and a text.
-func keyObjects(text string) ([]string, error) {
+func keyObjects(text, column string) ([]string, error) {
 	if text == "" {
 		return []string{""}, nil
 	}
-	key, err := parseKey([]string{text}, nil)
+	key, err := parseKey([]string{text}, nil, column)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (s *Server) incidents(ctx context.Context, q incidentQuery) (rows []inciden
 	if err != nil {
 		return nil, next, &badRequest{err}
 	}
-	keys, err := keyObjects(q.Key)
+	keys, err := keyObjects(q.Key, s.column(ctx))
 	if err != nil {
 		return nil, next, &badRequest{err}
 	}

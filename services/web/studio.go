@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,9 @@ func (s *Server) studio(w http.ResponseWriter, r *http.Request) {
 	v := studioView{Statement: strings.ReplaceAll(r.FormValue("statement"), "\r\n", "\n"), Since: r.FormValue("since"), Name: r.FormValue("name"), CanRun: s.cfg.Query != nil, CanSave: s.cfg.Rules != nil}
 	if v.Statement == "" {
 		v.Statement = example
+		if s.cfg.Rules != nil {
+			v.Statement = cmp.Or(s.cfg.Rules.Example(ctx), example)
+		}
 	}
 	if v.Since == "" {
 		v.Since = spans[1]

@@ -132,8 +132,8 @@ func keyURL(object json.RawMessage, rule string) template.URL {
 	return template.URL("/keys?" + q.Encode())
 }
 
-// parseKey reads the values of key columns: column=value, or a user.
-func parseKey(values, nulls []string) (Key, error) {
+// parseKey reads the values of key columns: column=value, or a value of the column that none is named of.
+func parseKey(values, nulls []string, column string) (Key, error) {
 	key := make(Key)
 	var wrong error
 	for _, text := range values {
@@ -142,7 +142,7 @@ func parseKey(values, nulls []string) (Key, error) {
 		}
 		name, value, ok := strings.Cut(text, "=")
 		if !ok {
-			name, value = "user_id", text
+			name, value = column, text
 		}
 		if name = strings.TrimSpace(name); name == "" || len(text) > 4096 {
 			wrong = fmt.Errorf("key: %.80q is not column=value, as in user_id=42", text)

@@ -351,12 +351,16 @@ func (s *Server) barsOf(ctx context.Context, object json.RawMessage, rule string
 	if err != nil {
 		return "", "", err
 	}
-	for _, w := range list {
-		if len(w.Windows) > 0 {
-			return bars(*w, mark, end), w.What, nil
-		}
+	list = slices.DeleteFunc(list, func(w *explainer.Windows) bool { return len(w.Windows) == 0 })
+	if len(list) == 0 {
+		return "", "", nil
 	}
-	return "", "", nil
+	slices.SortStableFunc(list, func(a, b *explainer.Windows) int { return a.Windows[0].Start.Compare(b.Windows[0].Start) })
+	what := list[len(list)-1].What
+	if slices.ContainsFunc(list, func(w *explainer.Windows) bool { return w.What != what }) {
+		what = "by the rule as it was"
+	}
+	return bars(mark, end, list...), what, nil
 }
 
 type rulesView struct {

@@ -56,13 +56,16 @@ type Why interface {
 
 // Rule is a rule that is in force, or is going to be.
 type Rule struct {
-	Name   string     `json:"name"`
-	Mode   string     `json:"mode"`
-	Window string     `json:"window"`
-	Key    []string   `json:"key"`
-	Since  int64      `json:"since"`          // revision; 0 is the rule from the settings
-	From   time.Time  `json:"from,omitzero"`  // it applies to windows that begin then or later; zero: from the beginning
-	Until  time.Time  `json:"until,omitzero"` // and before then; zero: no end is known
+	Name   string    `json:"name"`
+	Mode   string    `json:"mode"`
+	Window string    `json:"window"`
+	Key    []string  `json:"key"`
+	Since  int64     `json:"since"`          // revision; 0 is the rule from the settings
+	From   time.Time `json:"from,omitzero"`  // it applies to windows that begin then or later; zero: from the beginning
+	Until  time.Time `json:"until,omitzero"` // and before then; zero: no end is known
+	// First is when its first window begins, if that is known, and Ends when its last one ends.
+	First, Ends time.Time `json:"-"`
+
 	Text   string     `json:"text"`
 	Early  bool       `json:"opens_early"`
 	Memory string     `json:"memory"`          // what it needs, in words
@@ -70,7 +73,7 @@ type Rule struct {
 }
 
 // Pending reports whether its first window is yet to begin.
-func (r Rule) Pending() bool { return r.From.After(time.Now()) }
+func (r Rule) Pending() bool { return r.First.After(time.Now()) }
 
 // RuleStats are figures about a rule's incidents of the last seven days.
 type RuleStats struct {
@@ -99,6 +102,8 @@ type Rules interface {
 	List(ctx context.Context) ([]Rule, []Revision, error)
 	// Check returns the faults of rules, as spate rules check prints them. SQL over the log is checked when it runs.
 	Check(ctx context.Context, text string) []Fault
+	// Example is a rule like those in force; empty if there is none.
+	Example(ctx context.Context) string
 	// IsRule reports whether a text is a rule: it has a window.
 	IsRule(text string) bool
 	// Save adds the rules of a text to those in force, in shadow mode, and returns the number of the revision.

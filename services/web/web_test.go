@@ -319,11 +319,17 @@ func TestCharts(t *testing.T) {
 	for i := range 3 {
 		w.Windows = append(w.Windows, explainer.Window{Start: noon.Add(time.Duration(i) * 10 * time.Second), End: noon.Add(time.Duration(i+1) * 10 * time.Second), Events: i, Value: float64(4 * i), Holds: i == 2})
 	}
-	html := string(bars(w, noon, noon.Add(10*time.Second)))
+	html := string(bars(noon, noon.Add(10*time.Second), &w))
 	if strings.Contains(html, "<script") || strings.Contains(html, "NaN") || strings.Count(html, "<rect") != 4 || !strings.Contains(html, "the limit, 5") {
 		t.Error(html)
 	}
-	if bars(explainer.Windows{From: noon, Until: noon.Add(time.Minute)}, noon, noon) != "" {
+	// A rule that was changed meanwhile has another limit since.
+	later := explainer.Windows{What: "COUNT(*) > 40", Revision: 2, Limit: 40, From: noon, Until: noon.Add(2 * time.Minute), Windows: []explainer.Window{{Start: noon.Add(time.Minute), End: noon.Add(70 * time.Second), Value: 60}}}
+	html = string(bars(noon, noon.Add(10*time.Second), &w, &later))
+	if strings.Count(html, "<rect") != 5 || !strings.Contains(html, "the limit, 5, 40 (revision 2)") || !strings.Contains(html, `x1="0.00" x2="160.00"`) || !strings.Contains(html, `x1="320.00" x2="373.33"`) {
+		t.Error(html)
+	}
+	if bars(noon, noon, &explainer.Windows{From: noon, Until: noon.Add(time.Minute)}) != "" {
 		t.Error("no windows have a chart")
 	}
 	var samples []Sample

@@ -95,10 +95,17 @@ func (b *builder) table(name syntax.Name) *Table {
 			return t
 		}
 	}
-	fix := "write activity, or add a CREATE TABLE"
+	fix := ""
 	if n := len(b.declared); n > 0 {
-		fix = "write " + b.declared[n-1].Name + ", or add a CREATE TABLE"
+		fix = b.declared[n-1].Name
+	} else {
+		for i, t := range b.options.Tables {
+			if fix += t.Name; i < len(b.options.Tables)-1 {
+				fix += " or "
+			}
+		}
 	}
+	fix = "write " + fix + ", or add a CREATE TABLE"
 	for _, t := range append(b.declared, b.options.Tables...) {
 		if strings.EqualFold(t.Name, name.Text) {
 			fix = "write " + t.Name

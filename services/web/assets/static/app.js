@@ -145,7 +145,7 @@
     const label = button.textContent;
     const live = button.value === 'live';
     button.textContent = live ? 'Stop' : 'Cancel';
-    result.setAttribute('aria-busy', 'true');
+    if (!live) result.setAttribute('aria-busy', 'true');
     try {
       const form = new URLSearchParams(new FormData(studio));
       form.set('do', button.value);
