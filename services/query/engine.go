@@ -75,6 +75,7 @@ type evaluation struct {
 	out      Output
 	followed bool
 	flushed  time.Time
+	taken    time.Time // when something was handed over, or nothing
 	profiler *profiler // nil: nobody asks for a profile
 }
 
@@ -139,7 +140,7 @@ func (r *run) evaluate(statement string, tokens []token, s *Summary, out Output)
 		return err
 	}
 	part := Everything()
-	part.FromMS, part.ToMS, part.Follow = r.db.from, r.db.to, r.bounds.Follow
+	part.FromMS, part.ToMS, part.Follow, part.Silence = r.db.from, r.db.to, r.bounds.Follow, cfg.IdleTimeout
 	r.uses(Activity)
 	err = cfg.Log.Read(r.ctx, Activity, part, r.note, e.take)
 	if errors.Is(err, errRows) {
@@ -163,6 +164,8 @@ func (r *run) evaluate(statement string, tokens []token, s *Summary, out Output)
 const (
 	evaluatedPanes = 1 << 12 // that wait before they are handed to the table
 	flushEvery     = 200 * time.Millisecond
+	// handedOver is how often something is handed over at least, if only that there is nothing: unless the broker cannot be reached.
+	handedOver = time.Second
 )
 
 // take judges records as the router does.
@@ -173,6 +176,12 @@ func (e *evaluation) take(records []Record) error {
 		}
 	}
 	now := e.run.db.cfg.Now()
+	if e.followed && !e.taken.IsZero() && now.Sub(e.taken) > handedOver { // the broker was away, which is not silence: it begins anew
+		for p := range e.heard {
+			e.heard[p] = now.UnixMilli()
+		}
+	}
+	e.taken = now
 	ahead := e.run.db.cfg.MaxAhead.Milliseconds()
 	for i := range records {
 		r := &records[i]

@@ -211,7 +211,10 @@ func (k *Kafka) Read(ctx context.Context, t Topic, r Range, note func(string), t
 		cl.PauseFetchPartitions(map[string][]int32{name: {p}})
 	}
 	var records []Record
-	quiet, heard := time.Duration(0), time.Now()
+	quiet, heard, ask := time.Duration(0), time.Now(), askAfter
+	if r.Silence > 0 {
+		ask = min(ask, r.Silence/2)
+	}
 	for len(left) > 0 {
 		wait := reachTime
 		if r.Follow {
@@ -226,7 +229,7 @@ func (k *Kafka) Read(ctx context.Context, t Topic, r Range, note func(string), t
 		if quiet += wait; fetches.NumRecords() > 0 || len(gaps) > 0 {
 			quiet, heard = 0, time.Now()
 		}
-		if r.Follow && time.Since(heard) >= askAfter {
+		if r.Follow && time.Since(heard) >= ask {
 			// A broker that cannot be reached is not silence, and neither is what it has and has not sent: no window may close because of them.
 			bounds, err := k.bounds(ctx, cl, t)
 			switch {

@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"math"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -36,6 +37,8 @@ type Range struct {
 	FromMS, ToMS int64
 	// Follow goes on behind the end of the log, until the context ends. The callback is called without records while nothing comes.
 	Follow bool
+	// Silence is after which a partition is silent, for who follows; 0 is never. The log finds out sooner than that whether it can be reached at all.
+	Silence time.Duration
 }
 
 // Everything is the whole of a topic.
