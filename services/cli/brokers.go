@@ -36,7 +36,7 @@ type brokerFlags struct {
 	SASLOAuthClientID         string   `name:"sasl-oauth-client-id" env:"SPATE_SASL_OAUTH_CLIENT_ID" group:"security" placeholder:"ID" help:"OAUTHBEARER: client ID for the token server."`
 	SASLOAuthClientSecretFile string   `name:"sasl-oauth-client-secret-file" env:"SPATE_SASL_OAUTH_CLIENT_SECRET_FILE" group:"security" placeholder:"FILE" help:"OAUTHBEARER: file that contains the client secret. Alternatively, set SPATE_SASL_OAUTH_CLIENT_SECRET."`
 	SASLOAuthScopes           []string `name:"sasl-oauth-scopes" env:"SPATE_SASL_OAUTH_SCOPES" group:"security" placeholder:"SCOPE" help:"OAUTHBEARER: scopes to request."`
-	SASLOAuthTokenFile        string   `name:"sasl-oauth-token-file" env:"SPATE_SASL_OAUTH_TOKEN_FILE" group:"security" placeholder:"FILE" help:"OAUTHBEARER: file that contains a token, read at each login, instead of a token server; for example, a projected service account token."`
+	SASLOAuthTokenFile        string   `name:"sasl-oauth-token-file" env:"SPATE_SASL_OAUTH_TOKEN_FILE" group:"security" placeholder:"FILE" help:"OAUTHBEARER: file that contains a token, such as a projected service account token. The file replaces the token server and is read at each login."`
 	SASLOAuthExtensions       []string `name:"sasl-oauth-extensions" env:"SPATE_SASL_OAUTH_EXTENSIONS" group:"security" placeholder:"NAME=VALUE" help:"OAUTHBEARER: extensions to send to the broker with the token, such as logicalCluster=lkc-1,identityPoolId=pool-1 for Confluent Cloud."`
 
 	RackID string `name:"rack-id" env:"SPATE_RACK_ID" group:"security" placeholder:"ID" help:"Rack or availability zone of this process; records are fetched from a replica in it, if one exists."`

@@ -39,7 +39,7 @@ type program struct {
 	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of its events."`
 	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
 	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
-	Top      topCommand      `cmd:"" help:"Show live rates, lag, the most frequent users and the open incidents."`
+	Top      topCommand      `cmd:"" help:"Show live rates, lag, the users with the most events and the open incidents."`
 	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
 	SQL      sqlCommand      `cmd:"" name:"sql" help:"Query events, alerts and incidents with SQL: a time range of the log, or files."`
 
@@ -47,7 +47,7 @@ type program struct {
 	Detect  detectCommand  `cmd:"" group:"services" help:"Service: find windows above the threshold."`
 	Alert   alertCommand   `cmd:"" group:"services" help:"Service: store alerts, print them, and call webhooks."`
 	Decide  decideCommand  `cmd:"" group:"services" help:"Service: tell your own code which decision applies to an account, such as a challenge."`
-	Console consoleCommand `cmd:"" group:"services" help:"Service: serve the console, the pages that show incidents and why they were flagged."`
+	Console consoleCommand `cmd:"" group:"services" help:"Service: serve the console: web pages that show incidents and why accounts were flagged."`
 	Work    workCommand    `cmd:"" group:"aws" help:"Service: find windows above the threshold in a Kinesis stream (router and detector in one)."`
 	Lambda  lambdaCommand  `cmd:"" group:"aws" help:"Service: run the alerter as an AWS Lambda function that consumes a Kinesis stream."`
 

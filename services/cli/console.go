@@ -49,7 +49,7 @@ type consoleCommand struct {
 
 // Help is shown below the usage.
 func (consoleCommand) Help() string {
-	return `Serves pages that show what is going on, each incident and why it was flagged, keys, rules, deliveries and the pipeline's health, and a studio that runs SQL
+	return `Serves web pages that show what is going on, incidents, why accounts were flagged, keys, rules, deliveries and the pipeline's health. A studio runs SQL
 on the log. The console reads the broker and the database (in mode aws, the stream and the tables) and needs nothing else. spate up and spate demo include it.
 
   spate console                                                     http://127.0.0.1:8088, for this machine only
@@ -417,7 +417,7 @@ func (p *consoleParts) doctor(ctx context.Context) (found []doctor.Finding) {
 
 // consoleFlags say where spate up and spate demo show the console.
 type consoleFlags struct {
-	Console string `env:"SPATE_CONSOLE_LISTEN" default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address of the console, the pages that show incidents and why they were flagged. If the port is taken, spate picks another. none turns the console off."`
+	Console string `env:"SPATE_CONSOLE_LISTEN" default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address of the console: web pages that show incidents and why accounts were flagged. If the port is taken, spate picks another. none turns the console off."`
 }
 
 // off reports whether there is none.

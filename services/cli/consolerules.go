@@ -75,7 +75,7 @@ func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error)
 		base, before = newest.Source, newest.Set.Rules
 	}
 	if declares(text) {
-		return 0, web.BadRequest(errors.New("the text has a CREATE TABLE; the studio adds rules over the tables that the pipeline has, so leave CREATE TABLE out, or change the rules on the page Rules"))
+		return 0, web.BadRequest(errors.New("the text has a CREATE TABLE; the studio adds rules over the tables that the pipeline has, so remove CREATE TABLE, or change the rules on the page Rules"))
 	}
 	base.Text, base.Name = namedText(base), ""
 	addition, stem := "-- mode: shadow\n"+strings.TrimSpace(inserting(text))+"\n", strings.TrimRight(base.Text, " \t\r\n")

@@ -191,3 +191,36 @@ func TestRulesPageKeepsTheText(t *testing.T) {
 		t.Errorf("%d, %d bytes", code, len(body))
 	}
 }
+
+// TestStudioKnowsTheTables: rules of the studio read the tables that the rules in force declare, and the example does.
+func TestStudioKnowsTheTables(t *testing.T) {
+	bare(t)
+	address, _ := consoleOf(t)
+	_, body := visit(t, http.MethodGet, address+"/rules/edit", nil)
+	form := formOf(t, body)
+	form.Set("text", "CREATE TABLE logins (account STRING, `at` TIMESTAMP(3), WATERMARK FOR `at` AS `at` - INTERVAL '1' SECOND);\n-- rule: hammering\nINSERT INTO alerts SELECT account, COUNT(*) AS n FROM logins GROUP BY account, TUMBLE(`at`, INTERVAL '10' SECOND) HAVING COUNT(*) > 5")
+	form = formOf(t, second(visit(t, http.MethodPost, address+"/rules/edit", url.Values{"base": form["base"], "text": form["text"], "do": {"review"}})))
+	form.Set("do", "apply")
+	if code, body := visit(t, http.MethodPost, address+"/rules/edit", form); code != http.StatusSeeOther {
+		t.Fatalf("%d %s", code, body)
+	}
+	example := "SELECT `account`, COUNT(*) AS events\nFROM `logins`\nGROUP BY `account`, TUMBLE(`at`, INTERVAL &#39;10&#39; SECOND)\nHAVING COUNT(*) &gt; 5"
+	if _, body := visit(t, http.MethodGet, address+"/studio", nil); !strings.Contains(body, example) {
+		t.Errorf("the example is not %s: %s", example, body)
+	}
+	studio := func(do, text string) (int, string) {
+		return visit(t, http.MethodPost, address+"/studio", url.Values{"do": {do}, "name": {"viewer"}, "statement": {text}})
+	}
+	whole := "-- rule: viewer\nINSERT INTO alerts SELECT account, COUNT(*) AS n FROM logins GROUP BY account, TUMBLE(`at`, INTERVAL '10' SECOND) HAVING COUNT(*) > 7"
+	for _, text := range []string{html.UnescapeString(example), whole} {
+		if code, body := studio("check", text); code != http.StatusOK || !strings.Contains(body, "The rule has no errors.") {
+			t.Errorf("%s: %d %s", text, code, body)
+		}
+	}
+	if code, body := studio("check", strings.Replace(whole, "logins", "login", 1)); code != http.StatusOK || !strings.Contains(body, "write logins or activity, or add a CREATE TABLE") {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := studio("save", whole); code != http.StatusSeeOther {
+		t.Errorf("%d %s", code, body)
+	}
+}

@@ -30,7 +30,7 @@ type doctorCommand struct {
 	Instance   string        `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Instance name of the router, if it is set; its transactions use it."`
 	Table      string        `env:"SPATE_TABLE,dynamodb_control_table" group:"aws" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores the alerts."`
 	StateTable string        `name:"state-table" env:"SPATE_STATE_TABLE" group:"aws" default:"spate-state" help:"DynamoDB table that stores the worker's lease and state, and the rules."`
-	TopicARN   string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" group:"aws" placeholder:"ARN" help:"SNS topic that is notified of incidents."`
+	TopicARN   string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" group:"aws" placeholder:"ARN" help:"SNS topic to which incidents are published."`
 
 	Services  []string `name:"service" placeholder:"NAME" help:"Check the permissions of these services: ${services}. Default: route, detect and alert. Each may have its own principal."`
 	ACLs      bool     `name:"acls" help:"Check nothing; print the commands that grant each service the minimum permissions it needs."`

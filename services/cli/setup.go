@@ -27,7 +27,7 @@ type setupCommand struct {
 	Shards     int32  `env:"SPATE_SHARDS" default:"4" help:"Number of shards of the stream of events; the stream of alerts has one."`
 	Table      string `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores the alerts."`
 	StateTable string `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"DynamoDB table that stores the worker's lease and state, and the rules."`
-	SNSTopic   string `name:"sns-topic" env:"SPATE_SNS_TOPIC" default:"ecomm-user-high-severity-incidents" help:"Name of the SNS topic that is notified of incidents."`
+	SNSTopic   string `name:"sns-topic" env:"SPATE_SNS_TOPIC" default:"ecomm-user-high-severity-incidents" help:"Name of the SNS topic to which incidents are published."`
 	Bucket     string `env:"SPATE_BUCKET" placeholder:"NAME" help:"S3 bucket for event files. Default: none."`
 	JSON       bool   `name:"json" help:"Print the names of the resources as JSON."`
 }

@@ -39,7 +39,7 @@ type topCommand struct {
 
 // Help is shown below the usage.
 func (topCommand) Help() string {
-	return `Shows rates, lag, problems, the currently most frequent users and the open incidents, from the broker and the database. The console (spate console) also has charts. In a
+	return `Shows rates, lag, problems, the users with the most events and the open incidents, from the broker and the database. The console (spate console) also has charts. In a
 terminal, the lines change in place; otherwise, each update is one line.
 
   spate top

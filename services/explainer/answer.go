@@ -309,7 +309,7 @@ func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey,
 		if x.Alerts != nil {
 			a.Verdict, a.Reason = "not_flagged", NotStored
 			if r.Window.Kind != rule.Tumble {
-				a.Notes = append(a.Notes, "an event that arrived after only some of its windows had closed is not in the late topic and is treated as counted in all of them; the condition may hold only because of such an event")
+				a.Notes = append(a.Notes, "an event that arrived after only some of its windows had closed is not in the late topic, so it is treated as counted in all of them; without such events, the condition might not hold")
 			}
 		}
 	default:

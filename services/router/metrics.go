@@ -59,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_rules_revision",
 			Help: "Newest revision of the rules that this process knows; 0 if rules were never applied."}),
 		rulesLate: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_late_revisions_total",
-			Help: "Revisions of the rules that became readable too late for their boundary. Any value other than 0 means that counts right after the boundary may be too low."}),
+			Help: "Rule revisions that became readable so late that events may have been judged without them. Any value other than 0 means that counts right after the revision's boundary may be too low."}),
 	}
 	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting, m.held, m.heldFor, m.lost, m.rules, m.rulesLate)
 	return m

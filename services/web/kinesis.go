@@ -58,7 +58,7 @@ func (k *Kinesis) Read(ctx context.Context) (Reading, error) {
 	}
 	at, known, err := k.stored(ctx, shard, last)
 	if known && stream.Before(at, last) {
-		r.Unstored, r.Stored = "The newest alerts", at
+		r.Unstored, r.Stored = "the newest alerts", at
 	}
 	return r, err
 }

@@ -184,7 +184,7 @@ func (k *Kafka) Read(ctx context.Context) (r Reading, err error) {
 		unstored += max(o.Offset-max(c.At, 0), 0)
 	}
 	if unstored > 0 {
-		r.Unstored, r.Stored = count(unstored, "record", "records")+" of alerts", fmt.Sprint(r.Alerts-unstored)
+		r.Unstored, r.Stored = count(unstored, "alert record", "alert records"), fmt.Sprint(r.Alerts-unstored)
 	}
 	return r, nil
 }
@@ -382,7 +382,7 @@ func Troubles(samples []Sample) (list []string) {
 			}
 		}
 		if now.Unstored != "" && before.Unstored != "" && now.Stored == before.Stored {
-			list = append(list, fmt.Sprintf("%s are not stored, and none were stored in the last %s: is spate alert running?", now.Unstored, took))
+			list = append(list, fmt.Sprintf("No alert was stored in the last %s, with %s waiting: is spate alert running?", took, now.Unstored))
 		}
 	}
 	if gone == "" {

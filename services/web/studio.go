@@ -187,6 +187,9 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, v studioView) {
 	case result.Partial != "" && ctx.Err() == nil:
 		why = fmt.Sprintf("The run ended because it reached the bound of %s.", result.Partial)
 	}
+	for _, note := range result.Notes {
+		why += " Note: " + note + "."
+	}
 	_ = send(bytes.Replace(tail, []byte(endGoesHere), []byte(`<p class="note ended" role="status">`+esc(why)+"</p>"), 1)) // an error here is the visitor's going away
 }
 

@@ -251,7 +251,7 @@ func TestTroubles(t *testing.T) {
 		moved.Next = fmt.Sprint(40 + i)
 		moving = append(moving, reading(2*i, 100, 0, busy, moved))
 		r = reading(2*i, 100, 10, busy)
-		r.Unstored, r.Stored = "4 records of alerts", "6"
+		r.Unstored, r.Stored = "4 alert records", "6"
 		unstored = append(unstored, r)
 	}
 	none := reading(0, 100, 0, part("0", 100, 100))
@@ -265,7 +265,7 @@ func TestTroubles(t *testing.T) {
 		"no router":         {samples(none), "Nothing has been counted yet: is spate route running?"},
 		"a router stands":   {samples(still...), "Partition 1 has not advanced for 10 s, and 60 events wait in it: is spate route running?"},
 		"a router is slow":  {samples(moving...), ""},
-		"no alerter":        {samples(unstored...), "4 records of alerts are not stored, and none were stored in the last 10 s: is spate alert running?"},
+		"no alerter":        {samples(unstored...), "No alert was stored in the last 10 s, with 4 alert records waiting: is spate alert running?"},
 		"one is silent":     {samples(reading(0, 100, 0, busy, silent)), "Partition 2 has been silent for at least 40 s; it does not hold windows open."},
 		"all are silent":    {samples(reading(0, 100, 0, silent)), "No events have arrived for at least 40 s. Windows still close, because every partition is silent."},
 		"silent for a bit":  {samples(reading(0, 100, 0, busy, idle(part("2", 5, 0), time.Second))), ""},

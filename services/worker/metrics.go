@@ -50,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_worker_lost_total",
 			Help: "Gaps where records were deleted before they were read: alerts may be missing."}),
 		rulesLate: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_worker_late_revisions_total",
-			Help: "Revisions of the rules that became readable too late for their boundary. Any value other than 0 means that counts right after the boundary may be too low."}),
+			Help: "Rule revisions that became readable so late that events may have been judged without them. Any value other than 0 means that counts right after the revision's boundary may be too low."}),
 		tooLarge: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_worker_large_alerts_total",
 			Help: "Alert records that are not written because they are larger than the maximum size of a Kinesis record (1 MiB); the log has their rules and ids."}),
 		active: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_worker_active",

@@ -127,7 +127,7 @@ var formats = []Format{
 		Name: "pagerduty", Help: "PagerDuty, Events API v2: one alert per incident, resolved with it",
 		Fields: []Field{
 			{Name: "routing_key", Required: true, Secret: true, Help: "integration key of an Events API v2 integration, 32 letters and digits"},
-			{Name: "url", Default: pagerduty.DefaultURL, Help: "https://events.eu.pagerduty.com for the EU service region; any address for a trial, with allow_private for one on your own machine"},
+			{Name: "url", Default: pagerduty.DefaultURL, Help: "https://events.eu.pagerduty.com for the EU service region; for a trial, any address; an address on your own machine needs allow_private"},
 		},
 		Example: "- name: on-call\n  format: pagerduty\n  routing_key_env: PAGERDUTY_KEY\n  min_severity: critical\n",
 		open:    true, shows: true,

@@ -110,7 +110,7 @@ type run struct {
 func newRun(secret post.Secret) *run { return &run{secret: secret} }
 
 var (
-	errSteps  = fmt.Errorf("it executes more than %d rounds of loops and templates", maxSteps)
+	errSteps  = fmt.Errorf("it executes more than %d loop iterations and template calls", maxSteps)
 	errWork   = fmt.Errorf("it produces more than %d bytes of text", maxWork)
 	errOutput = errors.New("the result is too long")
 )

@@ -132,10 +132,10 @@ func TestMistakes(t *testing.T) {
 		{"url", func(c *Config) { c.URL = "h.example" }, "url: must begin with"},
 
 		// What is too much.
-		{"endless loop", func(c *Config) { c.Body = `{{range 1000000000}}{{end}}{}` }, "body: tried with a message of type incident.opened: line 1: it executes more than 10000 rounds"},
-		{"loops in loops", func(c *Config) { c.Body = `{{range 200}}{{range 200}}{{end}}{{end}}{}` }, "more than 10000 rounds"},
-		{"recursion", func(c *Config) { c.Body = `{{define "x"}}{{template "x"}}{{end}}{{template "x"}}` }, "more than 10000 rounds"},
-		{"doubling recursion", func(c *Config) { c.Body = `{{define "x"}}{{template "x"}}{{template "x"}}{{end}}{{template "x"}}` }, "more than 10000 rounds"},
+		{"endless loop", func(c *Config) { c.Body = `{{range 1000000000}}{{end}}{}` }, "body: tried with a message of type incident.opened: line 1: it executes more than 10000 loop iterations"},
+		{"loops in loops", func(c *Config) { c.Body = `{{range 200}}{{range 200}}{{end}}{{end}}{}` }, "more than 10000 loop iterations"},
+		{"recursion", func(c *Config) { c.Body = `{{define "x"}}{{template "x"}}{{end}}{{template "x"}}` }, "more than 10000 loop iterations"},
+		{"doubling recursion", func(c *Config) { c.Body = `{{define "x"}}{{template "x"}}{{template "x"}}{{end}}{{template "x"}}` }, "more than 10000 loop iterations"},
 		{"doubling text", func(c *Config) { c.Body = `{{$x := "abcdefgh"}}{{range 60}}{{$x = print $x $x}}{{end}}{}` }, "it produces more than 16777216 bytes of text"},
 		{"doubling text by printf", func(c *Config) { c.Body = `{{$x := "abcdefgh"}}{{range 60}}{{$x = printf "%s%s" $x $x}}{{end}}{}` }, "it produces more than 16777216 bytes of text"},
 		{"one argument, many times", func(c *Config) {
@@ -165,7 +165,7 @@ func TestAtRunTime(t *testing.T) {
 	for body, says := range map[string]string{
 		`{{if .runbook}}{{.data.id.note}}{{end}}{}`:                                             "body: line 1: at <.data.id.note>",
 		`{{if .runbook}}"{{end}}{}`:                                                             "the result is not JSON",
-		`{{if .runbook}}{{range 100000}}{{end}}{{end}}{}`:                                       "more than 10000 rounds",
+		`{{if .runbook}}{{range 100000}}{{end}}{{end}}{}`:                                       "more than 10000 loop iterations",
 		`{{if .runbook}}{{index .data secret}}{{index .facts 99}}{{end}}{}`:                     "body: line 1:",
 		`{{if .runbook}}{{template "` + secret + `"}}{{end}}{}`:                                 "(the response quotes the URL or a secret, and is not kept)",
 		`{{if .runbook}}{{range 6000}}` + strings.Repeat("xxxxxxxxxx", 20) + `{{end}}{{end}}{}`: "the result is longer than",

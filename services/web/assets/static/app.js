@@ -46,8 +46,10 @@
 
   // An answer about a window that is still open is fetched again with the whole page, at most every three seconds, until the window is closed.
   let renewal;
+  let missed = false; // something changed meanwhile
   const renew = () => {
     const answer = document.querySelector('.answer[data-provisional]');
+    if (renewal) missed = true;
     if (!answer || renewal) return;
     renewal = setTimeout(async () => {
       try {
@@ -59,6 +61,7 @@
         }
       } catch (e) { /* the next change tries again */ }
       renewal = null;
+      if (missed) { missed = false; renew(); }
     }, 3000);
   };
 
