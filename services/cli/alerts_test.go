@@ -232,7 +232,7 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID)
 	says(t, out, `card-testing ip=10.0.0.1 product=5: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); it is critical.`, "rule      card-testing\n", "mode      shadow",
 		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: only the rule knows",
-		"10.0.0.1 tried 1024 cards\ncard-testing", "runbook   https://runbooks.example/cards\n")
+		"10.0.0.1 tried 1024 cards (so far)\ncard-testing", "runbook   https://runbooks.example/cards\n")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--json", "--no-events")
 	if got := objects(t, out)[0]; got["rule"] != "card-testing" || got["cards"] != 1024.0 || got["events_note"] != "skipped (--no-events)" {
 		t.Errorf("%s", out)
