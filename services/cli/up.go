@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"slices"
+
 	"spate/services/alerter/deliver"
 	"spate/services/embedded"
 	"spate/shared/activity"
