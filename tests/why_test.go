@@ -180,7 +180,7 @@ func TestWhy(t *testing.T) {
 			if w.Alert == "" {
 				continue
 			}
-			if w.Incident == "" && c.reason != explainer.Shadow || w.Numbers.Recount != nil || len(w.Transitions) != 2 {
+			if w.Incident == "" && c.reason != explainer.Shadow || w.Numbers.Recount == nil || !*w.Numbers.Recount || len(w.Transitions) != 2 {
 				t.Errorf("user %d, rule %s: %+v", c.user, c.rule, w)
 			}
 			one := askWhy(t, env, w.Alert)

@@ -10,9 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
-
 	"slices"
+	"strings"
 
 	"spate/services/alerter/deliver"
 	"spate/services/embedded"
