@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -72,6 +73,7 @@ Reasons for a verdict of not_flagged:
 }
 
 func (c *whyCommand) Run(e *env) error {
+	debug.SetGCPercent(300) // the process ends with the answer, and reads a million records for it: a tenth faster, with 130 MB
 	values, err := columnValues(c.Key, c.Null)
 	if len(c.ID) == 0 && len(values) == 0 {
 		err = errors.Join(err, errors.New("give the ID of an alert or incident, or a key: --key COLUMN=VALUE"))
