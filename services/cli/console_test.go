@@ -240,9 +240,9 @@ func TestConsoleVisitors(t *testing.T) {
 		{"localhost", "GET", "/api/incidents", nil, append([]string{"Host", "localhost:1234"}, bearer...), 200, `"items":[]`},
 		{"a stranger's form", "POST", "/silences/x/end", url.Values{}, append([]string{"Sec-Fetch-Site", "cross-site"}, bearer...), 403, "a page of another site"},
 		{"a stranger's form, older browser", "POST", "/silences/x/end", url.Values{}, append([]string{"Origin", "https://evil.example"}, bearer...), 403, "a page of another site"},
-		{"no such page", "GET", "/nothing", nil, bearer, 404, "There is no page at this address"},
+		{"no such page", "GET", "/nothing", nil, bearer, 404, "This page does not exist"},
 		{"out of the assets", "GET", "/assets/%2e%2e/frame.html", nil, bearer, 404, ""},
-		{"no such method", "DELETE", "/incidents", nil, bearer, 404, "There is no page at this address"},
+		{"no such method", "DELETE", "/incidents", nil, bearer, 404, "This page does not exist"},
 	} {
 		code, body := visit(t, c.method, address+c.path, c.form, c.header...)
 		if code != c.code || !strings.Contains(body, c.says) {

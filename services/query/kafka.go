@@ -141,7 +141,7 @@ func (k *Kafka) stretches(ctx context.Context, cl *kgo.Client, t Topic, r Range)
 		listed, err := adm.ListOffsetsAfterMilli(ctx, max(r.ToMS+1+clockStep.Milliseconds(), 0), k.name(t))
 		if err == nil && listed.Error() == nil {
 			listed.Each(func(o kadm.ListedOffset) {
-				if s := out[o.Partition]; s != nil && o.Offset >= 0 && o.Timestamp >= 0 { // if there is no such record, it has no timestamp
+				if s := out[o.Partition]; s != nil && o.Offset >= 0 && o.Timestamp >= 0 { // a partition without such a record is listed without a timestamp
 					s.end = min(s.end, o.Offset)
 				}
 			})

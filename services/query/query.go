@@ -190,7 +190,7 @@ func (db *DB) declare() {
 		}
 	}
 	if db.cfg.Store == nil {
-		why := cmp.Or(db.cfg.NoStore, "there is no database")
+		why := cmp.Or(db.cfg.NoStore, "no database is configured")
 		db.missing["alerts"], db.missing["incidents"] = why, why
 		return
 	}

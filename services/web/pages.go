@@ -234,7 +234,7 @@ func (s *Server) routes() http.Handler {
 	s.form(mux, "POST /endpoints/{name}/test", s.testEndpoint)
 	s.api(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(w, r, http.StatusNotFound, "There is no page at this address.")
+		s.refuse(w, r, http.StatusNotFound, "This page does not exist.")
 	})
 	return mux
 }

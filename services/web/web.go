@@ -50,7 +50,8 @@ type Why interface {
 	OfID(ctx context.Context, id string) (*Answer, error)
 	// OfKey explains a key at an event time, or in the recent past if it is zero, under a rule, or under all if it is empty.
 	OfKey(ctx context.Context, key Key, rule string, at time.Time) ([]*Answer, error)
-	// Windows returns the windows of a key from one event time to another; the recent past if they are zero. There are none in mode aws, which keeps no record of what became of each event.
+	// Windows returns the windows of a key between two event times, or in the recent past if both are zero. In mode aws it returns none, because that mode does not
+	// record what became of each event.
 	Windows(ctx context.Context, key Key, rule string, from, until time.Time) ([]*explainer.Windows, error)
 }
 
@@ -108,7 +109,7 @@ type Rules interface {
 	IsRule(text string) bool
 	// Save adds the rules of a text to those in force, in shadow mode, and returns the number of the revision.
 	Save(ctx context.Context, text, author string) (int64, error)
-	// Draft returns the rules of a revision for somebody to change; those of the newest one if it is negative.
+	// Draft returns the rules of a revision as the start of a change; a negative revision means the newest one.
 	Draft(ctx context.Context, revision int64) (Draft, error)
 	// Review says what a draft would change as the next revision.
 	Review(ctx context.Context, d Draft) (Review, error)

@@ -152,7 +152,7 @@ func TestScan(t *testing.T) {
 // TestScanOneHangs: a broker that does not answer keeps nothing from being read of the others.
 func TestScanOneHangs(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds")
+		t.Skip("takes some seconds; -short is set")
 	}
 	const each = 30_000
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(2), kfake.SeedTopics(2, "activity"))

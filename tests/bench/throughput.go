@@ -110,12 +110,12 @@ func (b *bench) goCount(ctx context.Context, load *backlog) (run, error) {
 	return r, b.measure(ctx, c, &r, true, p)
 }
 
-// both is the whole of spate: a router and a detector, as processes.
+// both measures a router and a detector, each in a process of its own.
 func (b *bench) both(ctx context.Context, load *backlog, env ...string) (run, error) {
 	return b.bothWith(ctx, load, "", env...)
 }
 
-// bothWith is the same with rules, unless there are none.
+// bothWith is both with a file of rules; an empty name means the built-in rule.
 func (b *bench) bothWith(ctx context.Context, load *backlog, rules string, env ...string) (r run, err error) {
 	r = run{System: spateBoth, Events: load.events}
 	b.say("%s", r.System)

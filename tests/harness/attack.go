@@ -109,7 +109,7 @@ func (a *Attack) Stored(t *testing.T, env []string) (list []incident.Incident, w
 	}
 	for line := range strings.Lines(string(ls.Output())) {
 		var i incident.Incident
-		if json.Unmarshal([]byte(line), &i) == nil && i.ID != "" { // it can say that there are none
+		if json.Unmarshal([]byte(line), &i) == nil && i.ID != "" { // the output may also be a sentence that there are none
 			list, windows = append(list, i), windows+i.Windows
 		}
 	}

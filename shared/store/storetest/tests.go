@@ -113,7 +113,7 @@ func testAddTest(t *testing.T, s store.Store) {
 		t.Fatal(err)
 	}
 	addTest(t, s, now, "a")
-	// It is no message about an alert.
+	// A test is not a message about an alert.
 	r := Record("5", 0, alert.Opened)
 	tell(t, s, noon, []notify.Endpoint{endpoint("c")}, r)
 	equal(t, "delivery of the alert", get(t, s, r.ID).Delivery, store.Summary{State: store.Pending})

@@ -1,5 +1,5 @@
-// Command bouncer asks a spate decider by CrowdSec's own library for bouncers: about an address, and then for everything that changes, for some
-// time. It is a module of its own, so that the library is no dependency of spate.
+// Command bouncer asks spate decide about one address, and then follows its decisions for some time, with CrowdSec's own library for bouncers. It is a
+// separate module, which keeps that library out of the dependencies of spate.
 package main
 
 import (
