@@ -20,7 +20,13 @@ import (
 // newTopic starts a broker whose topic "activity" has three records in each of two partitions, and returns what reads all of them.
 func newTopic(t *testing.T) (topic, *kfake.Cluster) {
 	t.Helper()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "activity"))
+	return newTopicOn(t, 1, 3)
+}
+
+// newTopicOn is newTopic with more brokers, which lead one partition each if there are two, and more records.
+func newTopicOn(t *testing.T, brokers, each int) (topic, *kfake.Cluster) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(brokers), kfake.SeedTopics(2, "activity"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,13 +37,21 @@ func newTopic(t *testing.T) (topic, *kfake.Cluster) {
 	}
 	defer cl.Close()
 	for p := range int32(2) {
-		for range 3 {
-			if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "activity", Partition: p, Value: []byte("x")}).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
+		if err := cluster.MoveTopicPartition("activity", p, p%int32(brokers)); err != nil {
+			t.Fatal(err)
+		}
+		for range each {
+			cl.Produce(t.Context(), &kgo.Record{Topic: "activity", Partition: p, Value: []byte("x")}, func(_ *kgo.Record, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
 		}
 	}
-	all := alert.OffsetRange{First: 0, Last: 2}
+	if err := cl.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all := alert.OffsetRange{First: 0, Last: int64(each) - 1}
 	return topic{kafka.Config{Brokers: cluster.ListenAddrs()}, alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": all, "1": all}}}, cluster
 }
 
@@ -155,31 +169,7 @@ func TestScanOneHangs(t *testing.T) {
 		t.Skip("takes some seconds; -short is set")
 	}
 	const each = 30_000
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(2), kfake.SeedTopics(2, "activity"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
-	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	for p := range int32(2) {
-		if err := cluster.MoveTopicPartition("activity", p, p); err != nil {
-			t.Fatal(err)
-		}
-		for range each {
-			cl.Produce(t.Context(), &kgo.Record{Topic: "activity", Partition: p, Value: []byte("x")}, func(_ *kgo.Record, err error) {
-				if err != nil {
-					t.Error(err)
-				}
-			})
-		}
-	}
-	if err := cl.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	from, cluster := newTopicOn(t, 2, each)
 	cluster.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		if cluster.CurrentNode() == 1 {
@@ -188,8 +178,7 @@ func TestScanOneHangs(t *testing.T) {
 		return nil, nil, false
 	})
 	taken := map[int32]int{}
-	ev := alert.Evidence{Topic: "activity", Partitions: map[string]alert.OffsetRange{"0": {Last: each - 1}, "1": {Last: each - 1}}}
-	_, err = Scan(t.Context(), ev, kafka.Config{Brokers: cluster.ListenAddrs()}, func(_ context.Context, at Place, _ []byte, _ []kgo.RecordHeader) error {
+	_, err := Scan(t.Context(), from.evidence, from.cfg, func(_ context.Context, at Place, _ []byte, _ []kgo.RecordHeader) error {
 		if taken[*at.Partition]++; taken[*at.Partition]%1000 == 0 {
 			time.Sleep(reachTime / 10)
 		}
