@@ -1,4 +1,4 @@
--- Finds orders with many lines. Such an order is not an attack. The rule shows you which activity, and how much of it, the rule burst ignores.
+-- Finds orders with many lines. Such an order is not an attack. This rule shows the orders that the rule burst ignores, and how many there are.
 --
 -- The rule is in shadow mode: its alerts are stored, but nobody is notified. Look at the alerts before you loosen or tighten burst. Turn this rule off when you no longer
 -- need it. If somebody does place abusive orders (resellers, stolen cards), raise the parameter lines and set the mode to live.
