@@ -1,17 +1,19 @@
--- A user who does more than a person can. This is like the rule that spate has without a rules file, but without its false alarms.
+-- Finds users who do more than a person can do. This rule is similar to the default rule, which applies without a rules file, but avoids its false
+-- alarms.
 --
 -- In the logs of real shops, most users that COUNT(*) > 5 flags are ordinary people. Three things look like bursts but are not:
---   * an order: its lines, up to 46 of them, have the same time;
---   * an emptied cart: one click after the other on "remove";
---   * an event that was sent twice, identical to the last byte.
--- So the rule counts moments instead of rows: lines of an order and repetitions share theirs. Removals do not count at all: they take nothing
--- from the shop. A script that buys one thing after the other still has a moment for each.
+--   * an order, whose lines (up to 46) all have the same time;
+--   * an emptied cart, with one click on "remove" after another;
+--   * an event that was sent twice, with identical bytes.
+-- The rule therefore counts moments (distinct event times) instead of rows: the lines of an order share one moment, as do repeated events. Removals do
+-- not count at all, because they take nothing from the shop. A script that buys one item after another still has a separate moment for each item.
 --
--- Times in whole seconds leave few moments: 20 pages in 3 seconds would be 3 moments. Hence the second condition, different products looked at.
+-- If times are whole seconds, there are few moments: 20 pages in 3 seconds would be 3 moments. The second condition therefore counts the different
+-- products viewed.
 --
--- HOP instead of TUMBLE: the windows overlap by half, so that a burst across the end of one lies entirely in the next. The price is two alerts
--- for most bursts. With TUMBLE(txn_timestamp, INTERVAL '10' SECOND) there is one, and a user who stays just below the limit on either side of a window's
--- end goes unseen.
+-- The rule uses HOP instead of TUMBLE. The windows overlap by half, so a burst that crosses the end of one window can lie entirely in the next. The drawback
+-- is that most bursts raise two alerts. With TUMBLE(txn_timestamp, INTERVAL '10' SECOND), most bursts raise one alert, but a user who stays just below the
+-- limit on either side of a window boundary is not detected.
 --
 -- rule: burst
 -- summary: {user_id} did {moments} things in 10 seconds

@@ -1,13 +1,13 @@
--- Card testing: stolen card numbers are tried with small payments, to find those that work.
+-- Finds card testing: an attacker tries stolen card numbers with small payments to find those that work.
 --
--- It shows in two ways, and either is enough:
---   * many small payments, each in a session of its own: every card needs a fresh checkout. The lines of one order share a session, so an order,
---     however long, is one;
---   * many declined payments. They are counted by moments, because a payment that is reported twice is one attempt.
--- A shop without payment_failed events has the first way only.
+-- There are two signs of card testing, and either is enough for an alert:
+--   * Many small payments, each in a separate session, because every card needs a new checkout. The lines of one order share a session, so even
+--     a long order counts once.
+--   * Many declined payments. They are counted by distinct event times, because a payment that is reported twice is one attempt.
+-- In a shop without payment_failed events, only the first sign is available.
 --
--- The limit on the price keeps out people who buy presents, one by one. Set it to what your payment provider lets through without a second
--- factor. Somebody whose own card is declined tries three or four times, not six in a minute.
+-- The price limit excludes people who buy several presents one by one. Set it to the highest amount that your payment provider accepts without a second
+-- factor. A person whose own card is declined tries three or four times, not six times in a minute.
 --
 -- rule: card-testing
 -- summary: {user_id} tried {attempts} small payments in {sessions} sessions in a minute, {declined} declined

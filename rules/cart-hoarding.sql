@@ -1,10 +1,10 @@
--- Cart hoarding: a cart is filled to keep the goods from others, and never paid for.
+-- Finds cart hoarding: an attacker fills a cart to keep the goods from other customers, and never pays.
 --
--- Different products, not clicks: impatient people add the same thing five times. The limit is high, and the window long, because people do fill
--- their carts. In a log of a cosmetics shop the fullest one got 23 products within 5 minutes, and was paid a quarter of an hour later.
+-- The rule counts different products, not clicks, because impatient people add the same product five times. The limit is high and the window is long, because
+-- ordinary customers also fill their carts. In a log of a cosmetics shop, the fullest cart received 23 products within 5 minutes, and was paid for a quarter of an hour later.
 --
--- As with scraper, `= 0` makes spate wait for the end of the window: a user who fills a cart may still pay. If your shop reserves goods that are in
--- a cart, a quick warning may be worth more than a quiet one: then leave the last line out.
+-- As in the rule scraper, the condition `= 0` makes spate wait for the end of the window, because a user who fills a cart may still pay. If your shop reserves
+-- the goods in a cart, an early alert may be worth some false alarms. In that case, remove the last line.
 --
 -- rule: cart-hoarding
 -- summary: {user_id} put {products} products in the cart in 5 minutes and bought nothing

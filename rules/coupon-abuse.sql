@@ -1,12 +1,12 @@
--- Coupon abuse: one person redeems a coupon for new customers in many accounts.
+-- Finds coupon abuse: one person redeems a coupon for new customers with many accounts.
 --
--- The key is a pair, (coupon, ip). By the coupon alone every good campaign would be flagged, and by the address alone every office. The accounts
--- are counted, not the orders, because a coupon that one account can redeem twice is the shop's own mistake.
+-- The key is the pair (coupon, ip). If the key were only the coupon, every successful campaign would be flagged; if it were only the address, every office
+-- would be flagged. The rule counts accounts, not orders, because a shop that lets one account redeem a coupon twice has made a mistake of its own.
 --
--- Opening an account takes a while, hence windows of 10 minutes. One ends every 5 minutes, so that whatever happens within 5 minutes lies entirely
--- in one window, and an attack causes two alerts, not ten.
+-- Opening an account takes some time, so the windows are 10 minutes long. A window ends every 5 minutes, so any attack that takes at most 5 minutes lies entirely
+-- in at least one window. An attack raises about two alerts, not ten.
 --
--- Colleagues and families share an address, too: keep the limit above the size of a family.
+-- Colleagues and families also share an address, so keep the limit above the size of a family.
 CREATE TABLE redemptions (
   event_type STRING, price DOUBLE, user_id BIGINT, ip STRING, coupon STRING, txn_timestamp TIMESTAMP(3),
   WATERMARK FOR txn_timestamp AS txn_timestamp - INTERVAL '10' SECOND

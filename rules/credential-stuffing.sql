@@ -1,19 +1,20 @@
--- Credential stuffing and password guessing are two sides of one attack, and each rule is blind to the other side.
+-- Finds credential stuffing and password guessing, two forms of attack on logins. Each rule detects only one of them:
 --
---   credential-stuffing  one address tries the passwords of many accounts, leaked elsewhere. Each account has one or two failures, which is nothing.
---   password-guessing    many addresses try passwords of one account. Each address has one failure, which is nothing.
+--   credential-stuffing  One address tries leaked passwords of many accounts. Each account has only one or two failures, which is inconspicuous.
+--   password-guessing    Many addresses try passwords for one account. Each address has only one failure, which is inconspicuous.
 --
--- Count accounts that failed, not logins: behind the address of an office, a school or a mobile network hundreds of people sign in, and some
--- mistype. If such an address passes the limit anyway, add a list of exemptions instead of raising the limit for all.
+-- The rule credential-stuffing counts the accounts with failed logins, not the logins: hundreds of people log in from the address of an office, a school or a mobile
+-- network, and some mistype their passwords. If such an address still exceeds the limit, add a list of exemptions instead of raising the limit for all addresses.
 --
--- These events have fields that the built-in table does not have, so the file declares a table of its own. It reads the same topic: change the name if yours
--- differs, or the connector to 'kinesis' and 'topic' to 'stream'. spate needs a user in every event: for a login, the account that was tried.
+-- These events have fields that the built-in table lacks, so the file declares its own table. The table reads the same topic. If your topic has another name, change
+-- the name; for Kinesis, change the connector to 'kinesis' and 'topic' to 'stream'. spate needs a user in every event: for a login, this is the account that was tried.
 CREATE TABLE logins (
   event_type STRING, user_id BIGINT, ip STRING, user_agent STRING, txn_timestamp TIMESTAMP(3),
   WATERMARK FOR txn_timestamp AS txn_timestamp - INTERVAL '10' SECOND
 ) WITH ('connector' = 'kafka', 'topic' = 'activity', 'format' = 'json');
 
--- Critical as soon as one login from the address succeeds: then an account is lost. `entered` counts the lost accounts: lock them first.
+-- An alert is critical as soon as one login from the address succeeds, because that account is then compromised. `entered` counts the compromised accounts. Lock
+-- these accounts first.
 --
 -- rule: credential-stuffing
 -- summary: {ip} failed to sign in to {accounts} accounts in a minute, and got into {entered}

@@ -1,10 +1,10 @@
--- An order with many lines. This is not an attack: the rule is here so that you can see what the rule burst leaves out, and how much.
+-- Finds orders with many lines. Such an order is not an attack. This rule shows the orders that the rule burst ignores, and how many there are.
 --
--- In shadow mode, its alerts are stored, and nobody is notified. Look at them before you loosen or tighten burst, and turn the rule off when you have seen enough.
--- If somebody does place abusive orders (resellers, stolen cards), raise lines and set the mode to live.
+-- The rule is in shadow mode: its alerts are stored, but nobody is notified. Look at the alerts before you loosen or tighten the rule burst. Turn this rule off when you no longer
+-- need it. If somebody does place abusive orders (resellers, stolen cards), raise the parameter lines and set the mode to live.
 --
--- The group is a session within one second: a shop writes all lines of an order at once. Two orders in one second count as two only if they
--- belong to two sessions.
+-- The rule groups events by session and second, because a shop writes all lines of an order at once. Two orders in the same second count separately only if they
+-- belong to different sessions.
 --
 -- rule: order-burst
 -- mode: shadow

@@ -1,12 +1,12 @@
--- A scraper: it looks at many different products and buys none.
+-- Finds scrapers, which view many different products and buy none.
 --
--- Different products, not views: a person who compares looks at the same few again and again. Scrapers know the limits on speed and stay below
--- them (5 pages in 10 seconds are 30 a minute), so burst does not see them: what gives them away is that nothing repeats.
+-- The rule counts different products, not views, because a person who compares products views the same few again and again. Scrapers know the rate limits and stay below
+-- them (5 pages in 10 seconds are 30 a minute), so the rule burst does not detect them. Unlike people, they do not return to the same products.
 --
--- Windows last a minute and begin every 10 seconds, so that 50 seconds of scraping always lie entirely in one window.
+-- Windows are a minute long and begin every 10 seconds, so 50 seconds of scraping always lie entirely in one window.
 --
--- Without the last line the rule opens an alert as soon as the limit is passed. With it, spate waits for the end of the window: a visitor may
--- still buy. `spate rules check` says so. Those who browse a lot and buy are the shop's best customers, so the wait is worth it.
+-- Without the last line, the rule opens an alert as soon as the limit is exceeded. With the last line, spate waits for the end of the window, because a visitor may
+-- still buy; `spate rules check` reports this. People who browse a lot and then buy are the shop's best customers, so the wait is worthwhile.
 --
 -- rule: scraper
 -- summary: {user_id} looked at {products} products in a minute and bought nothing
