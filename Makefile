@@ -34,7 +34,7 @@ test: ## Run all tests (ARGS=-short skips long tests)
 test-race: ## Run all tests with the race detector (needs a C compiler)
 	$(GO) test -race $(ARGS) $(PKG)
 
-# The same defaults as those of the flags in tests/chaos. SEED=0 chooses a new seed.
+# These defaults match those of the flags in tests/chaos. SEED=0 chooses a new seed.
 DURATION ?= 60s
 SEED     ?= 0
 SEEDS    ?= 1
