@@ -9,7 +9,7 @@ ARG GOFLAGS
 ARG GONOSUMDB
 ARG GOSUMDB
 
-# A separate layer, which is rebuilt only when a dependency changes.
+# The modules are in a separate layer, which is rebuilt only when a dependency changes.
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 
@@ -17,7 +17,7 @@ COPY . .
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/go/cache \
     GOCACHE=/go/cache CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /spate .
 
-# Contains certificates, time zones and the user nonroot (65532), but no shell and nothing else.
+# This base image contains certificates, time zones and the user nonroot (65532), but no shell or other programs.
 FROM gcr.io/distroless/static-debian12:nonroot
 LABEL org.opencontainers.image.title="spate" \
       org.opencontainers.image.description="Detects bursts in a stream of events as they happen" \
@@ -27,6 +27,6 @@ COPY --from=build /spate /spate
 ENV SPATE_HTTP=0.0.0.0:8080
 EXPOSE 8080
 USER nonroot
-# For the services. Run other commands (simulate, demo) with --no-healthcheck.
+# This health check is for the services. Run other commands (simulate, demo) with --no-healthcheck.
 HEALTHCHECK --interval=3s --timeout=5s --start-period=30s --retries=10 CMD ["/spate", "health"]
 ENTRYPOINT ["/spate"]

@@ -2,10 +2,10 @@
 
 GO       ?= go
 FUZZTIME ?= 60s
-# Restrict with e.g. `make test PKG=./shared/window`.
+# To test one package: `make test PKG=./shared/window`.
 PKG      ?= ./...
 GOLANGCI ?= golangci-lint
-# The configuration is made for this version.
+# The linter's configuration is written for this version.
 GOLANGCI_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
@@ -19,33 +19,33 @@ help: ## Show this help
 	@echo "Variables: PKG=./... (test, test-race, lint, bench-micro, bench-compare), FUZZTIME=60s (for each fuzz target)"
 	@echo "Tests:     SPATE_TEST_SHARED=DIR    reference data (default ../shared)"
 	@echo "           SPATE_TEST_BROKERS=...   a real Kafka, host:port[,host:port...]"
-	@echo "           SPATE_TEST_DATABASE_URL=.. a PostgreSQL server to create databases on (default: a server of its own)"
-	@echo "           REQUIRE_INTEGRATION=1    fail where a test would be skipped because one of these is missing"
+	@echo "           SPATE_TEST_DATABASE_URL=.. a PostgreSQL server to create databases on (default: tests start their own)"
+	@echo "           REQUIRE_INTEGRATION=1    fail instead of skipping tests if one of these is missing"
 
 .PHONY: build
 build: ## Build ./spate
 	CGO_ENABLED=0 $(GO) build -o spate .
 
 .PHONY: test
-test: ## Run all tests (ARGS=-short leaves the long ones out)
+test: ## Run all tests (ARGS=-short skips long tests)
 	$(GO) test $(ARGS) $(PKG)
 
 .PHONY: test-race
 test-race: ## Run all tests with the race detector (needs a C compiler)
 	$(GO) test -race $(ARGS) $(PKG)
 
-# As `go test` has them in tests/chaos; SEED=0 is a new one.
+# These defaults match those of the flags in tests/chaos. SEED=0 chooses a new seed.
 DURATION ?= 60s
 SEED     ?= 0
 SEEDS    ?= 1
 BROKER   ?= both
 
 .PHONY: chaos
-chaos: ## Random faults under load (DURATION=30m SEED=7 SEEDS=20 BROKER=kafka)
+chaos: ## Inject random faults under load (DURATION=30m SEED=7 SEEDS=20 BROKER=kafka)
 	$(GO) test ./tests/chaos -run '^TestChaos$$' -v -timeout 0 -duration $(DURATION) -seed $(SEED) -seeds $(SEEDS) -broker $(BROKER)
 
 .PHONY: noise
-noise: ## Bytes that nobody should send, while traffic flows (DURATION=1h SEED=7 BROKER=kfake)
+noise: ## Send garbage while traffic flows (DURATION=1h SEED=7 BROKER=kfake)
 	$(GO) test ./tests/chaos -run '^TestNoise$$' -v -timeout 0 -noise $(DURATION) -seed $(SEED) -broker $(BROKER)
 
 .PHONY: lint
@@ -55,11 +55,11 @@ lint: ## Check style and the import rule with golangci-lint
 	$(GOLANGCI) run $(PKG)
 
 .PHONY: picture
-picture: ## Draw what the demo prints, docs/demo.svg
+picture: ## Draw the demo's output as docs/demo.svg
 	$(GO) run ./tests/picture >docs/demo.svg.new && mv docs/demo.svg.new docs/demo.svg
 
 .PHONY: fuzz
-fuzz: ## Fuzz every decoder, FUZZTIME each
+fuzz: ## Fuzz every decoder for FUZZTIME each
 	@set -e; grep -rn '^func Fuzz' --include='*_test.go' . | sed -E 's/^(.*)\/[^/]+:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*/\1 \2/' | sort | \
 	while read -r dir name; do \
 		echo "== $$dir $$name"; \
@@ -67,28 +67,28 @@ fuzz: ## Fuzz every decoder, FUZZTIME each
 	done
 
 ROUNDS   ?= 3
-# All but soak if empty; `make bench ARGS=-h` lists them.
+# If empty, all sections except soak. `make bench ARGS=-h` lists the sections.
 SECTIONS ?=
 
 .PHONY: bench
-bench: ## Measure on a real Kafka, beside Flink SQL (SECTIONS="throughput latency" ROUNDS=1 ARGS=-flink=false)
+bench: ## Measure on a real Kafka, and compare with Flink SQL (SECTIONS="throughput latency" ROUNDS=1 ARGS=-flink=false)
 	$(GO) build -o dist/bench ./tests/bench
 	./dist/bench -rounds $(ROUNDS) $(ARGS) $(SECTIONS)
 
-# Which benchmarks, as `go test -bench` has it, and how often each.
+# BENCH selects benchmarks, as in `go test -bench`. COUNT is how often each benchmark runs.
 BENCH ?= .
 COUNT ?= 1
 
 .PHONY: bench-micro
-bench-micro: ## Run the benchmarks of the packages (BENCH=Apply COUNT=6)
+bench-micro: ## Run the benchmarks of individual packages (BENCH=Apply COUNT=6)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
 
 OLD       ?= HEAD
 BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
-# Old and new take turns, so that a busy minute is not all one's own. Fewer than 6 times say nothing, so 1 is 6.
+# Runs of the old and the new code alternate, so that a busy minute affects both. Fewer than 6 runs are not significant, so COUNT=1 means 6.
 .PHONY: bench-compare
-bench-compare: ## Compare them with those of another commit, by benchstat (OLD=HEAD~1 COUNT=6 PKG=./shared/window)
+bench-compare: ## Compare benchmarks with another commit, using benchstat (OLD=HEAD~1 COUNT=6 PKG=./shared/window)
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; trap 'exit 1' INT TERM; \
 	mkdir "$$dir/code"; git archive --format=tar $(OLD) | tar -x -C "$$dir/code"; \
 	bench() { $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG); }; \
@@ -98,10 +98,10 @@ bench-compare: ## Compare them with those of another commit, by benchstat (OLD=H
 	$(GO) run $(BENCHSTAT) "$(OLD)=$$dir/old" "this=$$dir/new"
 
 .PHONY: demo
-demo: ## Run the demo: traffic with attackers, their alerts, and a check of each
+demo: ## Run the demo: traffic with attackers, the alerts, and a check of each alert
 	$(GO) run . demo
 
 .PHONY: clean
-clean: ## Remove what was built
+clean: ## Remove build outputs
 	rm -f spate *.test *.prof *.out
 	rm -rf dist
