@@ -230,8 +230,8 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	out, _ = b.run(ExitOK, "alerts", "ls", "--only", "raised", "--json")
 	says(t, out, `"mode":"shadow","summary":"10.0.0.1 tried 1024 cards","runbook":"https://runbooks.example/cards","key":{"ip":"10.0.0.1","product":5},"ip":"10.0.0.1","cards":1024,"amount":"12.50","at_least":true,"event_count":12,`, `"opened_at":`)
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID)
-	says(t, out, `card-testing ip=10.0.0.1 product=5: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); it is critical.`, "rule      card-testing\n", "mode      shadow",
-		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: only the rule knows",
+	says(t, out, `card-testing ip=10.0.0.1 product=5: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); the alert is critical.`, "rule      card-testing\n", "mode      shadow",
+		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: which events count depends on the rule",
 		"10.0.0.1 tried 1024 cards (so far)\ncard-testing", "runbook   https://runbooks.example/cards\n")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--json", "--no-events")
 	if got := objects(t, out)[0]; got["rule"] != "card-testing" || got["cards"] != 1024.0 || got["events_note"] != "skipped (--no-events)" {
@@ -298,7 +298,7 @@ func TestIDs(t *testing.T) {
 	_, errs := b.run(ExitFailed, "deliveries", "resend", one.ID[:8])
 	says(t, errs, "for pager it is still pending")
 	for text, why := range map[string]string{
-		"0000": "no alert has the id 0000", "xyzw": "no alert has the id xyzw", one.ID[:8] + "f": "no alert has the id",
+		"0000": "no alert has the ID 0000", "xyzw": "no alert has the ID xyzw", one.ID[:8] + "f": "no alert has the ID",
 	} {
 		_, errs := b.run(ExitFailed, "alerts", "show", text, "--no-events")
 		says(t, errs, why)
@@ -317,7 +317,7 @@ func TestIDs(t *testing.T) {
 	for beginning, ids := range byBeginning {
 		if len(ids) == 2 {
 			_, errs := b.run(ExitFailed, "alerts", "show", beginning, "--no-events")
-			says(t, errs, "more than one alert id begins with "+beginning, ids[0], ids[1], "give more digits")
+			says(t, errs, "more than one alert ID begins with "+beginning, ids[0], ids[1], "give more digits")
 			return
 		}
 	}
@@ -470,7 +470,7 @@ func TestAlertsShow(t *testing.T) {
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--brokers", "127.0.0.1:1")
 	says(t, out, "Events not read: cannot connect to broker 127.0.0.1:1", "notified  pending")
 	_, errs = b.run(ExitFailed, "alerts", "show", "abcd")
-	says(t, errs, "no alert has the id abcd")
+	says(t, errs, "no alert has the ID abcd")
 	_, errs = b.run(ExitUsage, "alerts", "show", r.ID, "--brokers", "nowhere", "--time-field", "user_id")
 	says(t, errs, `"nowhere" is not host:port`, "is also a user field")
 }

@@ -16,7 +16,7 @@ import (
 type alertsRulesFlags struct {
 	brokerFlags
 	rulesTableFlags
-	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic; if nothing matches --rule or --key, spate looks up the pipeline's rules."`
+	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic of the pipeline whose rules spate looks up if nothing matches --rule or --key."`
 }
 
 const (

@@ -39,7 +39,7 @@ type brokerFlags struct {
 	SASLOAuthTokenFile        string   `name:"sasl-oauth-token-file" env:"SPATE_SASL_OAUTH_TOKEN_FILE" group:"security" placeholder:"FILE" help:"OAUTHBEARER: file that contains a token, such as a projected service account token. The file replaces the token server and is read at each login."`
 	SASLOAuthExtensions       []string `name:"sasl-oauth-extensions" env:"SPATE_SASL_OAUTH_EXTENSIONS" group:"security" placeholder:"NAME=VALUE" help:"OAUTHBEARER: extensions to send to the broker with the token, such as logicalCluster=lkc-1,identityPoolId=pool-1 for Confluent Cloud."`
 
-	RackID string `name:"rack-id" env:"SPATE_RACK_ID" group:"security" placeholder:"ID" help:"Rack or availability zone of this process; records are fetched from a replica in it, if one exists."`
+	RackID string `name:"rack-id" env:"SPATE_RACK_ID" group:"security" placeholder:"ID" help:"Rack or availability zone of this process; records are fetched from a replica there, if one exists."`
 }
 
 // securityGroup is the group of these flags in the help.

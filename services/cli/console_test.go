@@ -231,7 +231,7 @@ func TestConsoleVisitors(t *testing.T) {
 		{"a login that leads elsewhere with a tab", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"/\t/evil.example"}}, nil, 303, "/"},
 		{"a login that is too large", "POST", "/login", url.Values{"token": {strings.Repeat("x", 2<<20)}}, nil, 400, "cannot be read"},
 		{"a statement that is too large", "POST", "/api/check", url.Values{"statement": {strings.Repeat("x", 2<<20)}}, bearer, 400, "cannot be read"},
-		{"an id that nobody has", "GET", "/api/why?id=00000000", nil, bearer, 404, "no alert or incident has the id"},
+		{"an id that nobody has", "GET", "/api/why?id=00000000", nil, bearer, 404, "no alert or incident has the ID"},
 		{"a column that no rule has", "GET", "/api/why?key=a%3D1", nil, bearer, 400, "a"},
 		{"a silence that does not exist", "POST", "/silences/nothing/end", url.Values{}, bearer, 404, "silence not found"},
 		{"a login that leads elsewhere", "POST", "/login", url.Values{"token": {"0123456789abcdef0123"}, "next": {"//evil.example"}}, nil, 303, "/"},

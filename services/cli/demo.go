@@ -80,7 +80,7 @@ func (c *demoCommand) Run(e *env) error {
 			}
 			terminal.Fprintf(e.stdout, "One process: Kafka %s, metrics %s/metrics\n"+
 				"Shoppers and six kinds of attackers send about %.0f events a second for %s.\n"+
-				"More than %d events by a user in %s raise an alert, more than %d a critical one.\n\n",
+				"More than %d events by a user in %s raise an alert; more than %d raise a critical one.\n\n",
 				i.Brokers, i.HTTP, c.EventRate, short(c.Duration), cfg.Threshold, short(cfg.Window), cfg.Critical)
 		}
 	}
@@ -122,11 +122,11 @@ func (c *demoCommand) Run(e *env) error {
 func linger(ctx context.Context, w io.Writer, console string) {
 	open := opener()
 	if open == nil {
-		terminal.Fprintf(w, "\nWhy was an account flagged? %s shows the reason. Press Ctrl-C to end.\n", console)
+		terminal.Fprintf(w, "\nWhy was an account flagged? %s shows the reason. Press Ctrl-C to exit.\n", console)
 		<-ctx.Done()
 		return
 	}
-	terminal.Fprintf(w, "\nWhy was an account flagged? Press Enter to open %s in a browser, Ctrl-C to end.\n", console)
+	terminal.Fprintf(w, "\nWhy was an account flagged? Press Enter to open %s in a browser, or Ctrl-C to exit.\n", console)
 	pressed := make(chan struct{})
 	go func() { // it ends with the program
 		in := bufio.NewReader(os.Stdin)
@@ -251,7 +251,7 @@ func rulesSummary(w io.Writer, r embedded.DemoResult) error {
 			o.printf("attackers   %s%s\n", line.name, strings.Join(line.kinds, ", "))
 		}
 	}
-	flagged := "none is flagged"
+	flagged := "none flagged"
 	if len(r.Flagged) > 0 {
 		flagged = "flagged: " + strings.Join(r.Flagged, ", ")
 	}

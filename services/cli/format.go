@@ -25,7 +25,7 @@ type formatFlags struct {
 
 // dedupeFlags say which events are the same one.
 type dedupeFlags struct {
-	DedupeField string `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Field that identifies an event, such as event_id in events of spate simulate: an event that was sent twice counts only once in its user's window. Default: none; every event counts."`
+	DedupeField string `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Field that holds a unique event ID, such as event_id in events from spate simulate. An event that is sent twice then counts only once in its user's window. Default: none; every event counts."`
 }
 
 // registry returns the schema registry, nil if none is set.
