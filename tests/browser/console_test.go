@@ -161,7 +161,7 @@ func (w *world) testResend(t *testing.T) {
 	p.click("form[action='/endpoints/webhook'] button")
 	p.sees(".note", "enabled")
 	p.click("form[action='/endpoints/webhook/test'] button")
-	p.sees(".note", "The test is stored,")
+	p.sees(".note", "The test message is stored,")
 	p.until("the test is delivered", `[...document.querySelectorAll('tr')].some((r) => r.textContent.includes('endpoint.test') && r.textContent.includes('delivered'))`) // by itself
 	p.visit("/incidents/" + i.ID)
 	p.click("form[action='/deliveries/resend'] button")
