@@ -348,7 +348,7 @@ func (s *sampler) now() ([]Sample, error) {
 	defer s.mu.Unlock()
 	err := s.err
 	if err != nil {
-		err = fmt.Errorf("no new figures since %s UTC: %w", s.since.Format("15:04:05"), err)
+		err = fmt.Errorf("no figures since %s UTC: %w", s.since.Format("15:04:05"), err)
 	}
 	return slices.Clone(s.samples), err
 }

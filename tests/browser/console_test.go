@@ -124,7 +124,7 @@ func (w *world) testWhy(t *testing.T) {
 	clicks++
 	p.sees(".answer h2", "Flagged")
 	p.sees(".conditions td code", "COUNT(*)")
-	p.sees(".answer", "and agrees") // by itself, if the window was open
+	p.sees(".answer", "with the same result") // by itself, if the window was open
 	if got := p.text(".conditions tbody tr.yes td strong"); got != "9" {
 		t.Errorf("the condition is shown with %q, want 9", got)
 	}

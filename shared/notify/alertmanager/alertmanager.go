@@ -242,7 +242,7 @@ func (s *Sender) post(ctx context.Context, ms ...notify.Message) notify.Result {
 	a := s.client.Do(ctx, call)
 	r := s.client.Judge(a)
 	if r.Outcome == notify.Delivered && a.Status != http.StatusOK {
-		return post.Failed(a.Status, fmt.Sprintf("status %d, but Alertmanager accepts alerts with 200: the URL may be another service's", a.Status))
+		return post.Failed(a.Status, fmt.Sprintf("status %d, but Alertmanager accepts alerts with 200: the URL may belong to another service", a.Status))
 	}
 	return r
 }

@@ -49,7 +49,7 @@ func not(c clause) clause {
 // detection is the condition of a base rule.
 func (c *converter) detection(n *yaml.Node) clause {
 	if n.Kind != yaml.MappingNode {
-		c.fail(n, "", "detection is a mapping: selections and a condition")
+		c.fail(n, "", "detection must be a mapping of selections and a condition")
 		return nil
 	}
 	condition := member(n, "condition")

@@ -71,7 +71,7 @@ func meaning(err error) string {
 	case errors.Is(err, schema.ErrNewer), errors.Is(err, errEncoding):
 		return "cannot be used"
 	case errors.As(err, &dns):
-		return "is not found: its host name cannot be resolved"
+		return "cannot be found: its host name cannot be resolved"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "is not running: connection refused"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():

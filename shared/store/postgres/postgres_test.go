@@ -327,7 +327,7 @@ func TestErrors(t *testing.T) {
 		{"refused", "postgres://u:" + secret + "@" + dead + "/db", "connection refused"},
 		{"login", with(func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), secret) }), "refuses the login"},
 		{"no such database", with(func(u *url.URL) { u.Path = "/none" }), "does not exist"},
-		{"host", "postgres://u:" + secret + "@no-such-host.invalid/db", "is not found"},
+		{"host", "postgres://u:" + secret + "@no-such-host.invalid/db", "cannot be found"},
 		{"parameter", "postgres://u:" + secret + "@h/db?sslmode=perhaps", "sslmode is invalid"},
 		{"password as a parameter", "postgres://u@h/db?sslmode=perhaps&password=" + secret, "sslmode is invalid"},
 		{"# in the password", "postgres://u:" + secret + "#x@h/db", "percent-encoded"},
