@@ -424,7 +424,7 @@ func TestAlertsShow(t *testing.T) {
 		t.Errorf("%s does not begin with %s", out, want)
 	}
 	says(t, out, "alert     "+r.ID, "window    2019-11-01 00:00:00 UTC, 10s", "events    8, from 00:00:00.000 to 00:00:09.000", "opened    2020-11-24 09:30:00 UTC", "closed    2020-11-24 09:30:01 UTC",
-		"partition 0, offsets 1 to 15", "notified  pending, 2 tries", r.ID+"_opened  pager     delivered      2\n", r.ID+"_closed  pager     pending        0  due 2020",
+		"partition 0, offsets 1 to 15", "notified  pending, 2 attempts", r.ID+"_opened  pager     delivered      2\n", r.ID+"_closed  pager     pending        0  due 2020",
 		r.ID+"_opened  pager       1  failed      500\n", "8 events are in the log\n", "00:00:00.000  0:1\n")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--brokers", broker, "--wide", "--events", "3")
 	says(t, out, `partition 0 offset 1  {"user_id":7,"event_time":"2019-11-01 00:00:00 UTC"}`, "and 5 more; use --events N")

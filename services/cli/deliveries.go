@@ -52,7 +52,7 @@ func tryOf(t store.Try) try {
 	return out
 }
 
-func tries(n int) string { return counted(n, "try", "tries") }
+func tries(n int) string { return counted(n, "attempt", "attempts") }
 
 // answer is what an endpoint said.
 func (t try) answer() string {

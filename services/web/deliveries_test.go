@@ -87,7 +87,7 @@ func TestSendATest(t *testing.T) {
 	press("nobody", "", http.StatusNotFound, "no endpoint is named")
 	press("chat", "", http.StatusConflict, "endpoint chat is disabled; enable it first")
 	press("removed", "", http.StatusConflict, "no spate alert process has an endpoint")
-	press("pager", "cross-site", http.StatusForbidden, "a page of another site")
+	press("pager", "cross-site", http.StatusForbidden, "a page on another site")
 	if got := tests(); len(got) > 0 {
 		t.Errorf("tests that were refused: %+v", got)
 	}
