@@ -16,7 +16,7 @@ import (
 type alertsRulesFlags struct {
 	brokerFlags
 	rulesTableFlags
-	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic of the pipeline whose rules spate looks up if nothing matches --rule or --key."`
+	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic. If nothing matches --rule or --key, spate looks up the rules of the pipeline that reads this topic."`
 }
 
 const (

@@ -16,7 +16,7 @@ type formatFlags struct {
 	SchemaRegistryUsername     string `name:"schema-registry-username" env:"SPATE_SCHEMA_REGISTRY_USERNAME" placeholder:"NAME" help:"User name for the schema registry, such as a Confluent Cloud API key."`
 	SchemaRegistryPasswordFile string `name:"schema-registry-password-file" env:"SPATE_SCHEMA_REGISTRY_PASSWORD_FILE" placeholder:"FILE" help:"File that contains the password. Alternatively, set SPATE_SCHEMA_REGISTRY_PASSWORD."`
 
-	SchemaRegistryTLSCAFile             string `name:"schema-registry-tls-ca-file" env:"SPATE_SCHEMA_REGISTRY_TLS_CA_FILE" group:"security" placeholder:"FILE" help:"CA certificates (PEM) used to verify the registry's certificate. Default: the system's."`
+	SchemaRegistryTLSCAFile             string `name:"schema-registry-tls-ca-file" env:"SPATE_SCHEMA_REGISTRY_TLS_CA_FILE" group:"security" placeholder:"FILE" help:"CA certificates (PEM) used to verify the registry's certificate. Default: the system's CA certificates."`
 	SchemaRegistryTLSCertFile           string `name:"schema-registry-tls-cert-file" env:"SPATE_SCHEMA_REGISTRY_TLS_CERT_FILE" group:"security" placeholder:"FILE" help:"Client certificate (PEM), for registries that require one."`
 	SchemaRegistryTLSKeyFile            string `name:"schema-registry-tls-key-file" env:"SPATE_SCHEMA_REGISTRY_TLS_KEY_FILE" group:"security" placeholder:"FILE" help:"Private key of the client certificate (PEM)."`
 	SchemaRegistryTLSServerName         string `name:"schema-registry-tls-server-name" env:"SPATE_SCHEMA_REGISTRY_TLS_SERVER_NAME" group:"security" placeholder:"NAME" help:"Host name expected in the registry's certificate. Default: the host name in its URL."`

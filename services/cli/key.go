@@ -23,7 +23,7 @@ import (
 // askFlags say how detectors are asked.
 type askFlags struct {
 	tokenFlags
-	HTTPTLSCAFile string `name:"http-tls-ca-file" env:"SPATE_HTTP_TLS_CA_FILE" placeholder:"FILE" help:"CA certificates (PEM) used to verify the detectors' certificates; if set, detectors without TLS are not queried. Default: the system's."`
+	HTTPTLSCAFile string `name:"http-tls-ca-file" env:"SPATE_HTTP_TLS_CA_FILE" placeholder:"FILE" help:"CA certificates (PEM) used to verify the detectors' certificates; if set, detectors without TLS are not queried. Default: the system's CA certificates."`
 }
 
 func (f askFlags) asker() ops.Asker { return ops.Asker{CAFile: f.HTTPTLSCAFile, Access: f.access()} }

@@ -275,7 +275,7 @@ func (c *sqlCommand) statement(e *env, db *query.DB) error {
 		terminal.Fprintf(e.stderr, "%s\n", terminal.Safe(summaryText(s)))
 	}
 	for _, n := range s.Notes {
-		terminal.Fprintf(e.stderr, "spate: not read: %s\n", n)
+		terminal.Fprintf(e.stderr, "spate: note: %s\n", n)
 	}
 	return c.complete(e.ctx, s)
 }

@@ -177,7 +177,7 @@ func (p *sqlPrompt) statement(ctx context.Context, text string) {
 	default:
 		terminal.Fprintf(p.t, "%s\n", terminal.Safe(summaryText(s)))
 		for _, n := range s.Notes {
-			terminal.Fprintf(p.t, "not read: %s\n", n)
+			terminal.Fprintf(p.t, "note: %s\n", n)
 		}
 		if s.Partial && s.By != query.ByRows {
 			terminal.Fprintf(p.t, "%s\n", partialText(s, p.command.bounds()))

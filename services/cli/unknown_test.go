@@ -42,7 +42,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"alerts", "ls", "--only", "open"}, "spate: only: \"open\" is not one of opened, raised, closed\n"},
 		{[]string{"deliveries", "ls", "--only", "failed"}, "spate: only: \"failed\" is not one of pending, held, delivered, exhausted, disabled\n"},
 		{[]string{"decisions", "add", "--scope", "ip", "--value", "x", "--level", "block", "--for", "60d"}, "spate: for: 1440h0m0s is not between 1s and 744h0m0s\n"},
-		{[]string{"decisions", "add", "--scope", "ip", "--value", "x", "--level", "block", "--why", strings.Repeat("x", 2001)}, "spate: why: \"" + strings.Repeat("x", 40) + "\" is longer than 2000 bytes, or not UTF-8\n"},
+		{[]string{"decisions", "add", "--scope", "ip", "--value", "x", "--level", "block", "--why", strings.Repeat("x", 2001)}, "spate: why: \"" + strings.Repeat("x", 40) + "\" is longer than 2000 bytes or is not UTF-8\n"},
 		{[]string{"replay", "no/such.csv"}, "spate: no/such.csv: no such file or directory\n"},
 		{[]string{"verify", "no/such.csv"}, "spate: no/such.csv: no such file or directory\n"},
 		{[]string{"verify", "no/such.csv", "--rules", "../../rules/card-testing.sql"}, "spate: no/such.csv: no such file or directory\n"},

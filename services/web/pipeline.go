@@ -140,7 +140,7 @@ func (k *Kafka) Read(ctx context.Context) (r Reading, err error) {
 		}
 	}
 	if o, ok := ends.Lookup(k.Names.Activity, 0); !ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition) {
-		return r, fmt.Errorf("topic %s does not exist: spate up and spate route create it", k.Names.Activity)
+		return r, fmt.Errorf("topic %s does not exist; to create it, start spate up or spate route", k.Names.Activity)
 	}
 	routed, err := k.committed(ctx, k.Names.RouterGroup)
 	if err != nil {

@@ -57,7 +57,7 @@ func Parse(value []byte) (Record, error) {
 		return Record{}, fmt.Errorf("check alert %.40q: %w", r.ID, err)
 	}
 	if r.User != "" && (!r.IsUser() || r.User != userText(r.UserID)) { // what earlier versions wrote has none
-		return Record{}, fmt.Errorf("check alert %.40q: user: %.100q is not user_id as text", r.ID, r.User)
+		return Record{}, fmt.Errorf("check alert %.40q: user: %.100q does not match user_id", r.ID, r.User)
 	}
 	r.User = ""
 	return r, nil

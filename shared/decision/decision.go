@@ -158,7 +158,7 @@ func (d Decision) Validate() error {
 	}
 	for name, text := range map[string]string{"scope": d.Scope, "value": d.Value, "author": d.Author, "reason": d.Reason} {
 		if len(text) > maxText || !utf8.ValidString(text) {
-			errs = append(errs, fmt.Errorf("%s: %.40q is longer than %d bytes, or not UTF-8", name, text, maxText))
+			errs = append(errs, fmt.Errorf("%s: %.40q is longer than %d bytes or is not UTF-8", name, text, maxText))
 		}
 	}
 	if f := d.Until.Sub(d.Since); f < MinFor || f > MaxFor {

@@ -173,7 +173,7 @@ func Explain(err error, right Right) error {
 	case errors.As(err, &first):
 		return fmt.Errorf("%w; does this port require TLS (SPATE_TLS) or a login (SPATE_SASL_MECHANISM)?", err)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w; nothing is listening at this address: is the broker running, and is this its port (SPATE_BROKERS, --brokers)? spate up includes one", err)
+		return fmt.Errorf("%w; nothing is listening at this address: is the broker running, and is this its port (SPATE_BROKERS, --brokers)? spate up includes a broker", err)
 	case errors.As(err, &name) && name.IsNotFound:
 		return fmt.Errorf("%w; check the host names in SPATE_BROKERS (--brokers), and those that the brokers advertise (advertised.listeners)", err)
 	case tlsAnswer(err):
