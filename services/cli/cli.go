@@ -53,7 +53,7 @@ type program struct {
 
 	Incidents  incidentsCommand  `cmd:"" help:"List incidents (series of alerts about one key), show one in detail, and record what it turned out to be."`
 	Decisions  decisionsCommand  `cmd:"" help:"List, make and end decisions: what your own code should do about an account, and until when."`
-	Silence    silenceCommand    `cmd:"" help:"Suppress notifications about the incidents of a rule or key for some time."`
+	Silence    silenceCommand    `cmd:"" help:"Suppress notifications about the incidents of a rule or key for a limited time."`
 	Alerts     alertsCommand     `cmd:"" help:"List stored alerts, or show one in detail."`
 	Deliveries deliveriesCommand `cmd:"" help:"List and inspect webhook deliveries, and resend messages."`
 	Endpoints  endpointsCommand  `cmd:"" help:"List, test, enable and disable the endpoints that are notified of incidents and alerts."`

@@ -74,8 +74,8 @@ func TestDurations(t *testing.T) {
 		{"silence add --rule burst --why x --for 90d", "spate: for: 2160h0m0s is longer than 744h0m0s;"},
 		{"silence add --rule burst --why x --for 2w", "spate: --for: \"2w\" is not a duration; use a number and a unit, such as 90m, 12h or 7d\n"},
 		{"silence add --rule burst --why x --for -1h", "spate: --for: \"-1h\" is not a duration; use"},
-		{"silence add --rule burst --why x --for", "spate: --for: a duration is missing after it, such as 90m, 12h or 7d\n"},
-		{"silence add --rule burst --why x --for --json", "spate: --for: a duration is missing after it"},
+		{"silence add --rule burst --why x --for", "spate: --for: requires a duration, such as 90m, 12h or 7d\n"},
+		{"silence add --rule burst --why x --for --json", "spate: --for: requires a duration"},
 	} {
 		code, _, errs := spate(strings.Fields(test.args)...)
 		if code != ExitUsage || !strings.Contains(errs, test.want) || strings.Contains(errs, "perhaps") {

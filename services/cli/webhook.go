@@ -42,7 +42,7 @@ func (s *secretText) Decode(ctx *kong.DecodeContext) error {
 func popText(ctx *kong.DecodeContext, what string, more func(string) bool) (string, error) {
 	var text string
 	if err := ctx.Scan.PopValueInto("value", &text); err != nil {
-		return "", errors.New(what + " is missing after it") // the cause quotes what is there
+		return "", errors.New(what + " is missing") // the cause quotes what is there
 	}
 	for {
 		next, ok := ctx.Scan.Peek().Value.(string)

@@ -162,7 +162,7 @@ func TestWebhookFlagsExplain(t *testing.T) {
 		{"no url", []string{"--webhook-secret", secretA}, []string{"webhook-url: missing", "SPATE_WEBHOOK_URL"}},
 		{"both wrong", []string{"--webhook-url", "h.example/t0ken", "--webhook-secret", "QUFB"}, []string{"webhook-url: must begin with https:// or http://", "webhook-secret: secret 1: does not begin with whsec_"}},
 		{"secrets without quotes", []string{"--webhook-secret", secretA, secretB}, []string{"webhook-url: missing"}},
-		{"no value", []string{"--webhook-secret", "-QUFB"}, []string{"--webhook-secret: a secret is missing after it"}},
+		{"no value", []string{"--webhook-secret", "-QUFB"}, []string{"--webhook-secret: a secret is missing"}},
 		{"a flag that is none", []string{"--webhook-secrets=" + secretA}, []string{"unknown flag --webhook-secrets"}},
 		{"no file", []string{"--endpoints", "/none/here.yaml"}, []string{"endpoints: /none/here.yaml: cannot be read: no such file"}},
 		{"the name of the flags' endpoint", []string{"--webhook-url", "https://h.example/t0ken", "--webhook-secret", secretA, "--endpoints",

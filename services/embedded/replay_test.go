@@ -164,7 +164,7 @@ func TestReplayOfWhatPeopleHave(t *testing.T) {
 		{"22-space-after-comma.csv", activity.Fields{}, base},
 		{"24-concatenated-other-order.csv", activity.Fields{}, base},
 		{"27-one-row-in-2091.csv", activity.Fields{}, want{counted: 29, invalid: 1, alerts: 1}},
-		{"29-cr-only.csv", activity.Fields{}, want{err: "ends its lines with CR only"}},
+		{"29-cr-only.csv", activity.Fields{}, want{err: "has lines that end with CR only"}},
 		{"30-events.jsonl", activity.Fields{}, base},
 		{"31-csv.bz2", activity.Fields{}, base},
 		{"33-retailrocket.csv", activity.Fields{}, want{err: "the header has no column user_id for the user, only timestamp, visitorid, event, itemid, transactionid: set the column with --user-field"}},

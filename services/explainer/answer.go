@@ -487,7 +487,7 @@ func (a *Answer) done() *Answer {
 	case Exempt:
 		a.Text = fmt.Sprintf("The rule exempts this key: WHERE excludes all of its %d events (%s).", a.Numbers.Filtered, filters(a.Numbers.Where))
 	case IsFiltered:
-		a.Text = fmt.Sprintf("In %s, WHERE excludes %d of %d events (%s). With them, the condition would hold.", window, a.Numbers.Filtered, a.Numbers.Filtered+a.Numbers.Counted, filters(a.Numbers.Where))
+		a.Text = fmt.Sprintf("In %s, WHERE excludes %d of %d events (%s). With these events, the condition would hold.", window, a.Numbers.Filtered, a.Numbers.Filtered+a.Numbers.Counted, filters(a.Numbers.Where))
 	case Split:
 		a.Text = fmt.Sprintf("The events are split between windows. In %s, which comes closest, the condition does not hold: %s. %s. No window of the rule begins then.", window, short, a.other)
 	case Below:

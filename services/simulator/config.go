@@ -160,7 +160,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	if c.SpreadByUser && (c.Out != "" || c.To != ToKinesis) {
-		problem("spread-by-user: applies only to kinesis; use --to kinesis, or --key user_id for kafka")
+		problem("spread-by-user: applies only to Kinesis; use --to kinesis, or --key user_id for Kafka")
 	}
 	if object.IsURL(c.File) {
 		if _, _, err := object.ParseURL(c.File); err != nil {

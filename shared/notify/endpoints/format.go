@@ -217,7 +217,7 @@ func (e endpointNode) slack() destination {
 	case withToken && withHook:
 		e.wrong(e.given("url"), "cannot be used with token; use url for an incoming webhook, or token and channel for a bot")
 	case !withToken && !withHook:
-		e.wrong("url", "missing; give url (an incoming webhook, as in https://hooks.slack.com/services/...), or token and channel (a bot), each of url and token also as _env or _file")
+		e.wrong("url", "missing; give url (an incoming webhook, as in https://hooks.slack.com/services/...), or token and channel (a bot); url and token can also be given as _env or _file")
 	case withToken && c.Token.IsZero():
 		c.Token = post.NewSecret("xoxb-unknown") // its problem is known
 	case withHook && api:

@@ -109,7 +109,7 @@ func meaningOf(code string) string {
 	case "25006":
 		return "is read-only: it is a standby, or configured as read-only"
 	case "57P01", "57P02", "57P05":
-		return "ended the connection: it is restarting or failing over, or an administrator ended it"
+		return "closed the connection: it is restarting or failing over, or an administrator closed the connection"
 	case "57P03":
 		return "is starting up or shutting down"
 	case "57014":
