@@ -484,10 +484,10 @@ func TestAlertsShowOfAStraddlingBurst(t *testing.T) {
 	b.apply(heard, []alert.Record{first, second, third, last, record(`"b"`, 8638, alert.Closed)})
 
 	out, _ := b.run(ExitOK, "alerts", "show", first.ID, "--no-events")
-	says(t, out, "alerts in adjacent windows: 1,200 in the window after ("+second.ID+").\n")
+	says(t, out, "alerts in adjacent windows: 1,200 events in the window after ("+second.ID+").\n")
 	out, _ = b.run(ExitOK, "alerts", "show", second.ID, "--no-events")
 	says(t, out, `a\u200b: 1,200 events in 10s (2019-11-01 23:59:50 to 2019-11-02 00:00:00 UTC). More than 5 raise an alert; this one is critical.`,
-		"alerts in adjacent windows: 9 in the window before ("+first.ID+"), 6 or more in the window after ("+third.ID+").\n")
+		"alerts in adjacent windows: 9 events in the window before ("+first.ID+"), 6 or more events in the window after ("+third.ID+").\n")
 	out, _ = b.run(ExitOK, "alerts", "show", third.ID, "--no-events")
 	says(t, out, `a\u200b: 6 or more events in 10s (`)
 	out, _ = b.run(ExitOK, "alerts", "show", last.ID, "--no-events")

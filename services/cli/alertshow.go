@@ -212,10 +212,10 @@ func (s *story) reason(o *out) {
 	o.printf("%s.\n", critical)
 	var next []string
 	if s.before != nil {
-		next = append(next, fmt.Sprintf("%s in the window before (%s)", countText(s.before.Record), s.before.ID))
+		next = append(next, fmt.Sprintf("%s events in the window before (%s)", countText(s.before.Record), s.before.ID))
 	}
 	if s.after != nil {
-		next = append(next, fmt.Sprintf("%s in the window after (%s)", countText(s.after.Record), s.after.ID))
+		next = append(next, fmt.Sprintf("%s events in the window after (%s)", countText(s.after.Record), s.after.ID))
 	}
 	if len(next) > 0 {
 		o.printf("The burst may extend beyond this window; the user also has alerts in adjacent windows: %s.\n", strings.Join(next, ", "))

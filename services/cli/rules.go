@@ -20,7 +20,7 @@ import (
 
 type rulesCommand struct {
 	Check    rulesCheckCommand    `cmd:"" help:"Check a rules file: print errors and warnings, which rules open alerts early, and what each rule costs."`
-	Test     rulesTestCommand     `cmd:"" help:"Test rules: run the cases beside a rules file, and compare the alerts with the expected alerts."`
+	Test     rulesTestCommand     `cmd:"" help:"Test rules: run the cases next to a rules file, and compare the alerts with the expected alerts."`
 	Apply    rulesApplyCommand    `cmd:"" help:"Apply a rules file to a pipeline, before it starts or while it is running."`
 	Ls       rulesLsCommand       `cmd:"" help:"List the rules in force."`
 	Show     rulesShowCommand     `cmd:"" help:"Print the rules file of a revision."`

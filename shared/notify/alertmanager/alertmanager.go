@@ -68,7 +68,7 @@ func (c Config) Validate() error {
 		post.Secret
 	}{{"password", c.Password}, {"token", c.Token}} {
 		if strings.ContainsFunc(s.Reveal(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			errs = append(errs, errors.New(s.field+": contains a line end or another control character"))
+			errs = append(errs, errors.New(s.field+": contains a line break or another control character"))
 		}
 	}
 	return errors.Join(errs...)

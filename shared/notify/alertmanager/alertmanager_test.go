@@ -204,7 +204,7 @@ func TestConfig(t *testing.T) {
 		{Config{Password: post.NewSecret(password)}, "username: basic authentication requires both"},
 		{Config{Username: "a", Password: post.NewSecret(password), Token: post.NewSecret("x")}, "token: cannot be used with username"},
 		{Config{Username: "a:b", Password: post.NewSecret(password)}, "username: contains a colon"},
-		{Config{Token: post.NewSecret("s3cr3t\nx")}, "token: contains a line end"},
+		{Config{Token: post.NewSecret("s3cr3t\nx")}, "token: contains a line break"},
 	} {
 		c.c.Target = post.Target{URL: "http://alertmanager:9093"}
 		suite.Printed(t, c.c)

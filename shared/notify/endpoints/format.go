@@ -198,7 +198,7 @@ var formats = []Format{
 			{Name: "url", Required: true, Secret: true, Help: "https://host/path"},
 			{Name: "body", Required: true, Help: "template of the body"},
 			{Name: "headers", Help: "additional headers; each value is a template"},
-			{Name: "content_type", Default: template.DefaultContentType, Help: "media type of the body; a body that should be JSON but is not is an error"},
+			{Name: "content_type", Default: template.DefaultContentType, Help: "media type of the body; if it is JSON, a body that is not JSON is an error"},
 			{Name: "method", Default: "POST", Help: "POST or PUT"},
 			{Name: "secret", Secret: true, Help: "value of {{secret}} in the body and in headers"},
 		},

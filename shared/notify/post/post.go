@@ -240,7 +240,7 @@ func (c *Client) Do(ctx context.Context, call Call) Answer {
 	}
 	req, err := http.NewRequestWithContext(try, method, to.String(), bytes.NewReader(call.Body))
 	if err != nil {
-		return Answer{Why: "the request cannot be made"}
+		return Answer{Why: "the request cannot be created"}
 	}
 	req.Header = http.Header{
 		"Content-Type": {"application/json"},

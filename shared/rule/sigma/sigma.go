@@ -397,7 +397,7 @@ func (c *converter) scalar(n *yaml.Node) bool {
 	case yaml.ScalarNode:
 		return true
 	case yaml.AliasNode:
-		c.fail(n, "write the value in its place", "YAML aliases are not supported")
+		c.fail(n, "write the value itself", "YAML aliases are not supported")
 	default:
 		c.fail(n, "", "a value is expected here, not a list or mapping")
 	}

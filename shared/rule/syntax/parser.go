@@ -134,6 +134,6 @@ func (p *parser) count(at Pos) {
 // bound bounds a list that has n items.
 func (p *parser) bound(n int, what string) {
 	if n > maxList {
-		p.fail(p.peek().Pos, "", "%s has at most %d", what, maxList)
+		p.fail(p.peek().Pos, "", "%s can have at most %d items", what, maxList)
 	}
 }
