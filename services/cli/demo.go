@@ -36,10 +36,10 @@ type demoCommand struct {
 func (c *demoCommand) Run(e *env) error {
 	cfg := embedded.DemoConfig{Rule: c.rule(), Duration: c.Duration, EventRate: c.EventRate, Seed: c.Seed, Log: e.logger(slog.LevelWarn), Begin: func(embedded.Info) {}}
 	if !defaultFields(c.ruleFlags) {
-		return usage(errors.New("user-field, time-field: the demo generates its own events, whose field names are fixed; leave these settings out"))
+		return usage(errors.New("user-field, time-field: the demo generates its own events, whose field names are fixed; omit these settings"))
 	}
 	if c.Duration < 15*time.Second || c.Duration > time.Hour {
-		return usage(fmt.Errorf("duration: %v is not between 15s (the time every kind of attacker needs) and 1h", c.Duration))
+		return usage(fmt.Errorf("duration: %v is not between 15s (the time that every kind of attacker needs) and 1h", c.Duration))
 	}
 	if err := usage(c.consoleFlags.validate()); err != nil {
 		return err

@@ -49,7 +49,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"replay", "."}, "spate: .: is a directory\n"},
 		{[]string{"simulate", "no/such.csv", "--out", "-"}, "spate: no/such.csv: no such file or directory\n"},
 		{[]string{"rules", "check", "no/such.sql"}, "spate: no/such.sql: no such file or directory\n"},
-		{[]string{"demo", "--duration", "1s"}, "spate: duration: 1s is not between 15s (the time every kind of attacker needs) and 1h\n"},
+		{[]string{"demo", "--duration", "1s"}, "spate: duration: 1s is not between 15s (the time that every kind of attacker needs) and 1h\n"},
 	} {
 		if code, _, errs := spate(test.args...); code != ExitUsage || errs != test.want {
 			t.Errorf("%q: exit code %d: %q, want %q", test.args, code, errs, test.want)

@@ -236,7 +236,7 @@ func (r *Record) CheckRow() error {
 	}
 	for _, m := range columns {
 		if Reserved(m.name) || r.has(m) {
-			return fmt.Errorf("columns: %.80q is a member of every alert", m.name)
+			return fmt.Errorf("columns: the name %.80q is reserved for a member of every alert", m.name)
 		}
 	}
 	switch {
