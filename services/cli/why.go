@@ -25,7 +25,7 @@ import (
 
 type whyCommand struct {
 	incidentFlags
-	ID    []string      `arg:"" optional:"" name:"id" help:"IDs of alerts or incidents, or unique prefixes of them (at least 4 digits)."`
+	ID    []string      `arg:"" optional:"" name:"id" help:"IDs of alerts or incidents, or unique prefixes of such IDs (at least 4 digits)."`
 	Key   []string      `placeholder:"COLUMN=VALUE" help:"Instead of an ID: the key, such as user_id=42. Repeat it for each column of the key."`
 	Null  []string      `placeholder:"COLUMN" help:"Column of the key that is NULL, in place of --key COLUMN=VALUE. Repeatable."`
 	Rule  string        `placeholder:"NAME" help:"With --key: explain only this rule. Default: all rules with this key."`
