@@ -103,7 +103,7 @@ func TestEndpointsExplains(t *testing.T) {
 		{"secret as a key", "endpoints:\n- name: a\n  url: https://h.example/t0ken\n  secret:\n    " + secretA + ": x\n", []string{`line 5: endpoint "a": secret: is not text`}},
 		{"secret as a key of the endpoint", "endpoints:\n- name: a\n  " + secretA + ":\n", []string{"unknown key [not a key name]"}},
 		{"twice a key", "endpoints:\n- name: a\n  url: https://h.example/t0ken\n  secret: " + secretA + "\n  rate: 1\n  rate: 2\n", []string{`line 6: endpoint "a": rate: is given twice`}},
-		{"twice a name", "endpoints:\n- {name: a" + good + "\n- {name: a" + good, []string{`endpoint "a": name: is a duplicate`}},
+		{"twice a name", "endpoints:\n- {name: a" + good + "\n- {name: a" + good, []string{`endpoint "a": name: already used by another endpoint`}},
 		{"no name", "endpoints:\n- {rate: 1" + good, []string{"line 2: endpoint 1: name: missing"}},
 		{"bad name", "endpoints:\n- {name: " + secretA + good, []string{"line 2: endpoint 1: name: must consist of lower-case letters"}},
 		{"no url", "endpoints:\n- {name: a, secret: " + secretA + "}", []string{`line 2: endpoint "a": url: missing; give url (https://host/path), url_env`}},

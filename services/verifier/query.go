@@ -142,7 +142,7 @@ func (f *rulesFile) rule(s statement, r *reader, o RulesOptions, sinks map[strin
 		}
 		if columns != nil {
 			if len(columns) != len(q.names) {
-				refuse("table %s has %d columns, the rule selects %d", target, len(columns), len(q.names))
+				refuse("table %s has %d columns, but the rule selects %d", target, len(columns), len(q.names))
 			}
 			q.names = columns
 		}
