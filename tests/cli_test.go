@@ -78,7 +78,7 @@ func TestSettingsAreExplained(t *testing.T) {
 		{[]string{"simulate", "--to", "sqs"}, []string{"--to must be one of"}},
 		{[]string{"simulate", "--to", "kinesis", "--stream", "a b", "--rate=-1"}, []string{`stream: "a b" is not a valid stream name`, "rate: -1"}},
 		{[]string{"simulate", "--mode", "aws", "--stream", "a b"}, []string{`stream: "a b" is not a valid stream name`}},
-		{[]string{"simulate", "--spread-by-user"}, []string{"spread-by-user: applies only to kinesis"}},
+		{[]string{"simulate", "--spread-by-user"}, []string{"spread-by-user: applies only to Kinesis"}},
 		{[]string{"simulate", "s3://Bucket/key"}, []string{`file: "s3://Bucket/key" is not s3://bucket/key`}},
 		{[]string{"simulate", "--put", "bucket/key", "-o", "x.csv"}, []string{`put: "bucket/key" is not s3://bucket/key`, "file: missing; --put uploads a file", "put, out: only one of them"}},
 		{[]string{"simulate", "s3://bucket/key", "--put", "s3://bucket/other"}, []string{"file: --put uploads a local file"}},

@@ -206,7 +206,7 @@ GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), category_code HAVING COUNT
 		"user_id=7":                "no rule has the key user_id; the keys are: category_code (ratio); no column (all); product_id (scraped); user_id, item (pair)",
 		"7":                        "7 is not COLUMN=VALUE, such as user_id=alice",
 		"product_id=x":             "scraped: column product_id: \"x\" is not a value of type BIGINT",
-		"--rule nobody":            "nobody is not a rule in force",
+		"--rule nobody":            "no rule nobody is in force",
 	} {
 		p := harness.Spate(t, "key", nil, append([]string{"key", "--brokers", addr}, strings.Fields(args)...)...).Start()
 		if err := p.Wait(time.Minute); err == nil || !strings.Contains(string(p.Output()), want) {

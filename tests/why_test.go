@@ -153,7 +153,7 @@ func TestWhy(t *testing.T) {
 		{5, "burst", explainer.Silenced, true, "load test", "counted 6"},
 		{1, "shadowed", explainer.Shadow, true, "no one is notified", "counted 6"},
 		{1, "asleep", explainer.Off, false, "The rule is off", ""},
-		{8, "burst", explainer.IsLate, false, "4 events that were late, by up to 15001 ms. Without them: COUNT(*) > 5 (it is 3)", "counted 3 late 4"},
+		{8, "burst", explainer.IsLate, false, "4 events that were late by up to 15001 ms. Without these events: COUNT(*) > 5 (it is 3)", "counted 3 late 4"},
 		{9, "burst", explainer.IsIdle, false, "4 events that arrived after the window had closed because their partition was silent", "counted 3 idle 4"},
 		{10101, "burst", explainer.IsInvalid, false, "1 invalid record that mentions it (", "invalid 1"},
 		{12, "burst", explainer.IsInvalid, false, "2 invalid records that mention it (time_ahead)", "invalid 2"},

@@ -316,7 +316,7 @@ func (s *session) adjust(ctx context.Context, offsets map[string]map[int32]kgo.O
 		}
 		if at > bounds[p].End {
 			// The topic was made anew, or has lost its end. What is stored already is known by its id.
-			s.cfg.Log.Error("the alerts topic ends before the position already read; reading it from the beginning", "topic", topic, "partition", p, "offset", at, "end", bounds[p].End)
+			s.cfg.Log.Error("the alerts topic ends before the last position read; reading it from the beginning", "topic", topic, "partition", p, "offset", at, "end", bounds[p].End)
 			at = bounds[p].Start
 		}
 		s.position[p] = at

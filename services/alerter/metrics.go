@@ -32,17 +32,17 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_alerts_total",
-			Help: "Alert records by state (empty if unknown) and outcome (stored, repeated, conflict, malformed, deleted before being read; unreadable counts batches)."}, []string{"state", "outcome"}),
+			Help: "Alert records by state (empty if unknown) and outcome: stored, repeated, conflict, malformed, deleted (before they were read), or unreadable (counts batches, not records)."}, []string{"state", "outcome"}),
 		incidents: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_incidents_total",
 			Help: "Incidents by transition (opened, escalated, resolved) and their severity at that time."}, []string{"transition", "severity"}),
 		decisions: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_decisions_total",
-			Help: "Decisions that alerts made or extended."}),
+			Help: "Decisions made or extended because of alerts."}),
 		store: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spate_alerter_store_seconds",
 			Help: "Duration of a transaction that stored a batch.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 		storeErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_store_errors_total",
 			Help: "Transactions that failed and were retried."}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_alerter_lag_records",
-			Help: "Records of the owned partitions of the alerts topic that are not stored yet."}),
+			Help: "Records that have not been stored yet, in the owned partitions of the alerts topic."}),
 	}
 	reg.MustRegister(m.alerts, m.incidents, m.decisions, m.store, m.storeErrors, m.lag)
 	// What must be zero is there from the start, so that an alerting rule sees it rise.

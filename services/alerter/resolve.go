@@ -75,7 +75,7 @@ func (r *resolver) look(ctx context.Context) error {
 	if r.waiting != nil {
 		stored, err := r.stored(ctx, r.waiting.ends)
 		if err != nil || !stored {
-			r.cfg.Log.Debug("open incidents wait until alerts are stored", "watermark", r.waiting.watermark, "ends", r.waiting.ends)
+			r.cfg.Log.Debug("open incidents are waiting for alerts to be stored", "watermark", r.waiting.watermark, "ends", r.waiting.ends)
 			return err
 		}
 		if err := r.resolve(ctx, r.waiting.watermark); err != nil {

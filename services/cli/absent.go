@@ -77,5 +77,5 @@ func (a *absent) remark(e *env) {
 		names = append(names, strings.Join(p, "."))
 	}
 	slices.Sort(names)
-	terminal.Fprintf(e.stderr, "spate: no event has %s, which the rules read, so it was always NULL; the first event has %s\n", strings.Join(slices.Compact(names), ", "), activity.Members(a.first))
+	terminal.Fprintf(e.stderr, "spate: the rules read fields that no event has, so their values were always NULL: %s; the first event has %s\n", strings.Join(slices.Compact(names), ", "), activity.Members(a.first))
 }

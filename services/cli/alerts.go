@@ -84,11 +84,11 @@ func (f migrateFlags) directoryNotState(states ...string) error {
 type alertsLsCommand struct {
 	migrateFlags
 	tableFlags
-	User     *string  `placeholder:"USER" help:"List only alerts of this user: 7 is the number, '\"7\"' is the string, and any other text is a string."`
-	Only     string   `name:"only" placeholder:"STATE" help:"List only alerts in this state: opened (the window has not closed yet), raised (it has become critical since it opened) or closed."`
-	Severity string   `placeholder:"SEVERITY" help:"List only alerts of at least this severity: warning or critical."`
+	User     *string  `placeholder:"USER" help:"List only alerts about this user. 7 is the number, '\"7\"' is the string, and any other text is a string."`
+	Only     string   `name:"only" placeholder:"STATE" help:"List only alerts in this state: opened (its window has not closed yet), raised (it became critical after it opened) or closed."`
+	Severity string   `placeholder:"SEVERITY" help:"List only alerts with this severity or a higher one: warning or critical."`
 	Key      []string `name:"key" placeholder:"COLUMN=VALUE" help:"List only alerts whose key has this value, such as product_id=7; 7 matches the number and the string. Repeatable; all must match."`
-	Rule     string   `placeholder:"RULE" help:"List only alerts of this rule. Without a rules file it is burst."`
+	Rule     string   `placeholder:"RULE" help:"List only alerts from this rule. Without a rules file, the only rule is burst."`
 	Since    string   `placeholder:"TIME" help:"List only windows that start at or after this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24, from midnight UTC), or an age (1h, 7d)."`
 	Until    string   `placeholder:"TIME" help:"List only windows that start before this time, in the same form as --since."`
 	listFlags

@@ -230,8 +230,8 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	out, _ = b.run(ExitOK, "alerts", "ls", "--only", "raised", "--json")
 	says(t, out, `"mode":"shadow","summary":"10.0.0.1 tried 1024 cards","runbook":"https://runbooks.example/cards","key":{"ip":"10.0.0.1","product":5},"ip":"10.0.0.1","cards":1024,"amount":"12.50","at_least":true,"event_count":12,`, `"opened_at":`)
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID)
-	says(t, out, `card-testing ip=10.0.0.1 product=5: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); it is critical.`, "rule      card-testing\n", "mode      shadow",
-		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: only the rule knows",
+	says(t, out, `card-testing ip=10.0.0.1 product=5: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); the alert is critical.`, "rule      card-testing\n", "mode      shadow",
+		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: which events count depends on the rule",
 		"10.0.0.1 tried 1024 cards (so far)\ncard-testing", "runbook   https://runbooks.example/cards\n")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--json", "--no-events")
 	if got := objects(t, out)[0]; got["rule"] != "card-testing" || got["cards"] != 1024.0 || got["events_note"] != "skipped (--no-events)" {
@@ -298,7 +298,7 @@ func TestIDs(t *testing.T) {
 	_, errs := b.run(ExitFailed, "deliveries", "resend", one.ID[:8])
 	says(t, errs, "for pager it is still pending")
 	for text, why := range map[string]string{
-		"0000": "no alert has the id 0000", "xyzw": "no alert has the id xyzw", one.ID[:8] + "f": "no alert has the id",
+		"0000": "no alert has the ID 0000", "xyzw": "no alert has the ID xyzw", one.ID[:8] + "f": "no alert has the ID",
 	} {
 		_, errs := b.run(ExitFailed, "alerts", "show", text, "--no-events")
 		says(t, errs, why)
@@ -317,7 +317,7 @@ func TestIDs(t *testing.T) {
 	for beginning, ids := range byBeginning {
 		if len(ids) == 2 {
 			_, errs := b.run(ExitFailed, "alerts", "show", beginning, "--no-events")
-			says(t, errs, "more than one alert id begins with "+beginning, ids[0], ids[1], "give more digits")
+			says(t, errs, "more than one alert ID begins with "+beginning, ids[0], ids[1], "give more digits")
 			return
 		}
 	}
@@ -424,7 +424,7 @@ func TestAlertsShow(t *testing.T) {
 		t.Errorf("%s does not begin with %s", out, want)
 	}
 	says(t, out, "alert     "+r.ID, "window    2019-11-01 00:00:00 UTC, 10s", "events    8, from 00:00:00.000 to 00:00:09.000", "opened    2020-11-24 09:30:00 UTC", "closed    2020-11-24 09:30:01 UTC",
-		"partition 0, offsets 1 to 15", "notified  pending, 2 tries", r.ID+"_opened  pager     delivered      2\n", r.ID+"_closed  pager     pending        0  due 2020",
+		"partition 0, offsets 1 to 15", "notified  pending, 2 attempts", r.ID+"_opened  pager     delivered      2\n", r.ID+"_closed  pager     pending        0  due 2020",
 		r.ID+"_opened  pager       1  failed      500\n", "8 events are in the log\n", "00:00:00.000  0:1\n")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--brokers", broker, "--wide", "--events", "3")
 	says(t, out, `partition 0 offset 1  {"user_id":7,"event_time":"2019-11-01 00:00:00 UTC"}`, "and 5 more; use --events N")
@@ -470,7 +470,7 @@ func TestAlertsShow(t *testing.T) {
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--brokers", "127.0.0.1:1")
 	says(t, out, "Events not read: cannot connect to broker 127.0.0.1:1", "notified  pending")
 	_, errs = b.run(ExitFailed, "alerts", "show", "abcd")
-	says(t, errs, "no alert has the id abcd")
+	says(t, errs, "no alert has the ID abcd")
 	_, errs = b.run(ExitUsage, "alerts", "show", r.ID, "--brokers", "nowhere", "--time-field", "user_id")
 	says(t, errs, `"nowhere" is not host:port`, "is also a user field")
 }
@@ -484,10 +484,10 @@ func TestAlertsShowOfAStraddlingBurst(t *testing.T) {
 	b.apply(heard, []alert.Record{first, second, third, last, record(`"b"`, 8638, alert.Closed)})
 
 	out, _ := b.run(ExitOK, "alerts", "show", first.ID, "--no-events")
-	says(t, out, "alerts in adjacent windows: 1,200 in the window after ("+second.ID+").\n")
+	says(t, out, "alerts in adjacent windows: 1,200 events in the window after ("+second.ID+").\n")
 	out, _ = b.run(ExitOK, "alerts", "show", second.ID, "--no-events")
 	says(t, out, `a\u200b: 1,200 events in 10s (2019-11-01 23:59:50 to 2019-11-02 00:00:00 UTC). More than 5 raise an alert; this one is critical.`,
-		"alerts in adjacent windows: 9 in the window before ("+first.ID+"), 6 or more in the window after ("+third.ID+").\n")
+		"alerts in adjacent windows: 9 events in the window before ("+first.ID+"), 6 or more events in the window after ("+third.ID+").\n")
 	out, _ = b.run(ExitOK, "alerts", "show", third.ID, "--no-events")
 	says(t, out, `a\u200b: 6 or more events in 10s (`)
 	out, _ = b.run(ExitOK, "alerts", "show", last.ID, "--no-events")

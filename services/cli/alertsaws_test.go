@@ -71,5 +71,5 @@ func TestAlertsShowOfATable(t *testing.T) {
 	if code != ExitFailed {
 		t.Errorf("exit code %d", code)
 	}
-	says(t, errs, "no alert has the id 0000")
+	says(t, errs, "no alert has the ID 0000")
 }

@@ -23,13 +23,13 @@ import (
 type alertsShowCommand struct {
 	migrateFlags
 	tableFlags
-	ID string `arg:"" name:"id" help:"ID of the alert or a unique prefix of it (at least 4 digits), or the webhook-id of a message about it."`
+	ID string `arg:"" name:"id" help:"ID of the alert, a unique prefix of this ID (at least 4 digits), or the webhook-id of a message about the alert."`
 	brokerFlags
 	formatFlags
 	Events     *int     `name:"events" placeholder:"N" help:"Print at most the first N events. Default: 10, or 100 with --json."`
 	NoEvents   bool     `name:"no-events" help:"Do not read the events from the log."`
 	Wide       bool     `short:"w" help:"Do not truncate lines to fit the terminal, and print events in full."`
-	UserField  []string `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Fields that may hold the user; dots access nested fields. If they match no event, the fields are guessed from the alert's user and window."`
+	UserField  []string `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Fields that may hold the user; dots access nested fields. If these fields match no event, spate infers the fields from the alert's user and window."`
 	TimeFormat string   `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format; use the router's value."`
 	TimeField  []string `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; the first one present is used."`
 	JSON       bool     `name:"json" help:"Print one JSON object: the alert as in ls --json, deliveries (each with its tries), fields (values common to the events), fields_more (true: the events have more fields), events, events_more, events_note."`
@@ -37,8 +37,8 @@ type alertsShowCommand struct {
 
 // Help is shown below the usage.
 func (alertsShowCommand) Help() string {
-	return `spate reads the user's events in the window from the events topic, between the offsets that the alert records as evidence. This needs a broker that
-still has these events. Otherwise, spate shows everything else, and why the events are missing.`
+	return `spate reads the user's events in the window from the events topic, between the offsets that the alert records as evidence. This requires a broker that
+still has these events. Otherwise, spate shows everything else and explains why the events are missing.`
 }
 
 // shownEvents is how many events are printed for people, and maxEvents for programs, unless another number is asked for.
@@ -112,7 +112,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 		read = func() *evidence.Found { return evidence.Kafka(e.ctx, s.Record, events, c.events(), k) }
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("no alert has the id %s; to list alerts, run spate alerts ls", terminal.Text(id))
+		return fmt.Errorf("no alert has the ID %s; to list alerts, run spate alerts ls", terminal.Text(id))
 	} else if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 	case c.NoEvents:
 		s.Note = "skipped (--no-events)"
 	case s.Key != nil:
-		s.Note = "only the rule knows which events it counts; to list them, run spate why " + s.ID
+		s.Note = "which events count depends on the rule; to list them, run spate why " + s.ID
 	default:
 		found := read()
 		if err := e.ctx.Err(); err != nil {
@@ -164,7 +164,7 @@ func (s *story) find(ctx context.Context, st alertReader, text string) error {
 		s.Alert, err = st.Alert(ctx, id)
 	}
 	if errors.Is(err, store.ErrNotFound) && isIncident(ctx, st, text) {
-		return fmt.Errorf("%s is the id of an incident, not of an alert; run spate incidents show %s", terminal.Text(text), terminal.Text(text))
+		return fmt.Errorf("%s is the ID of an incident, not of an alert; run spate incidents show %s", terminal.Text(text), terminal.Text(text))
 	}
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func (s *story) reason(o *out) {
 		end = s.WindowEnd.Format(clock)
 	}
 	if critical != "" && s.Key != nil {
-		critical = "; it is critical"
+		critical = "; the alert is critical"
 	}
 	events := counted(s.Count, "event", "events")
 	if s.State != alert.Closed {
@@ -212,10 +212,10 @@ func (s *story) reason(o *out) {
 	o.printf("%s.\n", critical)
 	var next []string
 	if s.before != nil {
-		next = append(next, fmt.Sprintf("%s in the window before (%s)", countText(s.before.Record), s.before.ID))
+		next = append(next, fmt.Sprintf("%s events in the window before (%s)", countText(s.before.Record), s.before.ID))
 	}
 	if s.after != nil {
-		next = append(next, fmt.Sprintf("%s in the window after (%s)", countText(s.after.Record), s.after.ID))
+		next = append(next, fmt.Sprintf("%s events in the window after (%s)", countText(s.after.Record), s.after.ID))
 	}
 	if len(next) > 0 {
 		o.printf("The burst may extend beyond this window; the user also has alerts in adjacent windows: %s.\n", strings.Join(next, ", "))
@@ -244,7 +244,7 @@ func (s *story) write(o *out, wide bool) {
 		o.printf("rule      %s\n", s.Rule)
 	}
 	if s.Mode != "" {
-		o.printf("mode      %s: stored, nobody is notified\n", s.Mode)
+		o.printf("mode      %s: the alert is stored, but nobody is notified\n", s.Mode)
 	}
 	o.printf("severity  %s\n", severityText(o, s.Severity))
 	if s.Runbook != "" {
@@ -256,7 +256,7 @@ func (s *story) write(o *out, wide bool) {
 		o.printf("key       %s\n", s.Key)
 		o.printf("columns   %s\n", s.Columns)
 		if s.AtLeast {
-			o.printf("          a count is a lower bound: there are more distinct values than spate keeps\n")
+			o.printf("          counts of distinct values are lower bounds: there are more values than spate keeps\n")
 		}
 	}
 	o.printf("window    %s UTC, %s\n", s.WindowStart.Format(dayClock), short(size))

@@ -16,7 +16,7 @@ import (
 type alertsRulesFlags struct {
 	brokerFlags
 	rulesTableFlags
-	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic; if nothing matches --rule or --key, spate looks up the pipeline's rules."`
+	Topic string `env:"SPATE_TOPIC" default:"activity" help:"Events topic. If nothing matches --rule or --key, spate looks up the rules of the pipeline that reads this topic."`
 }
 
 const (

@@ -24,7 +24,7 @@ type awsAlertFlags struct {
 	Retain           time.Duration `env:"SPATE_RETAIN" default:"0" help:"How long the table keeps an alert and its incident (sets their time to live); 0 keeps them forever."`
 	TopicARN         string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" placeholder:"ARN" help:"SNS topic to which incidents are published. Default: none."`
 	MinSeverity      string        `name:"min-severity" env:"SPATE_MIN_SEVERITY" default:"critical" help:"Minimum severity of incidents that are published to the topic: warning or critical. An incident that reaches this severity later is published at that time."`
-	MetricsNamespace string        `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"CloudWatch namespace of the metrics, which are written to standard output in Embedded Metric Format. Default: spate; none for spate alert in a terminal or with --json."`
+	MetricsNamespace string        `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"CloudWatch namespace of the metrics, which are written to standard output in Embedded Metric Format. Default: spate, except that spate alert writes no metrics in a terminal or with --json."`
 	AlertsMetric     string        `name:"alerts-metric" env:"SPATE_ALERTS_METRIC,cloudwatch_metric" default:"alerts" help:"Name of the metric that counts new alerts."`
 	Window           time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Window size, used for rows from other writers (such as Flink) that contain only one bound of the window."`
 	Threshold        int64         `env:"SPATE_THRESHOLD" default:"5" help:"Threshold to record for rows from other writers, which do not contain it."`

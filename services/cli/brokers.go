@@ -22,7 +22,7 @@ type brokerFlags struct {
 	KafkaConfig string   `name:"kafka-config" env:"SPATE_KAFKA_CONFIG" group:"security" placeholder:"FILE" help:"Read brokers, TLS and SASL settings from a client.properties or librdkafka configuration file. Flags and other environment variables take precedence."`
 
 	TLS                   bool   `name:"tls" env:"SPATE_TLS" group:"security" help:"Connect to the brokers with TLS. Implied by every other TLS flag."`
-	TLSCAFile             string `name:"tls-ca-file" env:"SPATE_TLS_CA_FILE" group:"security" placeholder:"FILE" help:"CA certificates (PEM) used to verify the brokers' certificates. Default: the system's. TLS files are reloaded when they change."`
+	TLSCAFile             string `name:"tls-ca-file" env:"SPATE_TLS_CA_FILE" group:"security" placeholder:"FILE" help:"CA certificates (PEM) used to verify the brokers' certificates. Default: the system's CA certificates. TLS files are reloaded when they change."`
 	TLSCertFile           string `name:"tls-cert-file" env:"SPATE_TLS_CERT_FILE" group:"security" placeholder:"FILE" help:"Client certificate (PEM), for brokers that require one (mTLS)."`
 	TLSKeyFile            string `name:"tls-key-file" env:"SPATE_TLS_KEY_FILE" group:"security" placeholder:"FILE" help:"Private key of the client certificate (PEM)."`
 	TLSServerName         string `name:"tls-server-name" env:"SPATE_TLS_SERVER_NAME" group:"security" placeholder:"NAME" help:"Host name expected in the brokers' certificates. Default: the host name of the connection."`
@@ -39,7 +39,7 @@ type brokerFlags struct {
 	SASLOAuthTokenFile        string   `name:"sasl-oauth-token-file" env:"SPATE_SASL_OAUTH_TOKEN_FILE" group:"security" placeholder:"FILE" help:"OAUTHBEARER: file that contains a token, such as a projected service account token. The file replaces the token server and is read at each login."`
 	SASLOAuthExtensions       []string `name:"sasl-oauth-extensions" env:"SPATE_SASL_OAUTH_EXTENSIONS" group:"security" placeholder:"NAME=VALUE" help:"OAUTHBEARER: extensions to send to the broker with the token, such as logicalCluster=lkc-1,identityPoolId=pool-1 for Confluent Cloud."`
 
-	RackID string `name:"rack-id" env:"SPATE_RACK_ID" group:"security" placeholder:"ID" help:"Rack or availability zone of this process; records are fetched from a replica in it, if one exists."`
+	RackID string `name:"rack-id" env:"SPATE_RACK_ID" group:"security" placeholder:"ID" help:"Rack or availability zone of this process; records are fetched from a replica there, if one exists."`
 }
 
 // securityGroup is the group of these flags in the help.

@@ -46,14 +46,14 @@ type program struct {
 	Route   routeCommand   `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
 	Detect  detectCommand  `cmd:"" group:"services" help:"Service: find windows above the threshold."`
 	Alert   alertCommand   `cmd:"" group:"services" help:"Service: store alerts, print them, and call webhooks."`
-	Decide  decideCommand  `cmd:"" group:"services" help:"Service: tell your own code which decision applies to an account, such as a challenge."`
+	Decide  decideCommand  `cmd:"" group:"services" help:"Service: tell your own code which decision, such as a challenge, applies to an account."`
 	Console consoleCommand `cmd:"" group:"services" help:"Service: serve the console: web pages that show incidents and why accounts were flagged."`
 	Work    workCommand    `cmd:"" group:"aws" help:"Service: find windows above the threshold in a Kinesis stream (router and detector in one)."`
 	Lambda  lambdaCommand  `cmd:"" group:"aws" help:"Service: run the alerter as an AWS Lambda function that consumes a Kinesis stream."`
 
-	Incidents  incidentsCommand  `cmd:"" help:"List incidents (one attacker is one incident), show one in detail, and mark what it turned out to be."`
+	Incidents  incidentsCommand  `cmd:"" help:"List incidents (series of alerts about one key), show one in detail, and record what it turned out to be."`
 	Decisions  decisionsCommand  `cmd:"" help:"List, make and end decisions: what your own code should do about an account, and until when."`
-	Silence    silenceCommand    `cmd:"" help:"Suppress notifications about the incidents of a rule or key for some time."`
+	Silence    silenceCommand    `cmd:"" help:"Suppress notifications about the incidents of a rule or key for a limited time."`
 	Alerts     alertsCommand     `cmd:"" help:"List stored alerts, or show one in detail."`
 	Deliveries deliveriesCommand `cmd:"" help:"List and inspect webhook deliveries, and resend messages."`
 	Endpoints  endpointsCommand  `cmd:"" help:"List, test, enable and disable the endpoints that are notified of incidents and alerts."`
@@ -108,7 +108,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	exited := -1
 	parser, err := kong.New(&p,
 		kong.Name("spate"),
-		kong.Description("Detects bursts in a stream of events as they happen: more than 5 events by one user within a 10-second window. "+
+		kong.Description("Detects bursts in a stream of events as they happen: by default, more than 5 events by one user within a 10-second window. "+
 			"Settings can also be given as environment variables; flags take precedence.\n\nTo get started: spate demo"),
 		kong.UsageOnError(),
 		durations,

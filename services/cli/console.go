@@ -29,10 +29,10 @@ import (
 
 type consoleCommand struct {
 	Listen        string   `env:"SPATE_CONSOLE_LISTEN" default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address to serve the console on. An address that others can reach needs --token-file, SPATE_CONSOLE_TOKEN or --trusted-header."`
-	TokenFile     string   `name:"token-file" env:"SPATE_CONSOLE_TOKEN_FILE" placeholder:"FILE" help:"File with the token for visitors, at least 16 characters; read again when it changes. Alternatively, set SPATE_CONSOLE_TOKEN."`
+	TokenFile     string   `name:"token-file" env:"SPATE_CONSOLE_TOKEN_FILE" placeholder:"FILE" help:"File that contains the token for visitors (at least 16 characters); reloaded when it changes. Alternatively, set SPATE_CONSOLE_TOKEN."`
 	TrustedHeader string   `name:"trusted-header" env:"SPATE_CONSOLE_TRUSTED_HEADER" placeholder:"NAME" help:"Header in which an authenticating proxy names the visitor, such as X-Forwarded-User. Make sure that only the proxy can reach the console."`
 	PublicHosts   []string `name:"public-host" env:"SPATE_CONSOLE_PUBLIC_HOSTS" placeholder:"NAME" help:"Host name that visitors use, if it is neither localhost nor the host of --listen. Repeatable."`
-	CertFile      string   `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) to serve the console with TLS; reloaded when it changes."`
+	CertFile      string   `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) for serving the console over TLS; reloaded when it changes."`
 	KeyFile       string   `name:"http-tls-key-file" env:"SPATE_HTTP_TLS_KEY_FILE" placeholder:"FILE" help:"Private key of the certificate (PEM)."`
 
 	incidentFlags
@@ -49,12 +49,12 @@ type consoleCommand struct {
 
 // Help is shown below the usage.
 func (consoleCommand) Help() string {
-	return `Serves web pages that show what is going on, incidents, why accounts were flagged, keys, rules, deliveries and the pipeline's health. A studio runs SQL
+	return `Serves web pages that show current activity, incidents, why accounts were flagged, keys, rules, deliveries and the pipeline's health. A studio runs SQL
 on the log. The console reads the broker and the database (in mode aws, the stream and the tables) and needs nothing else. spate up and spate demo include it.
 
   spate console                                                     http://127.0.0.1:8088, for this machine only
   spate console --listen 0.0.0.0:8088 --token-file /run/secrets/console
-  curl -s 127.0.0.1:8088/api/incidents?state=open                   the same as JSON; /assets/openapi.yaml describes it`
+  curl -s 127.0.0.1:8088/api/incidents?state=open                   incidents as JSON; /assets/openapi.yaml describes the API`
 }
 
 // Run is the command.
@@ -417,7 +417,7 @@ func (p *consoleParts) doctor(ctx context.Context) (found []doctor.Finding) {
 
 // consoleFlags say where spate up and spate demo show the console.
 type consoleFlags struct {
-	Console string `env:"SPATE_CONSOLE_LISTEN" default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address of the console: web pages that show incidents and why accounts were flagged. If the port is taken, spate picks another. none turns the console off."`
+	Console string `env:"SPATE_CONSOLE_LISTEN" default:"127.0.0.1:8088" placeholder:"HOST:PORT" help:"Address of the console: web pages that show incidents and why accounts were flagged. If the port is taken, spate picks another. To turn the console off, set this to none."`
 }
 
 // off reports whether there is none.

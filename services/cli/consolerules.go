@@ -75,7 +75,7 @@ func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error)
 		base, before = newest.Source, newest.Set.Rules
 	}
 	if declares(text) {
-		return 0, web.BadRequest(errors.New("the text has a CREATE TABLE; the studio adds rules over the tables that the pipeline has, so remove CREATE TABLE, or change the rules on the page Rules"))
+		return 0, web.BadRequest(errors.New("the text contains CREATE TABLE, but rules from the studio use the pipeline's tables; remove CREATE TABLE, or change the rules on the Rules page"))
 	}
 	base.Text, base.Name = namedText(base), ""
 	addition, stem := "-- mode: shadow\n"+strings.TrimSpace(inserting(text))+"\n", strings.TrimRight(base.Text, " \t\r\n")
@@ -87,14 +87,14 @@ func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error)
 		}
 	}
 	if err != nil {
-		return 0, web.BadRequest(fmt.Errorf("the rule does not fit those in force: %w", err))
+		return 0, web.BadRequest(fmt.Errorf("the rule is not compatible with the rules in force: %w", err))
 	}
 	for _, c := range compareRules(before, set.Rules) {
 		switch {
 		case c.Change == added && c.Mode != rule.Shadow:
-			return 0, web.BadRequest(fmt.Errorf("rule %s has the mode %s; the studio saves rules only in shadow mode, so remove the directive mode", c.Name, c.Mode))
+			return 0, web.BadRequest(fmt.Errorf("rule %s has the mode %s; the studio saves rules only in shadow mode, so remove the mode directive", c.Name, c.Mode))
 		case c.Change != added && c.Change != unchanged:
-			return 0, web.BadRequest(fmt.Errorf("the text changes rule %s, which is in force; use another name and remove CREATE TABLE, or change the rules on the page Rules", c.Name))
+			return 0, web.BadRequest(fmt.Errorf("the text changes rule %s, which is in force; use another name and remove CREATE TABLE, or change the rules on the Rules page", c.Name))
 		}
 	}
 	rec, err := l.record(ctx, base, set, studioFile, p.lateness, p.maxAhead)
@@ -176,7 +176,7 @@ func withParams(s revision.Source) (string, error) {
 	slices.SortFunc(params, func(a, b syntax.Param) int { return cmp.Compare(b.Pos, a.Pos) })
 	for _, param := range params { // the last one first, so that the places of the others stay
 		if strings.ContainsAny(param.Value, "\r\n") {
-			return "", fmt.Errorf("the value of parameter %s has a line break, which no line of a rules file can have; change these rules with spate rules apply", param.Name)
+			return "", fmt.Errorf("the value of parameter %s contains a line break, which a rules file cannot express; change these rules with spate rules apply", param.Name)
 		}
 		declared := s.Text[param.Pos:]
 		if end := strings.IndexByte(declared, '\n'); end >= 0 {
@@ -195,7 +195,7 @@ func (p *consoleParts) revision(ctx context.Context, l *rulesLog, d web.Draft) (
 		return rec, nil, u
 	}
 	if l.Revision() != d.Base {
-		return rec, nil, web.BadRequest(fmt.Errorf("somebody has applied revision %d in the meantime; copy your text, and open this page again", l.Revision()))
+		return rec, nil, web.BadRequest(fmt.Errorf("someone applied revision %d in the meantime; copy your text, and open this page again", l.Revision()))
 	}
 	if faults = p.Check(ctx, d.Text); len(faults) > 0 {
 		return rec, faults, nil

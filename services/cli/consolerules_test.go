@@ -87,7 +87,7 @@ func TestRulesPageChanges(t *testing.T) {
 	form.Set("message", "fewer <false> alarms")
 	form.Set("by", "Ann")
 	code, body := do("review", form)
-	for _, part := range []string{`<span class="badge changed">changed</span>`, "1 changed", "Apply revision 1", `<span class="removed">--- the rule from the settings`, `class="added">+-- param: threshold = 7`, "It would be in force for ", "Lateness 1s and max-ahead 1m are recorded with it"} {
+	for _, part := range []string{`<span class="badge changed">changed</span>`, "1 changed", "Apply revision 1", `<span class="removed">--- the rule from the settings`, `class="added">+-- param: threshold = 7`, "It would be in force for ", "Lateness 1s and max-ahead 1m are recorded with this revision"} {
 		if code != http.StatusOK || !strings.Contains(html.UnescapeString(body), part) {
 			t.Errorf("the review has no %q: %d %s", part, code, body)
 		}
@@ -170,7 +170,7 @@ GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(DISTI
 		t.Errorf("%+v", list)
 	}
 	s.Set = map[string]string{"scraper.name": "a\nb"}
-	if _, err := withParams(s); err == nil || !strings.Contains(err.Error(), "parameter name has a line break") {
+	if _, err := withParams(s); err == nil || !strings.Contains(err.Error(), "parameter name contains a line break") {
 		t.Errorf("a line break: %v", err)
 	}
 	s.Text = "not a rule"

@@ -74,7 +74,7 @@ func (p *consoleParts) run(ctx context.Context, places chan struct{}, statement 
 	case places <- struct{}{}:
 		defer func() { <-places }()
 	default:
-		return web.Result{}, fmt.Errorf("%d statements are already running; try again when one has ended", cap(places))
+		return web.Result{}, fmt.Errorf("%d statements are already running; try again when one has finished", cap(places))
 	}
 	db, err := p.database(ctx, since)
 	if err != nil {

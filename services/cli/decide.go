@@ -26,13 +26,13 @@ type decideCommand struct {
 	kafkaFlags
 	tableFlags
 	httpFlags `set:"pages=/v1/decisions, /v1/check, /metrics, /healthz and /readyz"`
-	MaxAge    time.Duration `name:"max-age" env:"SPATE_DECIDE_MAX_AGE" default:"0s" placeholder:"DURATION" help:"Answer 503 if the decisions in memory are older than this because the broker or the table is unavailable; 0 means no limit."`
+	MaxAge    time.Duration `name:"max-age" env:"SPATE_DECIDE_MAX_AGE" default:"0s" placeholder:"DURATION" help:"Respond with 503 if the decisions in memory are older than this because the broker or the table is unavailable; 0 means no limit."`
 }
 
 // Help is shown below the usage.
 func (decideCommand) Help() string {
-	return `Your own code asks GET /v1/decisions?scope=username&value=42 on the address of --http: the answer is null, or a list of decisions. The API is compatible with
-CrowdSec's bouncer API, so existing bouncers work; they send the token (SPATE_HTTP_TOKEN) as X-Api-Key. A rule makes decisions if it has the directive decision.`
+	return `Your own code sends GET /v1/decisions?scope=username&value=42 to the address of --http. The response is null or a list of decisions. The API is compatible with
+CrowdSec's bouncer API, so existing bouncers work; they send the token (SPATE_HTTP_TOKEN) as X-Api-Key. A rule makes decisions if it has the decision directive.`
 }
 
 // Run is the command.
@@ -253,7 +253,7 @@ func (c *decisionsLsCommand) Run(e *env) error {
 	switch {
 	case c.JSON:
 	case n == 0 && (c.Scope != "" || c.Value != ""):
-		terminal.Fprintln(e.stderr, "no decision in force matches --scope and --value; without them, spate decisions ls lists all")
+		terminal.Fprintln(e.stderr, "no decision in force matches --scope and --value; to list all decisions, run spate decisions ls")
 	case n == 0:
 		terminal.Fprintln(e.stderr, "no decisions are in force; a rule makes them with a line such as -- decision: challenge 10m")
 	default:
@@ -321,7 +321,7 @@ func (c *decisionsAddCommand) stranger(e *env) {
 		}
 	}
 	if !slices.ContainsFunc(scopes, is) {
-		terminal.Fprintf(e.stderr, "spate: warning: scope: no rule in force has the key %s%s; the scopes of the rules in force: %s\n",
+		terminal.Fprintf(e.stderr, "spate: warning: scope: no rule in force has the key %s%s; the scopes of the rules in force are %s\n",
 			c.Scope, didYouMean(c.Scope, scopes), strings.Join(scopes, ", "))
 	}
 }

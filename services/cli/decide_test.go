@@ -36,7 +36,7 @@ func TestDecisions(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	_, errs = run(ExitOK, "add", "--scope", "sesion", "--value", "a", "--level", "block", "--for", "1d12h")
-	says(t, errs, "spate: warning: scope: no rule in force has the key sesion; the scopes of the rules in force: username\n")
+	says(t, errs, "spate: warning: scope: no rule in force has the key sesion; the scopes of the rules in force are username\n")
 	run(ExitOK, "rm", "--scope", "sesion", "--value", "a")
 	for _, scope := range []string{"username", "user_id", "ip", "Ip"} {
 		if _, errs := run(ExitOK, "add", "--scope", scope, "--value", "a", "--level", "block"); errs != "" {

@@ -17,10 +17,10 @@ import (
 )
 
 type deliveriesCommand struct {
-	Ls      deliveriesLsCommand      `cmd:"" help:"List delivery tries, newest last; or, with --pending or --only, the deliveries themselves."`
-	Show    deliveriesShowCommand    `cmd:"" help:"Show a message: its endpoints, every try, and its content."`
+	Ls      deliveriesLsCommand      `cmd:"" help:"List delivery attempts, newest last; with --pending or --only, list the deliveries themselves."`
+	Show    deliveriesShowCommand    `cmd:"" help:"Show a message: its endpoints, every attempt, and its content."`
 	Resend  deliveriesResendCommand  `cmd:"" help:"Resend a message now, even if it was delivered."`
-	Recover deliveriesRecoverCommand `cmd:"" help:"Resend undelivered messages now: those whose tries all failed, those waiting for their next try, and those dropped while an endpoint was disabled."`
+	Recover deliveriesRecoverCommand `cmd:"" help:"Resend undelivered messages now: those whose attempts all failed, those waiting for their next attempt, and those dropped while an endpoint was disabled."`
 }
 
 // deliveryStory is a delivery with its tries.
@@ -52,7 +52,7 @@ func tryOf(t store.Try) try {
 	return out
 }
 
-func tries(n int) string { return counted(n, "try", "tries") }
+func tries(n int) string { return counted(n, "attempt", "attempts") }
 
 // answer is what an endpoint said.
 func (t try) answer() string {
@@ -129,7 +129,7 @@ func deliveryTable(o *out, wide bool, list []deliveryStory) {
 	}
 	o.lines(t.Lines(o.width))
 	if len(failed.Rows) > 0 {
-		o.printf("\nfailed tries:\n")
+		o.printf("\nfailed attempts:\n")
 		o.lines(failed.Lines(o.width))
 	}
 }
@@ -229,13 +229,13 @@ func (f deliveryFlags) ledger(e *env) (ledger, error) {
 
 type deliveriesLsCommand struct {
 	deliveryFlags
-	Endpoint string   `placeholder:"NAME" help:"List only tries or deliveries of this endpoint."`
-	Outcome  string   `placeholder:"OUTCOME" help:"List only tries with this outcome: delivered, failed, throttled, gone or exhausted."`
-	Since    string   `placeholder:"TIME" help:"List only tries made, or deliveries created, since this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24), or an age (1h, 7d)."`
-	Pending  bool     `help:"List pending deliveries instead of tries; same as --only pending."`
-	Only     []string `placeholder:"STATE" help:"List deliveries in these states instead of tries: pending, held (for a digest), delivered, exhausted, disabled."`
+	Endpoint string   `placeholder:"NAME" help:"List only attempts or deliveries to this endpoint."`
+	Outcome  string   `placeholder:"OUTCOME" help:"List only attempts with this outcome: delivered, failed, throttled, gone or exhausted."`
+	Since    string   `placeholder:"TIME" help:"List only attempts made, or deliveries created, since this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24), or an age (1h, 7d)."`
+	Pending  bool     `help:"List pending deliveries instead of attempts; same as --only pending."`
+	Only     []string `placeholder:"STATE" help:"List deliveries in these states instead of attempts: pending, held (for a digest), delivered, exhausted, disabled."`
 	listFlags
-	JSON bool `name:"json" help:"Print one JSON line per try (webhook_id, endpoint, n, at, status (0: no response), outcome, reason, took_ms, next_at) or per delivery."`
+	JSON bool `name:"json" help:"Print one JSON line per attempt (webhook_id, endpoint, n, at, status (0: no response), outcome, reason, took_ms, next_at) or per delivery."`
 }
 
 var deliveryStates = []string{"pending", "held", "delivered", "exhausted", "disabled"}
@@ -253,7 +253,7 @@ func (c *deliveriesLsCommand) Run(e *env) (err error) {
 	}
 	tried := store.TryFilter{Endpoint: c.Endpoint, Outcome: notify.Outcome(c.Outcome), Since: since, Limit: limit}
 	if len(c.Only) > 0 && c.Outcome != "" {
-		errs = append(errs, errors.New("outcome: --outcome filters tries, but --pending and --only list deliveries; use one or the other"))
+		errs = append(errs, errors.New("outcome: --outcome filters attempts, but --pending and --only list deliveries; use one or the other"))
 	}
 	errs = append(errs, tried.Validate(), flagged(deliveries.Validate(), "state", "only"))
 	if err := usage(errors.Join(errs...)); err != nil {
@@ -275,7 +275,7 @@ func (c *deliveriesLsCommand) Run(e *env) (err error) {
 		})
 	}
 	return list(e, c.listFlags, listing[store.Try]{
-		json: c.JSON, object: func(t store.Try) any { return tryOf(t) }, none: "no matching delivery tries; to list pending deliveries, run spate deliveries ls --pending;\nto list the endpoints, run spate endpoints ls",
+		json: c.JSON, object: func(t store.Try) any { return tryOf(t) }, none: "no matching delivery attempts; to list pending deliveries, run spate deliveries ls --pending;\nto list the endpoints, run spate endpoints ls",
 		columns: tryColumns, row: func(o *out, t store.Try) []any { return tryCells(o, tryOf(t), now) },
 	}, func(limit int) iter.Seq2[store.Try, error] {
 		tried.Newest, tried.Limit = limit > 0, limit
@@ -285,9 +285,9 @@ func (c *deliveriesLsCommand) Run(e *env) (err error) {
 
 type deliveriesShowCommand struct {
 	deliveryFlags
-	WebhookID string `arg:"" name:"webhook-id" help:"ID of the message (its webhook-id header), or the ID of its incident or alert or a unique prefix of that ID."`
+	WebhookID string `arg:"" name:"webhook-id" help:"ID of the message (its webhook-id header), or the ID of its incident or alert, or a unique prefix of that ID."`
 	Endpoint  string `placeholder:"NAME" help:"Show only the delivery to this endpoint."`
-	JSON      bool   `name:"json" help:"Print one JSON line per endpoint: the delivery, its data and its tries."`
+	JSON      bool   `name:"json" help:"Print one JSON line per endpoint: the delivery, its data and its attempts (tries)."`
 }
 
 func (c *deliveriesShowCommand) Run(e *env) (err error) {
@@ -331,12 +331,12 @@ func noMessage(id, endpoint string) error {
 	if endpoint != "" {
 		to = " to " + terminal.Text(endpoint)
 	}
-	return fmt.Errorf("message %s%s not found; to list tries, run spate deliveries ls; to list pending deliveries, run spate deliveries ls --pending", terminal.Text(id), to)
+	return fmt.Errorf("message %s%s not found; to list attempts, run spate deliveries ls; to list pending deliveries, run spate deliveries ls --pending", terminal.Text(id), to)
 }
 
 type deliveriesResendCommand struct {
 	deliveryFlags
-	WebhookID string `arg:"" name:"webhook-id" help:"ID of the message (its webhook-id header), or the ID of its incident or alert or a unique prefix of that ID."`
+	WebhookID string `arg:"" name:"webhook-id" help:"ID of the message (its webhook-id header), or the ID of its incident or alert, or a unique prefix of that ID."`
 	Endpoint  string `placeholder:"NAME" help:"Resend only to this endpoint. Default: all endpoints of the message."`
 	JSON      bool   `name:"json" help:"Print {\"resent\":n}."`
 }
@@ -382,9 +382,9 @@ func (c *deliveriesResendCommand) Run(e *env) (err error) {
 		case d.Endpoint == dynamodb.Endpoint && e.mode == "aws":
 			why = append(why, "spate publishes each message to the SNS topic until the topic accepts it, and does not resend it")
 		case d.State == store.Held:
-			why = append(why, fmt.Sprintf("for %s it is part of digest %s; resend the digest instead", terminal.Text(d.Endpoint), terminal.Text(d.Digest)))
+			why = append(why, fmt.Sprintf("for %s, it is part of digest %s; resend the digest instead", terminal.Text(d.Endpoint), terminal.Text(d.Digest)))
 		case d.State == store.Pending:
-			why = append(why, fmt.Sprintf("for %s it is still pending, due %s", terminal.Text(d.Endpoint), d.NextAt.Format(instant)))
+			why = append(why, fmt.Sprintf("for %s, it is still pending, due at %s", terminal.Text(d.Endpoint), d.NextAt.Format(instant)))
 		}
 	}
 	if len(why) == 0 {

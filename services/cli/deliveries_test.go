@@ -67,7 +67,7 @@ func TestDeliveriesLs(t *testing.T) {
 func TestDeliveriesShow(t *testing.T) {
 	b, id := tried(t)
 	out, _ := b.run(ExitOK, "deliveries", "show", id)
-	says(t, out, "message   "+id, "endpoint  chat\nstate     delivered, 1 try", "endpoint  pager\nstate     exhausted, 2 tries", "try 2     2020-11-24T09:30:05.000Z  exhausted: connection refused (0 ms)", "type      alert.opened", `data      {"id":`)
+	says(t, out, "message   "+id, "endpoint  chat\nstate     delivered, 1 attempt", "endpoint  pager\nstate     exhausted, 2 attempts", "try 2     2020-11-24T09:30:05.000Z  exhausted: connection refused (0 ms)", "type      alert.opened", `data      {"id":`)
 	out, _ = b.run(ExitOK, "deliveries", "show", id, "--endpoint", "pager", "--json")
 	list := objects(t, out)
 	if len(list) != 1 || keys(list[0]) != "alert_id attempts created_at data endpoint state tries type webhook_id" || len(list[0]["tries"].([]any)) != 2 {

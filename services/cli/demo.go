@@ -36,10 +36,10 @@ type demoCommand struct {
 func (c *demoCommand) Run(e *env) error {
 	cfg := embedded.DemoConfig{Rule: c.rule(), Duration: c.Duration, EventRate: c.EventRate, Seed: c.Seed, Log: e.logger(slog.LevelWarn), Begin: func(embedded.Info) {}}
 	if !defaultFields(c.ruleFlags) {
-		return usage(errors.New("user-field, time-field: the demo generates its own events, whose field names are fixed; leave these settings out"))
+		return usage(errors.New("user-field, time-field: the demo generates its own events, whose field names are fixed; omit these settings"))
 	}
 	if c.Duration < 15*time.Second || c.Duration > time.Hour {
-		return usage(fmt.Errorf("duration: %v is not between 15s (the time every kind of attacker needs) and 1h", c.Duration))
+		return usage(fmt.Errorf("duration: %v is not between 15s (the time that every kind of attacker needs) and 1h", c.Duration))
 	}
 	if err := usage(c.consoleFlags.validate()); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (c *demoCommand) Run(e *env) error {
 			}
 			terminal.Fprintf(e.stdout, "One process: Kafka %s, metrics %s/metrics\n"+
 				"Shoppers and six kinds of attackers send about %.0f events a second for %s.\n"+
-				"More than %d events by a user in %s raise an alert, more than %d a critical one.\n\n",
+				"More than %d events by a user in %s raise an alert; more than %d raise a critical one.\n\n",
 				i.Brokers, i.HTTP, c.EventRate, short(c.Duration), cfg.Threshold, short(cfg.Window), cfg.Critical)
 		}
 	}
@@ -122,11 +122,11 @@ func (c *demoCommand) Run(e *env) error {
 func linger(ctx context.Context, w io.Writer, console string) {
 	open := opener()
 	if open == nil {
-		terminal.Fprintf(w, "\nWhy was an account flagged? %s shows the reason. Press Ctrl-C to end.\n", console)
+		terminal.Fprintf(w, "\nWhy was an account flagged? %s shows the reason. Press Ctrl-C to exit.\n", console)
 		<-ctx.Done()
 		return
 	}
-	terminal.Fprintf(w, "\nWhy was an account flagged? Press Enter to open %s in a browser, Ctrl-C to end.\n", console)
+	terminal.Fprintf(w, "\nWhy was an account flagged? Press Enter to open %s in a browser, or Ctrl-C to exit.\n", console)
 	pressed := make(chan struct{})
 	go func() { // it ends with the program
 		in := bufio.NewReader(os.Stdin)
@@ -210,7 +210,7 @@ func summary(w io.Writer, r embedded.DemoResult) error {
 	}
 	terminal.Fprintf(&b, "not flagged %s\n", strings.Join(spared, "; "))
 	terminal.Fprintf(&b, "delay       from the triggering event to its alert: p50 %.0f ms, p99 %.0f ms\n", r.Latency.P50, r.Latency.P99)
-	terminal.Fprintf(&b, "\nNext:  spate up             run it for events from any Kafka client\n       spate verify FILE    check every alert for your own events\n")
+	terminal.Fprintf(&b, "\nNext:  spate up             process events from any Kafka client\n       spate verify FILE    check every alert on your own events\n")
 	_, err := io.WriteString(w, b.String()) // escaped above
 	return err
 }
@@ -251,7 +251,7 @@ func rulesSummary(w io.Writer, r embedded.DemoResult) error {
 			o.printf("attackers   %s%s\n", line.name, strings.Join(line.kinds, ", "))
 		}
 	}
-	flagged := "none is flagged"
+	flagged := "none flagged"
 	if len(r.Flagged) > 0 {
 		flagged = "flagged: " + strings.Join(r.Flagged, ", ")
 	}

@@ -27,12 +27,12 @@ type doctorCommand struct {
 	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format; use the router's value."`
 	Window     time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Window size; the retention of the keyed log must be longer."`
 	Lateness   time.Duration `env:"SPATE_LATENESS" default:"10s" help:"Lateness; use the router's value."`
-	Instance   string        `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Instance name of the router, if it is set; its transactions use it."`
+	Instance   string        `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Instance name of the router, if one is set; the router's transactions use this name."`
 	Table      string        `env:"SPATE_TABLE,dynamodb_control_table" group:"aws" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores the alerts."`
 	StateTable string        `name:"state-table" env:"SPATE_STATE_TABLE" group:"aws" default:"spate-state" help:"DynamoDB table that stores the worker's lease and state, and the rules."`
 	TopicARN   string        `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" group:"aws" placeholder:"ARN" help:"SNS topic to which incidents are published."`
 
-	Services  []string `name:"service" placeholder:"NAME" help:"Check the permissions of these services: ${services}. Default: route, detect and alert. Each may have its own principal."`
+	Services  []string `name:"service" placeholder:"NAME" help:"Check the permissions of these services: ${services}. Default: route, detect and alert. Each service can have its own principal."`
 	ACLs      bool     `name:"acls" help:"Check nothing; print the commands that grant each service the minimum permissions it needs."`
 	Principal string   `placeholder:"TYPE:NAME" help:"With --acls: the principal to grant the permissions to. Default: the SASL user, or User:spate."`
 	JSON      bool     `name:"json" help:"Print one JSON line per finding: check, level (ok, warning, failed, unknown), text, fix."`
@@ -41,9 +41,9 @@ type doctorCommand struct {
 // Help is shown below the usage.
 func (doctorCommand) Help() string {
 	return `Checks the brokers, TLS and certificates, the login, permissions, topics and their settings, broker limits, clocks, open transactions,
-whether the newest records are events under the user, time and format settings, running services, the database and its schema, and the endpoints; in mode aws, the identity, streams, tables, the SNS topic and the endpoints. It modifies
-none of your data and sends no messages; a broker that has never had a consumer group may create its internal topics. The exit code is 1
-if something will not work.
+running services, the database and its schema, and the endpoints. It also checks whether the newest records are events under the user,
+time and format settings. In mode aws, it checks the identity, streams, tables, the SNS topic and the endpoints. It modifies none of your
+data and sends no messages, but a broker that has never had a consumer group may create its internal topics. The exit code is 1 if something will not work.
 
   spate doctor                                          with the settings of the services
   spate doctor --service route                          as the principal of the router

@@ -40,7 +40,7 @@ var durations = kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFun
 	token := ctx.Scan.Peek()
 	text := token.String()
 	if token.IsEOL() || !token.IsValue() && !negative.MatchString(text) {
-		return errors.New("a duration is missing after it, such as 90m, 12h or 7d")
+		return errors.New("requires a duration, such as 90m, 12h or 7d")
 	}
 	ctx.Scan.Pop()
 	d, err := duration(text)

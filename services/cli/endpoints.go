@@ -18,7 +18,7 @@ import (
 )
 
 type endpointsCommand struct {
-	Ls      endpointsLsCommand      `cmd:"" help:"List endpoints, with their pending, exhausted and dropped messages."`
+	Ls      endpointsLsCommand      `cmd:"" help:"List endpoints, with the numbers of their pending, exhausted and dropped messages."`
 	Formats endpointsFormatsCommand `cmd:"" help:"List the formats of endpoints, such as pagerduty and slack, with their fields."`
 	Test    endpointsTestCommand    `cmd:"" help:"Send a message of type endpoint.test to an endpoint, and print the outcome."`
 	Enable  endpointsEnableCommand  `cmd:"" help:"Enable an endpoint, so that it is notified again."`
@@ -37,14 +37,14 @@ func (endpointsCommand) Help() string {
       rules: [burst]
       transitions: [opened, closed]   # notify of alerts that reach these states, instead of incidents
       allow_private: true             # allow addresses on this machine or in a private network
-      rate: 10                        # maximum tries per second
-      digest_above: 100               # above this many messages a minute, the rest, unless critical, are sent as one digest
+      rate: 10                        # maximum attempts per second
+      digest_above: 100               # above this many messages a minute, all others except critical ones are sent as one digest
       link: https://grafana.example/d/spate?from={since}&to={until} # URL to open for details
     - name: on-call
       format: pagerduty               # by default standard-webhooks; spate endpoints formats lists all formats and their fields
       routing_key_env: PAGERDUTY_KEY
 
-Paths are relative to the YAML file. spate up and spate alert read it at startup.`
+Paths are relative to the YAML file. spate up and spate alert read the file at startup.`
 }
 
 // known is an endpoint as the configuration and the database describe it.
@@ -224,7 +224,7 @@ func failures(ctx context.Context, st ledger, states []store.EndpointState) (map
 		}
 		out[s.Name] = "failing: " + last[0].Reason
 		if due := last[0].NextAt; !due.IsZero() {
-			out[s.Name] += ", next try " + clockText(due.Truncate(time.Second), now)
+			out[s.Name] += ", next attempt " + clockText(due.Truncate(time.Second), now)
 		}
 	}
 	return out, nil
@@ -237,7 +237,7 @@ type endpointsFormatsCommand struct {
 
 // Help is shown below the usage.
 func (endpointsFormatsCommand) Help() string {
-	return `An endpoint of the endpoints file (SPATE_ENDPOINTS) has the fields of its format and the common fields of all endpoints. A field NAME that is secret can also be
+	return `An endpoint in the endpoints file (SPATE_ENDPOINTS) has the common fields and the fields of its format. A secret field NAME can also be
 given as NAME_env (the name of an environment variable) or NAME_file (a path).`
 }
 

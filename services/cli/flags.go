@@ -25,13 +25,13 @@ type ruleFlags struct {
 	Window                 time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Size of the tumbling event-time windows."`
 	Threshold              int64         `env:"SPATE_THRESHOLD" default:"5" help:"A window with more than this many events by one user raises an alert."`
 	Critical               int64         `env:"SPATE_CRITICAL" placeholder:"N" help:"An alert with more than this many events is critical. Default: twice the threshold."`
-	Lateness               time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event may be behind the newest event of its partition and still be counted."`
-	IdleTimeout            time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"A partition that is silent for this long no longer holds windows open; 0 waits forever."`
+	Lateness               time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event can lag behind the newest event in its partition and still be counted."`
+	IdleTimeout            time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"A partition that has had no events for this long no longer holds windows open; 0 disables this timeout."`
 	MaxAhead               time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time."`
-	OpenTransactionTimeout time.Duration `name:"open-transaction-timeout" env:"SPATE_OPEN_TRANSACTION_TIMEOUT" default:"75s" help:"How long an open transaction in the events topic holds windows open; events that it commits later may be late. 0 waits forever. Kafka aborts transactions after 60s unless the producer sets a longer timeout."`
+	OpenTransactionTimeout time.Duration `name:"open-transaction-timeout" env:"SPATE_OPEN_TRANSACTION_TIMEOUT" default:"75s" help:"How long an open transaction in the events topic can hold windows open; events committed after that may be late. 0 means no limit. Kafka aborts transactions after 60s unless the producer sets a longer timeout."`
 	UserField              []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Event fields, or file columns, that may hold the user; the first one present is used. Dots access nested fields, as in actor.id; write \\. for a dot in a name."`
 	TimeField              []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Event fields, or file columns, that may hold the event time; the first one present is used."`
-	TimeFormat             string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format: auto (RFC 3339-like text, or milliseconds since 1970), rfc3339, s, ms, us or ns since 1970, or a Go layout such as 02.01.2006 15:04:05, in UTC."`
+	TimeFormat             string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format: auto (RFC 3339-like text, or milliseconds since 1970); rfc3339; s, ms, us or ns (a number in this unit since 1970); or a Go layout such as 02.01.2006 15:04:05, in UTC."`
 	Transitions            []string      `env:"SPATE_TRANSITIONS" default:"opened,raised,closed" help:"Alert records to write: opened,raised,closed; opened,closed (incidents then escalate only when the window closes); or closed, for consumers that expect one record per window."`
 }
 
@@ -60,8 +60,8 @@ func (f ruleFlags) rule() embedded.Rule {
 type kafkaFlags struct {
 	brokerFlags
 	Topic       string `env:"SPATE_TOPIC" default:"activity" help:"Events topic; the names of the other topics are derived from it."`
-	Partitions  int32  `env:"SPATE_PARTITIONS" default:"0" help:"Number of partitions for topics that spate creates; 0 keeps the number that existing topics have and creates new topics with 4. An existing topic with a different number is an error."`
-	Replication int16  `env:"SPATE_REPLICATION" default:"0" help:"Replication factor for topics that spate creates; 0 uses the broker's default."`
+	Partitions  int32  `env:"SPATE_PARTITIONS" default:"0" help:"Number of partitions of each topic that spate creates. 0 means 4 for new topics and accepts any number for existing ones; with any other value, an existing topic with a different number is an error."`
+	Replication int16  `env:"SPATE_REPLICATION" default:"0" help:"Replication factor of topics that spate creates; 0 uses the broker's default."`
 
 	MaxBatchBytes int `name:"max-batch-bytes" env:"SPATE_MAX_BATCH_BYTES" default:"67108864" help:"Maximum size in bytes of a decompressed record batch; a larger batch is skipped and reported as unreadable."`
 }
@@ -100,7 +100,7 @@ type httpFlags struct {
 	HTTP  string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address to serve ${pages=/metrics, /healthz and /readyz} on; port 0 picks a free port and logs it."`
 	PProf bool   `name:"pprof" env:"SPATE_PPROF" help:"Also serve /debug/pprof/. Profiles contain names and IDs, so do not expose the address to untrusted networks."`
 
-	HTTPTLSCertFile string `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) to serve these pages with TLS; reloaded when it changes."`
+	HTTPTLSCertFile string `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) for serving these pages over TLS; reloaded when it changes."`
 	HTTPTLSKeyFile  string `name:"http-tls-key-file" env:"SPATE_HTTP_TLS_KEY_FILE" placeholder:"FILE" help:"Private key of the certificate (PEM)."`
 	tokenFlags
 }

@@ -16,7 +16,7 @@ type formatFlags struct {
 	SchemaRegistryUsername     string `name:"schema-registry-username" env:"SPATE_SCHEMA_REGISTRY_USERNAME" placeholder:"NAME" help:"User name for the schema registry, such as a Confluent Cloud API key."`
 	SchemaRegistryPasswordFile string `name:"schema-registry-password-file" env:"SPATE_SCHEMA_REGISTRY_PASSWORD_FILE" placeholder:"FILE" help:"File that contains the password. Alternatively, set SPATE_SCHEMA_REGISTRY_PASSWORD."`
 
-	SchemaRegistryTLSCAFile             string `name:"schema-registry-tls-ca-file" env:"SPATE_SCHEMA_REGISTRY_TLS_CA_FILE" group:"security" placeholder:"FILE" help:"CA certificates (PEM) used to verify the registry's certificate. Default: the system's."`
+	SchemaRegistryTLSCAFile             string `name:"schema-registry-tls-ca-file" env:"SPATE_SCHEMA_REGISTRY_TLS_CA_FILE" group:"security" placeholder:"FILE" help:"CA certificates (PEM) used to verify the registry's certificate. Default: the system's CA certificates."`
 	SchemaRegistryTLSCertFile           string `name:"schema-registry-tls-cert-file" env:"SPATE_SCHEMA_REGISTRY_TLS_CERT_FILE" group:"security" placeholder:"FILE" help:"Client certificate (PEM), for registries that require one."`
 	SchemaRegistryTLSKeyFile            string `name:"schema-registry-tls-key-file" env:"SPATE_SCHEMA_REGISTRY_TLS_KEY_FILE" group:"security" placeholder:"FILE" help:"Private key of the client certificate (PEM)."`
 	SchemaRegistryTLSServerName         string `name:"schema-registry-tls-server-name" env:"SPATE_SCHEMA_REGISTRY_TLS_SERVER_NAME" group:"security" placeholder:"NAME" help:"Host name expected in the registry's certificate. Default: the host name in its URL."`
@@ -25,7 +25,7 @@ type formatFlags struct {
 
 // dedupeFlags say which events are the same one.
 type dedupeFlags struct {
-	DedupeField string `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Field that identifies an event, such as event_id in events of spate simulate: an event that was sent twice counts only once in its user's window. Default: none; every event counts."`
+	DedupeField string `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Field that holds a unique event ID, such as event_id in events from spate simulate. An event that is sent twice then counts only once in its user's window. Default: none; every event counts."`
 }
 
 // registry returns the schema registry, nil if none is set.

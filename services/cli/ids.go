@@ -40,7 +40,7 @@ func wholeID(ctx context.Context, st alertReader, text string) (string, error) {
 		return "", fmt.Errorf("%w: %s", store.ErrNotFound, terminal.Text(text))
 	}
 	if len(text) < minID {
-		return "", usage(fmt.Errorf("id %s is too short: give at least its first %d digits", terminal.Text(text), minID))
+		return "", usage(fmt.Errorf("ID %s is too short: give at least its first %d digits", terminal.Text(text), minID))
 	}
 	const shown = 4
 	found, err := store.Collect(st.Alerts(ctx, store.Filter{ID: text, Limit: shown + 1}))
@@ -84,7 +84,7 @@ func ambiguous(what, text string, ids []string, shown int) error {
 	if len(ids) > shown {
 		ids, more = ids[:shown], ", ..."
 	}
-	return fmt.Errorf("more than one %s id begins with %s: %s%s; give more digits", what, text, strings.Join(ids, ", "), more)
+	return fmt.Errorf("more than one %s ID begins with %s: %s%s; give more digits", what, text, strings.Join(ids, ", "), more)
 }
 
 // messages returns the filter of the messages that a text names: an id as webhooks have it, the id of an alert or an incident, of which a beginning
@@ -105,7 +105,7 @@ func messages(ctx context.Context, st ledger, text, endpoint string) (store.Deli
 	noIncident, noAlert := errors.Is(ierr, store.ErrNoIncident), errors.Is(aerr, store.ErrNotFound)
 	switch {
 	case ierr == nil && aerr == nil:
-		return f, fmt.Errorf("an incident and an alert have ids that begin with %s: incident %s, alert %s; give more digits", terminal.Text(id), i.ID, alertID)
+		return f, fmt.Errorf("an incident and an alert have IDs that begin with %s: incident %s, alert %s; give more digits", terminal.Text(id), i.ID, alertID)
 	case ierr == nil && noAlert:
 		f.Incident, id = i.ID, i.ID
 	case aerr == nil && noIncident:

@@ -62,11 +62,11 @@ func (f incidentFlags) incidents(e *env) (incidentReader, error) {
 
 type incidentsLsCommand struct {
 	incidentFlags
-	User     *string  `placeholder:"USER" help:"List only incidents of this user: 7 is the number, '\"7\"' is the string, and any other text is a string."`
+	User     *string  `placeholder:"USER" help:"List only incidents of this user. 7 is the number, '\"7\"' is the string, and any other text is a string."`
 	Key      []string `name:"key" placeholder:"COLUMN=VALUE" help:"List only incidents whose key has this value, such as product_id=7; 7 matches the number and the string. Repeatable; all must match."`
 	Rule     string   `placeholder:"RULE" help:"List only incidents of this rule. Without a rules file, the only rule is burst."`
 	Only     string   `name:"only" placeholder:"STATE" help:"List only incidents in this state: open or resolved."`
-	Severity string   `placeholder:"SEVERITY" help:"List only incidents of at least this severity: warning or critical."`
+	Severity string   `placeholder:"SEVERITY" help:"List only incidents with this severity or a higher one: warning or critical."`
 	Mark     string   `placeholder:"MARK" help:"List only incidents with this mark: attack, benign or unsure."`
 	Since    string   `placeholder:"TIME" help:"List only incidents whose last window ends after this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24, from midnight UTC), or an age (1h, 7d)."`
 	Until    string   `placeholder:"TIME" help:"List only incidents whose first window starts before this time, in the same form as --since."`
@@ -77,7 +77,7 @@ type incidentsLsCommand struct {
 
 // Help is shown below the usage.
 func (incidentsLsCommand) Help() string {
-	return `An incident is a series of alerts for one rule and one key, whose windows are at most one minute apart unless the rule's directive quiet says otherwise. EVENTS is
+	return `An incident is a series of alerts for one rule and one key whose windows are at most one minute apart, unless the rule's quiet directive sets another interval. EVENTS is
 the sum of its windows' counts, and PEAK is the highest of these counts.`
 }
 
@@ -223,7 +223,7 @@ func wholeIncident(ctx context.Context, st incidentLister, text string) (inciden
 		return incident.Incident{}, fmt.Errorf("%w: %s", store.ErrNoIncident, terminal.Text(id))
 	}
 	if len(id) < minID {
-		return incident.Incident{}, usage(fmt.Errorf("id %s is too short: give at least its first %d digits", terminal.Text(id), minID))
+		return incident.Incident{}, usage(fmt.Errorf("ID %s is too short: give at least its first %d digits", terminal.Text(id), minID))
 	}
 	const shown = 4
 	found, err := store.Collect(st.Incidents(ctx, store.IncidentFilter{ID: id, Limit: shown + 1}))
@@ -247,16 +247,16 @@ func noIncident(ctx context.Context, st alertReader, err error, text string) err
 	if errors.Is(err, store.ErrNoIncident) {
 		id, _ := messageID(text)
 		if isAlert(ctx, st, id) {
-			return fmt.Errorf("%s is the id of an alert, not of an incident; spate alerts show %s names its incident", terminal.Text(id), terminal.Text(id))
+			return fmt.Errorf("%s is the ID of an alert, not of an incident; to find its incident, run spate alerts show %s", terminal.Text(id), terminal.Text(id))
 		}
-		return fmt.Errorf("no incident has the id %s; to list incidents, run spate incidents ls", terminal.Text(text))
+		return fmt.Errorf("no incident has the ID %s; to list incidents, run spate incidents ls", terminal.Text(text))
 	}
 	return err
 }
 
 type incidentsShowCommand struct {
 	incidentFlags
-	ID   string `arg:"" name:"id" help:"ID of the incident or a unique prefix of it (at least 4 digits), or the webhook-id of a message about it."`
+	ID   string `arg:"" name:"id" help:"ID of the incident, a unique prefix of this ID (at least 4 digits), or the webhook-id of a message about the incident."`
 	Wide bool   `short:"w" help:"Do not truncate lines to fit the terminal."`
 	JSON bool   `name:"json" help:"Print one JSON object: the incident as in ls --json, alerts (its windows, as in alerts ls --json) and deliveries (each with its tries)."`
 }
@@ -379,12 +379,12 @@ func stateText(i incident.Incident, now time.Time) string {
 	if i.State == incident.StateResolved {
 		return text + ", resolved at " + at(i.ResolvedAt)
 	}
-	return text + fmt.Sprintf("; it ends if no window follows within %s of the last window", short(i.Quiet))
+	return text + fmt.Sprintf("; it ends if no further window follows within %s of the last one", short(i.Quiet))
 }
 
 type incidentsMarkCommand struct {
 	incidentFlags
-	ID   string `arg:"" name:"id" help:"ID of the incident or a unique prefix of it (at least 4 digits), or the webhook-id of a message about it."`
+	ID   string `arg:"" name:"id" help:"ID of the incident, a unique prefix of this ID (at least 4 digits), or the webhook-id of a message about the incident."`
 	Mark string `arg:"" name:"mark" help:"What the incident turned out to be: attack, benign or unsure; none removes the mark."`
 	Note string `placeholder:"TEXT" help:"Reason for the mark; at most 1,000 characters."`
 	By   string `placeholder:"NAME" help:"Person who sets the mark. Default: the user who runs the command."`

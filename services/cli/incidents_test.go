@@ -115,7 +115,7 @@ func TestIncidents(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	_, errs = b.run(ExitFailed, "alerts", "show", id[:12])
-	says(t, errs, "is the id of an incident, not of an alert; run spate incidents show "+id[:12])
+	says(t, errs, "is the ID of an incident, not of an alert; run spate incidents show "+id[:12])
 	b.run(ExitOK, "incidents", "mark", other, "attack")
 	b.run(ExitOK, "incidents", "mark", hid, "unsure")
 	b.apply(heard, []alert.Record{shadowRecord(`7`, 90)})
@@ -144,10 +144,10 @@ func TestIncidents(t *testing.T) {
 		"ls --only half":                      {ExitUsage, `only: "half" is neither open nor resolved`},
 		"ls --mark good":                      {ExitUsage, "mark: is not one of attack, benign, unsure"},
 		"mark " + id + " bad":                 {ExitUsage, `mark: "bad" is not one of attack, benign, unsure, none`},
-		"mark 0000 attack":                    {ExitFailed, "no incident has the id 0000; to list incidents, run spate incidents ls"},
+		"mark 0000 attack":                    {ExitFailed, "no incident has the ID 0000; to list incidents, run spate incidents ls"},
 		"show " + id[:3]:                      {ExitUsage, "is too short"},
-		"show xyz":                            {ExitFailed, "no incident has the id xyz"},
-		fmt.Sprintf("show %s", grave.ID[:12]): {ExitFailed, "is the id of an alert, not of an incident; spate alerts show"},
+		"show xyz":                            {ExitFailed, "no incident has the ID xyz"},
+		fmt.Sprintf("show %s", grave.ID[:12]): {ExitFailed, "is the ID of an alert, not of an incident; to find its incident, run spate alerts show"},
 	} {
 		_, errs := b.run(c.code, append([]string{"incidents"}, strings.Fields(args)...)...)
 		says(t, errs, c.why)
@@ -164,7 +164,7 @@ func TestSilence(t *testing.T) {
 
 	out, errs := b.run(ExitOK, "silence", "add", "--key", "user=7", "--rule", "brust", "--preview")
 	says(t, errs, "no alert has a key with the column user; the columns are user_id", "there are no alerts from a rule named brust; did you mean burst?")
-	says(t, out, "No incidents of the last 24 hours match.")
+	says(t, out, "No incidents from the last 24 hours match.")
 	out, _ = b.run(ExitOK, "silence", "add", "--key", "user_id=9", "--from", "10m", "--why", "later")
 	says(t, out, "is active from ", "(in 10m) to ")
 	later := strings.Fields(out[strings.Index(out, "silence "):])[1]
@@ -209,8 +209,8 @@ func TestSilence(t *testing.T) {
 		"add --rule burst --why x --for 9999h":       {ExitUsage, "to exclude something permanently"},
 		"add --key user_id --why x":                  {ExitUsage, "key: user_id is not COLUMN=VALUE"},
 		"add --rule burst --why x --from 2026-01-01": {ExitUsage, "would have ended at"},
-		"add --rule burst --why x --from soon":       {ExitUsage, "how long from now"},
-		"expire " + id:                               {ExitFailed, "no active silence has the id " + id},
+		"add --rule burst --why x --from soon":       {ExitUsage, "a duration from now"},
+		"expire " + id:                               {ExitFailed, "no active silence has the ID " + id},
 	} {
 		_, errs := b.run(c.code, append([]string{"silence"}, strings.Fields(args)...)...)
 		says(t, errs, c.why)

@@ -124,7 +124,7 @@ func TestIncidentsReadAlike(t *testing.T) {
 		}
 	}
 	_, errs = b.run(ExitFailed, "incidents", "show", "0000")
-	says(t, errs, "no incident has the id 0000")
+	says(t, errs, "no incident has the ID 0000")
 }
 
 func TestSilenceInModeAWS(t *testing.T) {

@@ -23,7 +23,7 @@ import (
 // askFlags say how detectors are asked.
 type askFlags struct {
 	tokenFlags
-	HTTPTLSCAFile string `name:"http-tls-ca-file" env:"SPATE_HTTP_TLS_CA_FILE" placeholder:"FILE" help:"CA certificates (PEM) used to verify the detectors' certificates; if set, detectors without TLS are not queried. Default: the system's."`
+	HTTPTLSCAFile string `name:"http-tls-ca-file" env:"SPATE_HTTP_TLS_CA_FILE" placeholder:"FILE" help:"CA certificates (PEM) used to verify the detectors' certificates; if set, detectors without TLS are not queried. Default: the system's CA certificates."`
 }
 
 func (f askFlags) asker() ops.Asker { return ops.Asker{CAFile: f.HTTPTLSCAFile, Access: f.access()} }
@@ -101,9 +101,9 @@ func (c *userCommand) Run(e *env) error {
 }
 
 type keyCommand struct {
-	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a column of the key, such as user_id=alice. Give all columns of the key; a rule without GROUP BY columns has none."`
+	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a column of the key, such as user_id=alice. Give all columns of the key; for a rule without GROUP BY columns, give none."`
 	Null    []string `name:"null" placeholder:"COLUMN" help:"Column of the key that is NULL, in place of COLUMN=VALUE. Repeatable."`
-	Rule    string   `placeholder:"NAME" help:"Only this rule. Default: all rules with this key."`
+	Rule    string   `placeholder:"NAME" help:"Show only this rule. Default: all rules with this key."`
 	keyFlags
 	initialFlags
 }
@@ -115,8 +115,8 @@ comes from the detector that counts the key, not from the database.
 
   spate key user_id=900600000
   spate key product_id=44600062 --rule scraped
-  spate key user_id=7 ip=10.0.0.1         of a rule with GROUP BY user_id, ip
-  spate key user_id=7 --null ip           of the events without ip; ip=NULL means the text NULL
+  spate key user_id=7 ip=10.0.0.1         for a rule with GROUP BY user_id, ip
+  spate key user_id=7 --null ip           for events without ip; ip=NULL means the text NULL
   spate rules ls                          lists the rules and their keys`
 }
 
@@ -162,7 +162,7 @@ func (c *keyCommand) Run(e *env) error {
 	plan, now := l.Plan(), time.Now()
 	for _, r := range about {
 		if from := r.Window.From; from > now.UnixMilli() && r.Window.Until != from {
-			terminal.Fprintf(e.stderr, "spate: rule %s of revision %d begins at %s UTC, and has no windows before that\n", r.Name, plan.Since[slices.Index(plan.Rules, r)], clockText(time.UnixMilli(from), now))
+			terminal.Fprintf(e.stderr, "spate: rule %s of revision %d takes effect at %s UTC and has no windows before that\n", r.Name, plan.Since[slices.Index(plan.Rules, r)], clockText(time.UnixMilli(from), now))
 		}
 	}
 	return c.ask(e, k, "key", tokens, func(w detector.KeyWindow) bool {
@@ -224,7 +224,7 @@ func noSuchKey(rules []*rule.Rule, names []string, only string) error {
 		}
 	}
 	if len(byKey) == 0 {
-		return fmt.Errorf("rule: %s is not a rule in force; spate rules ls lists those in force", terminal.Text(only))
+		return fmt.Errorf("rule: no rule %s is in force; to list the rules in force, run spate rules ls", terminal.Text(only))
 	}
 	var list []string
 	for _, key := range sortedKeys(byKey) {

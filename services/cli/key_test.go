@@ -17,7 +17,7 @@ func TestKeyOfARuleThatBeginsLater(t *testing.T) {
 	r.count()
 	r.run(ExitOK, "apply", rulesFileOf(t, "two.sql", rulesText(1)+strings.Replace(rulesText(1), "rule: a", "rule: b", 1)), "--from", boundary.Format(time.RFC3339))
 	_, _, errs := spate("key", "user_id=1", "--brokers", r.addr) // no detector is running
-	says(t, errs, "spate: rule b of revision 2 begins at "+boundary.Format(time.DateTime)+" UTC, and has no windows before that\n")
+	says(t, errs, "spate: rule b of revision 2 takes effect at "+boundary.Format(time.DateTime)+" UTC and has no windows before that\n")
 	if strings.Contains(errs, "rule a") {
 		t.Errorf("rule a has begun, but: %s", errs)
 	}

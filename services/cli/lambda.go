@@ -25,7 +25,7 @@ type lambdaCommand struct {
 	awsAlertFlags
 	streamFlags
 	StateTable  string `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"DynamoDB table that stores the worker's state, which determines when incidents end."`
-	DeadLetters string `name:"dead-letters" env:"SPATE_DEAD_LETTERS" placeholder:"URL" help:"SQS queue for records that can never be processed: malformed, or in conflict with the stored alert. Default: none; the event source mapping discards them after its last retry."`
+	DeadLetters string `name:"dead-letters" env:"SPATE_DEAD_LETTERS" placeholder:"URL" help:"SQS queue for records that can never be processed because they are malformed or conflict with the stored alert. Default: none; the event source mapping discards such records after its last retry."`
 }
 
 func (c *lambdaCommand) Run(e *env) error {
@@ -34,7 +34,7 @@ func (c *lambdaCommand) Run(e *env) error {
 	}
 	for _, name := range []string{"SPATE_ENDPOINTS", "SPATE_WEBHOOK_URL"} {
 		if os.Getenv(name) != "" {
-			return usage(fmt.Errorf("endpoints: %s is set, but a Lambda function notifies only the SNS topic: retries and digests need a process that runs all the time; run spate alert instead of the function, or unset %s", name, name))
+			return usage(fmt.Errorf("endpoints: %s is set, but a Lambda function notifies only the SNS topic: retries and digests need a long-running process; run spate alert instead of the function, or unset %s", name, name))
 		}
 	}
 	log := e.logger(slog.LevelInfo).With("service", "alerter")

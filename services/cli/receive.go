@@ -23,20 +23,20 @@ import (
 
 type receiveCommand struct {
 	Listen string     `env:"SPATE_RECEIVE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to accept calls on (POST, any path); port 0 picks a free port and prints it. GET /healthz responds while the receiver is running."`
-	Secret secretText `env:"SPATE_WEBHOOK_SECRET" placeholder:"SECRET" help:"Secret the sender signs with: whsec_ followed by 24 to 64 bytes in base64. During rotation, give several, separated by spaces; a call signed with any of them is accepted. Prefer the environment variable: other users of this machine can see command-line flags."`
+	Secret secretText `env:"SPATE_WEBHOOK_SECRET" placeholder:"SECRET" help:"Secret that the sender signs with: whsec_ followed by 24 to 64 bytes in base64. During rotation, give several, separated by spaces; a call signed with any of them is accepted. Prefer the environment variable: other users of this machine can see command-line flags."`
 	JSON   bool       `name:"json" help:"Print JSON lines. Accepted: at, webhook_id, type, verified (true), repeat, data. Refused: at, verified, reason, remote."`
 }
 
 // Help is shown below the usage.
 func (receiveCommand) Help() string {
-	return `Accepts webhook calls, verifies their signatures, and prints one line per call. Use it to see what spate sends, and as a model for your own receiver.
+	return `Accepts webhook calls, verifies their signatures, and prints one line per call. Use the receiver to see what spate sends, and as a model for your own.
 
   export SPATE_WEBHOOK_SECRET=whsec_$(head -c 32 /dev/urandom | base64)
   spate receive
 
-Then configure spate to call http://127.0.0.1:8080/ with the same secret. To allow a local address, also set SPATE_WEBHOOK_ALLOW_PRIVATE=true for spate.
+Then configure spate to call http://127.0.0.1:8080/ with the same secret. To allow a local address, also set SPATE_WEBHOOK_ALLOW_PRIVATE=true for the sender.
 
-A call is accepted (204) if its id, timestamp and body are signed with one of the secrets and its timestamp is at most 5 minutes off. Other calls are rejected (401) with a reason. Delivery is at least once: a call whose webhook-id was seen before is marked "(again)". A receiver that acts on calls must skip those.`
+A call is accepted (204) if its ID, timestamp and body are signed with one of the secrets and its timestamp is at most 5 minutes off. Other calls are rejected (401) with a reason. Delivery is at least once: a call whose webhook-id was seen before is marked "(again)". A receiver that acts on calls must skip such calls.`
 }
 
 func (c *receiveCommand) Run(e *env) error {
@@ -158,7 +158,7 @@ func callDetails(c receiver.Call) terminal.Safe {
 		}
 		line := terminal.Sprintf("  %s  %s", string(i.Severity), subject(i))
 		if c.Type == notify.TypeIncidentResolved {
-			line += terminal.Sprintf("  over after %s: %s in %s, %s in the busiest", short(i.LastWindowEnd.Sub(i.FirstWindowStart)), counted(i.Events, "event", "events"),
+			line += terminal.Sprintf("  ended after %s: %s in %s, %s in the busiest", short(i.LastWindowEnd.Sub(i.FirstWindowStart)), counted(i.Events, "event", "events"),
 				counted(i.Windows, "window", "windows"), terminal.Grouped(i.Peak))
 		}
 		return line

@@ -31,10 +31,10 @@ type replayFlags struct {
 	onSent     func(partition int32, value []byte, at time.Time)
 	absent     *absent
 	Partitions int32  `env:"SPATE_PARTITIONS" default:"4" help:"Number of partitions of the topics."`
-	Key        string `env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"Field to use as the record key: ${enum}."`
+	Key        string `env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"Field to use as the record key: category_id, user_id or none."`
 	brokerFlags
 	Alerts     string   `placeholder:"PATH" help:"Write the closed alerts to this file as JSON lines, sorted by window and user; - writes to standard output."`
-	NullValues []string `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Values in the user column that mean no user."`
+	NullValues []string `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Values in the user column that stand for a missing user."`
 	Quiet      bool     `short:"q" help:"Do not show progress."`
 	JSON       bool     `name:"json" help:"Print the result as JSON."`
 }
@@ -169,7 +169,7 @@ func printAlerts(w io.Writer, alerts []alert.Record) error {
 // remarks says what is odd about the rows of a file.
 func (c *replayFlags) remarks(e *env, res embedded.ReplayResult) {
 	if res.Invalid > 0 && res.InvalidWhy != "" {
-		terminal.Fprintf(e.stderr, "%d of %d events are invalid; the first: %s\n", res.Invalid, res.EventsIn, res.InvalidWhy)
+		terminal.Fprintf(e.stderr, "%d of %d events are invalid; the first one: %s\n", res.Invalid, res.EventsIn, res.InvalidWhy)
 	}
 	if res.WithoutID > 0 {
 		terminal.Fprintf(e.stderr, "%d of %d events have no %s (--dedupe-field); each of them counts\n", res.WithoutID, res.Counted, c.DedupeField)

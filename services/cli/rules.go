@@ -19,9 +19,9 @@ import (
 )
 
 type rulesCommand struct {
-	Check    rulesCheckCommand    `cmd:"" help:"Check a rules file: errors, warnings, what opens early, and what each rule costs."`
-	Test     rulesTestCommand     `cmd:"" help:"Test rules: run the cases beside a rules file, and compare the alerts with the expected alerts."`
-	Apply    rulesApplyCommand    `cmd:"" help:"Apply a rules file to a running pipeline, or before it starts."`
+	Check    rulesCheckCommand    `cmd:"" help:"Check a rules file: print errors and warnings, which rules open alerts early, and what each rule costs."`
+	Test     rulesTestCommand     `cmd:"" help:"Test rules: run the cases next to a rules file, and compare the alerts with the expected alerts."`
+	Apply    rulesApplyCommand    `cmd:"" help:"Apply a rules file to a pipeline, before it starts or while it is running."`
 	Ls       rulesLsCommand       `cmd:"" help:"List the rules in force."`
 	Show     rulesShowCommand     `cmd:"" help:"Print the rules file of a revision."`
 	Diff     rulesDiffCommand     `cmd:"" help:"Compare a rules file with the rules in force, or two revisions."`
@@ -122,9 +122,9 @@ func (f rulesFile) unknown(set map[string]string) error {
 	}
 	for name := range set {
 		if !slices.Contains(names, name) {
-			known := "it has none"
+			known := "it has no parameters"
 			if len(names) > 0 {
-				known = "it has " + strings.Join(names, ", ")
+				known = "its parameters are " + strings.Join(names, ", ")
 			}
 			errs = append(errs, fmt.Errorf("set: %s has no parameter %s; %s", f.name, name, known))
 		}
@@ -155,7 +155,7 @@ func plural(n int, thing string) string {
 
 // rulesFlags name a rules file to evaluate.
 type rulesFlags struct {
-	Rules string            `name:"rules" env:"SPATE_RULES" placeholder:"FILE" help:"Rules file to evaluate in place of the rule that --window, --threshold and --critical describe; spate rules check FILE checks it."`
+	Rules string            `name:"rules" env:"SPATE_RULES" placeholder:"FILE" help:"Rules file to evaluate instead of the rule that --window, --threshold and --critical describe. To check a file, run spate rules check FILE."`
 	Set   map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter of a rule, in place of the one in the file. Repeatable."`
 }
 
@@ -164,7 +164,7 @@ type rulesFlags struct {
 func (f rulesFlags) load(r *embedded.Rule, stderr io.Writer) error {
 	if f.Rules == "" {
 		if len(f.Set) > 0 {
-			return usage(errors.New("set: values of parameters need a rules file: --rules FILE"))
+			return usage(errors.New("set: parameter values require a rules file (--rules FILE)"))
 		}
 		return nil
 	}

@@ -114,7 +114,7 @@ func TestRulesCheckErrors(t *testing.T) {
 		{[]string{t.TempDir()}, ": is a directory\n"},
 		{[]string{rulesFileOf(t, "empty.sql", "")}, "empty.sql:1:1: the file has no rule\n"},
 		{[]string{rulesFileOf(t, "big.sql", strings.Repeat("-", 1<<20+1))}, "the maximum is 1048576\n"},
-		{[]string{rulesFileOf(t, "a.sql", twoRules), "--set", "scraper.product=1"}, "a.sql has no parameter scraper.product; it has burst.critical, scraper.products\n"},
+		{[]string{rulesFileOf(t, "a.sql", twoRules), "--set", "scraper.product=1"}, "a.sql has no parameter scraper.product; its parameters are burst.critical, scraper.products\n"},
 	} {
 		if code, out, errs := spate(append([]string{"rules", "check"}, test.args...)...); code != ExitUsage || out != "" || !strings.Contains(errs, test.want) {
 			t.Errorf("%q: exit %d, %q, %q", test.args, code, out, errs)

@@ -25,7 +25,7 @@ type rulesApplyCommand struct {
 	File string            `arg:"" help:"Rules file, or - for standard input."`
 	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter, in place of the one in the file. It is applied with the rules. Repeatable."`
 	reviseFlags
-	Lateness time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event may be behind the newest event of its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file sets it; later revisions keep it and ignore this flag."`
+	Lateness time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event can lag behind the newest event in its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file sets it; later revisions keep it and ignore this flag."`
 	MaxAhead time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time. Recorded with the first revision; later revisions keep it and ignore this flag."`
 	kafkaFlags
 	initialFlags
@@ -34,9 +34,9 @@ type rulesApplyCommand struct {
 
 // reviseFlags say how a revision of the rules is applied.
 type reviseFlags struct {
-	From    string `placeholder:"beginning|TIME" help:"Windows that the rules are in force for: all, or those that begin at this time (RFC 3339) or later. Default: all if nothing has been counted yet, otherwise as early as possible."`
-	Message string `short:"m" placeholder:"TEXT" help:"Why the rules change; spate rules history shows it."`
-	Replace bool   `name:"replace-unreadable" help:"For a revision that neither this version of spate nor any router can evaluate: replace it and all later revisions. The rules are in force from its boundary, and the replaced revisions never are."`
+	From    string `placeholder:"beginning|TIME" help:"Windows for which the rules are in force: all, or those that begin at this time (RFC 3339) or later. Default: all if nothing has been counted yet, otherwise as early as possible."`
+	Message string `short:"m" placeholder:"TEXT" help:"Reason for the change, shown by spate rules history."`
+	Replace bool   `name:"replace-unreadable" help:"Replace a revision that neither this version of spate nor any router can evaluate, and all later revisions. The new rules are in force from the boundary of that revision; the replaced revisions are never in force."`
 	DryRun  bool   `name:"dry-run" help:"Show what would change, and write nothing."`
 	Yes     bool   `name:"yes" short:"y" help:"Do not ask for confirmation. Without a terminal, the command never asks."`
 	JSON    bool   `name:"json" help:"Print one JSON object: revision, applied, dry_run, boundary (null: from the beginning), rules (name, change and more), feeds."`
@@ -45,11 +45,11 @@ type reviseFlags struct {
 // Help is shown below the usage.
 func (rulesApplyCommand) Help() string {
 	return `The rules become a revision in the log that routers and detectors read (the topic activity.rules; in mode aws, the worker reads them from the state
-table), so nothing has to be restarted. The revision is in force for windows that begin at its boundary or later: 30 s and --max-ahead from now, so that
-every router knows it before it reads an event of such a window. Rules that did not change continue without a gap. Before anything has been counted, a revision is in force for all windows.
+table), so no service has to be restarted. The revision is in force for windows that begin at its boundary or later. The boundary is 30 s plus --max-ahead from now, so that
+every router has the revision before it reads an event of such a window. Rules that did not change continue without a gap. If nothing has been counted yet, the revision is in force for all windows.
 
-Before spate writes anything, it checks the file, runs the cases of NAME_test.yaml beside the file, and shows what changes. Applying the rules that are already
-in force does nothing. The exit code is 2 if the file has errors, and 1 if a case fails or the rules were not applied.
+Before spate writes anything, it checks the file, runs the cases in NAME_test.yaml next to the file, and shows what changes. Applying rules that are already
+in force has no effect. The exit code is 2 if the file has errors, and 1 if a case fails or the rules were not applied.
 
   spate rules apply rules.sql                                   asks for confirmation in a terminal
   spate rules apply rules.sql --dry-run                         shows what would change
@@ -112,7 +112,7 @@ func (l *rulesLog) record(ctx context.Context, s revision.Source, set *rule.Set,
 		return rec, nil
 	}
 	if begun && !ok && lateness != given { // it would stop whoever judges events
-		return rec, usage(fmt.Errorf("lateness: WATERMARK in %s sets it to %v, but SPATE_LATENESS (--lateness) is %v, and it cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and for this command",
+		return rec, usage(fmt.Errorf("lateness: WATERMARK in %s sets it to %v, but SPATE_LATENESS (--lateness) is %v, and the lateness cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and for this command",
 			name, lateness, given, lateness, l.judge))
 	}
 	rec.LatenessMS = lateness.Milliseconds()
@@ -242,7 +242,7 @@ func (f reviseFlags) revise(e *env, l *rulesLog, rec revision.Record, name strin
 	case u != nil:
 		rec.InsteadOf = u.Revision
 	case f.Replace:
-		return usage(errors.New("replace-unreadable: this version of spate can evaluate every revision; leave it out"))
+		return usage(errors.New("replace-unreadable: this version of spate can evaluate every revision; omit this flag"))
 	}
 	was := l.rulesBefore(len(l.Entries()))
 	result := revised{Revision: l.Revision(), DryRun: f.DryRun, LatenessMS: rec.LatenessMS, MaxAheadMS: rec.MaxAheadMS}
@@ -321,7 +321,7 @@ func (f reviseFlags) place(ctx context.Context, l *rulesLog, rec *revision.Recor
 	}
 	if rec.InsteadOf > 0 {
 		if f.From != "" {
-			return usage(errors.New("from: rules that replace a revision are in force from its boundary; leave out --from"))
+			return usage(errors.New("from: rules that replace a revision are in force from its boundary; omit --from"))
 		}
 		return nil
 	}
@@ -336,7 +336,7 @@ func (f reviseFlags) place(ctx context.Context, l *rulesLog, rec *revision.Recor
 		if !begun {
 			hint = "; nothing has been counted yet, so --from beginning is also possible"
 		}
-		return usage(fmt.Errorf("from: %s is too early: %ss may have judged events of such windows before they learn of the rules; the earliest possible time is %s%s", f.From, l.judge, at, hint))
+		return usage(fmt.Errorf("from: %s is too early: %ss may already have judged events of such windows by the time they receive the rules; the earliest possible time is %s%s", f.From, l.judge, at, hint))
 	}
 	rec.FromMS = ms
 	return nil
@@ -373,17 +373,17 @@ func (l *rulesLog) consequences(entry revision.Entry, r revised) (lines []string
 		}
 	}
 	if entry.InsteadOf > 0 {
-		lines = append(lines, fmt.Sprintf("revision %d replaces revision %d, which cannot be evaluated, and all later revisions; they will never be in force", entry.Revision, entry.InsteadOf))
+		lines = append(lines, fmt.Sprintf("revision %d replaces revision %d, which cannot be evaluated, and all later revisions; the replaced revisions will never be in force", entry.Revision, entry.InsteadOf))
 	}
 	if replaced := l.replacedBy(entry); len(replaced) > 0 {
-		lines = append(lines, fmt.Sprintf("%s will never be in force: the boundary of revision %d is not later", strings.Join(replaced, ", "), entry.Revision))
+		lines = append(lines, fmt.Sprintf("%s will never be in force, because the boundary of revision %d is not later", strings.Join(replaced, ", "), entry.Revision))
 	}
 	if entry.Revision == 1 {
 		must := ""
 		if !entry.Beginning {
-			must = fmt.Sprintf("; a %s with another --lateness or --max-ahead stops and reports it", l.judge)
+			must = fmt.Sprintf("; a %s with a different --lateness or --max-ahead stops and reports the difference", l.judge)
 		}
-		lines = append(lines, fmt.Sprintf("lateness %s and max-ahead %s are recorded with it%s", short(time.Duration(r.LatenessMS)*time.Millisecond), short(time.Duration(r.MaxAheadMS)*time.Millisecond), must))
+		lines = append(lines, fmt.Sprintf("lateness %s and max-ahead %s are recorded with this revision%s", short(time.Duration(r.LatenessMS)*time.Millisecond), short(time.Duration(r.MaxAheadMS)*time.Millisecond), must))
 	}
 	return lines
 }
@@ -417,7 +417,7 @@ func (f reviseFlags) tell(w io.Writer, e revision.Entry, r revised, rec revision
 		more = "; rules that did not change continue"
 	}
 	if rec.FromMS > 0 && e.BoundaryMS > rec.FromMS {
-		more += fmt.Sprintf(" (later than %s, which was too early when it was written)", clockText(time.UnixMilli(rec.FromMS), now))
+		more += fmt.Sprintf(" (later than %s, which was too early when the revision was written)", clockText(time.UnixMilli(rec.FromMS), now))
 	}
 	_, err := terminal.Fprintf(w, "revision %d is in force %s%s\n%s", e.Revision, terminal.Safe(inForce(e, now)), terminal.Safe(more), firstWindows(e, r.Rules, now))
 	return err

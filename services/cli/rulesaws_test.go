@@ -67,7 +67,7 @@ func TestRulesOnAWS(t *testing.T) {
 	r := newRuledTable(t)
 	path := rulesFileOf(t, "rules.sql", twoRules)
 	out, errs := r.run(ExitOK, "ls")
-	if out != "" || !strings.Contains(errs, "table "+r.name+", for stream clicks, has no revision, and the rule from the settings applies") {
+	if out != "" || !strings.Contains(errs, "table "+r.name+", for stream clicks, has no revision, so the rule from the settings applies") {
 		t.Errorf("%q, %q", out, errs)
 	}
 	out, _ = r.run(ExitOK, "apply", path, "--dry-run")
@@ -85,7 +85,7 @@ func TestRulesOnAWS(t *testing.T) {
 	_, errs = r.run(ExitUsage, "apply", rulesFileOf(t, "other.sql", rulesText(6)), "--from", "beginning")
 	says(t, errs, "events have been counted already, or a worker is running, so the rules cannot be in force from the beginning")
 	_, errs = r.run(ExitUsage, "apply", rulesFileOf(t, "other.sql", rulesText(6)), "--from", "2024-01-01T00:00:00Z")
-	says(t, errs, "is too early: workers may have judged events of such windows")
+	says(t, errs, "is too early: workers may already have judged events of such windows")
 	out, _ = r.run(ExitOK, "diff", rulesFileOf(t, "other.sql", rulesText(6)))
 	says(t, out, "compared with revision 1")
 	before := time.Now()
@@ -121,7 +121,7 @@ func TestRulesOnAWSFirstWhileRunning(t *testing.T) {
 	r := newRuledTable(t)
 	r.count()
 	out, _ := r.run(ExitOK, "apply", rulesFileOf(t, "rules.sql", rulesText(1)))
-	says(t, out, "a worker with another --lateness or --max-ahead stops and reports it\n", "revision 1 is in force for windows that begin at ")
+	says(t, out, "a worker with a different --lateness or --max-ahead stops and reports the difference\n", "revision 1 is in force for windows that begin at ")
 }
 
 // TestRulesOnAWSAtOnce: of two that are applied at the same time, one is in force, and who applied the other is told.

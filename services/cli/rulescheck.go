@@ -18,7 +18,7 @@ type rulesCheckCommand struct {
 // Help is shown below the usage.
 func (rulesCheckCommand) Help() string {
 	return `The exit code is 2 if the file has errors, which are printed to standard error as FILE:LINE:COLUMN: message. Warnings do not change the exit code.
-With --json, standard output has either the rules (name, mode, window, key, feed, opens_early, reason, cost, warnings and more) or the errors
+With --json, standard output contains either the rules (name, mode, window, key, feed, opens_early, reason, cost, warnings and more) or the errors
 (file, line, column, message, fix), never both. docs/rules.md describes the language.
 
   spate rules check rules.sql
@@ -145,7 +145,7 @@ func (o *out) rule(r checkedRule, others int) {
 	}
 	key := strings.Join(r.Key, ", ")
 	if key == "" {
-		key = "nothing: one group of all events"
+		key = "no column (one group of all events)"
 	}
 	line("window", "%s, by %s", r.Window, key)
 	if r.Critical != "" {

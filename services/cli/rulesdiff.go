@@ -21,7 +21,7 @@ type rulesDiffCommand struct {
 
 // Help is shown below the usage.
 func (rulesDiffCommand) Help() string {
-	return `spate compares what the rules do: comments, spaces and the order of the rules make no difference, and parameters are replaced with their values.
+	return `spate compares what the rules do: it ignores comments, white space and the order of the rules, and replaces parameters with their values.
 
   spate rules diff rules.sql            what apply would change
   spate rules diff 3                    what has changed since revision 3
@@ -45,7 +45,7 @@ func (c *rulesDiffCommand) Run(e *env) error {
 	number, isRevision := revisionNumber(c.From)
 	var errs []error
 	if c.Text && c.JSON {
-		errs = append(errs, errors.New("text: --text prints lines, not JSON; leave out --json"))
+		errs = append(errs, errors.New("text: --text prints lines, not JSON; omit --json"))
 	}
 	if !isRevision && c.To != 0 {
 		errs = append(errs, fmt.Errorf("revision: %q is not the number of a revision; a file is always compared with the rules in force", c.From))

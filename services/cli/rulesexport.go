@@ -38,7 +38,7 @@ deploy/aws/flink/main.py replaces these at run time.
 
   spate rules export --flink-sql                                        for Kafka
   spate rules export --flink-sql --connector kinesis >burst.sql         for Managed Flink (docs/aws.md)
-  spate rules export --flink-sql --window 1m --threshold 20             another rule
+  spate rules export --flink-sql --window 1m --threshold 20             a different rule
   spate rules export rules.sql --flink-sql                              the rules in a file
 
 The tables of a rules file keep their columns and get WITH clauses for the connection that the settings describe. Rules that write

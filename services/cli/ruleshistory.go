@@ -16,8 +16,8 @@ type rulesHistoryCommand struct {
 
 // Help is shown below the usage.
 func (rulesHistoryCommand) Help() string {
-	return `Lists the revisions of the rules, newest first. FROM is the time from which a revision is in force: it applies to windows that begin then or later. With the reason, the list also has
-records without effect, such as one of two revisions that were applied at the same time, and revisions that only a newer version of spate
+	return `Lists the revisions of the rules, newest first. FROM is the time from which a revision is in force: it applies to windows that begin then or later. The list also contains
+records that have no effect, with the reason: for example, one of two revisions that were applied at the same time, or a revision that only a newer version of spate
 can evaluate.
 
   spate rules history

@@ -51,7 +51,7 @@ func (f initialFlags) critical() int64 {
 // rulesTableFlags say of which pipeline the rules are in mode aws.
 type rulesTableFlags struct {
 	Stream     string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Mode aws: Kinesis stream of events to which the rules apply."`
-	StateTable string `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"Mode aws: DynamoDB table that stores the rules, beside the worker's lease and state."`
+	StateTable string `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"Mode aws: DynamoDB table that stores the rules, along with the worker's lease and state."`
 }
 
 // rulesLogFlags say of which pipeline the rules are.
@@ -166,7 +166,7 @@ func (t *rulesTable) Close() {}
 
 // none is what is said of a log without revisions.
 func (l *rulesLog) none() string {
-	return fmt.Sprintf("no rules have been applied: %s has no revision, and the rule from the settings applies (SPATE_WINDOW, SPATE_THRESHOLD, SPATE_CRITICAL)", l.place)
+	return fmt.Sprintf("no rules have been applied: %s has no revision, so the rule from the settings applies (SPATE_WINDOW, SPATE_THRESHOLD, SPATE_CRITICAL)", l.place)
 }
 
 // noteIgnored says, on standard error, that the log has records without effect after the newest revision: somebody may take them for applied.
@@ -178,7 +178,7 @@ func (l *rulesLog) noteIgnored(e *env) {
 		}
 	}
 	if n > 0 {
-		terminal.Fprintf(e.stderr, "spate: %s no effect; spate rules history shows why\n", terminal.Safe(counted(n, "record of the log has", "records of the log have")))
+		terminal.Fprintf(e.stderr, "spate: %s no effect; spate rules history shows why\n", terminal.Safe(counted(n, "record in the log has", "records in the log have")))
 	}
 }
 

@@ -109,7 +109,7 @@ func TestRulesApply(t *testing.T) {
 	// Of a pipeline that has none yet, nothing is written by looking.
 	for _, args := range [][]string{{"ls"}, {"history"}} {
 		out, errs := r.run(ExitOK, args...)
-		if out != "" || !strings.Contains(errs, "topic activity.rules has no revision, and the rule from the settings applies") {
+		if out != "" || !strings.Contains(errs, "topic activity.rules has no revision, so the rule from the settings applies") {
 			t.Errorf("%q: %q, %q", args, out, errs)
 		}
 	}
@@ -125,7 +125,7 @@ func TestRulesApply(t *testing.T) {
 
 	// Before anything is counted, the first revision is in force from the beginning.
 	out, _ = r.run(ExitOK, "apply", path, "-m", "first", "--lateness", "7s", "--max-ahead", "2m")
-	says(t, out, "1 added, 1 changed; 1 feed begins, 1 ends, 0 continue\n", "lateness 7s and max-ahead 2m are recorded with it\n", "revision 1 is in force for all windows\n")
+	says(t, out, "1 added, 1 changed; 1 feed begins, 1 ends, 0 continue\n", "lateness 7s and max-ahead 2m are recorded with this revision\n", "revision 1 is in force for all windows\n")
 	out, _ = r.run(ExitOK, "apply", path)
 	says(t, out, path+" is revision 1, which is in force for all windows; nothing was written\n")
 	copied := rulesFileOf(t, "copy.sql", twoRules)
@@ -305,7 +305,7 @@ func TestRulesApplyRefuses(t *testing.T) {
 		{fmt.Sprintf(table, "happened_at", 10), nil, "it expects the event time in happened_at, but the rules in force expect it in txn_timestamp"},
 		{strings.ReplaceAll(rulesText(5), "TUMBLE(", "SESSION("), nil, "SESSION windows are not evaluated yet"},
 		{rulesText(6), []string{"--from", "beginning"}, "so the rules cannot be in force from the beginning"},
-		{rulesText(6), []string{"--from", "2024-01-01T00:00:00Z"}, "is too early: routers may have judged events of such windows before they learn of the rules; the earliest possible time is "},
+		{rulesText(6), []string{"--from", "2024-01-01T00:00:00Z"}, "is too early: routers may already have judged events of such windows by the time they receive the rules; the earliest possible time is "},
 		{rulesText(6), []string{"--from", "tomorrow"}, `from: "tomorrow" is neither beginning nor a time`},
 		{rulesText(6), []string{"--max-ahead", "1500us"}, "max-ahead: 1.5ms is not a whole number of milliseconds"},
 		{rulesText(6), []string{"--lateness=-1s"}, "lateness: -1s is not"},
@@ -347,14 +347,14 @@ func TestRulesApplyFrom(t *testing.T) {
 	says(t, out, "revision 2 is in force for windows that begin at 9999-12-31 23:59:59 UTC or later")
 	r.run(ExitOK, "apply", two) // is a revision already
 	out, _ = r.run(ExitOK, "apply", two, "--from", soon.Add(time.Minute).Format(time.RFC3339))
-	says(t, out, "revision 2 will never be in force: the boundary of revision 3 is not later\n", "revision 3 is in force for windows that begin at ")
+	says(t, out, "revision 2 will never be in force, because the boundary of revision 3 is not later\n", "revision 3 is in force for windows that begin at ")
 	out, _ = r.run(ExitOK, "rollback", "1", "--from", soon.Add(-time.Minute).Format(time.RFC3339))
-	says(t, out, "revision 1, revision 3 will never be in force: the boundary of revision 4 is not later\n")
+	says(t, out, "revision 1, revision 3 will never be in force, because the boundary of revision 4 is not later\n")
 	out, _ = r.run(ExitOK, "history")
 	says(t, out, "never: see 4", "never: see 3")
 	// So does one that is in force from the same time on: what was to begin then is corrected before it does.
 	out, _ = r.run(ExitOK, "apply", two, "--from", soon.Add(-time.Minute).Format(time.RFC3339))
-	says(t, out, "revision 4 will never be in force: the boundary of revision 5 is not later\n")
+	says(t, out, "revision 4 will never be in force, because the boundary of revision 5 is not later\n")
 	out, _ = r.run(ExitOK, "history")
 	says(t, out, "never: see 5")
 	_, errs := r.run(ExitUsage, "apply", two, "--from", time.Now().Format(time.RFC3339))
@@ -375,12 +375,12 @@ func TestRulesApplyFrom(t *testing.T) {
 	watermark := rulesFileOf(t, "w.sql", "CREATE TABLE e (user_id BIGINT, txn_timestamp TIMESTAMP(3), WATERMARK FOR txn_timestamp AS txn_timestamp - INTERVAL '5' SECOND);\n"+
 		strings.Replace(rulesText(1), "FROM activity", "FROM e", 1))
 	_, errs = counted.run(ExitUsage, "apply", watermark)
-	says(t, errs, "lateness: WATERMARK in "+watermark+" sets it to 5s, but SPATE_LATENESS (--lateness) is 10s, and it cannot change while the pipeline runs")
+	says(t, errs, "lateness: WATERMARK in "+watermark+" sets it to 5s, but SPATE_LATENESS (--lateness) is 10s, and the lateness cannot change while the pipeline runs")
 	counted.run(ExitOK, "apply", watermark, "--lateness", "5s", "--dry-run")
 	out, _ = newRuled(t).run(ExitOK, "apply", watermark)
-	says(t, out, "lateness 5s and max-ahead 1m are recorded with it\n")
+	says(t, out, "lateness 5s and max-ahead 1m are recorded with this revision\n")
 	out, _ = counted.run(ExitOK, "apply", one)
-	says(t, out, "a router with another --lateness or --max-ahead stops and reports it\n", "revision 1 is in force for windows that begin at ")
+	says(t, out, "a router with a different --lateness or --max-ahead stops and reports the difference\n", "revision 1 is in force for windows that begin at ")
 }
 
 // TestRulesAppliedAtOnce: of several that are applied at the same time, each is applied or says that it is not.
@@ -487,7 +487,7 @@ func TestRulesOfOthers(t *testing.T) {
 	r.count()
 	// If nobody can evaluate them, others are put in their place.
 	_, errs = r.run(ExitUsage, "apply", path, "--replace-unreadable", "--from", "2035-01-01T00:00:00Z")
-	says(t, errs, "leave out --from")
+	says(t, errs, "omit --from")
 	out, _ = r.run(ExitOK, "rollback", "--replace-unreadable", "--dry-run")
 	says(t, out, "compared with revision 2:", "revision 4 replaces revision 3, which cannot be evaluated, and all later revisions", "1 unchanged", "nothing was written")
 	_, errs = r.run(ExitFailed, "ls")

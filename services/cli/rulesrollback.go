@@ -10,14 +10,14 @@ import (
 )
 
 type rulesRollbackCommand struct {
-	Revision *rollbackArg `arg:"" optional:"" help:"Revision to return to; 0 is the rule from the settings, which applied before the first one. Default: the one before the newest."`
+	Revision *rollbackArg `arg:"" optional:"" help:"Revision to return to; 0 is the rule from the settings, which applied before the first revision. Default: the revision before the newest."`
 	reviseFlags
 	rulesLogFlags
 }
 
 // Help is shown below the usage.
 func (rulesRollbackCommand) Help() string {
-	return `Applies the rules of an earlier revision, with their parameters, as a new revision: the log only grows, and windows that have begun keep the rules
+	return `Applies the rules of an earlier revision, with their parameters, as a new revision. The log is append-only, and windows that have begun keep the rules
 that they began with. Rolling back twice restores the rules that you started with.
 
   spate rules history

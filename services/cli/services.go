@@ -44,7 +44,7 @@ type routeCommand struct {
 	dedupeFlags
 	kafkaFlags
 	httpFlags
-	Instance string `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Unique name of this process. The name of a router must be the same after a restart. Default: the host name and a number."`
+	Instance string `env:"SPATE_INSTANCE" placeholder:"NAME" help:"Unique name of this process. A router must keep its name across restarts. Default: the host name and a number."`
 }
 
 func (c *routeCommand) Run(e *env) error {
@@ -72,7 +72,7 @@ type detectCommand struct {
 	ruleFlags
 	kafkaFlags
 	httpFlags
-	MaxOpenWindows int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Number of open windows (one per user with events in it) at which this detector pauses reading until some close. A million take about 100 MB."`
+	MaxOpenWindows int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Number of open windows at which this detector pauses reading until some close; a window with events by two users counts as two. A million open windows take about 100 MB."`
 	Advertise      string `env:"SPATE_ADVERTISE" placeholder:"HOST:PORT" help:"Address at which spate user and spate key can reach this detector. Default: the address of --http."`
 }
 

@@ -26,17 +26,17 @@ var settingsSections = []struct{ title, text, variables string }{
 			"SPATE_SCHEMA_REGISTRY_PASSWORD SPATE_SCHEMA_REGISTRY_PASSWORD_FILE SPATE_SCHEMA_REGISTRY_TLS_CA_FILE SPATE_SCHEMA_REGISTRY_TLS_CERT_FILE " +
 			"SPATE_SCHEMA_REGISTRY_TLS_KEY_FILE SPATE_SCHEMA_REGISTRY_TLS_SERVER_NAME SPATE_SCHEMA_REGISTRY_TLS_INSECURE_SKIP_VERIFY"},
 	{"Kafka", "", "SPATE_BROKERS SPATE_MODE SPATE_TOPIC SPATE_PARTITIONS SPATE_REPLICATION SPATE_MAX_BATCH_BYTES"},
-	{"Connections to a secured Kafka", "[kafka.md](kafka.md) explains how to combine them. Passwords, secrets and tokens have no flag, because everyone on a machine can read command lines.",
+	{"Connections to a secured Kafka", "[kafka.md](kafka.md) explains how to combine these settings. Passwords, secrets and tokens have no flag, because all users of a machine can read command lines.",
 		"SPATE_KAFKA_CONFIG SPATE_TLS SPATE_TLS_CA_FILE SPATE_TLS_CERT_FILE SPATE_TLS_KEY_FILE SPATE_TLS_SERVER_NAME SPATE_TLS_INSECURE_SKIP_VERIFY SPATE_SASL_MECHANISM " +
 			"SPATE_SASL_USERNAME SPATE_SASL_PASSWORD SPATE_SASL_PASSWORD_FILE SPATE_SASL_OAUTH_TOKEN_URL SPATE_SASL_OAUTH_CLIENT_ID SPATE_SASL_OAUTH_CLIENT_SECRET " +
 			"SPATE_SASL_OAUTH_CLIENT_SECRET_FILE SPATE_SASL_OAUTH_SCOPES SPATE_SASL_OAUTH_TOKEN_FILE SPATE_SASL_OAUTH_EXTENSIONS SPATE_RACK_ID"},
-	{"Alerts and who is notified", "[webhooks.md](webhooks.md#several-endpoints) describes the endpoints file.",
+	{"Alerts and notifications", "[webhooks.md](webhooks.md#several-endpoints) describes the endpoints file.",
 		"SPATE_DATABASE_URL SPATE_WEBHOOK_URL SPATE_WEBHOOK_SECRET SPATE_WEBHOOK_ALLOW_PRIVATE SPATE_ENDPOINTS SPATE_RECEIVE_LISTEN"},
 	{"Processes", "", "SPATE_LOG_LEVEL SPATE_HTTP SPATE_PPROF SPATE_HTTP_TLS_CERT_FILE SPATE_HTTP_TLS_KEY_FILE SPATE_HTTP_TOKEN SPATE_HTTP_TOKEN_FILE SPATE_HTTP_TLS_CA_FILE " +
 		"SPATE_ADVERTISE SPATE_MAX_OPEN_WINDOWS SPATE_DECIDE_MAX_AGE SPATE_INSTANCE SPATE_STATE SPATE_LISTEN NO_COLOR"},
-	{"The console", "[console.md](console.md) describes it.",
+	{"The console", "[console.md](console.md) describes the console.",
 		"SPATE_CONSOLE_LISTEN SPATE_CONSOLE_TOKEN SPATE_CONSOLE_TOKEN_FILE SPATE_CONSOLE_TRUSTED_HEADER SPATE_CONSOLE_PUBLIC_HOSTS"},
-	{"AWS", "Credentials, region and endpoints are configured as for any AWS SDK. The second name of a variable is the one in the AWS walkthrough's Lambda function.",
+	{"AWS", "Credentials, region and endpoints are configured as for any AWS SDK. If a variable has a second name, this is the name that the AWS walkthrough's Lambda function uses.",
 		"SPATE_STREAM SPATE_ALERTS_STREAM SPATE_ASIDE_STREAM SPATE_STATE_TABLE SPATE_LEASE SPATE_POLL SPATE_FROM SPATE_TABLE SPATE_RETAIN SPATE_TOPIC_ARN SPATE_MIN_SEVERITY " +
 			"SPATE_DEAD_LETTERS SPATE_METRICS_NAMESPACE SPATE_ALERTS_METRIC SPATE_SHARDS SPATE_SNS_TOPIC SPATE_BUCKET"},
 	{"Traffic", "", "SPATE_TO SPATE_OUT SPATE_PUT SPATE_KEY SPATE_SPREAD_BY_USER SPATE_BATCH_MAX_BYTES SPATE_TIME SPATE_SPEED SPATE_RATE SPATE_DISORDER SPATE_EVENTS SPATE_DURATION SPATE_SEED " +
@@ -48,9 +48,9 @@ var withoutFlag = map[string]string{
 	"SPATE_SASL_PASSWORD":            "The password.",
 	"SPATE_SASL_OAUTH_CLIENT_SECRET": "The client's secret.",
 	"SPATE_SCHEMA_REGISTRY_PASSWORD": "The password.",
-	"SPATE_HTTP_TOKEN":               "The token: 16 characters or more.",
-	"SPATE_CONSOLE_TOKEN":            "The token that visitors of the console need: 16 characters or more.",
-	"NO_COLOR":                       "If set, output has no colors.",
+	"SPATE_HTTP_TOKEN":               "The token, at least 16 characters.",
+	"SPATE_CONSOLE_TOKEN":            "The token that visitors of the console need, at least 16 characters.",
+	"NO_COLOR":                       "If set, the output has no colors.",
 }
 
 // setting is one variable, as the command line has it.
@@ -104,7 +104,7 @@ func TestSettingsPage(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	b.WriteString("# Settings\n\nA flag overrides its environment variable. Durations have a unit: `500ms`, `10s`, `1m`. Exit codes are in [contract.md](contract.md#exit-codes).\n\n" +
+	b.WriteString("# Settings\n\nA flag overrides its environment variable. Durations need a unit, as in `500ms`, `10s` and `1m`. [contract.md](contract.md#exit-codes) lists the exit codes.\n\n" +
 		"This page is generated from the command line: `go test ./services/cli -run TestSettingsPage -update`.\n")
 	for _, section := range settingsSections {
 		fmt.Fprintf(&b, "\n## %s\n\n", section.title)

@@ -19,7 +19,7 @@ import (
 )
 
 type awsCommand struct {
-	Setup setupCommand `cmd:"" help:"Create the streams, tables, topic and bucket that mode aws needs. For trials; for production, deploy deploy/aws/template.yaml."`
+	Setup setupCommand `cmd:"" help:"Create the streams, tables, topic and bucket that mode aws needs, for trials. For production, deploy deploy/aws/template.yaml."`
 }
 
 type setupCommand struct {

@@ -30,17 +30,17 @@ type silenceAddCommand struct {
 	Rule    string        `placeholder:"RULE" help:"Silence incidents of this rule. Without a rules file, the only rule is burst."`
 	Key     []string      `name:"key" placeholder:"COLUMN=VALUE" help:"Silence incidents whose key has this value, such as user_id=42; 42 matches the number and the string. Repeatable; all must match."`
 	For     time.Duration `name:"for" default:"1h" help:"Duration, at most 744h (31 days)."`
-	From    string        `placeholder:"TIME" help:"Start of the silence: a timestamp (2026-11-24T09:30:00Z), or how long from now (10m). Default: now."`
+	From    string        `placeholder:"TIME" help:"Start of the silence: a timestamp (2026-11-24T09:30:00Z), or a duration from now (10m). Default: now."`
 	Why     string        `placeholder:"TEXT" help:"Reason for the silence, for the people on call. Required, except with --preview."`
 	By      string        `placeholder:"NAME" help:"Author of the silence. Default: the user who runs the command."`
-	Preview bool          `help:"Show which incidents of the last 24 hours the silence would have suppressed, and do not add it."`
+	Preview bool          `help:"Show which incidents of the last 24 hours the silence would have suppressed, without adding it."`
 	JSON    bool          `name:"json" help:"Print one JSON object: the silence (absent with --preview) and preview: incidents, messages, by_endpoint."`
 }
 
 // Help is shown below the usage.
 func (silenceAddCommand) Help() string {
 	return `A silence applies to messages about incidents. Endpoints with transitions are still notified of alerts. An endpoint that was notified of an incident before the
-silence is also notified of the incident's end. If an incident outlasts the silence, its next alert sends the notification. To exclude something permanently, add a condition to the rule's WHERE clause.`
+silence is also notified of the incident's end. If an incident outlasts the silence, its next alert triggers the notification. To exclude something permanently, add a condition to the rule's WHERE clause.`
 }
 
 // preview is what a silence would have suppressed.
@@ -88,7 +88,7 @@ func previewOf(ctx context.Context, st incidentReader, s incident.Silence, since
 
 func (p preview) write(o *out, now time.Time) {
 	if p.Incidents == 0 {
-		o.printf("No incidents of the last 24 hours match.\n")
+		o.printf("No incidents from the last 24 hours match.\n")
 		return
 	}
 	var by []string
@@ -122,7 +122,7 @@ func (c *silenceAddCommand) silence(now time.Time) (incident.Silence, error) {
 		if in, derr := time.ParseDuration(strings.TrimPrefix(c.From, "+")); derr == nil && in >= 0 {
 			s.From = now.Add(in)
 		} else if s.From, err = moment("from", c.From, now); err != nil {
-			errs = append(errs, fmt.Errorf("from: %q is not a time; use a timestamp (2026-11-24T09:30:00Z), or how long from now (10m)", c.From))
+			errs = append(errs, fmt.Errorf("from: %q is not a time; use a timestamp (2026-11-24T09:30:00Z) or a duration from now (10m)", c.From))
 		}
 	}
 	if u, err := user.Current(); err == nil && s.Author == "" {
@@ -305,7 +305,7 @@ func keptBy(ctx context.Context, st incidentLister, silences []incident.Silence,
 
 type silenceExpireCommand struct {
 	incidentFlags
-	ID   string `arg:"" name:"id" help:"ID of the silence or a unique prefix of it."`
+	ID   string `arg:"" name:"id" help:"ID of the silence, or a unique prefix of this ID."`
 	JSON bool   `name:"json" help:"Print the silence as JSON."`
 }
 
@@ -324,9 +324,9 @@ func (c *silenceExpireCommand) Run(e *env) (err error) {
 	list = slices.DeleteFunc(list, func(s incident.Silence) bool { return !strings.HasPrefix(s.ID, strings.ToLower(c.ID)) })
 	switch {
 	case c.ID == "" || len(list) == 0:
-		return fmt.Errorf("no active silence has the id %s; to list them, run spate silence ls", terminal.Text(c.ID))
+		return fmt.Errorf("no active silence has the ID %s; to list active silences, run spate silence ls", terminal.Text(c.ID))
 	case len(list) > 1:
-		return fmt.Errorf("more than one silence id begins with %s; give more digits", terminal.Text(c.ID))
+		return fmt.Errorf("more than one silence ID begins with %s; give more digits", terminal.Text(c.ID))
 	}
 	s := list[0]
 	if err := st.EndSilence(e.ctx, s.ID, now); err != nil {

@@ -23,7 +23,7 @@ type simulatorFlags simulator.Config
 type simulateCommand struct {
 	simulatorFlags
 	brokerFlags
-	Put   string `name:"put" env:"SPATE_PUT" placeholder:"s3://BUCKET/KEY" help:"Upload FILE to S3 instead of sending its events; s3://BUCKET/KEY can then be used as FILE."`
+	Put   string `name:"put" env:"SPATE_PUT" placeholder:"s3://BUCKET/KEY" help:"Upload FILE to this S3 object instead of sending its events; s3://BUCKET/KEY can then be used as FILE."`
 	Quiet bool   `short:"q" help:"Do not show progress."`
 	JSON  bool   `name:"json" help:"Print a summary as JSON."`
 }
@@ -37,7 +37,7 @@ func (simulateCommand) Help() string {
   spate simulate events.csv --put s3://bucket/events.csv     upload to S3,
   spate simulate s3://bucket/events.csv --to kinesis         then send from there
   spate simulate --attackers library --innocents all --duration 5m --speed 0 --out events.jsonl --truth truth.jsonl
-                                                             write traffic to try rules on, and the ground truth
+                                                             write traffic for testing rules, and the ground truth
 
 The AWS region, credentials and endpoints come from the environment and the AWS profile, as for the AWS CLI.`
 }

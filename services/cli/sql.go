@@ -19,7 +19,7 @@ import (
 )
 
 type sqlCommand struct {
-	Statement string `arg:"" optional:"" help:"Statement to run. Default: the one on standard input or, in a terminal, a prompt."`
+	Statement string `arg:"" optional:"" help:"Statement to run. Default: read from standard input or, in a terminal, from a prompt."`
 
 	File  []string `name:"file" short:"f" placeholder:"FILE" help:"Read this file of events instead of the log: CSV or JSON lines, plain or compressed. Repeatable."`
 	Since string   `placeholder:"TIME" help:"Read only records appended to the log since this time: an age (10m, 7d), a timestamp (2026-11-24T09:30:00Z) or a date."`
@@ -45,9 +45,9 @@ type sqlCommand struct {
 	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field with an ID, for rules; use the router's value."`
 	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"How far in the future an event's time may be; use the router's value."`
 	Lateness    time.Duration `env:"SPATE_LATENESS" default:"10s" help:"Lateness of a rule whose table has no WATERMARK; use the router's value."`
-	IdleTimeout time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"With --follow: a partition that is silent for this long no longer holds windows open; 0 waits forever."`
-	Partitions  int32         `env:"SPATE_PARTITIONS" default:"0" help:"With --file: number of partitions into which spate splits the file for a rule; 0 means 4, as in spate replay."`
-	RecordKey   string        `name:"record-key" env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"With --file: field that determines the partition: ${enum}."`
+	IdleTimeout time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"With --follow: a partition that has had no events for this long no longer holds windows open; 0 disables this timeout."`
+	Partitions  int32         `env:"SPATE_PARTITIONS" default:"0" help:"With --file: number of partitions into which spate splits the file for a rule; 0 means 4, as for spate replay."`
+	RecordKey   string        `name:"record-key" env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"With --file: field that determines the partition: category_id, user_id or none."`
 }
 
 // Help is shown below the usage.
@@ -60,7 +60,7 @@ or those in --rules, declare. Every record has _partition, _offset, _timestamp (
   spate sql --file clicks.csv "SELECT event_type, COUNT(*) FROM activity GROUP BY 1"
   spate sql                                     a prompt: \d lists tables, help shows more, \q ends it
 
-spate reads only the part of the log that conditions on _timestamp, _partition, _offset and a lower bound of the event time select. A statement with TUMBLE, HOP or CUMULATE in GROUP
+If the statement has conditions on _timestamp, _partition or _offset, or a lower bound of the event time, spate reads only the matching part of the log. A statement with TUMBLE, HOP or CUMULATE in GROUP
 BY is a rule, and runs in the engine:
 
   spate sql "SELECT user_id, COUNT(*) AS n FROM activity
@@ -95,10 +95,10 @@ func (c *sqlCommand) Run(e *env) error {
 		errs = append(errs, errors.New("since, from: give only one of them"))
 	}
 	if c.Follow && (len(c.File) > 0 || c.To != "") {
-		errs = append(errs, errors.New("follow: --file and --to give the input an end; leave them out"))
+		errs = append(errs, errors.New("follow: --file and --to give the input an end; omit them"))
 	}
 	if e.mode == "aws" && len(c.File) == 0 {
-		errs = append(errs, errors.New("mode: spate sql does not read Kinesis and DynamoDB yet; it reads files (--file) in mode aws, and the log in mode kafka"))
+		errs = append(errs, errors.New("mode: spate sql cannot read Kinesis or DynamoDB yet; it reads files (--file) in mode aws, and the log in mode kafka"))
 	}
 	errs = append(errs, c.bounds().Validate())
 	if err := usage(errors.Join(errs...)); err != nil {
@@ -169,7 +169,7 @@ func (c *sqlCommand) open(e *env) (db *query.DB, closer func(), err error) {
 				return nil, nil, err
 			}
 		}
-		cfg.Log, cfg.NoStore = newFileLog(c, cfg.Events.Fields, set), "--file reads only events; leave it out to read alerts and incidents"
+		cfg.Log, cfg.NoStore = newFileLog(c, cfg.Events.Fields, set), "--file reads only events; omit it to read alerts and incidents"
 	} else if set, err = c.pipeline(e, &cfg, set, &closers); err != nil {
 		return nil, nil, err
 	}
@@ -275,7 +275,7 @@ func (c *sqlCommand) statement(e *env, db *query.DB) error {
 		terminal.Fprintf(e.stderr, "%s\n", terminal.Safe(summaryText(s)))
 	}
 	for _, n := range s.Notes {
-		terminal.Fprintf(e.stderr, "spate: not read: %s\n", n)
+		terminal.Fprintf(e.stderr, "spate: note: %s\n", n)
 	}
 	return c.complete(e.ctx, s)
 }

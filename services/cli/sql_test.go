@@ -80,7 +80,7 @@ func TestSQL(t *testing.T) {
 			t.Errorf("%q: exit %d, want %d\n%s\nwant\n%s\n%s\nwant\n%s", c.args, code, c.code, stdout, c.stdout, stderr, c.stderr)
 		}
 	}
-	if _, stderr, code := sqlOf(t, "--mode", "aws", "SELECT 1"); code != ExitUsage || !strings.Contains(stderr, "mode: spate sql does not read Kinesis and DynamoDB yet") {
+	if _, stderr, code := sqlOf(t, "--mode", "aws", "SELECT 1"); code != ExitUsage || !strings.Contains(stderr, "mode: spate sql cannot read Kinesis or DynamoDB yet") {
 		t.Errorf("%d %s", code, stderr)
 	}
 	if _, stderr, code := sqlOf(t, "--file", path+".none", "SELECT 1"); code != ExitUsage || !strings.Contains(stderr, "no such file") {

@@ -17,7 +17,7 @@ import (
 
 const promptHelp = `A statement ends with a semicolon. Arrow keys recall earlier lines, Tab completes tables, columns and keywords, and Ctrl-C stops a statement.
   \d          lists the tables
-  \d TABLE    lists the columns of a table; an asterisk marks columns whose conditions narrow the reading
+  \d TABLE    lists the columns of a table; an asterisk marks columns whose conditions reduce how much is read
   \q          ends the prompt
 `
 
@@ -99,7 +99,7 @@ func newPrompt(c *sqlCommand, db *query.DB, in io.Reader, out io.Writer) *sqlPro
 }
 
 func (p *sqlPrompt) run(ctx context.Context) error {
-	terminal.Fprintf(p.t, "SQL over the log; help shows the commands, \\q ends the prompt.\n")
+	terminal.Fprintf(p.t, "SQL over the log. Type help for the commands, or \\q to quit.\n")
 	var statement []string
 	for ctx.Err() == nil {
 		p.t.SetPrompt("spate> ")
@@ -177,7 +177,7 @@ func (p *sqlPrompt) statement(ctx context.Context, text string) {
 	default:
 		terminal.Fprintf(p.t, "%s\n", terminal.Safe(summaryText(s)))
 		for _, n := range s.Notes {
-			terminal.Fprintf(p.t, "not read: %s\n", n)
+			terminal.Fprintf(p.t, "note: %s\n", n)
 		}
 		if s.Partial && s.By != query.ByRows {
 			terminal.Fprintf(p.t, "%s\n", partialText(s, p.command.bounds()))

@@ -23,10 +23,10 @@ import (
 )
 
 type topCommand struct {
-	Every  time.Duration `default:"2s" help:"Time between updates, at least 1s."`
-	Rounds int           `placeholder:"N" help:"End after N updates. Default: run until Ctrl-C."`
+	Every  time.Duration `default:"2s" help:"Time between updates; at least 1s."`
+	Rounds int           `placeholder:"N" help:"Exit after N updates. Default: run until you press Ctrl-C."`
 	By     string        `placeholder:"COLUMN" help:"Show the most frequent values of this event column. Default: the user."`
-	Last   time.Duration `default:"5s" help:"How far back to count these values."`
+	Last   time.Duration `default:"5s" help:"Period over which these values are counted."`
 	JSON   bool          `name:"json" help:"Print one JSON object per update: at, events_per_second, alert_records_per_minute, lag, closed_seconds_ago (null: unknown), troubles, hottest, incidents."`
 
 	incidentFlags
@@ -40,7 +40,7 @@ type topCommand struct {
 // Help is shown below the usage.
 func (topCommand) Help() string {
 	return `Shows rates, lag, problems, the users with the most events and the open incidents, from the broker and the database. The console (spate console) also has charts. In a
-terminal, the lines change in place; otherwise, each update is one line.
+terminal, the display is updated in place; otherwise, each update is one line.
 
   spate top
   spate top --by product_id --last 30s

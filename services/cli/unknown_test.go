@@ -42,14 +42,14 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"alerts", "ls", "--only", "open"}, "spate: only: \"open\" is not one of opened, raised, closed\n"},
 		{[]string{"deliveries", "ls", "--only", "failed"}, "spate: only: \"failed\" is not one of pending, held, delivered, exhausted, disabled\n"},
 		{[]string{"decisions", "add", "--scope", "ip", "--value", "x", "--level", "block", "--for", "60d"}, "spate: for: 1440h0m0s is not between 1s and 744h0m0s\n"},
-		{[]string{"decisions", "add", "--scope", "ip", "--value", "x", "--level", "block", "--why", strings.Repeat("x", 2001)}, "spate: why: \"" + strings.Repeat("x", 40) + "\" is longer than 2000 bytes, or not UTF-8\n"},
+		{[]string{"decisions", "add", "--scope", "ip", "--value", "x", "--level", "block", "--why", strings.Repeat("x", 2001)}, "spate: why: \"" + strings.Repeat("x", 40) + "\" is longer than 2000 bytes or is not UTF-8\n"},
 		{[]string{"replay", "no/such.csv"}, "spate: no/such.csv: no such file or directory\n"},
 		{[]string{"verify", "no/such.csv"}, "spate: no/such.csv: no such file or directory\n"},
 		{[]string{"verify", "no/such.csv", "--rules", "../../rules/card-testing.sql"}, "spate: no/such.csv: no such file or directory\n"},
 		{[]string{"replay", "."}, "spate: .: is a directory\n"},
 		{[]string{"simulate", "no/such.csv", "--out", "-"}, "spate: no/such.csv: no such file or directory\n"},
 		{[]string{"rules", "check", "no/such.sql"}, "spate: no/such.sql: no such file or directory\n"},
-		{[]string{"demo", "--duration", "1s"}, "spate: duration: 1s is not between 15s (the time every kind of attacker needs) and 1h\n"},
+		{[]string{"demo", "--duration", "1s"}, "spate: duration: 1s is not between 15s (the time that every kind of attacker needs) and 1h\n"},
 	} {
 		if code, _, errs := spate(test.args...); code != ExitUsage || errs != test.want {
 			t.Errorf("%q: exit code %d: %q, want %q", test.args, code, errs, test.want)
@@ -74,8 +74,8 @@ func TestDurations(t *testing.T) {
 		{"silence add --rule burst --why x --for 90d", "spate: for: 2160h0m0s is longer than 744h0m0s;"},
 		{"silence add --rule burst --why x --for 2w", "spate: --for: \"2w\" is not a duration; use a number and a unit, such as 90m, 12h or 7d\n"},
 		{"silence add --rule burst --why x --for -1h", "spate: --for: \"-1h\" is not a duration; use"},
-		{"silence add --rule burst --why x --for", "spate: --for: a duration is missing after it, such as 90m, 12h or 7d\n"},
-		{"silence add --rule burst --why x --for --json", "spate: --for: a duration is missing after it"},
+		{"silence add --rule burst --why x --for", "spate: --for: requires a duration, such as 90m, 12h or 7d\n"},
+		{"silence add --rule burst --why x --for --json", "spate: --for: requires a duration"},
 	} {
 		code, _, errs := spate(strings.Fields(test.args)...)
 		if code != ExitUsage || !strings.Contains(errs, test.want) || strings.Contains(errs, "perhaps") {

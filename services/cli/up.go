@@ -32,7 +32,7 @@ type upCommand struct {
 	databaseFlags
 	webhookFlags
 	consoleFlags
-	State  string `env:"SPATE_STATE" placeholder:"DIR" help:"Directory of the topics and the database. Default: $XDG_STATE_HOME/spate or ~/.local/state/spate."`
+	State  string `env:"SPATE_STATE" placeholder:"DIR" help:"Directory for the topics and the database. Default: $XDG_STATE_HOME/spate or ~/.local/state/spate."`
 	Listen string `env:"SPATE_LISTEN" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Address of the embedded broker; any Kafka client can write to it."`
 	Reset  bool   `name:"reset" help:"Start over: first delete all topics, alerts and deliveries in the state directory."`
 	Yes    bool   `name:"yes" short:"y" help:"With --reset: do not ask for confirmation."`
@@ -134,9 +134,9 @@ func (c *upCommand) described(rules *revision.Log) terminal.Safe {
 func (c *upCommand) checkReset(theirs bool) error {
 	switch {
 	case c.Reset && theirs:
-		return errors.New("reset: deletes only the topics of the embedded broker, but other brokers are set (SPATE_BROKERS, --brokers); docs/operations.md says how to start over on your own Kafka")
+		return errors.New("reset: deletes only the topics of the embedded broker, but other brokers are set (SPATE_BROKERS, --brokers); docs/operations.md explains how to start over on your own Kafka")
 	case c.Reset && !c.Yes && !terminal.Is(os.Stdin):
-		return errors.New("reset: deletes all topics, alerts and deliveries in the state directory; to confirm it without a terminal, add --yes")
+		return errors.New("reset: deletes all topics, alerts and deliveries in the state directory; to confirm without a terminal, add --yes")
 	case c.Yes && !c.Reset:
 		return errors.New("yes: applies only to --reset")
 	}

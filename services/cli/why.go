@@ -25,12 +25,12 @@ import (
 
 type whyCommand struct {
 	incidentFlags
-	ID    []string      `arg:"" optional:"" name:"id" help:"IDs of alerts or incidents, or unique prefixes of them (at least 4 digits)."`
+	ID    []string      `arg:"" optional:"" name:"id" help:"IDs of alerts or incidents, or unique prefixes of such IDs (at least 4 digits)."`
 	Key   []string      `placeholder:"COLUMN=VALUE" help:"Instead of an ID: the key, such as user_id=42. Repeat it for each column of the key."`
 	Null  []string      `placeholder:"COLUMN" help:"Column of the key that is NULL, in place of --key COLUMN=VALUE. Repeatable."`
-	Rule  string        `placeholder:"NAME" help:"With --key: only this rule. Default: all rules with this key."`
-	At    string        `placeholder:"TIME" help:"With --key: the windows that contain this event time, such as 2026-11-24T09:30:05Z."`
-	Since time.Duration `default:"1h" help:"With --key and without --at: how much event time to look at, up to now."`
+	Rule  string        `placeholder:"NAME" help:"With --key: explain only this rule. Default: all rules with this key."`
+	At    string        `placeholder:"TIME" help:"With --key: explain the windows that contain this event time, such as 2026-11-24T09:30:05Z."`
+	Since time.Duration `default:"1h" help:"With --key and without --at: how far back from now to look, in event time."`
 
 	Events int  `default:"20" placeholder:"N" help:"List at most N events."`
 	Wide   bool `short:"w" help:"Do not truncate lines to fit the terminal."`
@@ -48,7 +48,7 @@ type whyCommand struct {
 // Help is shown below the usage.
 func (whyCommand) Help() string {
 	return `Shows the rule with its numbers, the events and what became of each, and who was notified. The events are read back from the log and
-counted again by a reference that shares no code with the engine (SQLite), so the explanation does not rely on the code that raised the alert.
+counted again by a reference (SQLite) that shares no code with the engine, so the explanation does not rely on the code that raised the alert.
 
   spate why 2d5065dc                                      an alert or an incident
   spate why --key user_id=42                              in the last hour, under every rule with this key
@@ -58,18 +58,18 @@ counted again by a reference that shares no code with the engine (SQLite), so th
 Reasons for a verdict of flagged: condition_holds, silenced, shadow.
 Reasons for a verdict of not_flagged:
   below_condition     the condition (HAVING) does not hold; the numbers show by how much
-  filtered            without the rule's WHERE, it would hold
+  filtered            without the rule's WHERE, the condition would hold
   exempt              a WHERE condition on the key itself excludes all of its events
-  split               it would hold in a window that began at another time
-  late                it would hold with events that arrived after their window had closed
-  closed_as_idle      the same, and the window had closed because a partition was silent
-  still_open          the window is still open, and it does not hold yet or can become false
-  not_routed          it holds with events that are not counted yet
+  split               the condition would hold in a window that began at another time
+  late                the condition would hold with events that arrived after their window had closed
+  closed_as_idle      the same, but the window had closed because a partition was silent
+  still_open          the window is still open, and the condition does not hold yet or can become false
+  not_routed          the condition holds with events that are not counted yet
   invalid             the log has only invalid records that mention the key
   never_seen          the log has no event for the key in this period
   rule_not_in_force   the rule was not in force for the window
   rule_off            the rule's mode is off
-  not_stored          it holds, but the database has no alert`
+  not_stored          the condition holds, but the database has no alert`
 }
 
 func (c *whyCommand) Run(e *env) error {
@@ -185,7 +185,7 @@ func (w *asker) ofID(ctx context.Context, text string) (*answered, error) {
 		i, ierr := wholeIncident(ctx, w.store, text)
 		if ierr != nil {
 			if errors.Is(ierr, store.ErrNoIncident) {
-				return nil, unknownID{fmt.Errorf("no alert or incident has the id %s; to list them, run spate incidents ls and spate alerts ls; for a user, run spate why --key user_id=%s", terminal.Text(text), terminal.Text(text))}
+				return nil, unknownID{fmt.Errorf("no alert or incident has the ID %s; to list incidents and alerts, run spate incidents ls and spate alerts ls; to ask about a user, run spate why --key user_id=%s", terminal.Text(text), terminal.Text(text))}
 			}
 			return nil, ierr
 		}

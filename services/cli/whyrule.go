@@ -29,7 +29,7 @@ func (w *asker) ruleOf(a alert.Record) (explainer.Rule, error) {
 	}
 	entry, err := w.entry(a.RuleRevision)
 	if err != nil {
-		return explainer.Rule{}, fmt.Errorf("the rule %s of alert %s is not known: %w", terminal.Text(a.Rule), a.ID, err)
+		return explainer.Rule{}, fmt.Errorf("the rule %s of alert %s is unknown: %w", terminal.Text(a.Rule), a.ID, err)
 	}
 	for _, r := range entry.Set.Rules {
 		if r.Name == a.Rule {

@@ -113,7 +113,7 @@ func (a answered) write(o *out, wide bool) {
 	default:
 		for _, name := range sortedKeys(n.Differs) {
 			d := n.Differs[name]
-			o.printf("The alert differs from the reference: %s is %s, the reference has %s.\n", name, d[0], d[1])
+			o.printf("The alert differs from the reference: %s is %s in the alert and %s in the reference.\n", name, d[0], d[1])
 		}
 	}
 	if len(a.Events) > 0 {

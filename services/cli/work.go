@@ -24,7 +24,7 @@ type streamFlags struct {
 // leaseFlags say how processes agree on which one works.
 type leaseFlags struct {
 	StateTable string        `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"DynamoDB table that stores the lease, the state of its holder and, for the worker, the rules."`
-	Lease      time.Duration `name:"lease" env:"SPATE_LEASE" default:"10s" help:"Lease duration: a standby takes over from a process that is silent for this long. Must be the same for all processes."`
+	Lease      time.Duration `name:"lease" env:"SPATE_LEASE" default:"10s" help:"Lease duration: a standby takes over from a process that has not renewed its lease for this long. Must be the same for all processes."`
 	Poll       time.Duration `name:"poll" env:"SPATE_POLL" default:"250ms" help:"Interval between reads of a shard. A shard allows five reads per second in total, across all readers."`
 	Owner      string        `name:"owner" env:"SPATE_INSTANCE" placeholder:"NAME" help:"Name of this process, for information only. Default: the host name and the process ID."`
 }
@@ -37,8 +37,8 @@ type workCommand struct {
 	leaseFlags
 	httpFlags
 	From             string `name:"from" env:"SPATE_FROM" default:"oldest" placeholder:"oldest|now|TIME" help:"Where to start if no state is stored yet: oldest, now, or an arrival time (RFC 3339). After that, workers resume from the stored state."`
-	AsideStream      string `name:"aside-stream" env:"SPATE_ASIDE_STREAM" placeholder:"STREAM" help:"Kinesis stream for late and invalid events, with the reason. Default: none; they are only counted."`
-	MaxOpenWindows   int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Number of open windows (one per user with events in it) above which only the slowest shard is read. A million take about 100 MB."`
+	AsideStream      string `name:"aside-stream" env:"SPATE_ASIDE_STREAM" placeholder:"STREAM" help:"Kinesis stream for late and invalid events, with the reason. Default: none; such events are only counted."`
+	MaxOpenWindows   int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Number of open windows above which only the slowest shard is read; a window with events by two users counts as two. A million open windows take about 100 MB."`
 	MetricsNamespace string `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"CloudWatch namespace of metrics to write to standard output in Embedded Metric Format. Default: none; no metrics are written."`
 	Drain            bool   `name:"drain" help:"Read everything in the stream, close all windows, and exit."`
 }

@@ -63,7 +63,7 @@ func other(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	if slices.Contains(paths, r.URL.Path) {
 		w.Header().Set("Allow", "GET, HEAD")
-		refuse(w, http.StatusMethodNotAllowed, r.URL.Path+" only answers GET and HEAD")
+		refuse(w, http.StatusMethodNotAllowed, r.URL.Path+" supports only GET and HEAD")
 		return
 	}
 	refuse(w, http.StatusNotFound, "page not found; the pages are "+strings.Join(paths, ", "))
@@ -113,7 +113,7 @@ func (d *Decider) find(w http.ResponseWriter, r *http.Request, now time.Time) (f
 	case scope == "" || len(values) == 0 || slices.Contains(values, ""):
 		wrong = "scope and value are required, as in " + r.URL.Path + "?scope=username&value=42; or ip, as in ?ip=192.0.2.1"
 	case len(values) > maxValues:
-		wrong = fmt.Sprintf("%d values in one request; the maximum is %d", len(values), maxValues)
+		wrong = fmt.Sprintf("the request has %d values; the maximum is %d", len(values), maxValues)
 	}
 	if wrong != "" {
 		w.Header().Set("Content-Type", "application/json")

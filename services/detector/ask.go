@@ -67,7 +67,7 @@ const faultsPath = "/faults"
 const mostWindows = 100
 
 // ErrNotOwner means that the key's partition is another detector's, or nobody's at the moment, or was taken over and is being read again.
-var ErrNotOwner = errors.New("the key's partition is not owned here")
+var ErrNotOwner = errors.New("this detector does not own the key's partition")
 
 // Lookup returns the present windows of a key, given as canonical JSON token.
 func (d *Detector) Lookup(token string) (Key, error) {
@@ -213,7 +213,7 @@ func askOwner(ctx context.Context, adm *kadm.Client, names kafka.Names, asker op
 				}
 				address, ok := addressOf(m.ClientID)
 				if !ok {
-					return Key{}, fmt.Errorf("partition %d of %s is assigned to a member of group %s that is not a detector of this version: client id %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
+					return Key{}, fmt.Errorf("partition %d of %s is assigned to a member of group %s that is not a detector of this version: client ID %.200q", p, names.Keyed, names.DetectorGroup, m.ClientID)
 				}
 				body, err := get(ctx, asker, address, keysPath+url.PathEscape(token))
 				if err != nil {
@@ -375,7 +375,7 @@ func parseKey(body []byte, token string) (Key, error) {
 	}
 	for _, w := range k.Windows {
 		if w.AlertID != "" && w.AlertID != alert.ID(w.Rule, token, w.WindowStart.UnixMilli(), w.WindowEnd.Sub(w.WindowStart).Milliseconds()) {
-			return Key{}, errors.New("an alert id does not match its window")
+			return Key{}, errors.New("an alert ID does not match its window")
 		}
 	}
 	return k, nil

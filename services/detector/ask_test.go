@@ -57,7 +57,7 @@ func TestAnswers(t *testing.T) {
 		"another key":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"token":"\u001b[2J"}`)) }, "a different key"},
 		"alert id": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(strings.Replace(string(good), `"alert_id":"`, `"alert_id":"\u001b`, 1)))
-		}, "an alert id does not match"},
+		}, "an alert ID does not match"},
 		"endless":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2<<20)) }, "larger than"},
 		"not owned": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMisdirectedRequest) }, ErrNotOwner.Error()},
 	} {

@@ -30,7 +30,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_alerts_total",
-			Help: "Alert records written, by rule and state; after a crash, some are written again. The state refused counts records not written, because the keyed log contains data that no router wrote."}, []string{"rule", "state"}),
+			Help: "Alert records written, by rule and state; after a crash, some are written again. The state refused counts records that were not written because the keyed log contains data that no router wrote."}, []string{"rule", "state"}),
 		batches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_detector_batches_total",
 			Help: "Records of the keyed log by outcome (applied; corrupt: not written by a router; old: written by a version of spate that this one cannot read; unreadable: damaged or cannot be decompressed)."}, []string{"outcome"}),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_detector_lag_batches",
@@ -38,9 +38,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_detector_lost_batches_total",
 			Help: "Records of the keyed log that were deleted before they were read, or that an older version of spate wrote and this one cannot read. Any value other than 0 means that alerts may be missing."}),
 		limit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_detector_open_windows_limit",
-			Help: "Limit of open windows across all partitions, at which this process pauses reading."}),
+			Help: "Number of open windows, across all partitions, at which this process pauses reading."}),
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_detector_rules_revision",
-			Help: "Newest revision of the rules that this process knows; 0 if rules were never applied."}),
+			Help: "Newest revision of the rules that this process knows; 0 if no rules have been applied."}),
 	}
 	reg.MustRegister(m.alerts, m.batches, m.lag, m.lost, m.limit, m.rules)
 	return m
@@ -53,13 +53,13 @@ type tables struct {
 }
 
 var (
-	descWindows   = prometheus.NewDesc("spate_detector_open_windows", "Open windows, one for each user with events in it, by partition.", []string{"partition"}, nil)
+	descWindows   = prometheus.NewDesc("spate_detector_open_windows", "Open windows by partition; a window with events by two users counts as two.", []string{"partition"}, nil)
 	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have reported one.", []string{"partition"}, nil)
-	descRepeated  = prometheus.NewDesc("spate_detector_repeated_events_total", "Events whose id was already counted for the user in the window, by partition.", []string{"partition"}, nil)
-	descIDs       = prometheus.NewDesc("spate_detector_ids", "Event ids kept in memory, by partition; four of them take as much memory as an open window.", []string{"partition"}, nil)
+	descRepeated  = prometheus.NewDesc("spate_detector_repeated_events_total", "Events whose ID was already counted for the user in the window, by partition.", []string{"partition"}, nil)
+	descIDs       = prometheus.NewDesc("spate_detector_ids", "Event IDs kept in memory, by partition; four IDs take as much memory as one open window.", []string{"partition"}, nil)
 	descForeign   = prometheus.NewDesc("spate_detector_foreign_events_total", "Events of rules that this detector does not have, by partition. Any value other than 0 means that routers have different settings, or had them when they wrote these events.", []string{"partition"}, nil)
 	descFaults    = prometheus.NewDesc("spate_detector_rule_faults_total", "Results that are NULL because they cannot be computed (a division by zero, an overflow, an invalid cast), by rule.", []string{"rule"}, nil)
-	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that arrived for a window after it closed, by partition. Any value other than 0 means that partitions were added to the events topic while in use.", []string{"partition"}, nil)
+	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that arrived for a window after it closed, by partition. Any value other than 0 means that partitions were added to the events topic while it was in use.", []string{"partition"}, nil)
 )
 
 // Describe is part of prometheus.Collector.

@@ -43,7 +43,7 @@ func (s *keyedPartitions) Resume(partition int32, c gokaclient.Commit, start, en
 		pos, err = window.ParsePosition(c.Offset, c.Metadata)
 		if from = c.Offset; err != nil {
 			// Somebody has reset the group, or it is another program's. From there windows would be counted from their middle.
-			s.cfg.Log.Error("the consumer group's offset was not committed by a detector; reading the keyed log from the beginning: alerts are written again, under the same ids",
+			s.cfg.Log.Error("the consumer group's offset was not committed by a detector; reading the keyed log from the beginning: alerts are written again, with the same IDs",
 				"partition", partition, "group", s.cfg.Layout.Names.DetectorGroup, "offset", c.Offset, "error", err)
 			pos, from = window.Position{}, -1
 		}
@@ -113,7 +113,7 @@ func (s *keyedPartitions) reportLimit(again bool, open int64) {
 		s.cfg.Status.Ready()
 		return
 	}
-	s.cfg.Log.Warn("the limit of open windows is reached; reading of the keyed log is paused", "open", open, "limit", s.cfg.MaxOpenWindows)
+	s.cfg.Log.Warn("the limit of open windows has been reached; reading of the keyed log is paused", "open", open, "limit", s.cfg.MaxOpenWindows)
 	s.cfg.Status.NotReady(fmt.Sprintf("%d windows are open, and the limit is %d: raise SPATE_MAX_OPEN_WINDOWS (--max-open-windows), or start more detectors", open, s.cfg.MaxOpenWindows))
 }
 

@@ -90,14 +90,14 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 func (t teller) expiry(ctx context.Context, db *dynamodb.Client, table string) {
 	d, err := db.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: aws.String(table)})
 	if err != nil {
-		t.trouble("tables", "the time to live of "+table, "dynamodb:DescribeTimeToLive", err)
+		t.trouble("tables", "time to live of "+table, "dynamodb:DescribeTimeToLive", err)
 		return
 	}
 	if s := d.TimeToLiveDescription; s != nil && aws.ToString(s.AttributeName) == expiresAt &&
 		(s.TimeToLiveStatus == dynamodbtypes.TimeToLiveStatusEnabled || s.TimeToLiveStatus == dynamodbtypes.TimeToLiveStatusEnabling) {
 		return
 	}
-	t.say(Warning, "tables", "run spate aws setup, or turn on the time to live with the attribute "+expiresAt, "%s keeps expired decisions, because its time to live is off", table)
+	t.say(Warning, "tables", "run spate aws setup, or enable time to live on the attribute "+expiresAt, "%s keeps expired decisions, because time to live is not enabled for it", table)
 }
 
 // expiresAt is the attribute of the time to live.

@@ -71,7 +71,7 @@ func (e *exam) newest(ctx context.Context) {
 		level = Warning
 	}
 	if skipped > 0 {
-		text += fmt.Sprintf("; %d are skipped, as they are not row changes", skipped)
+		text += fmt.Sprintf("; %d are skipped because they are not row changes", skipped)
 	}
 	e.tell.say(level, "events", "", "%s", text)
 	list := slices.SortedFunc(maps.Keys(reasons), func(a, b activity.Reason) int {

@@ -147,7 +147,7 @@ func (e *exam) brokers(ctx context.Context) bool {
 		_, err := e.cl.Broker(int(b.NodeID)).RetriableRequest(bctx, kmsg.NewPtrApiVersionsRequest())
 		cancel()
 		if err != nil {
-			e.tell.say(Failed, "brokers", "set the cluster's advertised.listeners to addresses that are reachable from here", "broker %d advertises %s, where it is not reachable: %v",
+			e.tell.say(Failed, "brokers", "set the cluster's advertised.listeners to addresses that are reachable from here", "broker %d advertises %s, but is not reachable there: %v",
 				b.NodeID, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))), kafka.Explain(err, kafka.Right{}))
 			continue
 		}
@@ -232,7 +232,7 @@ func (e *exam) rights(ctx context.Context) {
 	for i, r := range unseen {
 		fix := ""
 		if i == len(unseen)-1 { // it is the same for all
-			fix = "check again after the services have run once; brokers never report permissions on transactional ids"
+			fix = "check again after the services have run once; brokers never report permissions on transactional IDs"
 		}
 		e.tell.say(Unknown, "rights", fix, "%s: cannot determine this permission: %s", strings.Join(of[r], ", "), r)
 	}
@@ -434,7 +434,7 @@ func (e *exam) transactions(ctx context.Context) {
 		if by == "" {
 			by = "an unknown producer"
 		}
-		e.tell.say(Warning, "transactions", "none needed if its producer commits soon; to abort an abandoned transaction, use kafka-transactions.sh abort",
+		e.tell.say(Warning, "transactions", "no action is needed if the producer commits soon; to abort an abandoned transaction, use kafka-transactions.sh abort",
 			"partition %d of %s is held back at offset %d, %d before its end, by an open transaction of %s", p, e.names.Activity, bounds[p].Stable, bounds[p].End-bounds[p].Stable, by)
 	}
 }

@@ -199,7 +199,7 @@ func nothingRead(cfg ReplayConfig, res ReplayResult) error {
 	if strings.HasSuffix(most, t.text) {
 		text = "" // it is the reason
 	}
-	return fmt.Errorf("%w; the most frequent reason is %q (%s, first in line %d)%s", err, most, number(t.lines, "time", "times"), t.first, text)
+	return fmt.Errorf("%w; the most frequent reason is %q (%s, first on line %d)%s", err, most, number(t.lines, "time", "times"), t.first, text)
 }
 
 func number(n int64, one, many string) string {

@@ -25,11 +25,11 @@ func TestReplayOfWhatIsNoEvents(t *testing.T) {
 	const header = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
 	const row = "2019-11-01 00:00:00 UTC,view,1,2,,b,1.0,77,s\n"
 	for name, c := range map[string]struct{ content, want string }{
-		"JSON lines":    {strings.Repeat("{\"user_id\":5}\n", 29), `0 lines are malformed, 29 events are invalid; the most frequent reason is "no_time" (29 times, first in line 1)`},
-		"no user":       {header + strings.Repeat(strings.ReplaceAll(row, "77", ""), 3) + "\"x\n", `1 line is malformed, 3 events are invalid; the most frequent reason is "no_user" (3 times, first in line 2)`},
-		"bad time":      {header + strings.ReplaceAll(row, "77", "") + "\n" + strings.Repeat(strings.ReplaceAll(row, "2019", "soon"), 2), `"bad_time" (2 times, first in line 4)`},
+		"JSON lines":    {strings.Repeat("{\"user_id\":5}\n", 29), `0 lines are malformed, 29 events are invalid; the most frequent reason is "no_time" (29 times, first on line 1)`},
+		"no user":       {header + strings.Repeat(strings.ReplaceAll(row, "77", ""), 3) + "\"x\n", `1 line is malformed, 3 events are invalid; the most frequent reason is "no_user" (3 times, first on line 2)`},
+		"bad time":      {header + strings.ReplaceAll(row, "77", "") + "\n" + strings.Repeat(strings.ReplaceAll(row, "2019", "soon"), 2), `"bad_time" (2 times, first on line 4)`},
 		"one is enough": {header + row + strings.Repeat(strings.ReplaceAll(row, "77", ""), 9), ""},
-		"text":          {"# spate\n\n" + strings.Repeat("text\n", 3) + "a,b,c,d,e,f,g,h,i\n", `3 lines are malformed, 1 event is invalid; the most frequent reason is "the line has 1 field, but a file without a header must have 9 or 10" (3 times, first in line 3)`},
+		"text":          {"# spate\n\n" + strings.Repeat("text\n", 3) + "a,b,c,d,e,f,g,h,i\n", `3 lines are malformed, 1 event is invalid; the most frequent reason is "the line has 1 field, but a file without a header must have 9 or 10" (3 times, first on line 3)`},
 		"no lines":      {header, "the file has no rows"},
 	} {
 		path := filepath.Join(t.TempDir(), "a.csv")
@@ -164,7 +164,7 @@ func TestReplayOfWhatPeopleHave(t *testing.T) {
 		{"22-space-after-comma.csv", activity.Fields{}, base},
 		{"24-concatenated-other-order.csv", activity.Fields{}, base},
 		{"27-one-row-in-2091.csv", activity.Fields{}, want{counted: 29, invalid: 1, alerts: 1}},
-		{"29-cr-only.csv", activity.Fields{}, want{err: "ends its lines with CR only"}},
+		{"29-cr-only.csv", activity.Fields{}, want{err: "has lines that end with CR only"}},
 		{"30-events.jsonl", activity.Fields{}, base},
 		{"31-csv.bz2", activity.Fields{}, base},
 		{"33-retailrocket.csv", activity.Fields{}, want{err: "the header has no column user_id for the user, only timestamp, visitorid, event, itemid, transactionid: set the column with --user-field"}},

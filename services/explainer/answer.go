@@ -122,7 +122,7 @@ func newAnswer(r Rule, f *Facts) *Answer {
 		Events: []Event{}, Transitions: []Transition{}, Watermark: f.Watermark, Read: f.Read, Notes: slices.Clone(f.Notes),
 	}
 	if f.Cut {
-		a.Notes = append(a.Notes, fmt.Sprintf("only the first %d possible events of the key are taken into account, so the numbers are too low, and the reason can be wrong; ask about a shorter period", len(f.Events)))
+		a.Notes = append(a.Notes, fmt.Sprintf("only the first %d possible events of the key are taken into account, so the numbers are too low, and the reason may be wrong; ask about a shorter period", len(f.Events)))
 	}
 	return a
 }
@@ -300,7 +300,7 @@ func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey,
 	case best.Holds && open(best):
 		a.Reason = StillOpen // such a condition is known to hold at the window's end only
 		if early, _ := r.Early(); early && x.Alerts == nil {
-			a.Notes = append(a.Notes, "the rule opens alerts early, so there is probably an alert already; only the database shows whether there is")
+			a.Notes = append(a.Notes, "the rule opens alerts early, so there is probably an alert already; only the database shows whether there is one")
 		} else if x.Alerts != nil && len(w.counted) > 0 {
 			a.Notes = append(a.Notes, "the condition holds so far; if it can become false, as with = 0, the alert opens when the window closes")
 		}
@@ -309,7 +309,7 @@ func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey,
 		if x.Alerts != nil {
 			a.Verdict, a.Reason = "not_flagged", NotStored
 			if r.Window.Kind != rule.Tumble {
-				a.Notes = append(a.Notes, "an event that arrived after only some of its windows had closed is not in the late topic, so it is treated as counted in all of them; without such events, the condition might not hold")
+				a.Notes = append(a.Notes, "an event that arrived after some, but not all, of its windows had closed is not in the late topic, so it is treated as counted in all of them; without such events, the condition might not hold")
 			}
 		}
 	default:
@@ -405,7 +405,7 @@ func (x *Explainer) split(ctx context.Context, a *Answer, r RuleKey, best *Group
 		for _, g := range list {
 			start := time.UnixMilli(g.Start - move).UTC()
 			if end := time.UnixMilli(g.End - move).UTC(); g.Holds && start.Before(time.UnixMilli(best.End)) && end.After(time.UnixMilli(best.Start)) {
-				a.other = fmt.Sprintf("From %s to %s it would hold: %s", start.Format(instant), end.Format(instant), comparisons(g.Having))
+				a.other = fmt.Sprintf("From %s to %s, it would hold: %s", start.Format(instant), end.Format(instant), comparisons(g.Having))
 				a.Events, a.More = []Event{}, 0
 				a.listed(f, g, x.Most)
 				return true, nil
@@ -481,20 +481,20 @@ func (a *Answer) done() *Answer {
 		}
 		a.Text = fmt.Sprintf("%s is still open%s: %s.%s", strings.ToUpper(window[:1])+window[1:], holds, so, a.closes())
 	case IsLate:
-		a.Text = fmt.Sprintf("In %s, the condition would hold with %s late, by up to %d ms. Without them: %s.", window, number(a.missed, "event that was", "events that were"), a.lateBy, so)
+		a.Text = fmt.Sprintf("In %s, the condition would hold with %s late by up to %d ms. Without these events: %s.", window, number(a.missed, "event that was", "events that were"), a.lateBy, so)
 	case IsIdle:
-		a.Text = fmt.Sprintf("In %s, the condition would hold with %s after the window had closed because their partition was silent. Without them: %s.", window, number(a.missed, "event that arrived", "events that arrived"), so)
+		a.Text = fmt.Sprintf("In %s, the condition would hold with %s after the window had closed because their partition was silent. Without these events: %s.", window, number(a.missed, "event that arrived", "events that arrived"), so)
 	case Exempt:
 		a.Text = fmt.Sprintf("The rule exempts this key: WHERE excludes all of its %d events (%s).", a.Numbers.Filtered, filters(a.Numbers.Where))
 	case IsFiltered:
-		a.Text = fmt.Sprintf("In %s, WHERE excludes %d of %d events (%s). With them, the condition would hold.", window, a.Numbers.Filtered, a.Numbers.Filtered+a.Numbers.Counted, filters(a.Numbers.Where))
+		a.Text = fmt.Sprintf("In %s, WHERE excludes %d of %d events (%s). With these events, the condition would hold.", window, a.Numbers.Filtered, a.Numbers.Filtered+a.Numbers.Counted, filters(a.Numbers.Where))
 	case Split:
 		a.Text = fmt.Sprintf("The events are split between windows. In %s, which comes closest, the condition does not hold: %s. %s. No window of the rule begins then.", window, short, a.other)
 	case Below:
 		a.Text = fmt.Sprintf("In %s, which comes closest, the condition does not hold: %s.", window, short)
 		switch {
 		case a.Numbers.Counted == 0 && a.Numbers.Filtered == 0:
-			a.Text = fmt.Sprintf("In %s, no event counts: %d arrived late, and would not have been enough.", window, a.missed)
+			a.Text = fmt.Sprintf("In %s, no event counts: %d arrived late, but would not have been enough.", window, a.missed)
 		case a.Numbers.Counted == 0:
 			a.Text = fmt.Sprintf("In %s, WHERE excludes all %d events (%s).", window, a.Numbers.Filtered, filters(a.Numbers.Where))
 		}

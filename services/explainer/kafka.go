@@ -146,7 +146,7 @@ func (k *Kafka) client() (*kgo.Client, error) {
 
 func (k *Kafka) cannotRead(topic string, err error) error {
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
-		return fmt.Errorf("topic %s does not exist: spate up and spate route create it", topic)
+		return fmt.Errorf("topic %s does not exist; to create it, start spate up or spate route", topic)
 	}
 	return fmt.Errorf("read topic %s: %w", topic, kafka.Explain(err, kafka.Right{Operation: "Read", Resource: "topic", Name: topic}))
 }

@@ -45,7 +45,7 @@ func (k *Kinesis) Of(ctx context.Context, ev alert.Evidence, from, until time.Ti
 }
 
 // ErrAlertsOnly is returned for a key without an alert by a log that can explain only alerts.
-var ErrAlertsOnly = errors.New("the key has no alert in this period; spate why cannot explain why, because mode aws does not record what became of each event")
+var ErrAlertsOnly = errors.New("the key has no alert in this period; spate why cannot give the reason, because mode aws does not record what became of each event")
 
 // Between implements [Log].
 func (k *Kinesis) Between(context.Context, time.Time, time.Time, about) (*Facts, error) {

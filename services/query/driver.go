@@ -107,12 +107,12 @@ func (db *DB) connect(ctx context.Context) (err error) {
 		}
 	}()
 	if db.conn, err = db.sql.Conn(ctx); err != nil {
-		return fmt.Errorf("open sqlite: %w", err)
+		return fmt.Errorf("open SQLite: %w", err)
 	}
 	// Sorts and groups that exceed the cache go to temporary files.
 	for _, statement := range []string{"PRAGMA temp_store = FILE", fmt.Sprintf("PRAGMA cache_size = -%d", cacheKiB)} {
 		if _, err = db.conn.ExecContext(ctx, statement); err != nil {
-			return fmt.Errorf("set up sqlite: %w", err)
+			return fmt.Errorf("set up SQLite: %w", err)
 		}
 	}
 	for i, t := range db.tables {
@@ -122,13 +122,13 @@ func (db *DB) connect(ctx context.Context) (err error) {
 	}
 	for limit, most := range map[int]int{sqlite3.SQLITE_LIMIT_LENGTH: maxValue, sqlite3.SQLITE_LIMIT_SQL_LENGTH: maxStatement, sqlite3.SQLITE_LIMIT_ATTACHED: 0, sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200} {
 		if _, err = sqlite.Limit(db.conn, limit, most); err != nil {
-			return fmt.Errorf("set up sqlite: %w", err)
+			return fmt.Errorf("set up SQLite: %w", err)
 		}
 	}
 	return db.conn.Raw(func(c any) error {
 		handle := reflect.ValueOf(c).Elem().FieldByName("db")
 		if handle.Kind() != reflect.Uintptr || handle.Uint() == 0 {
-			return fmt.Errorf("set up sqlite: the SQLite driver has changed, so its statements cannot be interrupted")
+			return fmt.Errorf("set up SQLite: the SQLite driver has changed, so its statements cannot be interrupted")
 		}
 		db.handle = uintptr(handle.Uint())
 		return c.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(db.authorize)

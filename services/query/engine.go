@@ -28,7 +28,7 @@ func (db *DB) compile(statement string, tokens []token) (*rule.Set, error) {
 	first := tokens[0].from
 	switch {
 	case tokens[0].is("EXPLAIN"):
-		return nil, at(first, "leave it out", "a statement that groups by a window runs in the engine, which has no plan to explain")
+		return nil, at(first, "remove it", "a statement that groups by a window runs in the engine, which has no plan to explain")
 	case tokens[0].is("SELECT"):
 		source, shift = statement[:first]+insert+statement[first:], len(insert)
 	}

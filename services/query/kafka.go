@@ -96,7 +96,7 @@ func (k *Kafka) cannotRead(t Topic, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		return fmt.Errorf("topic %s does not exist: spate up and spate route create it", k.name(t))
+		return fmt.Errorf("topic %s does not exist; to create it, start spate up or spate route", k.name(t))
 	}
 	return fmt.Errorf("read topic %s: %w", k.name(t), kafka.Explain(err, kafka.Right{Operation: "Read", Resource: "topic", Name: k.name(t)}))
 }

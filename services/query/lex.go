@@ -67,7 +67,7 @@ func lex(s string) (tokens []token, err *Error) {
 		case strings.HasPrefix(s[i:], "/*"):
 			end := strings.Index(s[i+2:], "*/")
 			if end < 0 {
-				return nil, at(from, "close it with */", "the comment does not end")
+				return nil, at(from, "close it with */", "the comment is not closed")
 			}
 			i += end + 4
 			continue
@@ -75,7 +75,7 @@ func lex(s string) (tokens []token, err *Error) {
 			end := closing(c)
 			for i++; ; i++ {
 				if i >= len(s) {
-					return nil, at(from, fmt.Sprintf("close it with %c", end), "the text in quotes does not end")
+					return nil, at(from, fmt.Sprintf("close it with %c", end), "the quoted text is not closed")
 				}
 				if s[i] == end {
 					if c == '[' || i+1 == len(s) || s[i+1] != end {

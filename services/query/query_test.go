@@ -221,7 +221,7 @@ func TestErrors(t *testing.T) {
 		{"SELECT 1 FROM activity WHERE INTERVAL '10' SECOND > 1 GROUP GROUP BY 1", `near "GROUP": syntax error`, "GROUP BY", ""},
 		{"SELECT event_time + INTERVAL '10' SECOND, oops FROM activity", "no such column: oops", "oops", ""},
 		{"SELECT (", "incomplete input", "", ""},
-		{"SELECT 'a", "the text in quotes does not end", "'a", "close it with '"},
+		{"SELECT 'a", "the quoted text is not closed", "'a", "close it with '"},
 		{"SELECT 1; SELECT 2", "a second statement begins here", "SELECT 2", "run one statement at a time"},
 		{"SELECT ?", "parameters are not supported", "?", "write the value"},
 		{"", "the statement is empty", "", "write SELECT … FROM activity"},

@@ -59,10 +59,10 @@ func (s *session) reportHeld(ctx context.Context) {
 		s.cfg.Status.Note("transaction", all)
 		return
 	}
-	s.cfg.Status.Hold("transaction", all+"; it no longer holds windows open (SPATE_OPEN_TRANSACTION_TIMEOUT), and its events may be late; abort it with kafka-transactions.sh abort")
+	s.cfg.Status.Hold("transaction", all+"; the transaction no longer holds windows open (SPATE_OPEN_TRANSACTION_TIMEOUT), and its events may be late; to abort it, use kafka-transactions.sh abort")
 	if time.Since(s.warned) >= time.Minute {
 		s.warned = time.Now()
-		s.cfg.Log.Error("an open transaction has held partitions back for longer than SPATE_OPEN_TRANSACTION_TIMEOUT, so its events may be late; abort it with kafka-transactions.sh abort", "topic", s.cfg.Layout.Names.Activity, "partitions", held, "held_by", all)
+		s.cfg.Log.Error("an open transaction has held partitions back for longer than SPATE_OPEN_TRANSACTION_TIMEOUT, so its events may be late; to abort it, use kafka-transactions.sh abort", "topic", s.cfg.Layout.Names.Activity, "partitions", held, "held_by", all)
 	}
 }
 

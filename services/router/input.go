@@ -109,13 +109,13 @@ func (n *input) describe(id string) (text, examples []string) {
 		u := n.fates[r]
 		switch r {
 		case window.LateWatermark.String():
-			say(u.example, "%d of %d events are late: they are more than SPATE_LATENESS behind other events of their partition, and their windows are closed; "+
+			say(u.example, "%d of %d events are late: they are more than SPATE_LATENESS behind other events in their partition, and their windows are closed; "+
 				"if these are real events, raise SPATE_LATENESS", u.events, n.in)
 		case window.LateIdle.String():
 			say(u.example, "%d of %d events are late: their partition was silent for longer than SPATE_IDLE_TIMEOUT and no longer held windows open; "+
 				"if such pauses are normal, raise SPATE_IDLE_TIMEOUT", u.events, n.in)
 		default:
-			say(u.example, "%d of %d events are invalid: %s%s; after a setting is corrected, send them again, because invalid events are not counted later; to start over, run spate up --reset, or on your own Kafka, see docs/operations.md", u.events, n.in, r, u.why)
+			say(u.example, "%d of %d events are invalid: %s%s; invalid events are not counted later, so correct the setting and send them again; to start over, run spate up --reset (on your own Kafka, see docs/operations.md)", u.events, n.in, r, u.why)
 		}
 	}
 	if n.far > 0 && n.far*toldShare >= n.in {
@@ -126,7 +126,7 @@ func (n *input) describe(id string) (text, examples []string) {
 		say("", "none of %d events has %q, so events that are sent twice count twice: is SPATE_DEDUPE_FIELD correct?", n.in, id)
 	}
 	if snapshots := n.skipped[activity.ReasonSnapshot]; snapshots > 0 {
-		say("", "%d snapshot rows were skipped: they have no time of their own, and with the time of the snapshot they would all form one burst; set SPATE_TIME_FIELD to a column of the row", snapshots)
+		say("", "%d snapshot rows were skipped: they have no time of their own, and with the time of the snapshot, they would all form one burst; set SPATE_TIME_FIELD to a column of the row", snapshots)
 	}
 	if n.in == 0 && n.skipped[activity.ReasonNoChange] > 0 {
 		say("", "all %d records were skipped: none of them is a row change, as SPATE_FORMAT=debezium expects", n.skipped[activity.ReasonNoChange])

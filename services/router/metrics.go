@@ -49,7 +49,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		idle: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_idle_partitions",
 			Help: "Owned source partitions that are silent and do not hold windows open."}),
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_waiting_partitions",
-			Help: "Owned source partitions that are far ahead in event time and wait for others with a backlog."}),
+			Help: "Owned source partitions that are far ahead in event time and are waiting for others that have a backlog."}),
 		held: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_partitions",
 			Help: "Owned source partitions that an open transaction holds back."}),
 		heldFor: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_seconds",
@@ -57,9 +57,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_lost_events_total",
 			Help: "Records of the events topic that were deleted before they were read. Any value other than 0 means that counts may be too low."}),
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_rules_revision",
-			Help: "Newest revision of the rules that this process knows; 0 if rules were never applied."}),
+			Help: "Newest revision of the rules that this process knows; 0 if no rules have been applied."}),
 		rulesLate: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_late_revisions_total",
-			Help: "Rule revisions that became readable so late that events may have been judged without them. Any value other than 0 means that counts right after the revision's boundary may be too low."}),
+			Help: "Rule revisions that became readable so late that events may have been judged without them. Any value other than 0 means that counts right after the boundary of such a revision may be too low."}),
 	}
 	reg.MustRegister(m.events, m.transactions, m.panes, m.lag, m.watermark, m.owned, m.idle, m.waiting, m.held, m.heldFor, m.lost, m.rules, m.rulesLate)
 	return m

@@ -314,7 +314,7 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 		if topic == 0 {
 			to = b.Start // without ids of topics, it may have been made anew as well
 		}
-		log.Error("the topic ends before the position already read: records were lost, or it was recreated", "position", src.position, "end", b.End, "read_from", to)
+		log.Error("the topic ends before the last position read: records were lost, or the topic was recreated", "position", src.position, "end", b.End, "read_from", to)
 		src.position = to
 	}
 	if src.position < b.Start {

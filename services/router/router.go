@@ -296,7 +296,7 @@ func (s *session) loop(ctx context.Context) error {
 				if err := s.look(ctx); errors.Is(err, kafka.ErrTopicChanged) {
 					return err
 				} else if err != nil && ctx.Err() == nil {
-					s.cfg.Log.Warn("cannot list the ends of partitions, so silent partitions are not detected", "error", err)
+					s.cfg.Log.Warn("cannot list the end offsets of partitions, so silent partitions are not detected", "error", err)
 				}
 				s.probe(ctx)
 				s.reportHeld(ctx)

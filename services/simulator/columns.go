@@ -172,7 +172,7 @@ func (c *CSV) sniff(head []byte) error {
 	case bytes.HasPrefix(head, []byte{0xff, 0xfe}), bytes.HasPrefix(head, []byte{0xfe, 0xff}), len(head) > 3 && head[1] == 0 && head[3] == 0:
 		return errors.New("is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 FILE")
 	case bytes.IndexByte(head, '\r') >= 0 && bytes.IndexByte(head, '\n') < 0 && len(head) > 1 && bytes.IndexByte(head, '\r') < len(head)-1:
-		return errors.New("ends its lines with CR only, as old Macs did; convert it: tr '\\r' '\\n' <FILE")
+		return errors.New("has lines that end with CR only; convert it: tr '\\r' '\\n' <FILE")
 	}
 	text := bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))
 	switch begin := bytes.TrimLeft(text, " \t\r\n"); {

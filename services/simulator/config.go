@@ -54,28 +54,28 @@ type Config struct {
 
 	Topic         string `name:"topic" env:"SPATE_TOPIC" default:"activity" help:"Kafka topic to send to."`
 	Stream        string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Kinesis stream to send to. Every event gets an event_id, because Kinesis may store a record twice."`
-	Key           string `name:"key" env:"SPATE_KEY" default:"category_id" enum:"category_id,user_id,none" help:"Field to use as the record key: ${enum}."`
+	Key           string `name:"key" env:"SPATE_KEY" default:"category_id" enum:"category_id,user_id,none" help:"Field to use as the record key: category_id, user_id or none."`
 	SpreadByUser  bool   `name:"spread-by-user" env:"SPATE_SPREAD_BY_USER" help:"Kinesis: choose the shard by user_id (ExplicitHashKey), regardless of the partition key."`
 	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Kafka: maximum size of a record batch in bytes; must not exceed the topic's max.message.bytes, or the broker rejects it."`
 
 	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event times: those of the file or the generator (original), the time of sending (now), or shifted so that the first event happens when sending starts (shift)."`
-	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format of the file: auto, rfc3339, s, ms, us or ns since 1970, or a Go layout."`
+	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format of the file: auto; rfc3339; s, ms, us or ns (a number in this unit since 1970); or a Go layout."`
 	UserField  []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Columns or JSON fields of the file that may hold the user."`
 	TimeField  []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Columns or JSON fields of the file that may hold the event time."`
-	NullValues []string      `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Values in the user column that mean no user."`
-	Speed      float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed relative to event time: 1 is real time, and 0 is as fast as possible."`
+	NullValues []string      `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Values in the user column that stand for a missing user."`
+	Speed      float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed relative to event time: 1 means real time, and 0 means as fast as possible."`
 	Rate       float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send this many events per second of wall-clock time, regardless of event times; 0 disables this."`
-	Disorder   time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of every event by a random time of less than this, in event time."`
+	Disorder   time.Duration `name:"disorder" env:"SPATE_DISORDER" default:"0s" help:"Delay the arrival of each event by a random time shorter than this, in event time."`
 
 	Events   int           `name:"events" short:"n" env:"SPATE_EVENTS" default:"0" help:"Stop after this many events; 0 means no limit."`
 	Duration time.Duration `name:"duration" env:"SPATE_DURATION" default:"0s" help:"Stop after this much event time (generated traffic only); 0 means no limit."`
 
-	Seed      uint64        `name:"seed" env:"SPATE_SEED" default:"1" help:"Seed for generated traffic and for the disorder."`
+	Seed      uint64        `name:"seed" env:"SPATE_SEED" default:"1" help:"Random seed for generated traffic and for --disorder."`
 	EventRate float64       `name:"event-rate" env:"SPATE_EVENT_RATE" default:"500" help:"Generated events per second of event time, including attackers, averaged over the day."`
 	Users     int           `name:"users" env:"SPATE_USERS" default:"20000" help:"Number of shoppers."`
 	Start     time.Time     `name:"start" env:"SPATE_START" placeholder:"TIME" help:"Event time of the first event (RFC 3339). Default: 2019-11-01T00:00:00Z, or the current time if --time is not original."`
-	Attackers []string      `name:"attackers" env:"SPATE_ATTACKERS" default:"all" help:"Attackers to generate: all (those of the default rule: burst, slow, straddler, bulk_order, flood, giant), library (those that the rules in rules/ find: scraper, card_tester, credential_stuffer, password_guesser, coupon_abuser, cart_hoarder), some of these, or none."`
-	Innocents []string      `name:"innocents" env:"SPATE_INNOCENTS" default:"none" help:"Shoppers to generate who look like attackers, as in the logs of real shops; a good rule flags none of them: order (an order whose lines share one time), mass_removal (a cart that is emptied), double_sent (events that are sent twice), office (colleagues who sign in from one address), all, or none."`
+	Attackers []string      `name:"attackers" env:"SPATE_ATTACKERS" default:"all" help:"Attackers to generate: all (those for the default rule: burst, slow, straddler, bulk_order, flood, giant), library (those for the rules in rules/: scraper, card_tester, credential_stuffer, password_guesser, coupon_abuser, cart_hoarder), a comma-separated list of these, or none."`
+	Innocents []string      `name:"innocents" env:"SPATE_INNOCENTS" default:"none" help:"Shoppers to generate who look like attackers, as in the logs of real shops: order (an order whose lines share one time), mass_removal (a cart that is emptied), double_sent (events that are sent twice), office (colleagues who sign in from one address), all, or none. A good rule flags none of them."`
 	Window    time.Duration `name:"window" env:"SPATE_WINDOW" default:"10s" help:"Window size of the rule that attackers target."`
 	Threshold int           `name:"threshold" env:"SPATE_THRESHOLD" default:"5" help:"Threshold of the rule: more events than this in one window break it."`
 	TruthPath string        `name:"truth" env:"SPATE_TRUTH" placeholder:"PATH" help:"Write the ground truth about the attackers to this file, as JSON lines."`
@@ -160,7 +160,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	if c.SpreadByUser && (c.Out != "" || c.To != ToKinesis) {
-		problem("spread-by-user: applies only to kinesis; use --to kinesis, or --key user_id for kafka")
+		problem("spread-by-user: applies only to Kinesis; use --to kinesis, or --key user_id for Kafka")
 	}
 	if object.IsURL(c.File) {
 		if _, _, err := object.ParseURL(c.File); err != nil {

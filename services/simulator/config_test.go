@@ -79,7 +79,7 @@ func TestValidate(t *testing.T) {
 		{"odd stream, odd object", func(c *Config) { c.To, c.Stream, c.File = ToKinesis, "arn:aws:kinesis:x", "s3://bucket" }, []string{
 			"stream: ", `file: "s3://bucket" is not s3://bucket/key`,
 		}},
-		{"spread in kafka", func(c *Config) { c.Kafka.Brokers, c.SpreadByUser = []string{"h:1"}, true }, []string{"spread-by-user: applies only to kinesis"}},
+		{"spread in kafka", func(c *Config) { c.Kafka.Brokers, c.SpreadByUser = []string{"h:1"}, true }, []string{"spread-by-user: applies only to Kinesis"}},
 		{"to nowhere", func(c *Config) { c.To, c.Kafka.Brokers = "sqs", []string{"h:1"} }, []string{`to: "sqs" is not one of kafka, kinesis`}},
 		{"no topic", func(c *Config) { c.Kafka.Brokers, c.Topic = []string{"h:1"}, "" }, []string{"topic: must not be empty"}},
 	} {

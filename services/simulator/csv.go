@@ -358,7 +358,7 @@ func (c *CSV) fill(r *Row) {
 // bad counts a record that is not sent.
 func (c *CSV) bad(line int64, reason string, last bool) error {
 	if last {
-		reason += "; it is the last line, and truncated"
+		reason += "; it is the last line and is truncated"
 		c.stats.Cut++
 		c.stats.CutLine = line
 	} else {

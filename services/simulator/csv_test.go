@@ -102,11 +102,11 @@ func TestCSV(t *testing.T) {
 		},
 		{
 			name: "cut last line", text: header9 + lineA + lineB + lineA[:60],
-			want: both, stats: CSVStats{Cut: 1, CutLine: 4, BadLines: []BadLine{{"test", 4, "has 6 fields, expected 9; it is the last line, and truncated"}}},
+			want: both, stats: CSVStats{Cut: 1, CutLine: 4, BadLines: []BadLine{{"test", 4, "has 6 fields, expected 9; it is the last line and is truncated"}}},
 		},
 		{
 			name: "cut within quotes", text: header9 + lineA + "2019-10-01 00:00:00 UTC,\"vi",
-			want: both[:1], stats: CSVStats{Cut: 1, CutLine: 3, BadLines: []BadLine{{"test", 3, "has a quote that never closes; it is the last line, and truncated"}}},
+			want: both[:1], stats: CSVStats{Cut: 1, CutLine: 3, BadLines: []BadLine{{"test", 3, "has a quote that never closes; it is the last line and is truncated"}}},
 		},
 		{
 			name: "malformed in the middle", text: header9 + lineA + "a,b\n" + lineB[:len(lineB)-1] + ",more\n" + lineB,

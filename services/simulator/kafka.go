@@ -78,7 +78,7 @@ func newKafkaSink(ctx context.Context, cfg *Config, count *counters) (*kafkaSink
 		kgo.MaxBufferedBytes(maxBufferedBytes),
 	)...)
 	if err != nil {
-		return nil, fmt.Errorf("create kafka client: %w", err)
+		return nil, fmt.Errorf("create Kafka client: %w", err)
 	}
 
 	s.ctx, s.release = outlive(ctx, flushTimeout)
@@ -90,7 +90,7 @@ func newKafkaSink(ctx context.Context, cfg *Config, count *counters) (*kafkaSink
 func (s *kafkaSink) findTopic(ctx context.Context, cfg *Config) (int32, error) {
 	client, err := kgo.NewClient(cfg.Kafka.Options()...)
 	if err != nil {
-		return 0, fmt.Errorf("create kafka client: %w", err)
+		return 0, fmt.Errorf("create Kafka client: %w", err)
 	}
 	defer client.Close()
 	brokers := strings.Join(cfg.Kafka.Brokers, ",")
@@ -188,7 +188,7 @@ func (s *kafkaSink) acked(rec *kgo.Record, err error) {
 		s.count.sent.Add(1)
 		return
 	}
-	err = fmt.Errorf("send to kafka: %w", kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "topic", Name: rec.Topic}))
+	err = fmt.Errorf("send to Kafka: %w", kafka.Explain(err, kafka.Right{Operation: "Write", Resource: "topic", Name: rec.Topic}))
 	s.failed.CompareAndSwap(nil, &err)
 }
 

@@ -278,7 +278,7 @@ func TestKafkaRefusal(t *testing.T) {
 	row.Event.Brand = strings.Repeat("x", 2<<20)
 	cfg.Source = &sliceSource{[]Row{row}}
 	cfg.Kafka.Brokers = broker(t)
-	if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "send to kafka: MESSAGE_TOO_LARGE") {
+	if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "send to Kafka: MESSAGE_TOO_LARGE") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -127,9 +127,9 @@ func findStream(ctx context.Context, api describeAPI, name, region string, poll 
 		case err != nil && !stream.Transient(err) && !errors.Is(err, context.DeadlineExceeded):
 			return fmt.Errorf("look up stream %s in %s: %w", name, region, err)
 		case err != nil && time.Now().After(until):
-			return fmt.Errorf("waited %.0f s for kinesis in %s, to look up stream %s: %w; check the region, and the endpoint if one is set (AWS_ENDPOINT_URL)", brokerWait.Seconds(), region, name, err)
+			return fmt.Errorf("waited %.0f s for Kinesis in %s, to look up stream %s: %w; check the region, and the endpoint if one is set (AWS_ENDPOINT_URL)", brokerWait.Seconds(), region, name, err)
 		case err != nil:
-			log.Warn("waiting for kinesis", "stream", name, "gives_up_in", time.Until(until).Round(time.Second).String(), "error", err)
+			log.Warn("waiting for Kinesis", "stream", name, "gives_up_in", time.Until(until).Round(time.Second).String(), "error", err)
 		default:
 			switch status := out.StreamDescriptionSummary.StreamStatus; status {
 			case types.StreamStatusCreating:
@@ -273,7 +273,7 @@ func (s *kinesisSink) sendAll() {
 		if err == nil {
 			continue
 		}
-		if err = fmt.Errorf("send to kinesis: %w", err); cloud.IsCode(err, "ResourceNotFoundException") {
+		if err = fmt.Errorf("send to Kinesis: %w", err); cloud.IsCode(err, "ResourceNotFoundException") {
 			err = noStream(s.producer.Stream, s.region)
 		}
 		s.mu.Lock()

@@ -275,7 +275,7 @@ func TestFindStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &describer{answers: []any{io.ErrUnexpectedEOF}}
 		err := findStream(t.Context(), d, "s", "here", time.Second, slog.New(slog.DiscardHandler))
-		if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "waited 60 s for kinesis in here, to look up stream s") || d.asked != 62 {
+		if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "waited 60 s for Kinesis in here, to look up stream s") || d.asked != 62 {
 			t.Errorf("never an answer: error %v, asked %d times", err, d.asked)
 		}
 	})
@@ -452,7 +452,7 @@ func TestKinesisLargeRows(t *testing.T) {
 	if err := s.send(&row, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.close(t.Context()); err == nil || !strings.Contains(err.Error(), "send to kinesis: put records: entry 0: not a valid Kinesis record: it is 209") {
+	if err := s.close(t.Context()); err == nil || !strings.Contains(err.Error(), "send to Kinesis: put records: entry 0: not a valid Kinesis record: it is 209") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -464,7 +464,7 @@ func TestKinesisRefusal(t *testing.T) {
 		is   error
 		says string
 	}{
-		{&types.KMSDisabledException{Message: aws.String("the key is off")}, nil, "send to kinesis: put records: stream s: KMSDisabledException: the key is off"},
+		{&types.KMSDisabledException{Message: aws.String("the key is off")}, nil, "send to Kinesis: put records: stream s: KMSDisabledException: the key is off"},
 		{&types.ResourceNotFoundException{}, ErrNoStream, "stream s does not exist in here"},
 	} {
 		api := &putter{answer: func(_ context.Context, call int) error {

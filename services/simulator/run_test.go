@@ -367,7 +367,7 @@ func TestWordsThatMeanNoUser(t *testing.T) {
 		_, res := output(t, func(cfg *Config) {
 			cfg.File, cfg.Speed, cfg.NullValues, cfg.Log = file, 0, c.nulls, slog.New(slog.NewTextHandler(&log, nil))
 		})
-		if said := strings.Contains(log.String(), "words in the user column are taken to mean no user"); res.Invalid != c.invalid || said != (c.says != "") || !strings.Contains(log.String(), c.says) {
+		if said := strings.Contains(log.String(), "some values in the user column are treated as a missing user"); res.Invalid != c.invalid || said != (c.says != "") || !strings.Contains(log.String(), c.says) {
 			t.Errorf("%s: %d invalid\n%s", c.nulls, res.Invalid, &log)
 		}
 	}

@@ -272,7 +272,7 @@ func (r *run) reportLines(src Source) {
 		for _, word := range slices.Sorted(maps.Keys(s.Nulls)) {
 			rows = append(rows, fmt.Sprintf("%d %s", s.Nulls[word], word))
 		}
-		r.log.Warn("words in the user column are taken to mean no user; if one of them is a user, leave it out of SPATE_NULL_VALUES (--null-values)", "rows", strings.Join(rows, ", "))
+		r.log.Warn("some values in the user column are treated as a missing user; if one of them is a user, remove it from SPATE_NULL_VALUES (--null-values)", "rows", strings.Join(rows, ", "))
 	}
 	for _, b := range s.BadLines {
 		r.log.Warn("skipped line", "file", b.File, "line", b.Line, "reason", b.Reason)

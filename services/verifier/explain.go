@@ -212,7 +212,7 @@ func (q *query) leaf(tokens []token) leaf {
 		q.reader = reader{tokens: t}
 		x := q.expr(0)
 		if q.ahead(0).kind != end {
-			refuse("the reference does not know %s", q.found())
+			refuse("the reference does not support %s", q.found())
 		}
 		return x
 	}

@@ -30,7 +30,7 @@ func File(path string, key string, partitions int32, rule Rule) (*Reference, err
 		return nil, fmt.Errorf("verify %s: %d partitions", path, partitions)
 	}
 	if key != "none" && !slices.Contains(columns, key) {
-		return nil, fmt.Errorf("verify %s: no column %q to key by", path, key)
+		return nil, fmt.Errorf("verify %s: there is no column %q to use as the key", path, key)
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -95,7 +95,7 @@ var functions = map[string]function{
 	"f_divide": {2, func(a []driver.Value) (driver.Value, error) {
 		f := a[0].(float64) / a[1].(float64)
 		if math.IsNaN(f) {
-			return nil, errors.New("0 / 0 is NaN, which SQLite does not have")
+			return nil, errors.New("0 / 0 is NaN, which SQLite does not support")
 		}
 		return f, nil
 	}},
@@ -472,7 +472,7 @@ func (t *total) WindowValue(*sqlite.FunctionContext) (driver.Value, error) {
 		return nil, nil
 	}
 	if math.IsNaN(t.infinite) {
-		return nil, errors.New("the sum of two infinities is NaN, which SQLite does not have")
+		return nil, errors.New("the sum of two infinities is NaN, which SQLite does not support")
 	}
 	return t.result(t), nil
 }

@@ -34,7 +34,7 @@ func (q *query) primary() term {
 		q.take()
 		at, ok := canonicalTime(q.take().text)
 		if !ok {
-			refuse("the reference does not know this TIMESTAMP")
+			refuse("the reference does not support this TIMESTAMP")
 		}
 		return term{sql: quoteSQL(at), typ: typ{kind: kTime}}
 	case q.accept("CASE"):

@@ -97,7 +97,7 @@ func parseRules(script string, o RulesOptions) (*rulesFile, error) {
 				f.rule(s, r, o, sinks)
 			}
 		default:
-			return nil, fmt.Errorf("a statement begins with %s, which the reference does not know", r.found())
+			return nil, fmt.Errorf("a statement begins with %s, which the reference does not support", r.found())
 		}
 	}
 	if len(f.queries) == 0 {
@@ -142,7 +142,7 @@ func (f *rulesFile) rule(s statement, r *reader, o RulesOptions, sinks map[strin
 		}
 		if columns != nil {
 			if len(columns) != len(q.names) {
-				refuse("table %s has %d columns, the rule selects %d", target, len(columns), len(q.names))
+				refuse("table %s has %d columns, but the rule selects %d", target, len(columns), len(q.names))
 			}
 			q.names = columns
 		}
@@ -216,7 +216,7 @@ func (q *query) translate(tables []*table) {
 		q.having = q.condition(q.expr(0)).sql
 	}
 	if q.ahead(0).kind != end {
-		refuse("the reference does not know %s", q.found())
+		refuse("the reference does not support %s", q.found())
 	}
 	if q.window.kind == "" {
 		refuse("the rule has no window")
@@ -339,7 +339,7 @@ func (q *query) tableFunction(tables []*table) {
 
 func (q *query) checkWindow() {
 	if w := q.window; w.step < 1 || w.kind != "SESSION" && w.size < 1 || w.size/w.step > 100_000 {
-		refuse("the reference does not know this window")
+		refuse("the reference does not support this window")
 	}
 }
 

@@ -176,7 +176,7 @@ INSERT INTO other SELECT COUNT(*) AS "n" FROM shop GROUP BY TUMBLE(at, INTERVAL 
 	want := []string{
 		`spent 0-10000 true {"a":"1970-01-01T00:00:00.000","name":"é","total":"9.51","b":true}`,
 		`spent 11000-16000 false {"a":"1970-01-01T00:00:11.000","name":null,"total":"3.00","b":false}`,
-		`refused: the reference does not know the function STDDEV_POP`,
+		`refused: the reference does not support the function STDDEV_POP`,
 	}
 	if d := cmp.Diff(want, lines(report)); d != "" {
 		t.Error(d)

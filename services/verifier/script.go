@@ -296,7 +296,7 @@ func (r *reader) unit() int64 {
 	name := strings.ToUpper(r.name())
 	ms := unitsMS[strings.TrimSuffix(name, "S")]
 	if ms == 0 {
-		refuse("the reference does not know an interval of %s", name)
+		refuse("the reference does not support an interval of %s", name)
 	}
 	if r.accept("(") {
 		for !r.accept(")") {
@@ -394,7 +394,7 @@ func createTable(r *reader) *table {
 			watermark = r.name()
 			r.expect("AS")
 			if r.name() != watermark {
-				refuse("table %s: the reference does not know this watermark", t.name)
+				refuse("table %s: the reference does not support this watermark", t.name)
 			}
 			t.lateness = 0
 			if r.accept("-") {
@@ -495,6 +495,6 @@ func (r *reader) typ() (typ, []column) {
 	case "TIMESTAMP", "TIMESTAMP_LTZ":
 		return typ{kind: kTime}, nil
 	}
-	refuse("the reference does not know the type %s", name)
+	refuse("the reference does not support the type %s", name)
 	return typ{}, nil
 }

@@ -67,7 +67,7 @@ func (s *Server) api(mux *http.ServeMux) {
 	s.answer(mux, "GET /api/health", func(ctx context.Context, _ *http.Request) (any, error) { return s.health(ctx, true), nil })
 	s.answer(mux, "POST /api/check", func(ctx context.Context, r *http.Request) (any, error) {
 		if s.cfg.Rules == nil {
-			return nil, &badRequest{fmt.Errorf("this console has no access to the log of the rules")}
+			return nil, &badRequest{fmt.Errorf("this console has no access to the rules log")}
 		}
 		return struct {
 			Faults []Fault `json:"faults"`

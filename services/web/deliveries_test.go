@@ -86,13 +86,13 @@ func TestSendATest(t *testing.T) {
 	}
 	press("nobody", "", http.StatusNotFound, "no endpoint is named")
 	press("chat", "", http.StatusConflict, "endpoint chat is disabled; enable it first")
-	press("removed", "", http.StatusConflict, "no spate alert has an endpoint")
-	press("pager", "cross-site", http.StatusForbidden, "a page of another site")
+	press("removed", "", http.StatusConflict, "no spate alert process has an endpoint")
+	press("pager", "cross-site", http.StatusForbidden, "a page on another site")
 	if got := tests(); len(got) > 0 {
 		t.Errorf("tests that were refused: %+v", got)
 	}
 	press("pager", "same-origin", http.StatusSeeOther, "/deliveries?done=tested")
-	press("pager", "", http.StatusConflict, "a test of endpoint pager is under way and was not tried yet; is spate alert running?")
+	press("pager", "", http.StatusConflict, "a test of endpoint pager is under way and has not been attempted yet; is spate alert running?")
 	list := tests()
 	if len(list) != 1 || list[0].Endpoint != "pager" || list[0].Type != notify.TypeTest || list[0].State != store.Pending {
 		t.Fatalf("%+v", list)
@@ -108,7 +108,7 @@ func TestSendATest(t *testing.T) {
 		}
 	}
 	resend := `name="webhook_id" value="` + id + `"`
-	shows("The test is stored,", `<span class="state pending">pending</span>`, `data-label="Message">endpoint.test<`)
+	shows("The test message is stored,", `<span class="state pending">pending</span>`, `data-label="Message">endpoint.test<`)
 	if _, body := ask(http.MethodGet, "/deliveries", ""); strings.Contains(body, resend) {
 		t.Error("what is due can be resent")
 	}
@@ -117,7 +117,7 @@ func TestSendATest(t *testing.T) {
 	if _, err := st.Record(t.Context(), try, true); err != nil {
 		t.Fatal(err)
 	}
-	press("pager", "", http.StatusConflict, "to try now, resend the message "+id)
+	press("pager", "", http.StatusConflict, "to send it now, resend the message "+id)
 	shows("status 500", resend)
 	try.Outcome, try.Status, try.Reason, try.NextAt = notify.Delivered, 204, "", time.Time{}
 	if _, err := st.Record(t.Context(), try, true); err != nil {

@@ -73,7 +73,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	// A page of a stranger's cannot write here: browsers say where a request comes from.
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(w, r, http.StatusForbidden, "This request was sent by a page of another site, so nothing was changed.")
+		s.refuse(w, r, http.StatusForbidden, "This request was sent by a page on another site, so nothing was changed.")
 	}))
 	checked := origin.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +101,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		switch {
 		case err != nil:
 			s.cfg.Log.Error("cannot read the token of the console", "error", err)
-			s.refuse(w, r, http.StatusInternalServerError, "The console cannot read its token; its log says why.")
+			s.refuse(w, r, http.StatusInternalServerError, "The console cannot read its token; see its log for the reason.")
 		case ok:
 			checked.ServeHTTP(w, r)
 		case s.cfg.TrustedHeader != "":
@@ -189,7 +189,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case err != nil:
 			s.cfg.Log.Error("cannot read the token of the console", "error", err)
-			wrong = "The console cannot read its token; its log says why."
+			wrong = "The console cannot read its token; see its log for the reason."
 		case same(strings.TrimSpace(r.Form.Get("token")), token):
 			http.SetCookie(w, &http.Cookie{Name: cookie, Value: s.sessions.open(token, time.Now()), Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode, MaxAge: int(sessionTime.Seconds())})
 			http.Redirect(w, r, next, http.StatusSeeOther)

@@ -34,7 +34,7 @@ func parseCursor(text string) (c cursor, err error) {
 		c.n, err = strconv.Atoi(n)
 	}
 	if !ok || err != nil || c.n < 0 || c.n > 1_000_000 || c.ms < 0 || c.ms > 253402300799999 {
-		return c, fmt.Errorf("after: %.40q is not a page of this list; start again without it", text)
+		return c, fmt.Errorf("after: %.40q is not a page of this list; start again without this parameter", text)
 	}
 	return c, nil
 }

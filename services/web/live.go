@@ -91,7 +91,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	c, ok := s.hub.join()
 	if !ok {
 		w.Header().Set("Retry-After", "10")
-		s.refuse(w, r, http.StatusServiceUnavailable, fmt.Sprintf("%d pages are open, which is the maximum; this one does not update by itself.", maxPages))
+		s.refuse(w, r, http.StatusServiceUnavailable, fmt.Sprintf("%d pages are open, which is the maximum; this page does not update automatically.", maxPages))
 		return
 	}
 	defer s.hub.leave(c)

@@ -140,7 +140,7 @@ func (s *Server) renderStatus(w http.ResponseWriter, r *http.Request, name strin
 	body, err := s.execute(name, "frame", s.framed(r, p))
 	if err != nil {
 		s.cfg.Log.Error("cannot render a page of the console", "page", name, "error", err)
-		http.Error(w, "The page cannot be shown; the console's log says why.", http.StatusInternalServerError)
+		http.Error(w, "The page cannot be shown; see the console's log for the reason.", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -285,7 +285,7 @@ type titled interface{ PageTitle() string }
 // notes are what forms have done, by their sign in the address.
 var notes = map[string]string{
 	"marked": "The mark is saved.", "unmarked": "The mark is removed.", "silenced": "The silence is active: nobody is notified until it ends.", "ended": "The silence has ended.",
-	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "tested": "The test is stored, and spate alert (or spate up) sends it. Its row shows the response.", "applied": "The rules are applied. If a rule takes effect later, the table shows when.", "saved": "The rule is saved in shadow mode: nobody is notified. The table shows when it takes effect; from then on, it counts its incidents.",
+	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "tested": "The test message is stored, and spate alert (or spate up) will send it. Its row will show the response.", "applied": "The rules are applied. If a rule takes effect later, the table shows when.", "saved": "The rule is saved in shadow mode: nobody is notified. The table shows when it takes effect; from then on, its incidents are counted.",
 }
 
 func noteOf(r *http.Request) string { return notes[r.URL.Query().Get("done")] }
@@ -463,14 +463,14 @@ func (s *Server) alertPage(ctx context.Context, id string, whole bool) (v alertV
 	}
 	f := store.Filter{ID: strings.ToLower(id), Limit: 2}
 	if len(id) < 4 || f.Validate() != nil {
-		return v, fmt.Errorf("%w: %.64q is neither the id of an alert nor its first digits (at least 4)", errUnknown, id)
+		return v, fmt.Errorf("%w: %.64q is neither the ID of an alert nor the first digits of one (at least 4)", errUnknown, id)
 	}
 	list, err := store.Collect(st.Alerts(ctx, f))
 	switch {
 	case err != nil:
 		return v, err
 	case len(list) != 1:
-		return v, fmt.Errorf("%w: no alert, or more than one, has an id that begins with %.64s", errUnknown, id)
+		return v, fmt.Errorf("%w: no alert, or more than one, has an ID that begins with %.64s", errUnknown, id)
 	}
 	v.Alert = list[0]
 	if v.Deliveries, err = s.deliveries(ctx, st, store.DeliveryFilter{AlertID: v.ID, Limit: pageSize}); err != nil {

@@ -140,7 +140,7 @@ func (k *Kafka) Read(ctx context.Context) (r Reading, err error) {
 		}
 	}
 	if o, ok := ends.Lookup(k.Names.Activity, 0); !ok || errors.Is(o.Err, kerr.UnknownTopicOrPartition) {
-		return r, fmt.Errorf("topic %s does not exist: spate up and spate route create it", k.Names.Activity)
+		return r, fmt.Errorf("topic %s does not exist; to create it, start spate up or spate route", k.Names.Activity)
 	}
 	routed, err := k.committed(ctx, k.Names.RouterGroup)
 	if err != nil {
@@ -328,7 +328,7 @@ func (s *sampler) take(n Sample, err error) {
 	if err != nil {
 		if s.err == nil {
 			s.since = time.Now().UTC()
-			s.log.Warn("the console cannot read figures", "error", err)
+			s.log.Warn("the console cannot read metrics of the pipeline", "error", err)
 		}
 		s.err = err
 		return
@@ -369,7 +369,7 @@ func Troubles(samples []Sample) (list []string) {
 	if gone != "" {
 		list = append(list, fmt.Sprintf("%s, and no other has taken over: is %s running?", gone, now.Counter))
 	} else if d := unchanged(samples, func(s Sample) bool { return s.Of.Equal(now.Of) }); d > fresh && now.Holder != nil && !now.Of.IsZero() {
-		list = append(list, fmt.Sprintf("The worker %s has saved nothing for %s: its log says what it is waiting for.", now.Holder.Name, span(d)))
+		list = append(list, fmt.Sprintf("The worker %s has saved nothing for %s: its log shows what it is waiting for.", now.Holder.Name, span(d)))
 	}
 	// Standing still for some readings, with something to read.
 	const still = 5
@@ -389,7 +389,7 @@ func Troubles(samples []Sample) (list []string) {
 		list = append(list, silence(now)...)
 	}
 	if d := now.Delay; d > 120 && now.Rate > 0 && !slices.ContainsFunc(now.Partitions, Partition.Waits) {
-		list = append(list, fmt.Sprintf("Events arrive, but their times are %s ago: a replay of the past, or a producer that is behind.", span(time.Duration(d)*time.Second)))
+		list = append(list, fmt.Sprintf("Events are arriving, but their event times are %s in the past: this is a replay, or a producer is behind.", span(time.Duration(d)*time.Second)))
 	}
 	return list
 }
@@ -402,7 +402,7 @@ func gone(samples []Sample) string {
 		return ""
 	}
 	if h.Released {
-		return fmt.Sprintf("The worker %s has ended", h.Name)
+		return fmt.Sprintf("The worker %s has stopped", h.Name)
 	}
 	if d := unchanged(samples, func(s Sample) bool { return s.Holder != nil && s.Holder.Beat == h.Beat }); d > h.Lease {
 		return fmt.Sprintf("The worker %s has not renewed its lease for %s", h.Name, span(d))
@@ -426,7 +426,7 @@ func unchanged(samples []Sample, like func(Sample) bool) time.Duration {
 // waiting says what is to be counted of a partition.
 func (p Partition) waiting() string {
 	if p.Lag != nil {
-		return count(*p.Lag, "event waits", "events wait") + " in it"
+		return count(*p.Lag, "event is waiting", "events are waiting") + " in it"
 	}
 	return "it is " + span(time.Duration(*p.Behind*float64(time.Second))) + " behind"
 }

@@ -44,7 +44,7 @@ func (s *Server) edit(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) draft(ctx context.Context, r *http.Request) (v editView, applied bool, err error) {
 	if s.cfg.Rules == nil {
-		return v, false, errors.New("this console has no access to the log of the rules")
+		return v, false, errors.New("this console has no access to the rules log")
 	}
 	if err := r.ParseForm(); err != nil {
 		return v, false, &badRequest{fmt.Errorf("the text cannot be read: %w", err)}

@@ -178,14 +178,14 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, v studioView) {
 		s.showStudio(w, r, v, err)
 		return
 	}
-	why := "The console ends."
+	why := "The console is shutting down."
 	switch {
 	case errors.Is(err, errEnough):
 		why = fmt.Sprintf("The run ended after %s rows. To see fewer rows, raise the rule's limit.", grouped(maxLive))
 	case err != nil:
 		why = message(err)
 	case result.Partial != "" && ctx.Err() == nil:
-		why = fmt.Sprintf("The run ended because it reached the bound of %s.", result.Partial)
+		why = fmt.Sprintf("The run ended because it reached the %s limit.", result.Partial)
 	}
 	for _, note := range result.Notes {
 		why += " Note: " + note + "."
@@ -281,11 +281,11 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 
 func (s *Server) saveRule(ctx context.Context, r *http.Request, text string) ([]Fault, error) {
 	if s.cfg.Rules == nil {
-		return nil, errors.New("this console has no access to the log of the rules")
+		return nil, errors.New("this console has no access to the rules log")
 	}
 	if name := strings.TrimSpace(r.FormValue("name")); !strings.Contains(text, "-- rule:") {
 		if name == "" || strings.ContainsAny(name, "\r\n") {
-			return nil, &badRequest{errors.New("name: missing; enter one in the field Name, or as the first line of the rule: -- rule: my_rule")}
+			return nil, &badRequest{errors.New("name: missing; enter one in the Name field, or as the first line of the rule: -- rule: my_rule")}
 		}
 		text = "-- rule: " + name + "\n" + text
 	}

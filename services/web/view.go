@@ -270,16 +270,16 @@ func (s *Server) incident(ctx context.Context, id string) (incident.Incident, er
 	}
 	f := store.IncidentFilter{ID: strings.ToLower(id), Limit: 2}
 	if len(id) < 4 || f.Validate() != nil {
-		return incident.Incident{}, fmt.Errorf("%w: %.64q is neither the id of an incident nor its first digits (at least 4)", errUnknown, id)
+		return incident.Incident{}, fmt.Errorf("%w: %.64q is neither the ID of an incident nor the first digits of one (at least 4)", errUnknown, id)
 	}
 	list, err := store.Collect(st.Incidents(ctx, f))
 	switch {
 	case err != nil:
 		return incident.Incident{}, err
 	case len(list) == 0:
-		return incident.Incident{}, fmt.Errorf("%w: no incident has the id %.64s", errUnknown, id)
+		return incident.Incident{}, fmt.Errorf("%w: no incident has the ID %.64s", errUnknown, id)
 	case len(list) > 1:
-		return incident.Incident{}, fmt.Errorf("%w: the ids of several incidents begin with %.64s; add digits", errUnknown, id)
+		return incident.Incident{}, fmt.Errorf("%w: the IDs of several incidents begin with %.64s; enter more digits", errUnknown, id)
 	}
 	return list[0], nil
 }
@@ -358,7 +358,7 @@ func (s *Server) barsOf(ctx context.Context, object json.RawMessage, rule string
 	slices.SortStableFunc(list, func(a, b *explainer.Windows) int { return a.Windows[0].Start.Compare(b.Windows[0].Start) })
 	what := list[len(list)-1].What
 	if slices.ContainsFunc(list, func(w *explainer.Windows) bool { return w.What != what }) {
-		what = "by the rule as it was"
+		what = "by the rule in force at the time"
 	}
 	return bars(mark, end, list...), what, nil
 }
@@ -372,7 +372,7 @@ type rulesView struct {
 
 func (s *Server) rules(ctx context.Context) (v rulesView, err error) {
 	if s.cfg.Rules == nil {
-		return v, errors.New("the console has no access to the log of the rules")
+		return v, errors.New("the console has no access to the rules log")
 	}
 	if v.Rules, v.Revisions, err = s.cfg.Rules.List(ctx); err != nil {
 		return v, err

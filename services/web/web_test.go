@@ -263,7 +263,7 @@ func TestTroubles(t *testing.T) {
 		"nothing is read":   {nil, ""},
 		"all is well":       {samples(reading(0, 100, 0, busy)), ""},
 		"no router":         {samples(none), "Nothing has been counted yet: is spate route running?"},
-		"a router stands":   {samples(still...), "Partition 1 has not advanced for 10 s, and 60 events wait in it: is spate route running?"},
+		"a router stands":   {samples(still...), "Partition 1 has not advanced for 10 s, and 60 events are waiting in it: is spate route running?"},
 		"a router is slow":  {samples(moving...), ""},
 		"no alerter":        {samples(unstored...), "No alert was stored in the last 10 s, with 4 alert records waiting: is spate alert running?"},
 		"one is silent":     {samples(reading(0, 100, 0, busy, silent)), "Partition 2 has been silent for at least 40 s; it does not hold windows open."},
@@ -273,8 +273,8 @@ func TestTroubles(t *testing.T) {
 		"a shard stands":    {samples(stillShard...), "Shard shardId-1 has not advanced for 10 s, and it is 40 s behind: is spate work running?"},
 		"no worker":         {samples(gone...), "The worker w1 has not renewed its lease for 10 s, and no other has taken over: is spate work running?"},
 		"a long lease":      {samples(slow...), ""},
-		"a worker hangs":    {samples(stuck...), "The worker w1 has saved nothing for 40 s: its log says what it is waiting for."},
-		"a worker has left": {samples(onAWS(0, Holder{Name: "w1", Released: true}, shard)), "The worker w1 has ended, and no other has taken over: is spate work running?"},
+		"a worker hangs":    {samples(stuck...), "The worker w1 has saved nothing for 40 s: its log shows what it is waiting for."},
+		"a worker has left": {samples(onAWS(0, Holder{Name: "w1", Released: true}, shard)), "The worker w1 has stopped, and no other has taken over: is spate work running?"},
 	} {
 		if got := strings.Join(Troubles(c.samples), "; "); got != c.want {
 			t.Errorf("%s: %q, not %q", name, got, c.want)

@@ -55,7 +55,7 @@ func (s *session) queue(verdicts []window.Verdict) error {
 		entry := stream.Entry{Key: partitionKey(r.KeyText()), Data: value}
 		if n := len(entry.Key) + len(value); n > stream.MaxEntryBytes {
 			s.metrics.tooLarge.Inc()
-			s.cfg.Log.Error("an alert is not written because it is larger than the maximum size of a Kinesis record", "rule", r.Rule, "id", r.ID, "state", string(r.State), "bytes", n, "max_bytes", stream.MaxEntryBytes)
+			s.cfg.Log.Error("an alert was not written because it exceeds the maximum size of a Kinesis record", "rule", r.Rule, "id", r.ID, "state", string(r.State), "bytes", n, "max_bytes", stream.MaxEntryBytes)
 			continue
 		}
 		s.outbox = append(s.outbox, entry)

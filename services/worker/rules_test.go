@@ -317,7 +317,7 @@ INSERT INTO alerts SELECT brand, COUNT(*) AS n, MIN(event_type) AS low, MAX(even
 			t.Errorf("no alert of brand %d", i)
 		}
 	}
-	if len(got) != 5 || !r.log.has("larger than the maximum size of a Kinesis record") {
+	if len(got) != 5 || !r.log.has("exceeds the maximum size of a Kinesis record") {
 		t.Errorf("%d alerts", len(got))
 	}
 }

@@ -120,8 +120,8 @@ func (c Config) parseState(b []byte, origin int64) (state, error) {
 	}
 	if now := c.settings(origin); s.Rule != now && s.Rule.Origin == origin && s.Pending > s.Closed {
 		// What is written again has to be what was written before.
-		return state{}, fmt.Errorf("%w: a close of windows that is in progress was started with different settings: %+v, now %+v; "+
-			"start one worker with the old settings, stop it gracefully (SIGTERM), then change them", errState, s.Rule, now)
+		return state{}, fmt.Errorf("%w: windows are still being closed with different settings: %+v, now %+v; "+
+			"start one worker with the old settings, stop it gracefully (SIGTERM), and then change the settings", errState, s.Rule, now)
 	}
 	s.Rule = c.settings(origin)
 	return s, nil

@@ -57,7 +57,7 @@ func Parse(value []byte) (Record, error) {
 		return Record{}, fmt.Errorf("check alert %.40q: %w", r.ID, err)
 	}
 	if r.User != "" && (!r.IsUser() || r.User != userText(r.UserID)) { // what earlier versions wrote has none
-		return Record{}, fmt.Errorf("check alert %.40q: user: %.100q is not user_id as text", r.ID, r.User)
+		return Record{}, fmt.Errorf("check alert %.40q: user: %.100q does not match user_id", r.ID, r.User)
 	}
 	r.User = ""
 	return r, nil
@@ -86,7 +86,7 @@ func (r *Record) Check() error {
 	case r.Mode != "" && r.Mode != Shadow:
 		return fmt.Errorf("mode: %.40q is not %s", r.Mode, Shadow)
 	case r.Decision != nil && (!IsRule(r.Decision.Level) || r.Decision.ForMS < 1000 || r.Decision.ForMS > maxDecision):
-		return fmt.Errorf("decision: %.40q for %d ms is not a level, such as challenge, for 1000 to %d ms", r.Decision.Level, r.Decision.ForMS, int64(maxDecision))
+		return fmt.Errorf("decision: %.40q for %d ms is invalid: use a level, such as challenge, and 1000 to %d ms", r.Decision.Level, r.Decision.ForMS, int64(maxDecision))
 	case r.QuietMS < 0 || r.QuietMS > maxQuiet:
 		return fmt.Errorf("quiet_ms: %d is not between 0 and %d", r.QuietMS, int64(maxQuiet))
 	}

@@ -216,7 +216,7 @@ func KeyNames(key json.RawMessage) ([]string, error) {
 // CheckRow returns what is wrong with the rule, key, columns and count of a record that has a key.
 func (r *Record) CheckRow() error {
 	if !IsRule(r.Rule) {
-		return fmt.Errorf("rule: %.80q is not a rule name: a lower-case letter, then up to %d lower-case letters, digits, dashes and underscores", r.Rule, maxRule-1)
+		return fmt.Errorf("rule: %.80q is not a rule name: use a lower-case letter, followed by up to %d lower-case letters, digits, dashes and underscores", r.Rule, maxRule-1)
 	}
 	key, err := checkObject(r.Key)
 	if err != nil {
@@ -236,7 +236,7 @@ func (r *Record) CheckRow() error {
 	}
 	for _, m := range columns {
 		if Reserved(m.name) || r.has(m) {
-			return fmt.Errorf("columns: %.80q is a member of every alert", m.name)
+			return fmt.Errorf("columns: the name %.80q is reserved for a member of every alert", m.name)
 		}
 	}
 	switch {

@@ -183,7 +183,7 @@ func TestErrors(t *testing.T) {
 		"":                     "rules_test.yaml:1:1: a file of cases must be a mapping",
 		"a: [":                 "rules_test.yaml:1:1: it is not YAML: did not find expected node content",
 		"\x1b":                 "rules_test.yaml:1:1: it is not YAML: control characters are not allowed",
-		"cases: []\n---\na: b": "rules_test.yaml:2:1: the file has several documents",
+		"cases: []\n---\na: b": "rules_test.yaml:2:1: the file has more than one document",
 		"cases: []":            "rules_test.yaml:1:1: the file has no cases",
 		"cases: 1":             "rules_test.yaml:1:8: cases must be a list",
 		"rules: no.sql":        "rules_test.yaml:1:8: read no.sql: no such file or directory",

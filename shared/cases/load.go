@@ -58,7 +58,7 @@ func (l *loader) load() {
 	err := d.Decode(&doc)
 	if err == nil {
 		if err = d.Decode(&second); err == nil {
-			l.fail(&second, "write the cases of one rules file into one document", "the file has several documents")
+			l.fail(&second, "put the cases of one rules file into one document", "the file has more than one document")
 			return
 		}
 	}
@@ -142,7 +142,7 @@ func (l *loader) newCase(n *yaml.Node, rules, sql string) *Case {
 	case "ignore":
 		c.ignore = true
 	default:
-		l.fail(m["others"], "write others: ignore, or leave it out: other rules must then raise no alerts", "others cannot be %q", others)
+		l.fail(m["others"], "write others: ignore, or omit it if other rules must raise no alerts", "others cannot be %q", others)
 	}
 	if !l.compile(c, n, m["set"], sql) {
 		return c
@@ -332,7 +332,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 // oneOf is a fix: the names that there are.
 func oneOf(names []string) string {
 	if len(names) == 0 {
-		return "there is none"
+		return "there are no members"
 	}
 	return "the members are: " + strings.Join(names, ", ")
 }
@@ -376,7 +376,7 @@ func (l *loader) list(n *yaml.Node, what string) []*yaml.Node {
 	return out
 }
 
-// text is a scalar; empty if there is none.
+// text is a scalar; empty if there are no members.
 func (l *loader) text(n *yaml.Node) string {
 	switch {
 	case n == nil:

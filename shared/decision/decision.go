@@ -151,14 +151,14 @@ func (d Decision) Validate() error {
 		errs = append(errs, errors.New("value: missing"))
 	}
 	if !IsLevel(d.Level) {
-		errs = append(errs, fmt.Errorf("level: %.80q is not a level: a lower-case letter, then up to 62 lower-case letters, digits, dashes and underscores, such as challenge", d.Level))
+		errs = append(errs, fmt.Errorf("level: %.80q is not a level: use a lower-case letter, followed by up to 62 lower-case letters, digits, dashes and underscores, such as challenge", d.Level))
 	}
 	if d.Rule != "" && !alert.IsRule(d.Rule) {
 		errs = append(errs, fmt.Errorf("rule: %.80q is not the name of a rule", d.Rule))
 	}
 	for name, text := range map[string]string{"scope": d.Scope, "value": d.Value, "author": d.Author, "reason": d.Reason} {
 		if len(text) > maxText || !utf8.ValidString(text) {
-			errs = append(errs, fmt.Errorf("%s: %.40q is longer than %d bytes, or not UTF-8", name, text, maxText))
+			errs = append(errs, fmt.Errorf("%s: %.40q is longer than %d bytes or is not UTF-8", name, text, maxText))
 		}
 	}
 	if f := d.Until.Sub(d.Since); f < MinFor || f > MaxFor {

@@ -35,7 +35,7 @@ func (c Config) remarks() []string {
 // differences are what spate does with every rule that a job of Flink cannot do.
 func (c Connection) differences() []string {
 	lines := []string{
-		"* no alert as soon as a window exceeds the threshold (opened); no severity, id, evidence, or first and last event time;",
+		"* no alert as soon as a window exceeds the threshold (opened); no severity, ID, evidence, or first and last event time;",
 		"* late events are dropped silently, and an invalid record fails the job, because Flink has no dead-letter stream;",
 	}
 	if c.Connector == Kafka {

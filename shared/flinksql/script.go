@@ -27,7 +27,7 @@ func (s Script) Validate() error {
 	p.timeType(s.TimeType)
 	s.validate(&p)
 	if len(s.exported()) == 0 {
-		p.add("no rule to export: all rules are in mode off")
+		p.add("no rule to export: the mode of all rules is off")
 	}
 	for _, r := range s.exported() {
 		if slices.ContainsFunc(s.exported(), func(o *rule.Rule) bool { return o.Table.Name == r.Target }) {

@@ -65,7 +65,7 @@ func (s Silence) Validate() error {
 	}
 	for _, text := range texts {
 		if len(text) > maxText || !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-			errs = append(errs, fmt.Errorf("%.40q is longer than %d bytes, not UTF-8, or contains a NUL character", text, maxText))
+			errs = append(errs, fmt.Errorf("%.40q is longer than %d bytes, is not UTF-8, or contains a NUL character", text, maxText))
 		}
 	}
 	return errors.Join(errs...)

@@ -75,7 +75,7 @@ func (n Names) Rights(service, instance string) []Right {
 		return append([]Right{
 			topic("Read", n.Activity, "events"),
 			topic("Read", n.Rules, "the rules"),
-			topic("Read", n.Keyed, "find what was already counted"),
+			topic("Read", n.Keyed, "find out what was already counted"),
 			topic("Write", n.Keyed, "counts"),
 			topic("Write", n.Late, "late events"),
 			topic("Write", n.DLQ, "invalid events"),
@@ -119,11 +119,11 @@ func (n Names) Rights(service, instance string) []Right {
 	case Explainer:
 		return []Right{
 			topic("Read", n.Activity, "the events of a key"),
-			topic("Read", n.Keyed, "where they are"),
-			topic("Read", n.Late, "those that were late"),
-			topic("Read", n.DLQ, "those that are invalid"),
+			topic("Read", n.Keyed, "the positions of these events"),
+			topic("Read", n.Late, "late events"),
+			topic("Read", n.DLQ, "invalid events"),
 			topic("Read", n.Rules, "the rules in force"),
-			group("Describe", n.RouterGroup, "those that are not counted yet"),
+			group("Describe", n.RouterGroup, "find out which events are not counted yet"),
 		}
 	case Teller:
 		return []Right{topic("Read", n.Activity, "the events of an alert")}
@@ -173,9 +173,9 @@ func Explain(err error, right Right) error {
 	case errors.As(err, &first):
 		return fmt.Errorf("%w; does this port require TLS (SPATE_TLS) or a login (SPATE_SASL_MECHANISM)?", err)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w; nothing is listening at this address: is the broker running, and is this its port (SPATE_BROKERS, --brokers)? spate up includes one", err)
+		return fmt.Errorf("%w; nothing is listening at this address: is the broker running, and is this its port (SPATE_BROKERS, --brokers)? spate up includes a broker", err)
 	case errors.As(err, &name) && name.IsNotFound:
-		return fmt.Errorf("%w; check the host names in SPATE_BROKERS (--brokers), and those under which the brokers advertise themselves (advertised.listeners)", err)
+		return fmt.Errorf("%w; check the host names in SPATE_BROKERS (--brokers), and those that the brokers advertise (advertised.listeners)", err)
 	case tlsAnswer(err):
 		return fmt.Errorf("%w; the port seems to require TLS: set SPATE_TLS (--tls)", err)
 	}

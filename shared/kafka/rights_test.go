@@ -59,7 +59,7 @@ func TestExplain(t *testing.T) {
 		{kerr.ClusterAuthorizationFailed, Right{Operation: "Create", Resource: "topic", Name: "alerts"}, true, "lacks Create on topic alerts"},
 		{kerr.SaslAuthenticationFailed, Right{}, true, "SPATE_SASL_USERNAME"},
 		{kerr.UnsupportedSaslMechanism, Right{}, true, "SPATE_SASL_MECHANISM"},
-		{syscall.ECONNREFUSED, Right{}, false, "spate up includes one"},
+		{syscall.ECONNREFUSED, Right{}, false, "spate up includes a broker"},
 		{&net.DNSError{Err: "no such host", Name: "nohost.invalid", IsNotFound: true}, Right{}, false, "no such host; check the host names in SPATE_BROKERS (--brokers), and"},
 		{syscall.ECONNREFUSED, Right{}, false, "(SPATE_BROKERS, --brokers)"},
 		{errors.New("other"), write, false, "other"},

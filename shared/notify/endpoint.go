@@ -64,7 +64,7 @@ func (e Endpoint) Validate() error {
 		problem("digest_above: %d messages per minute is negative (0 means no limit)", e.DigestAbove)
 	}
 	if e.Rate != 0 && !(e.Rate >= MinRate) || math.IsInf(e.Rate, 1) { // NaN is not at least anything
-		problem("rate: %v tries per second is neither 0 (no limit) nor at least %v", e.Rate, MinRate)
+		problem("rate: %v attempts per second is neither 0 (no limit) nor at least %v", e.Rate, MinRate)
 	}
 	return errors.Join(errs...)
 }

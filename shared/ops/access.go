@@ -186,7 +186,7 @@ func (g *gate) guard(next http.Handler) http.Handler {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="spate"`)
 			why := "a token is required: Authorization: Bearer ..., or X-Api-Key: ..., with the value of SPATE_HTTP_TOKEN"
 			if ok {
-				why = "the token is wrong: it is not the value of SPATE_HTTP_TOKEN, or the content of its file"
+				why = "the token is wrong: it does not match SPATE_HTTP_TOKEN or the content of the token file"
 			}
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusUnauthorized)

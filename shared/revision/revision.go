@@ -244,7 +244,7 @@ func (l *Log) Take(atMS int64, value []byte) {
 		return
 	}
 	if next := l.Revision() + 1; r.Revision != next {
-		ignore("it was written as revision %d, when revision %d was the next", r.Revision, next)
+		ignore("it was written as revision %d, but the next revision was %d", r.Revision, next)
 		return
 	}
 	if r.InsteadOf < 0 || r.InsteadOf >= r.Revision {

@@ -99,7 +99,7 @@ func TestIgnored(t *testing.T) {
 	table := "CREATE TABLE t (who STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts);\nINSERT INTO alerts SELECT who, COUNT(*) AS n FROM t GROUP BY TUMBLE(ts, INTERVAL '1' SECOND), who"
 	for value, why := range map[string]string{
 		"": "not a revision", "7": "not a revision", "{}": "not a revision", "\x00\xff": "not a revision", `{"version":1,"revision":"2"}`: "not a revision",
-		string(record(t, Record{Revision: 1, Source: Source{Text: text("b", 1)}})):                                                         "written as revision 1, when revision 2 was the next",
+		string(record(t, Record{Revision: 1, Source: Source{Text: text("b", 1)}})):                                                         "written as revision 1, but the next revision was 2",
 		string(record(t, Record{Revision: 2, Source: Source{Text: text("b", 1)}, LatenessMS: -1, MaxAheadMS: ahead})):                      "lateness of -1 ms is not between",
 		string(record(t, Record{Revision: 2, Source: Source{Text: text("b", 1)}, LatenessMS: 5000, MaxAheadMS: 1 << 60, Beginning: true})): "max-ahead of 1152921504606846976 ms is not between",
 		string(record(t, Record{Revision: 2, Source: Source{Text: text("b", 1)}, LatenessMS: 5000, MaxAheadMS: ahead, FromMS: 1 << 62})):   "after the year 9999",

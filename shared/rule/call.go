@@ -22,7 +22,7 @@ func (c *checker) call(e *syntax.Call) *node {
 	case groupWindows[e.Name] > 0:
 		return c.fail(e.Pos, "put it in GROUP BY", "%s is not allowed in %s", e.Name, c.clause)
 	case e.Filter != nil || e.Distinct || e.Star:
-		return c.fail(e.Pos, aggregateNames, "only aggregates have *, DISTINCT or FILTER, and %s is not one", e.Name)
+		return c.fail(e.Pos, aggregateNames, "only aggregates can have *, DISTINCT or FILTER, and %s is not an aggregate", e.Name)
 	}
 	switch e.Name {
 	case "IF":
@@ -110,7 +110,7 @@ func (c *checker) coalesce(e *syntax.Call) *node {
 	for _, a := range args[1:] {
 		both, ok := common(t, a.typ)
 		if !ok {
-			return c.fail(a.at, "convert one of them with CAST", "the values of COALESCE are %s and %s", t.nullable(), a.typ.nullable())
+			return c.fail(a.at, "convert one of them with CAST", "the values of COALESCE have different types: %s and %s", t.nullable(), a.typ.nullable())
 		}
 		notNull = notNull || a.typ.NotNull
 		t = both

@@ -458,7 +458,7 @@ func (r *Rule) Early() (ok bool, reason string) {
 	case r.Window.Kind == Session:
 		return false, "a session ends when its gap has passed"
 	case r.having == nil:
-		return false, "without HAVING every window is an alert, and its row is known only when the window has ended"
+		return false, "without HAVING, every window raises an alert, and its row is known only when the window has ended"
 	}
 	return early(r, r.having)
 }

@@ -33,7 +33,7 @@ func TestFixes(t *testing.T) {
 		{"user_id AS id", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id", "TRUE", "3: id is a field of every alert ^ choose another alias"},
 		{"STDDEV(price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: the aggregate STDDEV is not supported ^ " + aggregates},
 		{"STDDEV_POP(price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: the aggregate STDDEV_POP is not supported ^ " + aggregates},
-		{"MEDIAN(DISTINCT price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: only aggregates have *, DISTINCT or FILTER, and MEDIAN is not one ^ " + aggregates},
+		{"MEDIAN(DISTINCT price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: only aggregates can have *, DISTINCT or FILTER, and MEDIAN is not an aggregate ^ " + aggregates},
 		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(DISTINCT product_id, brand, LOWER(event_type)) > 1", "5: COUNT takes one expression, but this has 3 ^ " +
 			"combine them into one: COUNT(DISTINCT CAST(product_id AS STRING) || '|' || brand || '|' || LOWER(event_type))"},
 		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(DISTINCT CAST(product_id AS STRING) || '|' || brand || '|' || LOWER(event_type)) > 1", ""},

@@ -63,7 +63,7 @@ func TestHostile(t *testing.T) {
 		"intervals":        {head + "GROUP BY TUMBLE(txn_timestamp, INTERVAL '" + same("9") + "' SECOND)", "is not a number of SECONDS"},
 		"an exponent":      {head + "GROUP BY TUMBLE(txn_timestamp, INTERVAL '1e999999999' SECOND)", "is not a number of SECONDS"},
 		"a NUL":            {head + "WHERE brand = \x00" + group, "is not part of the language"},
-		"open params":      {head + "WHERE 1 IN (" + same("${"), "${ without }"},
+		"open params":      {head + "WHERE 1 IN (" + same("${"), "${ must be followed by a name and }"},
 		"too long":         {strings.Repeat(" ", syntax.MaxScript+1), "the maximum is 1048576"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -186,7 +186,7 @@ func (c *checker) cases(e *syntax.Case) *node {
 		}
 		both, ok := common(t, args[i+1].typ)
 		if !ok {
-			return c.fail(args[i+1].at, "convert one of them with CAST", "the values of CASE are %s and %s", args[i+1].typ.nullable(), t.nullable())
+			return c.fail(args[i+1].at, "convert one of them with CAST", "the values of CASE have different types: %s and %s", args[i+1].typ.nullable(), t.nullable())
 		}
 		t = both
 	}

@@ -225,11 +225,11 @@ func (r *Rule) Warnings() []string {
 	}
 	switch {
 	case r.having == nil:
-		warn("without HAVING, every window with an event is an alert")
+		warn("without HAVING, every window with an event raises an alert")
 	case r.neverTrue(r.having, nothing):
 		warn("HAVING can never be TRUE%s", r.countsUpTo(r.having))
 	case r.neverFalse(r.having, nothing):
-		warn("HAVING is never FALSE: every window with an event is an alert")
+		warn("HAVING is never FALSE: every window with an event raises an alert")
 	}
 	if r.Window.Kind == Session {
 		warn("SESSION windows are not evaluated yet: replay, verify and apply refuse the rule; export writes it for Flink")

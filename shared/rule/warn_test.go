@@ -7,7 +7,7 @@ import (
 
 // TestWarnings: what is allowed in a rule and probably not meant is named, and what is meant is not.
 func TestWarnings(t *testing.T) {
-	const never, always = "HAVING can never be TRUE", "every window with an event is an alert"
+	const never, always = "HAVING can never be TRUE", "every window with an event raises an alert"
 	for having, want := range map[string]string{
 		"COUNT(*) > 5": "", "COUNT(*) > 1": "", "COUNT(*) BETWEEN 3 AND 3": "", "NOT COUNT(*) <= 5": "", "MAX(price) < 0": "", "SUM(price) < 0": "",
 		"COUNT(*) FILTER (WHERE price > 1) = 0": "", "CAST(COUNT(*) AS DOUBLE) / 2 < 1": "", "COUNT(*) > 5 OR COUNT(*) < 3": "",

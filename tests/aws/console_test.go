@@ -136,7 +136,7 @@ func TestConsole(t *testing.T) {
 		}
 	}
 	for page, shows := range map[string]string{
-		"/": "Reading is behind", "/incidents": id, "/incidents/" + id: "and agrees", "/alerts": user, "/rules": "burst", "/deliveries": "sns", "/health": "shardId-000000000000",
+		"/": "Reading is behind", "/incidents": id, "/incidents/" + id: "with the same result", "/alerts": user, "/rules": "burst", "/deliveries": "sns", "/health": "shardId-000000000000",
 		"/keys?" + url.Values{"key": {"user_id=" + user}}.Encode(): id,
 	} {
 		if body := get(page); !strings.Contains(body, shows) || strings.Contains(body, `class="failed"`) || strings.Contains(body, "not counted yet") {

@@ -46,7 +46,7 @@ func TestDoctor(t *testing.T) {
 	}
 	found, failed = look("SPATE_TABLE=" + a.StateTable) // its items do not expire
 	if f := found["tables"]; failed || !slices.ContainsFunc(f, func(f doctor.Finding) bool {
-		return f.Level == doctor.Warning && strings.Contains(f.Text, "its time to live is off")
+		return f.Level == doctor.Warning && strings.Contains(f.Text, "time to live is not enabled for it")
 	}) {
 		t.Errorf("a table without a time to live: %+v", f)
 	}

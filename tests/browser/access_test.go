@@ -318,7 +318,7 @@ func (w *world) testNoBroker(t *testing.T) {
 			code                int
 		}{
 			{"/", "Open incidents", "No figures since", 200}, {"/incidents", "marked", "", 200}, {"/incidents/" + i.ID, "stolen cards", "connection refused", 200}, {"/alerts", "marked", "", 200},
-			{"/alerts/" + i.AlertID, "Window", "connection refused", 200}, {"/keys?key=user_id%3Dmarked", "Its incidents", "connection refused", 200}, {"/studio", "Save as shadow", "", 200},
+			{"/alerts/" + i.AlertID, "Window", "connection refused", 200}, {"/keys?key=user_id%3Dmarked", "Incidents of this key", "connection refused", 200}, {"/studio", "Save as shadow", "", 200},
 			{"/deliveries", "webhook", "", 200}, {"/health", "Health", "No figures since", 200}, {"/rules", "Rules", "", 0},
 		} {
 			began := time.Now()

@@ -124,7 +124,7 @@ func (w *world) testWhy(t *testing.T) {
 	clicks++
 	p.sees(".answer h2", "Flagged")
 	p.sees(".conditions td code", "COUNT(*)")
-	p.sees(".answer", "and agrees") // by itself, if the window was open
+	p.sees(".answer", "with the same result") // by itself, if the window was open
 	if got := p.text(".conditions tbody tr.yes td strong"); got != "9" {
 		t.Errorf("the condition is shown with %q, want 9", got)
 	}
@@ -161,7 +161,7 @@ func (w *world) testResend(t *testing.T) {
 	p.click("form[action='/endpoints/webhook'] button")
 	p.sees(".note", "enabled")
 	p.click("form[action='/endpoints/webhook/test'] button")
-	p.sees(".note", "The test is stored,")
+	p.sees(".note", "The test message is stored,")
 	p.until("the test is delivered", `[...document.querySelectorAll('tr')].some((r) => r.textContent.includes('endpoint.test') && r.textContent.includes('delivered'))`) // by itself
 	p.visit("/incidents/" + i.ID)
 	p.click("form[action='/deliveries/resend'] button")

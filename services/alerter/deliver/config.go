@@ -52,7 +52,7 @@ func Validate(endpoints []Endpoint) error {
 	for _, e := range endpoints {
 		errs = append(errs, e.Validate())
 		if names[e.Name] {
-			errs = append(errs, fmt.Errorf("endpoint %q: name: is a duplicate", e.Name))
+			errs = append(errs, fmt.Errorf("endpoint %q: name: already used by another endpoint", e.Name))
 		}
 		names[e.Name] = true
 		if e.Notifier == nil {

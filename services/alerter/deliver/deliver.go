@@ -190,7 +190,7 @@ func (d *deliverer) record(ctx context.Context, try store.Try, counts bool) erro
 		}
 		d.metrics.unrecorded.Inc()
 		if !ops.Pause(ctx, wait) {
-			return fmt.Errorf("a try was not recorded, so the message will be sent again: %w", err)
+			return fmt.Errorf("an attempt was not recorded, so the message will be sent again: %w", err)
 		}
 	}
 }
@@ -199,7 +199,7 @@ func (d *deliverer) record(ctx context.Context, try store.Try, counts bool) erro
 func (d *deliverer) tell(t store.Try, r notify.Result) {
 	if r.Outcome == notify.Unsendable {
 		d.metrics.tries.WithLabelValues(t.Endpoint, string(r.Outcome)).Inc()
-		d.log.Error("giving up on a message that cannot be sent; this is not the endpoint's fault", "webhook_id", t.WebhookID, "endpoint", t.Endpoint, "reason", t.Reason)
+		d.log.Error("giving up on a message that cannot be sent; the endpoint is not the cause", "webhook_id", t.WebhookID, "endpoint", t.Endpoint, "reason", t.Reason)
 		return
 	}
 	d.metrics.tries.WithLabelValues(t.Endpoint, string(t.Outcome)).Inc()
@@ -209,9 +209,9 @@ func (d *deliverer) tell(t store.Try, r notify.Result) {
 	case notify.Delivered:
 		log.Debug("delivered")
 	case notify.Gone:
-		log.Error("the endpoint responded that it wants no more messages (410 Gone) and is now disabled; see spate endpoints")
+		log.Error("the endpoint accepts no more messages (410 Gone) and is now disabled; see spate endpoints")
 	case notify.Exhausted:
-		log.Error("not delivered after the last try; to resend, use spate deliveries recover", "reason", t.Reason)
+		log.Error("not delivered after the last attempt; to resend, use spate deliveries recover", "reason", t.Reason)
 	default:
 		log.Warn("not delivered, retrying", "reason", t.Reason, "next_at", t.NextAt)
 	}
@@ -244,7 +244,7 @@ func (d *deliverer) gauge(ctx context.Context) error {
 				d.metrics.state(e)
 			} else if e.Pending > 0 && !warned[e.Name] {
 				warned[e.Name] = true
-				d.log.Warn("an endpoint has pending deliveries but is not configured here; they are kept", "endpoint", e.Name, "pending", e.Pending)
+				d.log.Warn("an endpoint has pending deliveries but is not configured here; the deliveries are kept", "endpoint", e.Name, "pending", e.Pending)
 			}
 		}
 		for name, t := range d.targets {

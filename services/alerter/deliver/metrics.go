@@ -20,17 +20,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	endpoint := []string{"endpoint"}
 	m := &metrics{
 		tries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_deliveries_total",
-			Help: "Delivery tries, by outcome (delivered, failed, throttled, gone, exhausted, unsendable)."}, []string{"endpoint", "outcome"}),
+			Help: "Delivery attempts by outcome (delivered, failed, throttled, gone, exhausted, unsendable)."}, []string{"endpoint", "outcome"}),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "spate_alerter_delivery_seconds",
-			Help: "Duration of a try.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, endpoint),
+			Help: "Duration of a delivery attempt.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, endpoint),
 		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_deliveries_pending",
-			Help: "Messages not yet delivered to the endpoint, in the whole database."}, endpoint),
+			Help: "Messages in the whole database that have not yet been delivered to the endpoint."}, endpoint),
 		disabled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_endpoint_disabled",
 			Help: "1 if the endpoint is disabled and is not notified."}, endpoint),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spate_alerter_breaker_open",
 			Help: "1 if the endpoint is failing and is only probed occasionally."}, endpoint),
 		unrecorded: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_delivery_record_errors_total",
-			Help: "Failed attempts to record a try in the database."}),
+			Help: "Failures to record a delivery attempt in the database."}),
 	}
 	reg.MustRegister(m.tries, m.took, m.pending, m.disabled, m.open, m.unrecorded)
 	return m

@@ -57,7 +57,7 @@ func (c Config) Validate() error {
 		problem("min severity: %q is neither %s nor %s (SPATE_MIN_SEVERITY, --min-severity)", s, alert.Warning, alert.Critical)
 	}
 	if n := len(c.Endpoints); n > dynamodb.MaxEndpoints {
-		problem("endpoints: %d are configured, but mode aws notifies at most %d, because an alert and its messages are one transaction of DynamoDB; remove some, or have one forward to others (SPATE_ENDPOINTS, --endpoints)", n, dynamodb.MaxEndpoints)
+		problem("endpoints: %d are configured, but mode aws notifies at most %d, because an alert and its messages are written in one DynamoDB transaction; remove some, or let one endpoint forward to others (SPATE_ENDPOINTS, --endpoints)", n, dynamodb.MaxEndpoints)
 	}
 	for _, e := range c.Endpoints {
 		if e.Name == dynamodb.Endpoint {

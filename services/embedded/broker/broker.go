@@ -166,7 +166,7 @@ func takeLock(f *os.File) error {
 	}
 	pid := strings.TrimSpace(string(b[:n]))
 	if _, err := strconv.Atoi(pid); err != nil && pid != "" {
-		return fmt.Errorf("lock %s: belongs to another program, because it contains no process id; move it away or choose another directory with --state", f.Name())
+		return fmt.Errorf("lock %s: contains no process ID, so it belongs to another program; move it away or choose another directory with --state", f.Name())
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%w by process %s; stop it or choose another directory with --state", ErrInUse, pid)

@@ -315,7 +315,7 @@ func (w *walker) tags() {
 }
 
 // errFollower is the error for a fetch with the tagged fields of a follower, which can nest other fields. The embedded broker has no followers.
-var errFollower = errors.New("a fetch of a follower")
+var errFollower = errors.New("a fetch by a follower")
 
 // checkBatch refuses a batch that claims fewer than one record: kfake adds the count to the end offset of the partition, which would move back.
 func checkBatch(b []byte) error {
@@ -355,7 +355,7 @@ func bound(key, version int16, flexible bool, body []byte) (answered bool, _ err
 			names[p.Name] = true
 		}
 		if len(names) == 0 || len(names) != len(req.Protocols) {
-			return false, errors.New("a member without a protocol, or with the same one twice")
+			return false, errors.New("a member that has no protocol, or has the same protocol twice")
 		}
 	case keyCreateTopics:
 		req := kmsg.NewPtrCreateTopicsRequest()

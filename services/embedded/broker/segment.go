@@ -160,7 +160,7 @@ func (d *disk) checkPartition(at place, dir string, compacted bool) error {
 			s.fill(limit)
 		}
 		if s.lost > 0 || s.missing > 0 && start < should {
-			d.tell("records are lost: a part of a partition is damaged or missing", "topic", at.topic, "partition", at.partition, "file", name+".dat",
+			d.tell("records are lost: part of a partition is damaged or missing", "topic", at.topic, "partition", at.partition, "file", name+".dat",
 				"from_offset", s.firstLost(), "lost_bytes", s.lost, "lost_records", s.missing)
 		}
 		if err := d.mend(at, name, &s); err != nil {

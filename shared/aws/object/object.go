@@ -222,7 +222,7 @@ func (l *location) explain(verb string, err error) error {
 	case cloud.IsCode(err, "NoSuchKey", "NotFound"):
 		return fmt.Errorf("%s %s: %w in bucket %s", verb, l.name(), ErrNoKey, l.bucket)
 	case cloud.IsCode(err, "AccessDenied", "Forbidden"):
-		return fmt.Errorf("%s %s: %w (the object may also not exist: S3 denies access in that case if you may not list bucket %s)", verb, l.name(), ErrDenied, l.bucket)
+		return fmt.Errorf("%s %s: %w (or the object does not exist: S3 also denies access in that case if you may not list bucket %s)", verb, l.name(), ErrDenied, l.bucket)
 	case cloud.IsCode(err, "PreconditionFailed"):
 		return fmt.Errorf("%s %s: %w", verb, l.name(), ErrChanged)
 	case cloud.IsCode(err, "PermanentRedirect", "MovedPermanently", "AuthorizationHeaderMalformed"):

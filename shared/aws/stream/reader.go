@@ -218,7 +218,7 @@ func (s *shardReader) next(ctx context.Context) (Fetch, error) {
 		}
 		wait := backoff(try)
 		if try > 0 { // once is nothing special
-			s.Log.Warn("cannot read from kinesis, retrying", "stream", s.Stream, "shard", s.shard, "error", err, "wait", wait.String())
+			s.Log.Warn("cannot read from Kinesis, retrying", "stream", s.Stream, "shard", s.shard, "error", err, "wait", wait.String())
 		}
 		if err := pause(ctx, wait); err != nil {
 			return Fetch{}, err

@@ -68,7 +68,7 @@ func (c Config) Validate() error {
 		post.Secret
 	}{{"password", c.Password}, {"token", c.Token}} {
 		if strings.ContainsFunc(s.Reveal(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			errs = append(errs, errors.New(s.field+": contains a line end or another control character"))
+			errs = append(errs, errors.New(s.field+": contains a line break or another control character"))
 		}
 	}
 	return errors.Join(errs...)
@@ -242,7 +242,7 @@ func (s *Sender) post(ctx context.Context, ms ...notify.Message) notify.Result {
 	a := s.client.Do(ctx, call)
 	r := s.client.Judge(a)
 	if r.Outcome == notify.Delivered && a.Status != http.StatusOK {
-		return post.Failed(a.Status, fmt.Sprintf("status %d, but Alertmanager accepts alerts with 200: the URL may be another service's", a.Status))
+		return post.Failed(a.Status, fmt.Sprintf("status %d, but Alertmanager accepts alerts with 200: the URL may belong to another service", a.Status))
 	}
 	return r
 }

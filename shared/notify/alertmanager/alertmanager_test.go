@@ -184,7 +184,7 @@ func TestAnswers(t *testing.T) {
 		answer http.HandlerFunc
 		want   notify.Result
 	}{
-		{notifytest.Answer(202, ""), notify.Result{Outcome: notify.Failed, Status: 202, Reason: "status 202, but Alertmanager accepts alerts with 200: the URL may be another service's"}},
+		{notifytest.Answer(202, ""), notify.Result{Outcome: notify.Failed, Status: 202, Reason: "status 202, but Alertmanager accepts alerts with 200: the URL may belong to another service"}},
 		{notifytest.Answer(400, `"start time must be before end time"`), notify.Result{Outcome: notify.Failed, Status: 400, Reason: `status 400: "start time must be before end time"`}},
 	} {
 		addr, _ := notifytest.Serve(t, c.answer)
@@ -204,7 +204,7 @@ func TestConfig(t *testing.T) {
 		{Config{Password: post.NewSecret(password)}, "username: basic authentication requires both"},
 		{Config{Username: "a", Password: post.NewSecret(password), Token: post.NewSecret("x")}, "token: cannot be used with username"},
 		{Config{Username: "a:b", Password: post.NewSecret(password)}, "username: contains a colon"},
-		{Config{Token: post.NewSecret("s3cr3t\nx")}, "token: contains a line end"},
+		{Config{Token: post.NewSecret("s3cr3t\nx")}, "token: contains a line break"},
 	} {
 		c.c.Target = post.Target{URL: "http://alertmanager:9093"}
 		suite.Printed(t, c.c)

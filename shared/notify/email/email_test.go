@@ -432,7 +432,7 @@ func TestFailures(t *testing.T) {
 		{"certificate", nil, func(c *Config) { c.RootCAs = x509.NewCertPool() }, notify.Result{Reason: "TLS: certificate is not trusted"}},
 		{"not TLS", nil, func(c *Config) { c.TLS = TLS }, notify.Result{Reason: "TLS: the response is not TLS; set tls: starttls if the server begins unencrypted, as on port 587"}},
 		{"wrong password, which is quoted", nil, func(c *Config) { c.Password = post.NewSecret("p4ssw0rd of another") },
-			notify.Result{Status: 535, Reason: "AUTH: status 535: (the response quotes the URL or a secret, and is not kept)"}},
+			notify.Result{Status: 535, Reason: "AUTH: status 535: (the response quotes the URL or a secret, so it is not kept)"}},
 		{"no way to log in", func(s *server) { s.auth = "XOAUTH2" }, nil, notify.Result{Reason: "AUTH: the server supports neither PLAIN nor LOGIN"}},
 		{"sender", func(s *server) { s.refuse = map[string]string{"MAIL": "550 5.7.1 not from here"} }, nil, notify.Result{Status: 550, Reason: "MAIL: status 550: 5.7.1 not from here"}},
 		{"recipient", func(s *server) { s.refuse = map[string]string{"RCPT TO:<fraud": "550 5.1.1 no such user"} }, nil, notify.Result{Status: 550, Reason: "recipient 2 of 2: status 550: 5.1.1 no such user"}},

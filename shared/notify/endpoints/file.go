@@ -61,7 +61,7 @@ func Read(path string, taken bool, log *slog.Logger) ([]Spec, error) {
 			if taken && s.Name == FlagName {
 				f.problem(0, "endpoint %q: name: already used by the endpoint of --webhook-url (SPATE_WEBHOOK_URL)", s.Name)
 			} else {
-				f.problem(0, "endpoint %q: name: is a duplicate", Redacted(s.Name))
+				f.problem(0, "endpoint %q: name: already used by another endpoint", Redacted(s.Name))
 			}
 		}
 		lines[s.Name] = true

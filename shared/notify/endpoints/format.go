@@ -91,9 +91,9 @@ var common = []Field{
 	{Name: "rules", Help: "list of rules to notify of; all rules if absent"},
 	{Name: "min_severity", Help: "minimum severity to notify of: warning or critical"},
 	{Name: "transitions", Help: "list of opened, raised, closed: notify of alerts that reach these states, instead of incidents"},
-	{Name: "rate", Help: "maximum tries per second"},
-	{Name: "digest_above", Help: "above this many messages a minute, the rest, unless critical, go into one digest"},
-	{Name: "link", Help: "URL to open for details; {since} and {until} become times"},
+	{Name: "rate", Help: "maximum attempts per second"},
+	{Name: "digest_above", Help: "above this many messages a minute, all others except critical ones go into one digest"},
+	{Name: "link", Help: "URL to open for details; {since} and {until} are replaced with times"},
 }
 
 const whereSecret = "whsec_ and 24 to 64 random bytes in base64"
@@ -103,7 +103,7 @@ var formats = []Format{
 		Name: DefaultFormat, Help: "JSON, signed according to Standard Webhooks 1.0 (docs/webhooks.md)",
 		Fields: []Field{
 			{Name: "url", Required: true, Secret: true, Help: "https://host/path"},
-			{Name: "secret", Required: true, Secret: true, Help: whereSecret + "; to rotate, two of them separated by a space"},
+			{Name: "secret", Required: true, Secret: true, Help: whereSecret + "; to rotate, give two secrets, separated by a space"},
 		},
 		Example: "- name: hook\n  url: https://your.host/hook\n  secret_env: HOOK_SECRET\n",
 		read: func(e endpointNode) destination {
@@ -124,7 +124,7 @@ var formats = []Format{
 		},
 	},
 	{
-		Name: "pagerduty", Help: "PagerDuty, Events API v2: one alert per incident, resolved with it",
+		Name: "pagerduty", Help: "PagerDuty, Events API v2: one alert per incident, resolved when the incident is",
 		Fields: []Field{
 			{Name: "routing_key", Required: true, Secret: true, Help: "integration key of an Events API v2 integration, 32 letters and digits"},
 			{Name: "url", Default: pagerduty.DefaultURL, Help: "https://events.eu.pagerduty.com for the EU service region; for a trial, any address; an address on your own machine needs allow_private"},
@@ -143,14 +143,14 @@ var formats = []Format{
 		Fields: []Field{
 			{Name: "url", Secret: true, Help: "incoming webhook, https://hooks.slack.com/services/..."},
 			{Name: "token", Secret: true, Help: "token of a bot with the scope chat:write, xoxb-..."},
-			{Name: "channel", Help: "id of the channel, such as C0123456789, for token; the bot must be a member"},
-			{Name: "api_url", Default: slack.DefaultAPI, Help: "Web API for token; https://slack-gov.com/api for GovSlack"},
+			{Name: "channel", Help: "ID of the channel, such as C0123456789; used with token; the bot must be a member"},
+			{Name: "api_url", Default: slack.DefaultAPI, Help: "URL of the Web API, used with token; https://slack-gov.com/api for GovSlack"},
 		},
 		Example: "- name: chat\n  format: slack\n  token_env: SLACK_TOKEN\n  channel: C0123456789\n",
 		read:    endpointNode.slack,
 	},
 	{
-		Name: "alertmanager", Help: "Alertmanager, API v2: one alert per incident, resolved with it",
+		Name: "alertmanager", Help: "Alertmanager, API v2: one alert per incident, resolved when the incident is",
 		Fields: []Field{
 			{Name: "url", Required: true, Secret: true, Help: "http://host:9093, with the route prefix if there is one"},
 			{Name: "username", Help: "for basic authentication"},
@@ -193,12 +193,12 @@ var formats = []Format{
 		},
 	},
 	{
-		Name: "template", Help: "any HTTP interface: the body is a Go template (docs/destinations.md#template)",
+		Name: "template", Help: "any HTTP API: the body is a Go template (docs/destinations.md#template)",
 		Fields: []Field{
 			{Name: "url", Required: true, Secret: true, Help: "https://host/path"},
 			{Name: "body", Required: true, Help: "template of the body"},
-			{Name: "headers", Help: "further headers; each value is a template"},
-			{Name: "content_type", Default: template.DefaultContentType, Help: "media type of the body; a body that should be JSON but is not is an error"},
+			{Name: "headers", Help: "additional headers; each value is a template"},
+			{Name: "content_type", Default: template.DefaultContentType, Help: "media type of the body; if it is JSON, a body that is not JSON is an error"},
 			{Name: "method", Default: "POST", Help: "POST or PUT"},
 			{Name: "secret", Secret: true, Help: "value of {{secret}} in the body and in headers"},
 		},
@@ -217,7 +217,7 @@ func (e endpointNode) slack() destination {
 	case withToken && withHook:
 		e.wrong(e.given("url"), "cannot be used with token; use url for an incoming webhook, or token and channel for a bot")
 	case !withToken && !withHook:
-		e.wrong("url", "missing; give url (an incoming webhook, as in https://hooks.slack.com/services/...), or token and channel (a bot), each of url and token also as _env or _file")
+		e.wrong("url", "missing; give url (an incoming webhook, as in https://hooks.slack.com/services/...), or token and channel (a bot); url and token can also be given as _env or _file")
 	case withToken && c.Token.IsZero():
 		c.Token = post.NewSecret("xoxb-unknown") // its problem is known
 	case withHook && api:

@@ -88,7 +88,7 @@ func (t Target) Parse() (*url.URL, error) {
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, errors.New("url: must begin with https:// or http://; " + form)
 	case u.User != nil:
-		return nil, errors.New("url: contains a user name or password; remove it; calls are authenticated by a signature or by other fields")
+		return nil, errors.New("url: must not contain a user name or password; calls are authenticated by a signature or by other fields")
 	case u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("url: has no host; " + form)
 	case strings.Contains(t.URL, "#"):
@@ -240,7 +240,7 @@ func (c *Client) Do(ctx context.Context, call Call) Answer {
 	}
 	req, err := http.NewRequestWithContext(try, method, to.String(), bytes.NewReader(call.Body))
 	if err != nil {
-		return Answer{Why: "the request cannot be made"}
+		return Answer{Why: "the request cannot be created"}
 	}
 	req.Header = http.Header{
 		"Content-Type": {"application/json"},

@@ -11,7 +11,7 @@ import (
 const maxSaid = 200
 
 // withheld replaces a response that quotes what may be secret.
-const withheld = "(the response quotes the URL or a secret, and is not kept)"
+const withheld = "(the response quotes the URL or a secret, so it is not kept)"
 
 // Quotes knows what a response must not quote.
 type Quotes struct {

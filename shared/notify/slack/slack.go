@@ -54,7 +54,7 @@ func (c Config) Validate() error {
 	if c.Token.IsZero() {
 		var err error
 		if c.Channel != "" {
-			err = errors.New("channel: is for a bot's token, which is missing; an incoming webhook has its own channel")
+			err = errors.New("channel: requires a bot's token, which is missing; an incoming webhook has its own channel")
 		}
 		return errors.Join(c.Target.Validate(), err)
 	}
@@ -67,9 +67,9 @@ func (c Config) Validate() error {
 	}
 	switch {
 	case c.Channel == "":
-		errs = append(errs, errors.New("channel: missing; give the id of the channel, as in channel: C0123456789"))
+		errs = append(errs, errors.New("channel: missing; give the ID of the channel, as in channel: C0123456789"))
 	case !channelForm.MatchString(c.Channel):
-		errs = append(errs, errors.New("channel: is not the id of a channel, such as C0123456789"))
+		errs = append(errs, errors.New("channel: is not the ID of a channel, such as C0123456789"))
 	}
 	return errors.Join(errs...)
 }
@@ -218,7 +218,7 @@ var codeForm = regexp.MustCompile(`^[a-z0-9_]{1,80}$`)
 
 const (
 	fixToken   = "check the token"
-	fixChannel = "check the channel: it must be an id, and a private channel must have the bot as a member"
+	fixChannel = "check the channel: it must be an ID, and the bot must be a member of a private channel"
 )
 
 // fixes are what to do about an error.

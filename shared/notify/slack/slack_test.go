@@ -293,9 +293,9 @@ func TestConfig(t *testing.T) {
 		{DefaultAPI, token, "C0123456789", nil},
 		{DefaultAPI, token, "#alerts", nil},
 		{"", "", "", []string{"url: missing"}},
-		{"https://hooks.slack.com" + path, "", "C1", []string{"channel: is for a bot's token"}},
+		{"https://hooks.slack.com" + path, "", "C1", []string{"channel: requires a bot's token"}},
 		{"ftp://slack.com", "s3cret", "", []string{"api_url: must begin with", "token: is not a Slack token", "channel: missing"}},
-		{DefaultAPI, token, "a b\n", []string{"channel: is not the id"}},
+		{DefaultAPI, token, "a b\n", []string{"channel: is not the ID"}},
 	} {
 		config := Config{Target: post.Target{URL: c.url}, Token: post.NewSecret(c.token), Channel: c.channel}
 		notifytest.Suite{Path: path, Secrets: []string{token, "s3cret"}}.Printed(t, config)

@@ -167,7 +167,7 @@ func TestAtRunTime(t *testing.T) {
 		`{{if .runbook}}"{{end}}{}`:                                                             "the result is not JSON",
 		`{{if .runbook}}{{range 100000}}{{end}}{{end}}{}`:                                       "more than 10000 loop iterations",
 		`{{if .runbook}}{{index .data secret}}{{index .facts 99}}{{end}}{}`:                     "body: line 1:",
-		`{{if .runbook}}{{template "` + secret + `"}}{{end}}{}`:                                 "(the response quotes the URL or a secret, and is not kept)",
+		`{{if .runbook}}{{template "` + secret + `"}}{{end}}{}`:                                 "(the response quotes the URL or a secret, so it is not kept)",
 		`{{if .runbook}}{{range 6000}}` + strings.Repeat("xxxxxxxxxx", 20) + `{{end}}{{end}}{}`: "the result is longer than",
 	} {
 		s := sender(t, config(url, body))

@@ -126,7 +126,7 @@ func parseSecret(text string) (Secret, error) {
 	}
 	key, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return Secret{}, errors.New("what follows " + SecretPrefix + " is not standard base64 with its padding" + makeSecret) // the cause may quote it
+		return Secret{}, errors.New("the part after " + SecretPrefix + " is not standard base64 with padding" + makeSecret) // the cause may quote it
 	}
 	if len(key) < minSecret || len(key) > maxSecret {
 		return Secret{}, fmt.Errorf("is %d bytes long, not %d to %d"+makeSecret, len(key), minSecret, maxSecret)

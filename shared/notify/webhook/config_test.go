@@ -74,9 +74,9 @@ func TestParseSecrets(t *testing.T) {
 		{of(32) + " " + of(0), "secret 2: is 0 bytes"},
 		{of(32)[len(SecretPrefix):], "secret 1: does not begin with whsec_"},
 		{of(32) + " whsk_" + of(32), "secret 2: does not begin"},
-		{of(32) + "," + of(32), "secret 1: what follows"},
-		{strings.TrimRight(of(32), "="), "secret 1: what follows"},
-		{SecretPrefix + strings.Repeat("_-_-", 8), "secret 1: what follows"}, // base64 for URLs
+		{of(32) + "," + of(32), "secret 1: the part after"},
+		{strings.TrimRight(of(32), "="), "secret 1: the part after"},
+		{SecretPrefix + strings.Repeat("_-_-", 8), "secret 1: the part after"}, // base64 for URLs
 		{"nonsense " + of(32) + " " + of(1), "secret 3: is 1 bytes"},
 	} {
 		got, err := ParseSecrets(tt.text)

@@ -25,7 +25,7 @@ import (
 	"spate/shared/testport"
 )
 
-const withheld = "(the response quotes the URL or a secret, and is not kept)"
+const withheld = "(the response quotes the URL or a secret, so it is not kept)"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

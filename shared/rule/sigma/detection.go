@@ -49,7 +49,7 @@ func not(c clause) clause {
 // detection is the condition of a base rule.
 func (c *converter) detection(n *yaml.Node) clause {
 	if n.Kind != yaml.MappingNode {
-		c.fail(n, "", "detection is a mapping: selections and a condition")
+		c.fail(n, "", "detection must be a mapping of selections and a condition")
 		return nil
 	}
 	condition := member(n, "condition")
@@ -485,7 +485,7 @@ func (p *parser) primary() clause {
 	case p.accept("all", "of"):
 		return both(p.of())
 	case len(p.words) > 1 && strings.EqualFold(p.words[1], "of"):
-		return p.fail("write 1 of or all of", "%s of cannot be expressed in SQL", word)
+		return p.fail("write 1 of or all of", "the quantifier %s of cannot be expressed in SQL", word)
 	case word == "":
 		return p.fail("", "the condition ends too early")
 	case p.byName[word] == nil:

@@ -160,7 +160,7 @@ func (c *converter) documents() (list []*document) {
 		}
 		doc := &document{node: n.Content[0]}
 		if doc.node.Kind != yaml.MappingNode {
-			c.fail(doc.node, "", "a Sigma rule is a mapping: title, correlation, detection")
+			c.fail(doc.node, "", "a Sigma rule must be a mapping: title, correlation, detection")
 			continue
 		}
 		doc.detection, doc.correlations = member(doc.node, "detection"), member(doc.node, "correlation")
@@ -214,7 +214,7 @@ func (c *converter) correlation(d *document, taken map[string]bool) *correlation
 	r.name = c.ruleName(text(member(d.node, "name")), r.title, taken)
 	m := d.correlations
 	if m.Kind != yaml.MappingNode {
-		c.fail(m, "", "correlation is a mapping: type, rules, group-by, timespan, condition")
+		c.fail(m, "", "correlation must be a mapping: type, rules, group-by, timespan, condition")
 		return r
 	}
 	for i := 0; i+1 < len(m.Content); i += 2 {
@@ -225,7 +225,7 @@ func (c *converter) correlation(d *document, taken map[string]bool) *correlation
 				c.fail(key, "leave it out", "generate: the alerts of the base rules themselves cannot be expressed in SQL")
 			}
 		case "aliases":
-			c.fail(key, "give the fields one name", "aliases cannot be expressed in SQL: a table has one name for a field")
+			c.fail(key, "use the same name for the field everywhere", "aliases cannot be expressed in SQL: a field has one name in a table")
 		default:
 			c.fail(key, "", "%s is not a known part of a correlation", key.Value)
 		}
@@ -328,7 +328,7 @@ func (c *converter) timespan(r *correlation, m *yaml.Node) {
 	count, _ := strconv.Atoi(parts[1])
 	r.span = time.Duration(count) * map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[parts[2]]
 	if r.span < time.Second || r.span > rule.MaxWindowMS*time.Millisecond {
-		c.fail(n, "", "a window is at least 1 s and at most 1 h long, but this timespan is %s", n.Value)
+		c.fail(n, "", "a window must be between 1 s and 1 h long, but this timespan is %s", n.Value)
 	}
 }
 
@@ -397,7 +397,7 @@ func (c *converter) scalar(n *yaml.Node) bool {
 	case yaml.ScalarNode:
 		return true
 	case yaml.AliasNode:
-		c.fail(n, "write the value in its place", "YAML aliases are not supported")
+		c.fail(n, "write the value itself", "YAML aliases are not supported")
 	default:
 		c.fail(n, "", "a value is expected here, not a list or mapping")
 	}

@@ -158,7 +158,7 @@ func TestRefused(t *testing.T) {
 		{file("s: {brand: x}\ncondition: (s", counts), "the condition lacks a closing parenthesis"},
 		{file(base, strings.Replace(counts, "[base]", "[other]", 1)), "s.yml:10:11: the file has no rule other"},
 		{file(base, strings.Replace(counts, "[base]", "[Found it]", 1)), "a correlation of correlations, such as Found it, cannot be expressed in SQL"},
-		{file(base, strings.Replace(counts, "1m", "2h", 1)), "at most 1 h long, but this timespan is 2h"},
+		{file(base, strings.Replace(counts, "1m", "2h", 1)), "between 1 s and 1 h long, but this timespan is 2h"},
 		{file(base, strings.Replace(counts, "1m", "soon", 1)), `"soon" is not a timespan`},
 		{file(base, strings.Replace(counts, "gte: 10", "gte: ten", 1)), `"ten" is not a number`},
 		{file(base, strings.Replace(counts, "gte: 10", "field: brand", 1)), "the condition has no comparison"},
@@ -170,7 +170,7 @@ func TestRefused(t *testing.T) {
 		{"title: Base\nname: base\ndetection:\n  s: {brand: x}\n  condition: s\n", "s.yml:1:1: the file has no correlation"},
 		{file(base, counts) + "---\ntitle: Lonely\ndetection:\n  s: {brand: x}\n  condition: s\n", "s.yml:15:1: no correlation uses this rule"},
 		{"a: [", "s.yml:1:1: it is not YAML"},
-		{"- a", "a Sigma rule is a mapping"},
+		{"- a", "a Sigma rule must be a mapping"},
 		{"a: b", "it has neither detection nor correlation"},
 		{"", "the file has no correlation"},
 	} {

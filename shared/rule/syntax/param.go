@@ -85,7 +85,7 @@ func (l *lexer) param() {
 	rest := l.source[l.at:]
 	end := strings.IndexByte(rest[:min(len(rest), maxParamName)], '}')
 	if end < 0 {
-		l.errs.Add(Pos(l.at), "", "${ without } after a name")
+		l.errs.Add(Pos(l.at), "", "${ must be followed by a name and }")
 		l.at += 2
 		return
 	}

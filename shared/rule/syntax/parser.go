@@ -101,12 +101,12 @@ var unsupported = map[string]string{
 	"LIMIT":     "leave LIMIT out, and choose a higher threshold in HAVING",
 	"FETCH":     "leave FETCH out, and choose a higher threshold in HAVING",
 	"OFFSET":    "leave OFFSET out",
-	"JOIN":      "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"INNER":     "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"LEFT":      "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"RIGHT":     "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"FULL":      "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
-	"CROSS":     "a rule reads one table; put what it needs in the event; write exemptions as a list, as in x NOT IN (1, 2)",
+	"JOIN":      "a rule reads one table; add the data that it needs to the events, and write exemptions as a list, as in x NOT IN (1, 2)",
+	"INNER":     "a rule reads one table; add the data that it needs to the events, and write exemptions as a list, as in x NOT IN (1, 2)",
+	"LEFT":      "a rule reads one table; add the data that it needs to the events, and write exemptions as a list, as in x NOT IN (1, 2)",
+	"RIGHT":     "a rule reads one table; add the data that it needs to the events, and write exemptions as a list, as in x NOT IN (1, 2)",
+	"FULL":      "a rule reads one table; add the data that it needs to the events, and write exemptions as a list, as in x NOT IN (1, 2)",
+	"CROSS":     "a rule reads one table; add the data that it needs to the events, and write exemptions as a list, as in x NOT IN (1, 2)",
 	"UNION":     "write two rules",
 	"INTERSECT": "write two rules",
 	"EXCEPT":    "write two rules",
@@ -134,6 +134,6 @@ func (p *parser) count(at Pos) {
 // bound bounds a list that has n items.
 func (p *parser) bound(n int, what string) {
 	if n > maxList {
-		p.fail(p.peek().Pos, "", "%s has at most %d", what, maxList)
+		p.fail(p.peek().Pos, "", "%s can have at most %d items", what, maxList)
 	}
 }

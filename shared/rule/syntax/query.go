@@ -7,7 +7,7 @@ func (p *parser) query() *Select {
 	p.enter()
 	defer p.leave()
 	if p.peek().is("WITH") {
-		p.fail(p.peek().Pos, "write the query in its place", "WITH is not supported")
+		p.fail(p.peek().Pos, "write the query inline, where its name is used", "WITH is not supported")
 	}
 	s := &Select{Pos: p.peek().Pos}
 	p.expect("SELECT")

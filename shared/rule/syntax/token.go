@@ -189,7 +189,7 @@ func (l *lexer) next() {
 	case strings.HasPrefix(rest, "/*"):
 		end := strings.Index(rest[2:], "*/")
 		if end < 0 {
-			l.errs.Add(Pos(l.at), "end it with */", "this comment does not end")
+			l.errs.Add(Pos(l.at), "close it with */", "this comment is not closed")
 			l.at = len(l.source)
 			return
 		}
@@ -295,7 +295,7 @@ func (l *lexer) str(at, skip int, escapes bool) {
 			return
 		}
 	}
-	l.errs.Add(Pos(at), "end it with '; write '' for a quote within it", "this string does not end")
+	l.errs.Add(Pos(at), "close it with '; write '' for a quote within it", "this string is not closed")
 	l.at = len(l.source)
 }
 
@@ -349,7 +349,7 @@ func (l *lexer) quoted() {
 			return
 		}
 	}
-	l.errs.Add(Pos(l.at), "end it with `", "this name does not end on its line")
+	l.errs.Add(Pos(l.at), "close it with `", "this name is not closed on its line")
 	l.at = len(l.source)
 }
 

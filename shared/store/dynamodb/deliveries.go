@@ -114,7 +114,7 @@ func (t *Table) Record(ctx context.Context, try store.Try, counts bool) (state s
 		return t.transact(ctx, writes)
 	})
 	if err != nil {
-		return "", fmt.Errorf("record try of %s at %s: %w", try.WebhookID, try.Endpoint, err)
+		return "", fmt.Errorf("record attempt of %s at %s: %w", try.WebhookID, try.Endpoint, err)
 	}
 	return state, nil
 }

@@ -78,7 +78,7 @@ const (
 )
 
 // errContended: other writers were faster each time.
-var errContended = errors.New("other writers changed the same items on every try")
+var errContended = errors.New("other writers changed the same items on every attempt")
 
 // again calls f until it is done, as long as others come between. f reports false if one did.
 func again(ctx context.Context, f func() (done bool, err error)) error {

@@ -35,7 +35,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("table: %q is not a valid table name: use 3 to 255 letters, digits, dots, dashes and underscores", c.Table))
 	}
 	if n := len(c.Server); n > 255 {
-		errs = append(errs, fmt.Errorf("server: %d bytes, more than 255", n))
+		errs = append(errs, fmt.Errorf("server: is %d bytes long, more than 255", n))
 	}
 	if c.Retain < 0 {
 		errs = append(errs, fmt.Errorf("retain: %v is negative (use 0 to keep alerts forever)", c.Retain))

@@ -267,7 +267,7 @@ func (t *Table) ListTries(ctx context.Context, f store.TryFilter) iter.Seq2[stor
 	return func(yield func(store.Try, error) bool) {
 		list, err := t.listTries(ctx, f)
 		if err != nil {
-			yield(store.Try{}, fmt.Errorf("list tries: %w", err))
+			yield(store.Try{}, fmt.Errorf("list attempts: %w", err))
 			return
 		}
 		for _, v := range list {
@@ -320,7 +320,7 @@ func readTry(a attributes) (store.Try, error) {
 		Outcome: notify.Outcome(r.text(attrOutcome)), Reason: r.text(attrReason), NextAt: r.instant(attrNext),
 	}
 	if r.err != nil {
-		return v, fmt.Errorf("try of %s at %s: %w", v.WebhookID, v.Endpoint, r.err)
+		return v, fmt.Errorf("attempt of %s at %s: %w", v.WebhookID, v.Endpoint, r.err)
 	}
 	return v, nil
 }

@@ -22,7 +22,7 @@ func (c Config) progressKey(stream, shard string) Key {
 // NoteStored records that the alerts of a shard up to a sequence number are stored. It does nothing if a later one is recorded already.
 func (t *Table) NoteStored(ctx context.Context, stream, shard, sequence string) error {
 	if len(sequence) > sequenceWidth {
-		return fmt.Errorf("record how far shard %s is stored: sequence number %.100s has more than %d digits", shard, sequence, sequenceWidth)
+		return fmt.Errorf("record the stored position of shard %s: sequence number %.100s has more than %d digits", shard, sequence, sequenceWidth)
 	}
 	padded := text(strings.Repeat("0", sequenceWidth-len(sequence)) + sequence)
 	err := t.touch(ctx, &sdk.UpdateItemInput{
@@ -32,7 +32,7 @@ func (t *Table) NoteStored(ctx context.Context, stream, shard, sequence string) 
 		ExpressionAttributeValues: attributes{":stored": padded, ":kind": text(kindProgress)},
 	})
 	if err != nil && !conditionFailed(err) {
-		return fmt.Errorf("record how far shard %s is stored: %w", shard, t.translate(err))
+		return fmt.Errorf("record the stored position of shard %s: %w", shard, t.translate(err))
 	}
 	return nil
 }
@@ -41,7 +41,7 @@ func (t *Table) NoteStored(ctx context.Context, stream, shard, sequence string) 
 func (t *Table) Stored(ctx context.Context, stream, shard string) (string, error) {
 	a, err := t.attributesAt(ctx, t.cfg.progressKey(stream, shard))
 	if err != nil {
-		return "", fmt.Errorf("read how far shard %s is stored: %w", shard, err)
+		return "", fmt.Errorf("read the stored position of shard %s: %w", shard, err)
 	}
 	r := &reader{attributes: a}
 	return strings.TrimLeft(r.text(attrStored), "0"), r.err

@@ -212,7 +212,7 @@ func (s *Store) Record(ctx context.Context, t store.Try, counts bool) (state sto
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("record try of %s at %s: %w", t.WebhookID, t.Endpoint, s.translate(ctx, err))
+		return "", fmt.Errorf("record attempt of %s at %s: %w", t.WebhookID, t.Endpoint, s.translate(ctx, err))
 	}
 	return state, nil
 }

@@ -71,7 +71,7 @@ func meaning(err error) string {
 	case errors.Is(err, schema.ErrNewer), errors.Is(err, errEncoding):
 		return "cannot be used"
 	case errors.As(err, &dns):
-		return "is not found: its host name cannot be resolved"
+		return "cannot be found: its host name cannot be resolved"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "is not running: connection refused"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
@@ -109,7 +109,7 @@ func meaningOf(code string) string {
 	case "25006":
 		return "is read-only: it is a standby, or configured as read-only"
 	case "57P01", "57P02", "57P05":
-		return "ended the connection: it is restarting or failing over, or an administrator ended it"
+		return "closed the connection: it is restarting or failing over, or an administrator closed the connection"
 	case "57P03":
 		return "is starting up or shutting down"
 	case "57014":

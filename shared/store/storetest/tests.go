@@ -44,12 +44,12 @@ func configured(t *testing.T, s store.Store, names ...string) {
 }
 
 func testAddTest(t *testing.T, s store.Store) {
-	noTest(t, s, "a", `no spate alert has an endpoint "a"`)
-	noTest(t, s, "a\x00", "no spate alert has an endpoint")
+	noTest(t, s, "a", `no spate alert process has an endpoint "a"`)
+	noTest(t, s, "a\x00", "no spate alert process has an endpoint")
 	if err := s.SetEnabled(t.Context(), noon, "a", false, ""); err != nil {
 		t.Fatal(err)
 	}
-	noTest(t, s, "a", "no spate alert has an endpoint")
+	noTest(t, s, "a", "no spate alert process has an endpoint")
 	configured(t, s, "a", "b")
 	noTest(t, s, "a", "endpoint a is disabled; enable it first")
 	if err := s.SetEnabled(t.Context(), noon, "a", true, ""); err != nil {
@@ -69,7 +69,7 @@ func testAddTest(t *testing.T, s store.Store) {
 	if !strings.HasPrefix(d.WebhookID, "test_") || !strings.Contains(string(d.Data), `"endpoint":"a"`) {
 		t.Errorf("%+v", d)
 	}
-	noTest(t, s, "a", "is under way and was not tried yet")
+	noTest(t, s, "a", "is under way and has not been attempted yet")
 	other := addTest(t, s, now, "b") // each endpoint has its own
 	if other.WebhookID == d.WebhookID {
 		t.Errorf("two tests have the id %s", d.WebhookID)
@@ -83,7 +83,7 @@ func testAddTest(t *testing.T, s store.Store) {
 	if _, err := s.Record(t.Context(), store.Try{WebhookID: d.WebhookID, Endpoint: "a", At: now, Status: 500, Outcome: notify.Failed, Reason: "status 500", NextAt: next}, true); err != nil {
 		t.Fatal(err)
 	}
-	noTest(t, s, "a", "its next try is due at "+next.UTC().Format(time.RFC3339)+"; to try now, resend the message "+d.WebhookID)
+	noTest(t, s, "a", "its next attempt is due at "+next.UTC().Format(time.RFC3339)+"; to send it now, resend the message "+d.WebhookID)
 	if n, err := s.Resend(t.Context(), time.Now(), store.DeliveryFilter{WebhookID: d.WebhookID, Endpoint: "a"}); n != 1 || err != nil {
 		t.Errorf("Resend: %d, %v", n, err)
 	}

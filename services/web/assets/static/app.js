@@ -163,7 +163,7 @@
       }
       result.innerHTML = html;
     } catch (err) {
-      const text = err.name === 'AbortError' ? (live ? 'Stopped.' : 'Cancelled.') : 'The console cannot be reached.';
+      const text = err.name === 'AbortError' ? (live ? 'Stopped.' : 'Canceled.') : 'The console cannot be reached.';
       (live && document.getElementById('runs') || result).textContent = text;
     } finally {
       running = null;
