@@ -296,7 +296,7 @@ func TestIDs(t *testing.T) {
 		}
 	}
 	_, errs := b.run(ExitFailed, "deliveries", "resend", one.ID[:8])
-	says(t, errs, "for pager it is still pending")
+	says(t, errs, "for pager, it is still pending")
 	for text, why := range map[string]string{
 		"0000": "no alert has the ID 0000", "xyzw": "no alert has the ID xyzw", one.ID[:8] + "f": "no alert has the ID",
 	} {

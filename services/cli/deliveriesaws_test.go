@@ -43,7 +43,7 @@ func TestDeliveriesInModeAWS(t *testing.T) {
 		t.Errorf("tries: %s", out)
 	}
 	out, _ = b.run(ExitOK, "deliveries", "show", incidentID(r)[:8], "--endpoint", "pager")
-	says(t, out, "message   "+id, "state     exhausted, 1 try", "exhausted: status 503", `data      {"id":"`+incidentID(r))
+	says(t, out, "message   "+id, "state     exhausted, 1 attempt", "exhausted: status 503", `data      {"id":"`+incidentID(r))
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--no-events")
 	says(t, out, "pager", "exhausted")
 	out, _ = b.run(ExitOK, "incidents", "show", incidentID(r))

@@ -132,7 +132,7 @@ endpoints:
 	quiet(t, out+errs)
 	want := [][]string{
 		{"NAME", "FORMAT", "HOST", "PENDING", "EXHAUSTED", "DROPPED", "RECEIVES", "STATE"},
-		{"pager", "standard-webhooks", "https://pager.example", "1", "1", "0", "critical;", "opened;", "10", "per", "second", "failing:", "status", "503,", "next", "try", "2020-11-24", "09:30:11"},
+		{"pager", "standard-webhooks", "https://pager.example", "1", "1", "0", "critical;", "opened;", "10", "per", "second", "failing:", "status", "503,", "next", "attempt", "2020-11-24", "09:30:11"},
 		{"chat", "standard-webhooks", "https://chat.example:8443", "1", "0", "0", "all;", "digest", "above", "1", "per", "minute", "enabled"},
 		{"old", "-", "not", "configured", "0", "0", "0", "-", "disabled", "since", "2020-11-24", "09:30:00:", "status", "410"},
 	}
