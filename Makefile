@@ -59,12 +59,15 @@ picture: ## Draw the demo's output as docs/demo.svg
 	$(GO) run ./tests/picture >docs/demo.svg.new && mv docs/demo.svg.new docs/demo.svg
 
 .PHONY: fuzz
-fuzz: ## Fuzz every decoder for FUZZTIME each
-	@set -e; grep -rn '^func Fuzz' --include='*_test.go' . | sed -E 's/^(.*)\/[^/]+:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*/\1 \2/' | sort | \
-	while read -r dir name; do \
+fuzz: ## Fuzz every decoder, FUZZTIME each
+	@set -e; $(MAKE) --no-print-directory fuzz-targets | while read -r dir name; do \
 		echo "== $$dir $$name"; \
 		$(GO) test "$$dir" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME); \
 	done
+
+.PHONY: fuzz-targets
+fuzz-targets: ## List the fuzz targets, each with its folder
+	@grep -rn '^func Fuzz' --include='*_test.go' . | sed -E 's/^(.*)\/[^/]+:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*/\1 \2/' | sort
 
 ROUNDS   ?= 3
 # If empty, all sections except soak. `make bench ARGS=-h` lists the sections.
