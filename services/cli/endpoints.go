@@ -459,7 +459,7 @@ func (c *endpointsEnableCommand) Run(e *env) (err error) {
 
 type endpointsDisableCommand struct {
 	endpointFlags
-	Reason string `default:"disabled by hand" placeholder:"TEXT" help:"Reason to record."`
+	Reason string `default:"by hand" placeholder:"TEXT" help:"Reason to record."`
 }
 
 func (c *endpointsDisableCommand) Run(e *env) (err error) {

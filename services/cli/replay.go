@@ -149,7 +149,8 @@ func (c *replayCommand) Run(e *env) error {
 	if c.DedupeField != "" {
 		repeated = fmt.Sprintf(" (%d of them duplicates, excluded from alerts)", res.Repeated)
 	}
-	terminal.Fprintf(out, "%d events: %d counted%s, %d late, %d invalid; %d alerts; %.1f s\n", res.EventsIn, res.Counted, terminal.Safe(repeated), res.Late, res.Invalid, len(res.Alerts), res.ElapsedS)
+	terminal.Fprintf(out, "%s: %d counted%s, %d late, %d invalid; %s; %.1f s\n", counted(res.EventsIn, "event", "events"), res.Counted, terminal.Safe(repeated), res.Late, res.Invalid,
+		counted(len(res.Alerts), "alert", "alerts"), res.ElapsedS)
 	c.remarks(e, res)
 	return nil
 }

@@ -408,7 +408,7 @@ func (s *Server) endpoint(ctx context.Context, st Store, r *http.Request) (strin
 	on := r.FormValue("enable") != ""
 	done, reason := "enabled", ""
 	if !on {
-		done, reason = "disabled", "disabled by "+s.who(r, r.FormValue("by"))
+		done, reason = "disabled", "by "+s.who(r, r.FormValue("by")) // lists say "disabled" before it
 	}
 	return "/deliveries?done=" + done, st.SetEnabled(ctx, time.Now(), name, on, reason)
 }
