@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"spate/services/doctor"
+	"spate/shared/incident"
+	"spate/shared/store"
 )
 
 // Health is what is known of the pipeline's parts.
@@ -65,7 +67,11 @@ func (s *Server) health(ctx context.Context, whole bool) (h Health) {
 			h.ClosedTo = &now.Counted
 		}
 	}
-	if _, err := s.store(ctx); err != nil {
+	st, err := s.store(ctx)
+	if err == nil { // it was opened at some time, and may have gone away since
+		_, err = store.Collect(st.Incidents(ctx, store.IncidentFilter{State: incident.StateOpen, Limit: 1}))
+	}
+	if err != nil {
 		h.OK, h.Troubles = false, append(h.Troubles, "The database cannot be reached: "+message(err))
 	}
 	if whole {
