@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
 
 	"spate/services/alerter/deliver"
 	"spate/services/embedded"
@@ -215,29 +217,46 @@ func (c *upCommand) topicFlag() terminal.Safe {
 	return terminal.Sprintf(" --topic %s", c.Topic)
 }
 
-// forOthers is a line of the banner for commands in other terminals: where they find the broker, the events and the alerts, if they would look elsewhere.
+// forOthers are lines of the banner for commands in other terminals: where they find the broker, the events and the alerts, and how they read the events, if they would
+// look elsewhere or read them otherwise. What may hold a password is named only.
 func (c *upCommand) forOthers(brokers string) terminal.Safe {
-	var settings []string
-	if brokers != localBroker {
-		settings = append(settings, "SPATE_BROKERS="+brokers)
-	}
-	if dir, err := stateDir(); err != nil || dir != c.State {
-		if path, err := filepath.Abs(c.State); err == nil {
-			settings = append(settings, "SPATE_STATE="+path)
+	state, _ := stateDir()
+	fields, list := activity.DefaultFields(), func(names []string) string { return kong.JoinEscaped(names, ',') }
+	var exports, same []string
+	for _, s := range []struct{ name, value, other string }{
+		{"SPATE_BROKERS", brokers, localBroker},
+		{"SPATE_STATE", absolute(c.State), absolute(state)},
+		{"SPATE_TOPIC", c.Topic, kafka.DefaultTopic},
+		{"SPATE_USER_FIELD", list(c.UserField), list(fields.User)},
+		{"SPATE_TIME_FIELD", list(c.TimeField), list(fields.Time)},
+		{"SPATE_TIME_FORMAT", c.TimeFormat, "auto"},
+		{"SPATE_FORMAT", c.Format, "auto"},
+		{"SPATE_DEDUPE_FIELD", c.DedupeField, ""},
+		{"SPATE_MAX_AHEAD", c.MaxAhead.String(), time.Minute.String()},
+	} {
+		if s.value != s.other {
+			exports = append(exports, s.name+"="+shellWord(s.value))
 		}
 	}
-	if c.Topic != kafka.DefaultTopic {
-		settings = append(settings, "SPATE_TOPIC="+c.Topic)
+	for _, s := range []struct{ name, value string }{{"SPATE_DATABASE_URL", string(c.DatabaseURL)}, {"SPATE_SCHEMA_REGISTRY_URL", c.SchemaRegistryURL}} {
+		if s.value != "" {
+			same = append(same, s.name)
+		}
 	}
-	fields := activity.DefaultFields()
-	if !slices.Equal(c.UserField, fields.User) {
-		settings = append(settings, "SPATE_USER_FIELD="+strings.Join(c.UserField, ","))
+	var lines terminal.Safe
+	if exports != nil {
+		lines = terminal.Sprintf("            for other commands: export %s\n", strings.Join(exports, " "))
 	}
-	if !slices.Equal(c.TimeField, fields.Time) {
-		settings = append(settings, "SPATE_TIME_FIELD="+strings.Join(c.TimeField, ","))
+	if same != nil {
+		lines += terminal.Sprintf("            other commands need the same %s as this one\n", strings.Join(same, " and "))
 	}
-	if settings == nil {
-		return ""
+	return lines
+}
+
+// absolute is a path that means the same in every directory.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
 	}
-	return terminal.Sprintf("            for other commands: export %s\n", strings.Join(settings, " "))
+	return path
 }

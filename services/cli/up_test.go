@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"spate/shared/store/sqlite"
 )
@@ -67,5 +69,32 @@ func TestAgreed(t *testing.T) {
 	defer w.Close()
 	if _, err := agreed(ctx, r); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
+	}
+}
+
+// TestUpForOthers: a shell that gets the line of the banner has the settings as they are, and nothing secret is in it.
+func TestUpForOthers(t *testing.T) {
+	bare(t)
+	state, err := stateDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := upCommand{State: state}
+	c.Topic, c.UserField, c.TimeField, c.TimeFormat, c.MaxAhead, c.Format = "activity", []string{"user_id"}, []string{"txn_timestamp", "event_time"}, "auto", time.Minute, "auto"
+	if got := c.forOthers(localBroker); got != "" {
+		t.Errorf("with the defaults: %q", got)
+	}
+	c.State, c.Topic, c.UserField, c.TimeField, c.TimeFormat, c.DedupeField, c.MaxAhead = filepath.Join(state, "a b"), "web.orders", []string{`shop\.user`, "user id", "a,b"}, []string{"it's", "$HOME"}, "02.01.2006 15:04:05", "id", time.Hour
+	c.DatabaseURL = "postgres://me:secret@host/spate"
+	line := string(c.forOthers("127.0.0.1:9"))
+	says(t, line, "other commands need the same SPATE_DATABASE_URL as this one\n")
+	if strings.Contains(line, "secret") {
+		t.Errorf("the password is shown: %s", line)
+	}
+	_, line, _ = strings.Cut(line, "for other commands: ")
+	line, _, _ = strings.Cut(line, "\n")
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", line+`; printf '%s|' "$SPATE_BROKERS" "$SPATE_STATE" "$SPATE_TOPIC" "$SPATE_USER_FIELD" "$SPATE_TIME_FIELD" "$SPATE_TIME_FORMAT" "$SPATE_DEDUPE_FIELD" "$SPATE_MAX_AHEAD"`).Output()
+	if want := "127.0.0.1:9|" + c.State + `|web.orders|shop\.user,user id,a\,b|it's,$HOME|02.01.2006 15:04:05|id|1h0m0s|`; err != nil || string(out) != want {
+		t.Errorf("%s: %s, not %s; %v", line, out, want, err)
 	}
 }
