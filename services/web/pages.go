@@ -442,11 +442,19 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	q := url.Values{}
+	http.Redirect(w, r, "/keys?"+url.Values{"key": keyTexts(text)}.Encode(), http.StatusSeeOther)
+}
+
+// keyTexts are the values of a key that a person writes as ip=10.0.0.1, user_id=7. A comma that no column=value follows is part of the value.
+func keyTexts(text string) (list []string) {
 	for part := range strings.SplitSeq(text, ",") {
-		q.Add("key", strings.TrimSpace(part))
+		if n := len(list); n > 0 && !strings.Contains(part, "=") {
+			list[n-1] += "," + part
+		} else {
+			list = append(list, strings.TrimSpace(part))
+		}
 	}
-	http.Redirect(w, r, "/keys?"+q.Encode(), http.StatusSeeOther)
+	return list
 }
 
 type alertView struct {

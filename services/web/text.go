@@ -137,7 +137,7 @@ func parseKey(values, nulls []string, column string) (Key, error) {
 	key := make(Key)
 	var wrong error
 	for _, text := range values {
-		if text = strings.TrimSpace(text); text == "" {
+		if strings.TrimSpace(text) == "" {
 			continue
 		}
 		name, value, ok := strings.Cut(text, "=")
@@ -146,6 +146,8 @@ func parseKey(values, nulls []string, column string) (Key, error) {
 		}
 		if name = strings.TrimSpace(name); name == "" || len(text) > 4096 {
 			wrong = fmt.Errorf("key: %.80q is not column=value, as in user_id=42", text)
+		} else if key[name] != nil {
+			wrong = fmt.Errorf("key: %.80q has two values, %.80q and %.80q", name, *key[name], value)
 		}
 		key[name] = &value
 	}
