@@ -100,7 +100,7 @@ type RuleKey struct {
 }
 
 // OfAlert explains an alert: its events are read from the evidence, and evaluated again. The evidence of an alert whose window was not closed ends where it opened, so the
-// log is read on from there.
+// log is read on from there, if the log can be.
 func (x *Explainer) OfAlert(ctx context.Context, s Stored, of Rule) (*Answer, error) {
 	r := RuleKey{of, keyValues(of, s.Record)}
 	f, err := (*Facts)(nil), ErrAlertsOnly
@@ -109,6 +109,9 @@ func (x *Explainer) OfAlert(ctx context.Context, s Stored, of Rule) (*Answer, er
 	}
 	if errors.Is(err, ErrAlertsOnly) {
 		f, err = x.Log.Of(ctx, s.Evidence, s.WindowStart, s.WindowEnd, r.about())
+		if err == nil && s.State != alert.Closed {
+			f.Notes = append(f.Notes, "the numbers are those at which the alert opened or became critical, without the events that came later")
+		}
 	}
 	if err != nil {
 		return nil, err
