@@ -365,6 +365,13 @@ func TestTop(t *testing.T) {
 	if l.Rate == nil || len(l.Hottest) != 1 || l.Hottest[0] != (hot{"7", 8}) || len(l.Incidents) != 1 || len(l.Troubles) != 0 {
 		t.Errorf("%+v", l)
 	}
+	for _, field := range []string{"product_id", "customer,product_id", "customer.id", `customer\.id`} { // the built-in table has the user as user_id
+		want := "most: 7 (8)"
+		if !strings.Contains(field, "product_id") {
+			want = "events not counted yet"
+		}
+		says(t, top(ExitOK, "--rounds", "1", "--user-field", field), want)
+	}
 	says(t, top(ExitUsage, "--rounds", "1", "--by", "nothing"), "nothing")
 	says(t, top(ExitUsage, "--every", "1ms"), "every: 1ms is below 1s")
 	says(t, top(ExitFailed, "--rounds", "1", "--topic", "other"), "topic other does not exist")

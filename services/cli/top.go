@@ -87,10 +87,7 @@ func (c *topCommand) Run(e *env) error {
 	if c.Rounds < 0 {
 		errs = append(errs, fmt.Errorf("rounds: %d is negative", c.Rounds))
 	}
-	if c.By == "" && len(c.UserField) > 0 {
-		c.By = c.UserField[0]
-	}
-	if c.By == "" || strings.Contains(c.By, "]") {
+	if strings.Contains(c.By, "]") {
 		errs = append(errs, fmt.Errorf("by: %q is not the name of a column", c.By))
 	}
 	if c.Last < time.Second || c.Last > time.Hour {
@@ -214,6 +211,13 @@ func (c *topCommand) hottest(ctx context.Context, p *consoleParts, l *look) erro
 		return err
 	}
 	defer func() { _ = db.Close() }()
+	if c.By == "" {
+		c.By = c.userColumn(db.Tables())
+	}
+	if c.By == "" {
+		l.Troubles = append(l.Troubles, "the events have no column of the user; with --by, give another column")
+		return nil
+	}
 	column := "[" + c.By + "]" // SQLite takes an unknown name in quotation marks for a text
 	s, err := db.Run(ctx, fmt.Sprintf("SELECT %s, COUNT(*) AS n FROM activity WHERE %s IS NOT NULL GROUP BY 1 ORDER BY n DESC LIMIT %d", column, column, hottest), query.Bounds{Bytes: topBytes, Timeout: 5 * time.Second},
 		query.Output{Columns: func([]string) error { return nil }, Row: func(values []any) error {
@@ -229,6 +233,19 @@ func (c *topCommand) hottest(ctx context.Context, p *consoleParts, l *look) erro
 		l.Troubles = append(l.Troubles, "the most frequent values cover only part of the events; use a shorter --last")
 	}
 	return err
+}
+
+// userColumn is the column of the events that has the user: one with the name of its field, or user_id, which the built-in table has whatever the field is.
+func (c *topCommand) userColumn(tables []query.Table) string {
+	for _, field := range append(slices.Clone(c.UserField), "user_id") {
+		name := strings.ReplaceAll(field, `\.`, ".")
+		for _, t := range tables {
+			if t.Name == "activity" && slices.ContainsFunc(t.Columns, func(x query.Column) bool { return x.Name == name }) {
+				return name
+			}
+		}
+	}
+	return ""
 }
 
 // figureText writes a figure for people.
