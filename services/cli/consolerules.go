@@ -97,7 +97,7 @@ func (p *consoleParts) Save(ctx context.Context, text, by string) (int64, error)
 			return 0, web.BadRequest(fmt.Errorf("the text changes rule %s, which is in force; use another name and remove CREATE TABLE, or change the rules on the Rules page", c.Name))
 		}
 	}
-	rec, err := l.record(ctx, base, set, studioFile, p.lateness, p.maxAhead)
+	rec, err := l.record(ctx, base, set, studioFile, p.lateness, p.maxAhead, p.events.Fields.Time)
 	if err != nil {
 		return 0, ofVisitor(err)
 	}
@@ -203,7 +203,7 @@ func (p *consoleParts) revision(ctx context.Context, l *rulesLog, d web.Draft) (
 	source := revision.Source{Text: d.Text}
 	set, err := source.Compile(l.Inputs())
 	if err == nil {
-		rec, err = l.record(ctx, source, set, "the text", p.lateness, p.maxAhead)
+		rec, err = l.record(ctx, source, set, "the text", p.lateness, p.maxAhead, p.events.Fields.Time)
 	} else {
 		err = web.BadRequest(err)
 	}

@@ -25,8 +25,9 @@ type rulesApplyCommand struct {
 	File string            `arg:"" help:"Rules file, or - for standard input."`
 	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter, in place of the one in the file. It is applied with the rules. Repeatable."`
 	reviseFlags
-	Lateness time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event can lag behind the newest event in its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file sets it; later revisions keep it and ignore this flag."`
-	MaxAhead time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time. Recorded with the first revision; later revisions keep it and ignore this flag."`
+	Lateness  time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event can lag behind the newest event in its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file sets it; later revisions keep it and ignore this flag."`
+	MaxAhead  time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time. Recorded with the first revision; later revisions keep it and ignore this flag."`
+	TimeField []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value. Rules that expect it elsewhere are refused."`
 	kafkaFlags
 	initialFlags
 	rulesTableFlags
@@ -86,17 +87,18 @@ func (c *rulesApplyCommand) Run(e *env) (err error) {
 	if _, err := l.Look(e.ctx); err != nil {
 		return err
 	}
-	rec, err := l.record(e.ctx, *f.source(), f.set, f.name, c.Lateness, c.MaxAhead)
+	rec, err := l.record(e.ctx, *f.source(), f.set, f.name, c.Lateness, c.MaxAhead, c.TimeField)
 	if err != nil {
 		return err
 	}
 	return c.revise(e, l, rec, f.name)
 }
 
-// record makes rules a record for the log. Lateness and max-ahead are those of the log; without a revision, those given. name is that of the rules in messages.
-func (l *rulesLog) record(ctx context.Context, s revision.Source, set *rule.Set, name string, given, maxAhead time.Duration) (rec revision.Record, err error) {
+// record makes rules a record for the log. Lateness and max-ahead are those of the log; without a revision, those given. times are the fields
+// of the event time. name is that of the rules in messages.
+func (l *rulesLog) record(ctx context.Context, s revision.Source, set *rule.Set, name string, given, maxAhead time.Duration, times []string) (rec revision.Record, err error) {
 	rec = revision.Record{Source: s, LatenessMS: given.Milliseconds(), MaxAheadMS: maxAhead.Milliseconds()}
-	lateness, _, err := set.Stream()
+	lateness, clock, err := set.Stream()
 	if err != nil {
 		return rec, usage(fmt.Errorf("%s: %w", name, err))
 	}
@@ -108,10 +110,14 @@ func (l *rulesLog) record(ctx context.Context, s revision.Source, set *rule.Set,
 	if ok && begun {
 		rec.LatenessMS, rec.MaxAheadMS = first.LatenessMS, first.MaxAheadMS
 	}
+	if begun && !ok && clock != "" && !slices.Contains(times, clock) { // it would stop whoever judges events
+		return rec, usage(fmt.Errorf("time-field: in %s, the event time is %s, but SPATE_TIME_FIELD (--time-field) is %s, and the field cannot change while the pipeline runs; add a CREATE TABLE with the fields of the events and a WATERMARK for %s",
+			name, clock, strings.Join(times, ","), times[0]))
+	}
 	if lateness < 0 {
 		return rec, nil
 	}
-	if begun && !ok && lateness != given { // it would stop whoever judges events
+	if begun && !ok && lateness != given { // so would this
 		return rec, usage(fmt.Errorf("lateness: WATERMARK in %s sets it to %v, but SPATE_LATENESS (--lateness) is %v, and the lateness cannot change while the pipeline runs; change WATERMARK, or set SPATE_LATENESS to %v for all %ss and for this command",
 			name, lateness, given, lateness, l.judge))
 	}
