@@ -86,7 +86,7 @@ func (p *consoleParts) run(ctx context.Context, places chan struct{}, statement 
 	if errors.As(err, &wrong) {
 		return web.Result{}, web.BadRequest(errors.New(wrong.Format()))
 	}
-	r := web.Result{Rows: s.Rows, Read: s.Read, Of: s.Of, Notes: s.Notes, Elapsed: s.Elapsed.Round(time.Millisecond), Rule: s.Rule}
+	r := web.Result{Rows: s.Rows, Read: s.Read, Of: s.Of, Invalid: s.Invalid, Late: s.Late, Notes: s.Notes, Elapsed: s.Elapsed.Round(time.Millisecond), Rule: s.Rule}
 	if s.Partial {
 		r.Partial = strings.TrimPrefix(s.By, "max-")
 	}

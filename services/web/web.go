@@ -163,6 +163,8 @@ type Result struct {
 	Rows    int64
 	Read    int64 // records
 	Of      int64 // records that there are; 0 if that is not known
+	Invalid int64 // records that are not events
+	Late    int64 // events that were too late for the rule
 	Partial string
 	Notes   []string
 	Elapsed time.Duration
