@@ -59,7 +59,7 @@ type program struct {
 	Endpoints  endpointsCommand  `cmd:"" help:"List, test, enable and disable the endpoints that are notified of incidents and alerts."`
 
 	AWS   awsCommand   `cmd:"" name:"aws" group:"aws" help:"Create the AWS resources that mode aws needs."`
-	Rules rulesCommand `cmd:"" help:"Check, test, apply, import and export rules, which are Flink SQL."`
+	Rules rulesCommand `cmd:"" help:"Check, test, apply, import and export rules written in Flink SQL."`
 
 	Receive receiveCommand `cmd:"" help:"Receive webhook calls, verify their signatures, and print them."`
 	Migrate migrateCommand `cmd:"" help:"Manage the schema of the alert database."`

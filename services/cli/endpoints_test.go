@@ -79,7 +79,7 @@ func TestEndpointsTest(t *testing.T) {
 	if code != ExitFailed || len(ids) > 0 {
 		t.Errorf("a private address: exit code %d", code)
 	}
-	says(t, errs, "endpoint webhook: failed: address 127.0.0.1 is loopback: set SPATE_WEBHOOK_ALLOW_PRIVATE=true")
+	says(t, errs, "endpoint webhook: failed: address 127.0.0.1 is loopback; to allow it, set SPATE_WEBHOOK_ALLOW_PRIVATE=true")
 	quiet(t, out+errs)
 
 	t.Setenv("SPATE_WEBHOOK_ALLOW_PRIVATE", "true")
@@ -108,7 +108,7 @@ func TestEndpointsTest(t *testing.T) {
 	if code != ExitFailed {
 		t.Errorf("exit code %d", code)
 	}
-	says(t, errs, "or allow_private: true for an endpoint of the endpoints file, to allow it")
+	says(t, errs, "to allow it, set SPATE_WEBHOOK_ALLOW_PRIVATE=true or, for an endpoint in the endpoints file, allow_private: true")
 	quiet(t, out+errs)
 	code, _, errs = spate("endpoints", "test", "nobody", "--endpoints", path)
 	if code != ExitFailed {

@@ -15,7 +15,7 @@ import (
 
 type rulesExportCommand struct {
 	File string            `arg:"" optional:"" help:"Rules file, or - for standard input. Default: the rule that the settings describe."`
-	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter of the rules file. Repeatable."`
+	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter in the rules file. Repeatable."`
 
 	ruleFlags
 	kafkaFlags

@@ -70,7 +70,7 @@ func TestSQL(t *testing.T) {
 		{[]string{"--max-bytes", "10", "SELECT COUNT(*) AS n FROM activity"}, "N\n0\n", "spate: the result is partial: reading stopped after 10 bytes (--max-bytes)", 1},
 		{[]string{"--max-bytes=-1", "SELECT 1"}, "", "max-bytes: -1 is negative", 2},
 		{[]string{"--json", "--csv", "SELECT 1"}, "", "json, csv: give only one of them", 2},
-		{[]string{"--since", "10m", "SELECT 1"}, "", "the records of a file have no append time", 2},
+		{[]string{"--since", "10m", "SELECT 1"}, "", "the records in a file have no append time", 2},
 		{[]string{"--since", "soon", "SELECT 1"}, "", `since: "soon" is not a time`, 2},
 		{[]string{"--follow", "SELECT 1"}, "", "follow: --file and --to give the input an end", 2},
 		{[]string{"SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 1"}, "USER_ID  N\n      7  2\n", "1 row; read 4 of 4 records; 1 invalid\n", 0},

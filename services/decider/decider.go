@@ -93,7 +93,7 @@ func New(cfg Config) (*Decider, error) {
 	d.malformed = prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_decider_malformed_total", Help: "Records of the decisions topic or table that are not decisions; they are skipped."})
 	cfg.Registry.MustRegister(d.lookups, d.malformed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spate_decider_decisions", Help: "Decisions in force."}, func() float64 { return float64(d.view.Len()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spate_decider_view_age_seconds", Help: "Time since the view last contained all records of the topic or table; -1 if it never has."}, func() float64 {
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spate_decider_view_age_seconds", Help: "Time since the view last contained all records in the topic or table; -1 if it never has."}, func() float64 {
 			if age, known := d.age(); known {
 				return age.Seconds()
 			}

@@ -202,7 +202,7 @@ func (d *Detector) apply(ctx goka.Context, msg any) {
 	case err != nil:
 		// No router has written that. It counts for nothing.
 		d.metrics.batches.WithLabelValues("corrupt").Inc()
-		d.cfg.Log.Error("skipping an invalid record of the keyed log", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
+		d.cfg.Log.Error("skipping an invalid record in the keyed log", "partition", ctx.Partition(), "offset", ctx.Offset(), "error", err)
 	default:
 		d.metrics.batches.WithLabelValues("applied").Inc()
 	}

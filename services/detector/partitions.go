@@ -73,7 +73,7 @@ func (s *keyedPartitions) Resume(partition int32, c gokaclient.Commit, start, en
 
 // deleted reports a part of the keyed log that was deleted before it was read.
 func (s *keyedPartitions) deleted(g kafka.Gap) {
-	s.cfg.Log.Error("records of the keyed log were deleted before they were read: alerts of windows that were open at the time may be missing or have counts that are too low",
+	s.cfg.Log.Error("records in the keyed log were deleted before they were read: alerts of windows that were open at the time may be missing or have counts that are too low",
 		"partition", g.Partition, "offset", g.From, "log_begins", g.To)
 	s.metrics.lost.Add(float64(g.To - g.From))
 }

@@ -77,7 +77,7 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 	if c.TopicARN == "" && c.Endpoints {
 		t.ok("topic", "none; endpoints are notified of incidents")
 	} else if c.TopicARN == "" {
-		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is notified of incidents, or SPATE_ENDPOINTS to a file of endpoints", "no topic is notified of incidents")
+		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is notified of incidents, or SPATE_ENDPOINTS to a file of endpoints", "no topic receives incident notifications")
 	} else if _, err := sns.NewFromConfig(cfg).GetTopicAttributes(ctx, &sns.GetTopicAttributesInput{TopicArn: aws.String(c.TopicARN)}); err != nil {
 		t.trouble("topic", c.TopicARN, "sns:GetTopicAttributes", err)
 	} else {

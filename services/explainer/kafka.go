@@ -72,7 +72,7 @@ func (k *Kafka) Between(ctx context.Context, from, until time.Time, a about) (*F
 		r := alert.OffsetRange{First: b.Start, Last: b.Stable - 1}
 		at, ok := s.from[p]
 		if r.First > at {
-			f.Notes = append(f.Notes, fmt.Sprintf("partition %d now begins at offset %d: older events, perhaps of this period and key, have been deleted", p, r.First))
+			f.Notes = append(f.Notes, fmt.Sprintf("partition %d now begins at offset %d: older events, possibly including some for this period and key, have been deleted", p, r.First))
 		}
 		if ok {
 			r.First = max(r.First, at)
@@ -309,7 +309,7 @@ func (k *Kafka) find(ctx context.Context, cl *kgo.Client, adm *kadm.Client, from
 	defer cancel()
 	bounds, err := kafka.ListBounds(reach, adm, k.Names.Keyed)
 	if err != nil {
-		f.Notes = append(f.Notes, fmt.Sprintf("all events of the topic are read, and the time up to which windows are closed is unknown: %v", k.cannotRead(k.Names.Keyed, err)))
+		f.Notes = append(f.Notes, fmt.Sprintf("all events in the topic are read, and the time up to which windows are closed is unknown: %v", k.cannotRead(k.Names.Keyed, err)))
 		return s, nil
 	}
 	l := &keyedLog{cl: cl, topic: k.Names.Keyed, start: bounds[0].Start, end: bounds[0].Stable}

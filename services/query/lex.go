@@ -223,7 +223,7 @@ func rewrite(s string, tokens []token) (*rewritten, *Error) {
 		n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 		ms := n * float64(unit)
 		if err != nil || ms != float64(int64(ms)) || ms > maxSpanMS || ms < -maxSpanMS {
-			return nil, at(tokens[i+1].from, "write INTERVAL '10' SECOND", "%s is not a number of whole milliseconds", tokens[i+1].text)
+			return nil, at(tokens[i+1].from, "write INTERVAL '10' SECOND", "%s is not a whole number of milliseconds", tokens[i+1].text)
 		}
 		end := tokens[i+2].to
 		if i > 0 && (tokens[i-1].symbol("+") || tokens[i-1].symbol("-")) {

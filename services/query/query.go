@@ -46,7 +46,7 @@ func (c Config) Validate() error {
 	if c.Log == nil {
 		errs = append(errs, errors.New("log: missing"))
 	} else if !c.Log.Times() && (!c.From.IsZero() || !c.To.IsZero()) {
-		errs = append(errs, errors.New("from, to, since: the records of a file have no append time; use a condition on the event time in WHERE"))
+		errs = append(errs, errors.New("from, to, since: the records in a file have no append time; use a condition on the event time in WHERE"))
 	}
 	if !c.From.IsZero() && !c.To.IsZero() && !c.From.Before(c.To) {
 		errs = append(errs, fmt.Errorf("from, to: %s is not before %s", c.From.Format(time.RFC3339), c.To.Format(time.RFC3339)))

@@ -55,7 +55,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		heldFor: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_held_seconds",
 			Help: "Longest time that an open transaction has held back an owned source partition."}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_lost_events_total",
-			Help: "Records of the events topic that were deleted before they were read. Any value other than 0 means that counts may be too low."}),
+			Help: "Records in the events topic that were deleted before they were read. Any value other than 0 means that counts may be too low."}),
 		rules: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_rules_revision",
 			Help: "Newest revision of the rules that this process knows; 0 if no rules have been applied."}),
 		rulesLate: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_late_revisions_total",

@@ -140,7 +140,7 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	}
 	if s.topics.ClaimedTime {
-		s.cfg.Log.Warn("the records of the topic have producer timestamps: one producer whose clock is ahead can make the events of others late; "+
+		s.cfg.Log.Warn("the records in the topic have producer timestamps: one producer whose clock is ahead can make the events of others late; "+
 			"set message.timestamp.type=LogAppendTime", "topic", names.Activity)
 	}
 

@@ -53,7 +53,7 @@ type Partition struct {
 	Name    string    `json:"partition"`                // its number, or its id
 	Records *int64    `json:"records,omitempty"`        // that it has ever had
 	Lag     *int64    `json:"lag,omitempty"`            // records that are not counted yet
-	Behind  *float64  `json:"behind_seconds,omitempty"` // how far reading is behind the newest record
+	Behind  *float64  `json:"behind_seconds,omitempty"` // how far reading lags behind the newest record
 	Next    string    `json:"next,omitempty"`           // offset up to which events are counted, or the sequence number of the last one that is
 	Newest  time.Time `json:"newest,omitzero"`          // its highest event time
 	Silent  bool      `json:"silent"`

@@ -105,7 +105,7 @@ func (n Names) Rights(service, instance string) []Right {
 	case Asker:
 		return []Right{
 			topic("Describe", n.Keyed, "find the user's partition"),
-			group("Describe", n.DetectorGroup, "find the detector that owns it"),
+			group("Describe", n.DetectorGroup, "find the detector that owns this partition"),
 		}
 	case Ruler:
 		return append([]Right{

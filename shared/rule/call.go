@@ -151,7 +151,7 @@ func (c *checker) bound(e *syntax.Call, base string, bound int) *node {
 		return c.fail(e.Pos, "write window_start or window_end", "%s needs %s in GROUP BY", e.Name, base)
 	}
 	if want := windowText(w); w.Name != base || windowText(e) != want {
-		return c.fail(e.Pos, fmt.Sprintf("write %s(%s)", e.Name, want), "%s must repeat the window of GROUP BY as it is written there", e.Name)
+		return c.fail(e.Pos, fmt.Sprintf("write %s(%s)", e.Name, want), "%s must repeat the window exactly as it is written in GROUP BY", e.Name)
 	}
 	return indexed(opBound, bound, Type{Kind: Timestamp, NotNull: true}, e.Pos)
 }

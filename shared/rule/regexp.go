@@ -19,7 +19,7 @@ func (c *checker) compileRegexp(text string) (*regexp.Regexp, error) {
 		return nil, err
 	}
 	if *c.regexps += instructions(tree); *c.regexps > maxRegexps {
-		return nil, fmt.Errorf("the regular expressions of the file need more than %d instructions; use smaller repeat counts", maxRegexps)
+		return nil, fmt.Errorf("the regular expressions in the file need more than %d instructions; use smaller repeat counts", maxRegexps)
 	}
 	return regexp.Compile(text)
 }

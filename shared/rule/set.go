@@ -63,7 +63,7 @@ func Compile(source string, o Options) (*Set, syntax.Errors) {
 	b.tables(script.Tables)
 	for i, in := range script.Inserts {
 		if i == MaxRules {
-			errs.Add(in.Pos, "", "a file has at most %d rules", MaxRules)
+			errs.Add(in.Pos, "", "a file can have at most %d rules", MaxRules)
 			break
 		}
 		if r := b.rule(in, len(script.Inserts)); r != nil {

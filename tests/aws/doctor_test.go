@@ -62,7 +62,7 @@ func TestDoctor(t *testing.T) {
 	if !failed {
 		t.Error("it does not fail")
 	}
-	for check, want := range map[string]string{"streams": a.AlertsStream + " does not exist", "tables": "not-there does not exist", "topic": "no topic is notified"} {
+	for check, want := range map[string]string{"streams": a.AlertsStream + " does not exist", "tables": "not-there does not exist", "topic": "no topic receives incident notifications"} {
 		ok := false
 		for _, f := range found[check] {
 			ok = ok || f.Level != doctor.OK && strings.Contains(f.Text, want) && f.Fix != ""

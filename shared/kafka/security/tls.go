@@ -113,9 +113,9 @@ func readPair(of peer, certFile, keyFile string) (*tls.Certificate, error) {
 func hint(text []byte) string {
 	switch {
 	case len(text) > 4 && text[0] == 0xfe && text[1] == 0xed && text[2] == 0xfe && text[3] == 0xed:
-		return "; it is a Java keystore (JKS): keytool -importkeystore -srckeystore FILE -destkeystore out.p12 -deststoretype PKCS12, then openssl pkcs12 -in out.p12 -nokeys -out ca.pem"
+		return "; it appears to be a Java keystore (JKS); convert it with: keytool -importkeystore -srckeystore FILE -destkeystore out.p12 -deststoretype PKCS12, then openssl pkcs12 -in out.p12 -nokeys -out ca.pem"
 	case len(text) > 2 && text[0] == 0x30:
-		return "; it is DER or PKCS#12: openssl x509 -inform DER -in FILE -out ca.pem, or openssl pkcs12 -in FILE -nokeys -out ca.pem"
+		return "; it appears to be DER or PKCS#12; convert it with: openssl x509 -inform DER -in FILE -out ca.pem, or openssl pkcs12 -in FILE -nokeys -out ca.pem"
 	}
 	return ""
 }

@@ -440,7 +440,7 @@ func TestFailures(t *testing.T) {
 		{"content", func(s *server) { s.refuse = map[string]string{".": "554 5.6.0 spam"} }, nil, notify.Result{Status: 554, Reason: "end of DATA: status 554: 5.6.0 spam"}},
 		{"closed after the mail", func(s *server) { s.refuse = map[string]string{".": ""} }, nil, notify.Result{Reason: "connection closed without a response"}},
 		{"closed", func(s *server) { s.refuse = map[string]string{"MAIL": ""} }, nil, notify.Result{Reason: "connection closed without a response"}},
-		{"private", nil, func(c *Config) { c.AllowPrivate = false }, notify.Result{Reason: "address 127.0.0.1 is loopback: set SPATE_WEBHOOK_ALLOW_PRIVATE=true, or allow_private: true for an endpoint of the endpoints file, to allow it"}},
+		{"private", nil, func(c *Config) { c.AllowPrivate = false }, notify.Result{Reason: "address 127.0.0.1 is loopback; to allow it, set SPATE_WEBHOOK_ALLOW_PRIVATE=true or, for an endpoint in the endpoints file, allow_private: true"}},
 		{"metadata", nil, func(c *Config) { c.Server = "169.254.169.254:25" }, notify.Result{Reason: "address 169.254.169.254 is link-local, which is never allowed"}},
 		{"unencrypted to the public", nil, func(c *Config) { c.Server, c.TLS, c.Username, c.Password = "1.1.1.1:25", None, "", post.Secret{} },
 			notify.Result{Reason: "the address is public, and the connection would not be encrypted: set tls to starttls or tls"}},

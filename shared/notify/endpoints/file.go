@@ -375,14 +375,14 @@ func (e endpointNode) mapping(field string) map[string]string {
 		return nil
 	}
 	if n.Kind != yaml.MappingNode {
-		e.wrong(field, "is not a mapping; write each as NAME: value")
+		e.wrong(field, "is not a mapping; write each entry as NAME: value")
 		return nil
 	}
 	out := make(map[string]string)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := resolve(n.Content[i]), resolve(n.Content[i+1])
 		if key.Kind != yaml.ScalarNode || value.Kind != yaml.ScalarNode {
-			e.wrong(field, "a name or a value in it is not text")
+			e.wrong(field, "contains a name or value that is not text")
 			continue
 		}
 		if len(value.Value) >= 8 && !strings.Contains(value.Value, "{{") && strings.ContainsAny(value.Value, "0123456789") {

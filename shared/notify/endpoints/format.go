@@ -90,7 +90,7 @@ var common = []Field{
 	{Name: "allow_private", Default: "false", Help: "allow addresses on this machine or in a private network"},
 	{Name: "rules", Help: "list of rules to notify of; all rules if absent"},
 	{Name: "min_severity", Help: "minimum severity to notify of: warning or critical"},
-	{Name: "transitions", Help: "list of opened, raised, closed: notify of alerts that reach these states, instead of incidents"},
+	{Name: "transitions", Help: "list of states (opened, raised, closed): the endpoint is notified of alerts that reach one of them, instead of incidents"},
 	{Name: "rate", Help: "maximum attempts per second"},
 	{Name: "digest_above", Help: "above this many messages a minute, all others except critical ones go into one digest"},
 	{Name: "link", Help: "URL to open for details; {since} and {until} are replaced with times"},

@@ -165,7 +165,7 @@ func TestExplains(t *testing.T) {
 			`line 6: endpoint "a": body: tried with a message of type alert.opened: the result is not JSON`,
 		}},
 		{"template, headers", "endpoints:\n- {name: a, format: template, url: https://h.example/t0ken, body: '{}', headers: hunter2, method: GET}", []string{"headers: is not a mapping", "method: must be POST or PUT"}},
-		{"template, odd headers", "endpoints:\n- {name: a, format: template, url: https://h.example/t0ken, body: '{}', headers: {a: [hunter2]}}", []string{"headers: a name or a value in it is not text"}},
+		{"template, odd headers", "endpoints:\n- {name: a, format: template, url: https://h.example/t0ken, body: '{}', headers: {a: [hunter2]}}", []string{"headers: contains a name or value that is not text"}},
 		{"alertmanager", "endpoints:\n- {name: a, format: alertmanager, url: 'http://h.example', username: a, password_env: EMPTY}", []string{"password_env: the environment variable EMPTY is not set"}},
 		{"alertmanager, half", "endpoints:\n- {name: a, format: alertmanager, url: 'http://h.example', password: hunter2}", []string{"username: basic authentication requires both"}},
 		{"email", "endpoints:\n- {name: a, format: email, smtp: h.example, from: hunter2, to: a@example.com, tls: none, username: a, password_file: /dev/null}", []string{

@@ -18,7 +18,7 @@ type refusedError struct {
 
 func (e *refusedError) Error() string {
 	if e.kind.private {
-		return fmt.Sprintf("address %s is %s: set SPATE_WEBHOOK_ALLOW_PRIVATE=true, or allow_private: true for an endpoint of the endpoints file, to allow it", e.addr, e.kind.name)
+		return fmt.Sprintf("address %s is %s; to allow it, set SPATE_WEBHOOK_ALLOW_PRIVATE=true or, for an endpoint in the endpoints file, allow_private: true", e.addr, e.kind.name)
 	}
 	return fmt.Sprintf("address %s is %s, which is never allowed", e.addr, e.kind.name)
 }

@@ -249,7 +249,7 @@ func TestNoAnswer(t *testing.T) {
 		{name: "certificate of another host", url: "https://localhost:" + port(tls.URL) + "/p4th?qu3ry", change: trust, want: "TLS: certificate is for another host"},
 		{name: "no TLS", url: "https" + strings.TrimPrefix(connection(t, write("HTTP/1.1 400 Bad Request\r\n\r\n")), "http"), change: short, want: ""},
 		{name: "loopback", url: refused, change: func(c *Config) { c.AllowPrivate = false },
-			want: "address 127.0.0.1 is loopback: set SPATE_WEBHOOK_ALLOW_PRIVATE=true, or allow_private: true for an endpoint of the endpoints file, to allow it"},
+			want: "address 127.0.0.1 is loopback; to allow it, set SPATE_WEBHOOK_ALLOW_PRIVATE=true or, for an endpoint in the endpoints file, allow_private: true"},
 		{name: "a name that is loopback", url: "http://localhost:" + port(refused) + "/p4th?qu3ry", change: func(c *Config) { c.AllowPrivate = false }, want: "address "},
 		{name: "metadata", url: "http://169.254.169.254/p4th?qu3ry", want: "address 169.254.169.254 is link-local, which is never allowed"},
 	} {

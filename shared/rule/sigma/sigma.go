@@ -225,7 +225,7 @@ func (c *converter) correlation(d *document, taken map[string]bool) *correlation
 				c.fail(key, "leave it out", "generate: the alerts of the base rules themselves cannot be expressed in SQL")
 			}
 		case "aliases":
-			c.fail(key, "use the same name for the field everywhere", "aliases cannot be expressed in SQL: a field has one name in a table")
+			c.fail(key, "use the same name for the field everywhere", "aliases cannot be expressed in SQL: a field can have only one name in a table")
 		default:
 			c.fail(key, "", "%s is not a known part of a correlation", key.Value)
 		}

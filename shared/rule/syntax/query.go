@@ -25,7 +25,7 @@ func (p *parser) query() *Select {
 	p.expect("FROM")
 	s.From = p.from()
 	if p.acceptSymbol(",") {
-		p.fail(p.peek().Pos, unsupported["JOIN"], "a rule reads one table")
+		p.fail(p.peek().Pos, unsupported["JOIN"], "a rule can read only one table")
 	}
 	if p.accept("WHERE") {
 		s.Where = p.expr()
