@@ -195,6 +195,8 @@ func TestRulesPageKeepsTheText(t *testing.T) {
 // TestStudioKnowsTheTables: rules of the studio read the tables that the rules in force declare, and the example does.
 func TestStudioKnowsTheTables(t *testing.T) {
 	bare(t)
+	t.Setenv("SPATE_TIME_FIELD", "at") // as the rules have it, which may not change it once events were judged
+	t.Setenv("SPATE_LATENESS", "1s")
 	address, _ := consoleOf(t)
 	_, body := visit(t, http.MethodGet, address+"/rules/edit", nil)
 	form := formOf(t, body)
