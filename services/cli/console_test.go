@@ -19,27 +19,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"spate/services/alerter/deliver"
 	"spate/services/embedded"
 	"spate/services/web"
 	"spate/shared/activity"
 	"spate/shared/alert"
 	"spate/shared/format"
+	"spate/shared/kafka"
 	"spate/shared/ops"
+	"spate/shared/revision/topic"
+	"spate/shared/rule"
 	"spate/tests/harness"
 )
 
 // consoleOf starts a pipeline with a console, and returns the console's address and a client for the broker.
 func consoleOf(t *testing.T) (address string, cl *kgo.Client) {
 	t.Helper()
-	address, cl, _ = pipelineOf(t)
+	address, cl, _ = pipelineOf(t, nil)
 	return address, cl
 }
 
-// pipelineOf is consoleOf that also returns where the broker and the database are.
-func pipelineOf(t *testing.T, endpoints ...deliver.Endpoint) (address string, cl *kgo.Client, info embedded.Info) {
+// pipelineOf is consoleOf with settings that may be changed. It also returns where the broker and the database are. The router has begun: rules that are applied are not in force for
+// all windows.
+func pipelineOf(t *testing.T, change func(*embedded.Config)) (address string, cl *kgo.Client, info embedded.Info) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	cfg := embedded.Config{
@@ -47,7 +51,10 @@ func pipelineOf(t *testing.T, endpoints ...deliver.Endpoint) (address string, cl
 			Events: format.Config{Fields: activity.DefaultFields()}, Window: 10 * time.Second, Lateness: time.Second, IdleTimeout: time.Second, MaxAhead: time.Minute,
 			OpenTransactionTimeout: 75 * time.Second, Threshold: 5, Critical: 10, Transitions: []alert.State{alert.Opened, alert.Raised, alert.Closed},
 		},
-		State: t.TempDir(), Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Endpoints: endpoints, Log: log,
+		State: t.TempDir(), Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Topic: "activity", Log: log,
+	}
+	if change != nil {
+		change(&cfg)
 	}
 	f := consoleFlags{Console: "127.0.0.1:0"}
 	address, err := f.beside(&cfg, log)
@@ -76,6 +83,14 @@ func pipelineOf(t *testing.T, endpoints ...deliver.Endpoint) (address string, cl
 		t.Fatal(err)
 	}
 	t.Cleanup(cl.Close)
+	begun := topic.NewReader(kafka.Config{Brokers: kafka.ParseBrokers(info.Brokers)}, kadm.NewClient(cl), kafka.NamesFor("activity"), &rule.Set{})
+	harness.Eventually(t, time.Minute, "the router has begun", func() bool {
+		ok, err := begun.Begun(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	})
 	return address, cl, info
 }
 
@@ -340,7 +355,7 @@ func TestConsoleStream(t *testing.T) {
 // TestTop: what top shows of a running pipeline, for people and programs.
 func TestTop(t *testing.T) {
 	bare(t)
-	_, cl, info := pipelineOf(t)
+	_, cl, info := pipelineOf(t, nil)
 	for range 8 {
 		value := fmt.Sprintf(`{"user_id":42,"product_id":7,"txn_timestamp":%q}`, time.Now().UTC().Format(time.RFC3339Nano))
 		if err := cl.ProduceSync(t.Context(), kgo.StringRecord(value)).FirstErr(); err != nil {

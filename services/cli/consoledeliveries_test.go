@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"spate/services/embedded"
 	"spate/services/web"
 	"spate/shared/notify"
 	"spate/shared/notify/endpoints"
@@ -89,7 +90,7 @@ endpoints:
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	_, _, info := pipelineOf(t, told...)
+	_, _, info := pipelineOf(t, func(c *embedded.Config) { c.Endpoints = told })
 
 	// The console has its own connection to the database, as spate console has in another process.
 	st, err := sqlite.Open(t.Context(), info.Database)

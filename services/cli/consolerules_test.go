@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"spate/services/embedded"
 	"spate/shared/revision"
 )
 
@@ -195,9 +196,7 @@ func TestRulesPageKeepsTheText(t *testing.T) {
 // TestStudioKnowsTheTables: rules of the studio read the tables that the rules in force declare, and the example does.
 func TestStudioKnowsTheTables(t *testing.T) {
 	bare(t)
-	t.Setenv("SPATE_TIME_FIELD", "at") // as the rules have it, which may not change it once events were judged
-	t.Setenv("SPATE_LATENESS", "1s")
-	address, _ := consoleOf(t)
+	address, _, _ := pipelineOf(t, func(c *embedded.Config) { c.Rule.Events.Fields.Time = []string{"at"} }) // as the rules have it, which may not change it
 	_, body := visit(t, http.MethodGet, address+"/rules/edit", nil)
 	form := formOf(t, body)
 	form.Set("text", "CREATE TABLE logins (account STRING, `at` TIMESTAMP(3), WATERMARK FOR `at` AS `at` - INTERVAL '1' SECOND);\n-- rule: hammering\nINSERT INTO alerts SELECT account, COUNT(*) AS n FROM logins GROUP BY account, TUMBLE(`at`, INTERVAL '10' SECOND) HAVING COUNT(*) > 5")
