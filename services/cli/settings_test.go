@@ -19,7 +19,7 @@ const settingsPage = "../../docs/settings.md"
 
 // settingsSections are those of docs/settings.md, with the variables in each, in this order.
 var settingsSections = []struct{ title, text, variables string }{
-	{"The rule", "All routers and detectors of a pipeline need the same settings. `replay` and `verify` do not use the idle timeout, because none of their partitions falls silent.",
+	{"The rule", "All routers and detectors in a pipeline need the same settings. `replay` and `verify` do not use the idle timeout, because none of their partitions falls silent.",
 		"SPATE_RULES SPATE_WINDOW SPATE_THRESHOLD SPATE_CRITICAL SPATE_TRANSITIONS SPATE_LATENESS SPATE_IDLE_TIMEOUT SPATE_MAX_AHEAD SPATE_OPEN_TRANSACTION_TIMEOUT"},
 	{"Events", "[contract.md](contract.md#events) explains these terms.",
 		"SPATE_USER_FIELD SPATE_TIME_FIELD SPATE_TIME_FORMAT SPATE_NULL_VALUES SPATE_DEDUPE_FIELD SPATE_FORMAT SPATE_SCHEMA_REGISTRY_URL SPATE_SCHEMA_REGISTRY_USERNAME " +
@@ -49,7 +49,7 @@ var withoutFlag = map[string]string{
 	"SPATE_SASL_OAUTH_CLIENT_SECRET": "The client's secret.",
 	"SPATE_SCHEMA_REGISTRY_PASSWORD": "The password.",
 	"SPATE_HTTP_TOKEN":               "The token, at least 16 characters.",
-	"SPATE_CONSOLE_TOKEN":            "The token that visitors of the console need, at least 16 characters.",
+	"SPATE_CONSOLE_TOKEN":            "The token that visitors to the console need, at least 16 characters.",
 	"NO_COLOR":                       "If set, the output has no colors.",
 }
 
