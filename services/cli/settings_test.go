@@ -36,7 +36,7 @@ var settingsSections = []struct{ title, text, variables string }{
 		"SPATE_ADVERTISE SPATE_MAX_OPEN_WINDOWS SPATE_DECIDE_MAX_AGE SPATE_INSTANCE SPATE_STATE SPATE_LISTEN NO_COLOR"},
 	{"The console", "[console.md](console.md) describes the console.",
 		"SPATE_CONSOLE_LISTEN SPATE_CONSOLE_TOKEN SPATE_CONSOLE_TOKEN_FILE SPATE_CONSOLE_TRUSTED_HEADER SPATE_CONSOLE_PUBLIC_HOSTS"},
-	{"AWS", "Credentials, region and endpoints are configured as for any AWS SDK. If a variable has a second name, this is the name that the AWS walkthrough's Lambda function uses.",
+	{"AWS", "Credentials, region and endpoints are configured as for any AWS SDK. If a variable has a second name, the AWS walkthrough's Lambda function uses that name.",
 		"SPATE_STREAM SPATE_ALERTS_STREAM SPATE_ASIDE_STREAM SPATE_STATE_TABLE SPATE_LEASE SPATE_POLL SPATE_FROM SPATE_TABLE SPATE_RETAIN SPATE_TOPIC_ARN SPATE_MIN_SEVERITY " +
 			"SPATE_DEAD_LETTERS SPATE_METRICS_NAMESPACE SPATE_ALERTS_METRIC SPATE_SHARDS SPATE_SNS_TOPIC SPATE_BUCKET"},
 	{"Traffic", "", "SPATE_TO SPATE_OUT SPATE_PUT SPATE_KEY SPATE_SPREAD_BY_USER SPATE_BATCH_MAX_BYTES SPATE_TIME SPATE_SPEED SPATE_RATE SPATE_DISORDER SPATE_EVENTS SPATE_DURATION SPATE_SEED " +

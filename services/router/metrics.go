@@ -43,7 +43,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_lag_events",
 			Help: "Records not yet read from the owned source partitions, including records in open transactions."}),
 		watermark: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_watermark_seconds",
-			Help: "Lowest watermark of the owned source partitions, as a Unix time; 0 before the first event."}),
+			Help: "Lowest watermark among the owned source partitions, as a Unix time; 0 before the first event."}),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_partitions",
 			Help: "Owned source partitions."}),
 		idle: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_idle_partitions",
