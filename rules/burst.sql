@@ -1,7 +1,7 @@
 -- Finds users who do more than a person can do. This rule is similar to the default rule, which applies without a rules file, but avoids its false
 -- alarms.
 --
--- In the logs of real shops, most users that COUNT(*) > 5 flags are ordinary people. Three things look like bursts but are not:
+-- In logs from real shops, most users that COUNT(*) > 5 flags are ordinary people. Three things look like bursts but are not:
 --   * an order, whose lines (up to 46) all have the same time;
 --   * an emptied cart, with one click on "remove" after another;
 --   * an event that was sent twice, with identical bytes.

@@ -3,7 +3,7 @@
 -- There are two signs of card testing, and either is enough for an alert:
 --   * Many small payments, each in a separate session, because every card needs a new checkout. The lines of one order share a session, so even
 --     a long order counts once.
---   * Many declined payments. They are counted by distinct event times, because a payment that is reported twice is one attempt.
+--   * Many declined payments. The rule counts their distinct event times, because a payment that is reported twice is one attempt.
 -- In a shop without payment_failed events, only the first sign is available.
 --
 -- The price limit excludes people who buy several presents one by one. Set it to the highest amount that your payment provider accepts without a second

@@ -1,13 +1,13 @@
 -- Finds credential stuffing and password guessing, two forms of attack on logins. Each rule detects only one of them:
 --
---   credential-stuffing  One address tries leaked passwords of many accounts. Each account has only one or two failures, which is inconspicuous.
+--   credential-stuffing  One address tries leaked passwords for many accounts. Each account has only one or two failures, which is inconspicuous.
 --   password-guessing    Many addresses try passwords for one account. Each address has only one failure, which is inconspicuous.
 --
 -- The rule credential-stuffing counts the accounts with failed logins, not the logins: hundreds of people log in from the address of an office, a school or a mobile
 -- network, and some mistype their passwords. If such an address still exceeds the limit, add a list of exemptions instead of raising the limit for all addresses.
 --
 -- These events have fields that the built-in table lacks, so the file declares its own table. The table reads the same topic. If your topic has another name, change
--- the name; for Kinesis, change the connector to 'kinesis' and 'topic' to 'stream'. spate needs a user in every event: for a login, this is the account that was tried.
+-- the name; for Kinesis, change the connector to 'kinesis' and 'topic' to 'stream'. spate needs a user in every event: for a login, the user is the account that was tried.
 CREATE TABLE logins (
   event_type STRING, user_id BIGINT, ip STRING, user_agent STRING, txn_timestamp TIMESTAMP(3),
   WATERMARK FOR txn_timestamp AS txn_timestamp - INTERVAL '10' SECOND

@@ -19,7 +19,7 @@ const settingsPage = "../../docs/settings.md"
 
 // settingsSections are those of docs/settings.md, with the variables in each, in this order.
 var settingsSections = []struct{ title, text, variables string }{
-	{"The rule", "All routers and detectors of a pipeline need the same settings. `replay` and `verify` do not use the idle timeout, because none of their partitions falls silent.",
+	{"The rule", "All routers and detectors in a pipeline need the same settings. `replay` and `verify` do not use the idle timeout, because none of their partitions falls silent.",
 		"SPATE_RULES SPATE_WINDOW SPATE_THRESHOLD SPATE_CRITICAL SPATE_TRANSITIONS SPATE_LATENESS SPATE_IDLE_TIMEOUT SPATE_MAX_AHEAD SPATE_OPEN_TRANSACTION_TIMEOUT"},
 	{"Events", "[contract.md](contract.md#events) explains these terms.",
 		"SPATE_USER_FIELD SPATE_TIME_FIELD SPATE_TIME_FORMAT SPATE_NULL_VALUES SPATE_DEDUPE_FIELD SPATE_FORMAT SPATE_SCHEMA_REGISTRY_URL SPATE_SCHEMA_REGISTRY_USERNAME " +
@@ -36,7 +36,7 @@ var settingsSections = []struct{ title, text, variables string }{
 		"SPATE_ADVERTISE SPATE_MAX_OPEN_WINDOWS SPATE_DECIDE_MAX_AGE SPATE_INSTANCE SPATE_STATE SPATE_LISTEN NO_COLOR"},
 	{"The console", "[console.md](console.md) describes the console.",
 		"SPATE_CONSOLE_LISTEN SPATE_CONSOLE_TOKEN SPATE_CONSOLE_TOKEN_FILE SPATE_CONSOLE_TRUSTED_HEADER SPATE_CONSOLE_PUBLIC_HOSTS"},
-	{"AWS", "Credentials, region and endpoints are configured as for any AWS SDK. If a variable has a second name, this is the name that the AWS walkthrough's Lambda function uses.",
+	{"AWS", "Credentials, region and endpoints are configured as for any AWS SDK. If a variable has a second name, the AWS walkthrough's Lambda function uses that name.",
 		"SPATE_STREAM SPATE_ALERTS_STREAM SPATE_ASIDE_STREAM SPATE_STATE_TABLE SPATE_LEASE SPATE_POLL SPATE_FROM SPATE_TABLE SPATE_RETAIN SPATE_TOPIC_ARN SPATE_MIN_SEVERITY " +
 			"SPATE_DEAD_LETTERS SPATE_METRICS_NAMESPACE SPATE_ALERTS_METRIC SPATE_SHARDS SPATE_SNS_TOPIC SPATE_BUCKET"},
 	{"Traffic", "", "SPATE_TO SPATE_OUT SPATE_PUT SPATE_KEY SPATE_SPREAD_BY_USER SPATE_BATCH_MAX_BYTES SPATE_TIME SPATE_SPEED SPATE_RATE SPATE_DISORDER SPATE_EVENTS SPATE_DURATION SPATE_SEED " +
@@ -49,7 +49,7 @@ var withoutFlag = map[string]string{
 	"SPATE_SASL_OAUTH_CLIENT_SECRET": "The client's secret.",
 	"SPATE_SCHEMA_REGISTRY_PASSWORD": "The password.",
 	"SPATE_HTTP_TOKEN":               "The token, at least 16 characters.",
-	"SPATE_CONSOLE_TOKEN":            "The token that visitors of the console need, at least 16 characters.",
+	"SPATE_CONSOLE_TOKEN":            "The token that visitors to the console need, at least 16 characters.",
 	"NO_COLOR":                       "If set, the output has no colors.",
 }
 

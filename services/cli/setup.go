@@ -24,7 +24,7 @@ type awsCommand struct {
 
 type setupCommand struct {
 	streamFlags
-	Shards     int32  `env:"SPATE_SHARDS" default:"4" help:"Number of shards of the stream of events; the stream of alerts has one."`
+	Shards     int32  `env:"SPATE_SHARDS" default:"4" help:"Number of shards in the event stream; the alert stream has one."`
 	Table      string `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores the alerts."`
 	StateTable string `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"DynamoDB table that stores the worker's lease and state, and the rules."`
 	SNSTopic   string `name:"sns-topic" env:"SPATE_SNS_TOPIC" default:"ecomm-user-high-severity-incidents" help:"Name of the SNS topic to which incidents are published."`

@@ -33,7 +33,7 @@ type silenceAddCommand struct {
 	From    string        `placeholder:"TIME" help:"Start of the silence: a timestamp (2026-11-24T09:30:00Z), or a duration from now (10m). Default: now."`
 	Why     string        `placeholder:"TEXT" help:"Reason for the silence, for the people on call. Required, except with --preview."`
 	By      string        `placeholder:"NAME" help:"Author of the silence. Default: the user who runs the command."`
-	Preview bool          `help:"Show which incidents of the last 24 hours the silence would have suppressed, without adding it."`
+	Preview bool          `help:"Show which incidents from the last 24 hours the silence would have suppressed, without adding it."`
 	JSON    bool          `name:"json" help:"Print one JSON object: the silence (absent with --preview) and preview: incidents, messages, by_endpoint."`
 }
 

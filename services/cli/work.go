@@ -18,7 +18,7 @@ import (
 // streamFlags name the two streams.
 type streamFlags struct {
 	Stream       string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Kinesis stream of events."`
-	AlertsStream string `name:"alerts-stream" env:"SPATE_ALERTS_STREAM" default:"e-commerce-raw-user-activity-stream-2" help:"Kinesis stream of alerts."`
+	AlertsStream string `name:"alerts-stream" env:"SPATE_ALERTS_STREAM" default:"e-commerce-raw-user-activity-stream-2" help:"Kinesis stream for alerts."`
 }
 
 // leaseFlags say how processes agree on which one works.

@@ -35,15 +35,15 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_events_total",
-			Help: "Events of committed transactions by fate (counted, late, invalid) and reason; skipped records are valid records that are not events."}, []string{"fate", "reason"}),
+			Help: "Events in committed transactions by fate (counted, late, invalid) and reason; skipped records are valid records that are not events."}, []string{"fate", "reason"}),
 		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_transactions_total",
 			Help: "Transactions by outcome (committed, aborted, failed)."}, []string{"outcome"}),
 		panes: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_panes_total",
 			Help: "Sums per user and window written to the keyed log."}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_lag_events",
-			Help: "Records not yet read from the owned source partitions, including records of open transactions."}),
+			Help: "Records not yet read from the owned source partitions, including records in open transactions."}),
 		watermark: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_watermark_seconds",
-			Help: "Lowest watermark of the owned source partitions, as a Unix time; 0 before the first event."}),
+			Help: "Lowest watermark among the owned source partitions, as a Unix time; 0 before the first event."}),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_partitions",
 			Help: "Owned source partitions."}),
 		idle: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spate_router_idle_partitions",

@@ -58,7 +58,7 @@ type Config struct {
 	SpreadByUser  bool   `name:"spread-by-user" env:"SPATE_SPREAD_BY_USER" help:"Kinesis: choose the shard by user_id (ExplicitHashKey), regardless of the partition key."`
 	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Kafka: maximum size of a record batch in bytes; must not exceed the topic's max.message.bytes, or the broker rejects it."`
 
-	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event times: those of the file or the generator (original), the time of sending (now), or shifted so that the first event happens when sending starts (shift)."`
+	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event times: those from the file or the generator (original), the time of sending (now), or shifted so that the first event happens when sending starts (shift)."`
 	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format of the file: auto; rfc3339; s, ms, us or ns (a number in this unit since 1970); or a Go layout."`
 	UserField  []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Columns or JSON fields of the file that may hold the user."`
 	TimeField  []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Columns or JSON fields of the file that may hold the event time."`
@@ -75,7 +75,7 @@ type Config struct {
 	Users     int           `name:"users" env:"SPATE_USERS" default:"20000" help:"Number of shoppers."`
 	Start     time.Time     `name:"start" env:"SPATE_START" placeholder:"TIME" help:"Event time of the first event (RFC 3339). Default: 2019-11-01T00:00:00Z, or the current time if --time is not original."`
 	Attackers []string      `name:"attackers" env:"SPATE_ATTACKERS" default:"all" help:"Attackers to generate: all (those for the default rule: burst, slow, straddler, bulk_order, flood, giant), library (those for the rules in rules/: scraper, card_tester, credential_stuffer, password_guesser, coupon_abuser, cart_hoarder), a comma-separated list of these, or none."`
-	Innocents []string      `name:"innocents" env:"SPATE_INNOCENTS" default:"none" help:"Shoppers to generate who look like attackers, as in the logs of real shops: order (an order whose lines share one time), mass_removal (a cart that is emptied), double_sent (events that are sent twice), office (colleagues who sign in from one address), all, or none. A good rule flags none of them."`
+	Innocents []string      `name:"innocents" env:"SPATE_INNOCENTS" default:"none" help:"Shoppers to generate who look like attackers, as in logs from real shops: order (an order whose lines all have the same time), mass_removal (a cart that is emptied), double_sent (events that are sent twice), office (colleagues who sign in from one address), all, or none. A good rule flags none of them."`
 	Window    time.Duration `name:"window" env:"SPATE_WINDOW" default:"10s" help:"Window size of the rule that attackers target."`
 	Threshold int           `name:"threshold" env:"SPATE_THRESHOLD" default:"5" help:"Threshold of the rule: more events than this in one window break it."`
 	TruthPath string        `name:"truth" env:"SPATE_TRUTH" placeholder:"PATH" help:"Write the ground truth about the attackers to this file, as JSON lines."`
