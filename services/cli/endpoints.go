@@ -18,7 +18,7 @@ import (
 )
 
 type endpointsCommand struct {
-	Ls      endpointsLsCommand      `cmd:"" help:"List endpoints, with the numbers of their pending, exhausted and dropped messages."`
+	Ls      endpointsLsCommand      `cmd:"" help:"List endpoints, with counts of their pending, exhausted and dropped messages."`
 	Formats endpointsFormatsCommand `cmd:"" help:"List the formats of endpoints, such as pagerduty and slack, with their fields."`
 	Test    endpointsTestCommand    `cmd:"" help:"Send a message of type endpoint.test to an endpoint, and print the outcome."`
 	Enable  endpointsEnableCommand  `cmd:"" help:"Enable an endpoint, so that it is notified again."`
@@ -181,7 +181,7 @@ func (c *endpointsLsCommand) Run(e *env) error {
 		} else if f := failing[k.Name]; f != "" {
 			state = o.paint(f, terminal.Red)
 		} else if !k.Configured && !k.RunningAt.IsZero() {
-			state += terminal.Sprintf(", in the process started %s", clockText(k.RunningAt.Truncate(time.Second), now))
+			state += terminal.Sprintf(", in the process started at %s", clockText(k.RunningAt.Truncate(time.Second), now))
 		}
 		t.Row(k.Name, cmp.Or(k.Format, "-"), host, terminal.Grouped(k.Pending), terminal.Grouped(k.Exhausted), terminal.Grouped(k.Dropped), receives, state)
 	}

@@ -102,7 +102,7 @@ func (c *userCommand) Run(e *env) error {
 
 type keyCommand struct {
 	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a column of the key, such as user_id=alice. Give all columns of the key; for a rule without GROUP BY columns, give none."`
-	Null    []string `name:"null" placeholder:"COLUMN" help:"Column of the key that is NULL, in place of COLUMN=VALUE. Repeatable."`
+	Null    []string `name:"null" placeholder:"COLUMN" help:"Key column that is NULL; use instead of COLUMN=VALUE. Repeatable."`
 	Rule    string   `placeholder:"NAME" help:"Show only this rule. Default: all rules with this key."`
 	keyFlags
 	initialFlags
@@ -110,7 +110,7 @@ type keyCommand struct {
 
 // Help is shown below the usage.
 func (keyCommand) Help() string {
-	return `For each rule with this key, shows the open windows: the events so far, the rule's columns, and the alert if there is one. The answer
+	return `For each rule with this key, shows the open windows: the events so far, the rule's columns, and the alert, if any. The answer
 comes from the detector that counts the key, not from the database.
 
   spate key user_id=900600000
@@ -289,7 +289,7 @@ func printKey(w io.Writer, what string, k detector.Key, wide bool) error {
 	}
 	o.lines(t.Lines(o.width))
 	for _, rule := range sortedKeys(k.More) {
-		o.printf("  and %s of %s\n", terminal.Safe(counted(k.More[rule], "window that ends later", "windows that end later")), rule)
+		o.printf("  and for %s, %s\n", rule, terminal.Safe(counted(k.More[rule], "window that ends later", "windows that end later")))
 	}
 	return o.end(nil)
 }

@@ -56,7 +56,7 @@ func TestRulesCheck(t *testing.T) {
 
 	acting := rulesFileOf(t, "acting.sql", strings.Replace(twoRules, "-- critical:", "-- quiet: 2m\n-- decision: challenge 10m\n-- critical:", 1))
 	code, out, errs = spate("rules", "check", acting)
-	if code != ExitOK || errs != "" || !strings.Contains(out, "quiet        2m between two incidents\n") || !strings.Contains(out, "decision     challenge 10m\n") {
+	if code != ExitOK || errs != "" || !strings.Contains(out, "quiet        2m between incidents\n") || !strings.Contains(out, "decision     challenge 10m\n") {
 		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
 	code, out, errs = spate("rules", "check", path, "--json", "--set", "scraper.products=40")

@@ -152,7 +152,7 @@ func (o *out) rule(r checkedRule, others int) {
 		line("critical", "%s", r.Critical)
 	}
 	if r.Quiet != "" {
-		line("quiet", "%s between two incidents", r.Quiet)
+		line("quiet", "%s between incidents", r.Quiet)
 	}
 	if r.Decision != "" {
 		line("decision", "%s", r.Decision)

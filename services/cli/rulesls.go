@@ -15,7 +15,7 @@ import (
 
 type rulesLsCommand struct {
 	Wide bool `short:"w" help:"Do not truncate lines to fit the terminal."`
-	JSON bool `name:"json" help:"Print one JSON object per rule: name, mode, window, key, since (the revision that last changed it), from (null: from the beginning), until (null: no end is known; otherwise it is in force for windows that begin before then), feed, opens_early, reason, faults (null: no detector was queried)."`
+	JSON bool `name:"json" help:"Print one JSON object per rule: name, mode, window, key, since (the revision that last changed it), from (null: from the beginning), until (null: no end is known; otherwise the rule is in force for windows that begin before then), feed, opens_early, reason, faults (null: no detector was queried)."`
 	rulesLogFlags
 	askFlags
 }

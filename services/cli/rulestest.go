@@ -37,7 +37,7 @@ a broker. Put the cases of scraper.sql in scraper_test.yaml:
       expect:
         scraper:
           - {user_id: 7, products: 31, window_start: "2024-01-01 00:00:00", opened: false}
-      others: ignore   # alerts of other rules
+      others: ignore   # alerts from other rules
     - name: a customer is not
       events:
         - {user_id: 8, event_type: purchase, product_id: 1, txn_timestamp: "2024-01-01 00:00:00"}

@@ -90,7 +90,7 @@ func New(cfg Config) (*Decider, error) {
 	d := &Decider{cfg: cfg, view: decision.NewView()}
 	d.lookups = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_decider_lookups_total",
 		Help: "Queries about a value, by answer: flagged, clear, or stale (refused because the view is older than allowed)."}, []string{"answer"})
-	d.malformed = prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_decider_malformed_total", Help: "Records of the decisions topic or table that are not decisions; they are skipped."})
+	d.malformed = prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_decider_malformed_total", Help: "Records in the decisions topic or table that are not decisions; they are skipped."})
 	cfg.Registry.MustRegister(d.lookups, d.malformed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spate_decider_decisions", Help: "Decisions in force."}, func() float64 { return float64(d.view.Len()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spate_decider_view_age_seconds", Help: "Time since the view last contained all records in the topic or table; -1 if it never has."}, func() float64 {

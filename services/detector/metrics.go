@@ -57,7 +57,7 @@ var (
 	descWatermark = prometheus.NewDesc("spate_detector_watermark_seconds", "Watermark, as a Unix time, by partition; absent until all source partitions have reported one.", []string{"partition"}, nil)
 	descRepeated  = prometheus.NewDesc("spate_detector_repeated_events_total", "Events whose ID was already counted for the user in the window, by partition.", []string{"partition"}, nil)
 	descIDs       = prometheus.NewDesc("spate_detector_ids", "Event IDs kept in memory, by partition; four IDs take as much memory as one open window.", []string{"partition"}, nil)
-	descForeign   = prometheus.NewDesc("spate_detector_foreign_events_total", "Events of rules that this detector does not have, by partition. Any value other than 0 means that routers have different settings, or had them when they wrote these events.", []string{"partition"}, nil)
+	descForeign   = prometheus.NewDesc("spate_detector_foreign_events_total", "Events for rules that this detector does not have, by partition. Any value other than 0 means that routers have different settings, or had them when they wrote these events.", []string{"partition"}, nil)
 	descFaults    = prometheus.NewDesc("spate_detector_rule_faults_total", "Results that are NULL because they cannot be computed (a division by zero, an overflow, an invalid cast), by rule.", []string{"rule"}, nil)
 	descStray     = prometheus.NewDesc("spate_detector_stray_events_total", "Events that arrived for a window after it closed, by partition. Any value other than 0 means that partitions were added to the events topic while it was in use.", []string{"partition"}, nil)
 )

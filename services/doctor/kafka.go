@@ -139,7 +139,7 @@ func (e *exam) brokers(ctx context.Context) bool {
 		e.tell.ok("login", "%s%s", m, who)
 	}
 	if len(resp.Brokers) == 0 {
-		e.tell.say(Failed, "brokers", "", "%s: the broker responds, but lists no brokers of its cluster", strings.Join(e.cfg.Kafka.Brokers, ","))
+		e.tell.say(Failed, "brokers", "", "%s: the broker responds, but lists no brokers in its cluster", strings.Join(e.cfg.Kafka.Brokers, ","))
 	}
 	reached := 0
 	for _, b := range resp.Brokers {

@@ -101,7 +101,7 @@ func lex(s string) (tokens []token, err *Error) {
 			}
 			tokens = append(tokens, token{word, s[from:i], from, i})
 		case c == 0:
-			return nil, at(from, "", "the statement has a character that is not text")
+			return nil, at(from, "", "the statement contains a NUL character")
 		default:
 			i++
 			for _, long := range []string{"->>", "->", "||", "<=", ">=", "<>", "!=", "==", "<<", ">>"} {

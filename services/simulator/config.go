@@ -235,7 +235,7 @@ func (c *Config) validateGenerator(problem func(format string, args ...any)) {
 			}
 		}
 		if named != nil {
-			problem("out: events of %s have addresses or coupons, for which a CSV file has no columns; write JSON lines with --out FILE.jsonl", strings.Join(named, ", "))
+			problem("out: events from %s have addresses or coupons, for which a CSV file has no columns; write JSON lines with --out FILE.jsonl", strings.Join(named, ", "))
 		}
 	}
 	if !(c.EventRate >= 0.001 && c.EventRate <= maxEventRate) {

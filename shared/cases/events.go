@@ -138,7 +138,7 @@ func (l *loader) inline(c *Case, list *yaml.Node) {
 			s.repeat, s.numbered = l.number(r, "repeat", 1, maxEvents), true
 		}
 		if total += s.repeat; total > maxEvents {
-			l.fail(n, "", "a case has at most %d events", maxEvents)
+			l.fail(n, "", "a case can have at most %d events", maxEvents)
 			return
 		}
 		if p := m["partition"]; p != nil {

@@ -223,7 +223,7 @@ func (l *loader) expect(c *Case, n *yaml.Node) {
 			continue
 		}
 		e := &expectation{line: list.Line}
-		for _, row := range l.list(list, "the alerts of a rule") {
+		for _, row := range l.list(list, "the alerts from a rule") {
 			e.rows = append(e.rows, l.row(c.stream.Plan.Rules[i], row))
 		}
 		c.expect[name] = e
@@ -241,7 +241,7 @@ func (l *loader) row(r *rule.Rule, n *yaml.Node) want {
 	if counted {
 		names = append(names, windowsMember)
 	}
-	values := l.mapping(n, "an alert of rule "+r.Name, names...)
+	values := l.mapping(n, "an alert from rule "+r.Name, names...)
 	if v := values[windowsMember]; v != nil && counted {
 		if w.windows = tokenOf(v); v.Value == "any" {
 			w.any = true

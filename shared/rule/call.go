@@ -273,7 +273,7 @@ func (c *checker) aggregateType(e *syntax.Call, a *Aggregate) (Type, bool) {
 			}
 			fix = "combine them into one: COUNT(" + map[bool]string{true: "DISTINCT "}[e.Distinct] + combined(args, e.Args) + ")"
 		}
-		c.fail(e.Pos, fix, "%s takes one expression, but this has %d", e.Name, len(e.Args))
+		c.fail(e.Pos, fix, "%s takes one expression, but this call has %d", e.Name, len(e.Args))
 		return count, false
 	}
 	check := c.expr

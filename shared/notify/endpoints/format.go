@@ -152,7 +152,7 @@ var formats = []Format{
 	{
 		Name: "alertmanager", Help: "Alertmanager, API v2: one alert per incident, resolved when the incident is",
 		Fields: []Field{
-			{Name: "url", Required: true, Secret: true, Help: "http://host:9093, with the route prefix if there is one"},
+			{Name: "url", Required: true, Secret: true, Help: "http://host:9093, with the route prefix, if any"},
 			{Name: "username", Help: "for basic authentication"},
 			{Name: "password", Secret: true, Help: "for basic authentication"},
 			{Name: "token", Secret: true, Help: "for bearer authentication"},
@@ -171,7 +171,7 @@ var formats = []Format{
 		},
 	},
 	{
-		Name: "email", Help: "email by SMTP: the messages of an incident are one thread",
+		Name: "email", Help: "email over SMTP: the messages about an incident form one thread",
 		Fields: []Field{
 			{Name: "smtp", Required: true, Help: "server, such as mail.example.com:587"},
 			{Name: "from", Required: true, Help: "address, such as spate@example.com or Alerts <spate@example.com>"},

@@ -162,7 +162,7 @@ func TestRefused(t *testing.T) {
 		{file(base, strings.Replace(counts, "1m", "soon", 1)), `"soon" is not a timespan`},
 		{file(base, strings.Replace(counts, "gte: 10", "gte: ten", 1)), `"ten" is not a number`},
 		{file(base, strings.Replace(counts, "gte: 10", "field: brand", 1)), "the condition has no comparison"},
-		{file(base, strings.Replace(counts, "gte: 10", "field: brand, gte: 1", 1)), "event_count counts events, and has no field"},
+		{file(base, strings.Replace(counts, "gte: 10", "field: brand, gte: 1", 1)), "event_count counts events, so it takes no field"},
 		{file(base, strings.Replace(counts, "event_count", "value_count", 1)), "value_count needs a field"},
 		{file(base, counts+"\naliases: {x: {base: y}}"), "aliases cannot be expressed in SQL"},
 		{file(base, counts+"\ngenerate: true"), "generate: the alerts of the base rules themselves cannot"},
