@@ -38,7 +38,7 @@ type program struct {
 	Replay   replayCommand   `cmd:"" help:"Run a file through the whole pipeline as fast as possible, and list its alerts."`
 	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of its events."`
 	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
-	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
+	Key      keyCommand      `cmd:"" help:"Show the open windows for any rule's key, such as an address, as counted by the running detector."`
 	Top      topCommand      `cmd:"" help:"Show live rates, lag, the users with the most events and the open incidents."`
 	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
 	SQL      sqlCommand      `cmd:"" name:"sql" help:"Query events, alerts and incidents with SQL: a time range of the log, or files."`

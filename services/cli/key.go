@@ -101,7 +101,7 @@ func (c *userCommand) Run(e *env) error {
 }
 
 type keyCommand struct {
-	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a column of the key, such as user_id=alice. Give all columns of the key; for a rule without GROUP BY columns, give none."`
+	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a key column, such as user_id=alice. Give all key columns; for a rule without GROUP BY columns, give none."`
 	Null    []string `name:"null" placeholder:"COLUMN" help:"Key column that is NULL; use instead of COLUMN=VALUE. Repeatable."`
 	Rule    string   `placeholder:"NAME" help:"Show only this rule. Default: all rules with this key."`
 	keyFlags
@@ -269,7 +269,7 @@ func printKey(w io.Writer, what string, k detector.Key, wide bool) error {
 	}
 	o.printf("\n")
 	if len(k.Windows) == 0 {
-		o.printf("  no open windows%s\n", terminal.Safe(map[string]string{"user": " of rules whose key is user_id; for other keys, use spate key"}[what]))
+		o.printf("  no open windows%s\n", terminal.Safe(map[string]string{"user": " for rules whose key is user_id; for other keys, use spate key"}[what]))
 		return o.end(nil)
 	}
 	now := time.Now()

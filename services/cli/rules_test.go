@@ -238,7 +238,7 @@ correlation:
 		t.Errorf("exit %d, %q\n%s", code, errs, out)
 	}
 	path := rulesFileOf(t, "order.yaml", strings.Replace(correlation, "value_count", "temporal_ordered", 1))
-	if code, out, errs := spate("rules", "import", path); code != ExitUsage || out != "" || !strings.Contains(errs, path+":9:9: a correlation of the type temporal_ordered cannot be expressed in SQL") {
+	if code, out, errs := spate("rules", "import", path); code != ExitUsage || out != "" || !strings.Contains(errs, path+":9:9: a correlation of type temporal_ordered cannot be expressed in SQL") {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
 }

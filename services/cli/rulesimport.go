@@ -23,7 +23,7 @@ type rulesImportCommand struct {
 func (rulesImportCommand) Help() string {
 	return `Writes the rules file to standard output; standard error shows what was left out, and why. In a notebook, spate converts the paragraphs of streaming SQL
 (%flink.ssql), except queries and commands that are neither a rule nor a table. If the result has errors, spate writes it anyway, so
-that you can correct it, and exits with code 2. Sigma correlations of the types event_count, value_count, value_sum and value_avg become rules, together with the
+that you can correct it, and exits with code 2. Sigma correlations of types event_count, value_count, value_sum and value_avg become rules, together with the
 base rules in the same file; anything that SQL cannot express is an error. docs/rules.md has the details.
 
   spate rules import notebook.zpln >rules.sql

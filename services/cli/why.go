@@ -26,7 +26,7 @@ import (
 type whyCommand struct {
 	incidentFlags
 	ID    []string      `arg:"" optional:"" name:"id" help:"IDs of alerts or incidents, or unique prefixes of such IDs (at least 4 digits)."`
-	Key   []string      `placeholder:"COLUMN=VALUE" help:"Instead of an ID: the key, such as user_id=42. Repeat it for each column of the key."`
+	Key   []string      `placeholder:"COLUMN=VALUE" help:"Instead of an ID: the key, such as user_id=42. Repeat it for each key column."`
 	Null  []string      `placeholder:"COLUMN" help:"Key column that is NULL; use instead of --key COLUMN=VALUE. Repeatable."`
 	Rule  string        `placeholder:"NAME" help:"With --key: explain only this rule. Default: all rules with this key."`
 	At    string        `placeholder:"TIME" help:"With --key: explain the windows that contain this event time, such as 2026-11-24T09:30:05Z."`
@@ -191,7 +191,7 @@ func (w *asker) ofID(ctx context.Context, text string) (*answered, error) {
 		}
 		in = &i
 		if a, err = w.worst(ctx, i.ID); err == nil && a.ID == "" {
-			return nil, fmt.Errorf("the alerts of incident %s are no longer stored", terminal.Text(i.ID))
+			return nil, fmt.Errorf("the alerts in incident %s are no longer stored", terminal.Text(i.ID))
 		}
 	}
 	if err != nil {

@@ -113,7 +113,7 @@ func (s *keyedPartitions) reportLimit(again bool, open int64) {
 		s.cfg.Status.Ready()
 		return
 	}
-	s.cfg.Log.Warn("the limit of open windows has been reached; reading of the keyed log is paused", "open", open, "limit", s.cfg.MaxOpenWindows)
+	s.cfg.Log.Warn("the limit on open windows has been reached; reading of the keyed log is paused", "open", open, "limit", s.cfg.MaxOpenWindows)
 	s.cfg.Status.NotReady(fmt.Sprintf("%d windows are open, and the limit is %d: raise SPATE_MAX_OPEN_WINDOWS (--max-open-windows), or start more detectors", open, s.cfg.MaxOpenWindows))
 }
 

@@ -218,7 +218,7 @@ func rewrite(s string, tokens []token) (*rewritten, *Error) {
 		}
 		unit := units[strings.ToUpper(strings.TrimSuffix(strings.ToUpper(tokens[i+2].text), "S"))]
 		if unit == 0 {
-			return nil, at(tokens[i+2].from, "write SECOND, MINUTE, HOUR or DAY", "%s is not a unit of an interval", tokens[i+2].text)
+			return nil, at(tokens[i+2].from, "write SECOND, MINUTE, HOUR or DAY", "%s is not an interval unit", tokens[i+2].text)
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 		ms := n * float64(unit)

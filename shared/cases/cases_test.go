@@ -180,7 +180,7 @@ GROUP BY HOP(txn_timestamp, INTERVAL '10' SECOND, INTERVAL '30' SECOND), user_id
 // TestErrors: every error has its place, in the file in which it is.
 func TestErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                     "rules_test.yaml:1:1: a file of cases must be a mapping",
+		"":                     "rules_test.yaml:1:1: a case file must be a mapping",
 		"a: [":                 "rules_test.yaml:1:1: it is not YAML: did not find expected node content",
 		"\x1b":                 "rules_test.yaml:1:1: it is not YAML: control characters are not allowed",
 		"cases: []\n---\na: b": "rules_test.yaml:2:1: the file has more than one document",

@@ -218,7 +218,7 @@ func (l *loader) csv(c *Case, text string) (line int, err error) {
 	r := csv.NewReader(strings.NewReader(text))
 	header, err := r.Read()
 	if err != nil {
-		return 1, errors.New("it has no header line with the names of the columns")
+		return 1, errors.New("it has no header line with column names")
 	}
 	header = slices.Clone(header)
 	header[0] = strings.TrimPrefix(header[0], "\ufeff")

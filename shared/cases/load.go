@@ -74,7 +74,7 @@ func (l *loader) load() {
 	case len(doc.Content) > 0:
 		root = resolve(doc.Content[0])
 	}
-	top := l.mapping(root, "a file of cases", "rules", "cases")
+	top := l.mapping(root, "a case file", "rules", "cases")
 	if len(l.own.Errors) > 0 {
 		return
 	}

@@ -31,7 +31,7 @@ func (s Script) Validate() error {
 	}
 	for _, r := range s.exported() {
 		if slices.ContainsFunc(s.exported(), func(o *rule.Rule) bool { return o.Table.Name == r.Target }) {
-			p.add("rule %s: %s is also a table of events; write INSERT INTO alerts", r.Name, r.Target)
+			p.add("rule %s: %s is also an events table; write INSERT INTO alerts", r.Name, r.Target)
 		}
 	}
 	return errors.Join(p...)

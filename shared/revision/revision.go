@@ -240,7 +240,7 @@ func (l *Log) Take(atMS int64, value []byte) {
 	}
 	var r Record
 	if err := json.Unmarshal(value, &r); err != nil || r.Version < 1 {
-		ignore("it is not a revision of rules")
+		ignore("it is not a revision of the rules")
 		return
 	}
 	if next := l.Revision() + 1; r.Revision != next {

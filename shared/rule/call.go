@@ -213,7 +213,7 @@ func (f AggregateFunction) String() string {
 func (c *checker) aggregate(e *syntax.Call) *node {
 	if c.group == nil {
 		if c.clause == "an aggregate" {
-			return c.fail(e.Pos, "", "an aggregate cannot contain another one")
+			return c.fail(e.Pos, "", "an aggregate cannot contain another aggregate")
 		}
 		return c.fail(e.Pos, "put the condition in HAVING", "%s is an aggregate, which is not allowed in %s", e.Name, c.clause)
 	}

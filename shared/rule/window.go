@@ -144,7 +144,7 @@ func (b *builder) functionKeys(q *syntax.Select, c checker) (keys []syntax.Expr)
 		slices.Sort(names)
 		slices.Sort(by)
 		if !slices.Equal(names, by) {
-			b.fail(w.Pos, "write PARTITION BY with the columns of GROUP BY", "the columns of PARTITION BY and GROUP BY differ")
+			b.fail(w.Pos, "write PARTITION BY with the GROUP BY columns", "the PARTITION BY and GROUP BY columns differ")
 		}
 	} else if len(w.Partition) > 0 {
 		b.fail(w.Partition[0].Pos, "leave PARTITION BY out, and add the columns to GROUP BY", "%s does not take PARTITION BY", w.Function)

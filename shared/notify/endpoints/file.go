@@ -59,7 +59,7 @@ func Read(path string, taken bool, log *slog.Logger) ([]Spec, error) {
 	for _, s := range f.specs {
 		if s.Name != "" && lines[s.Name] {
 			if taken && s.Name == FlagName {
-				f.problem(0, "endpoint %q: name: already used by the endpoint of --webhook-url (SPATE_WEBHOOK_URL)", s.Name)
+				f.problem(0, "endpoint %q: name: already used by the endpoint from --webhook-url (SPATE_WEBHOOK_URL)", s.Name)
 			} else {
 				f.problem(0, "endpoint %q: name: already used by another endpoint", Redacted(s.Name))
 			}

@@ -142,7 +142,7 @@ var formats = []Format{
 		shows: true,
 		Fields: []Field{
 			{Name: "url", Secret: true, Help: "incoming webhook, https://hooks.slack.com/services/..."},
-			{Name: "token", Secret: true, Help: "token of a bot with the scope chat:write, xoxb-..."},
+			{Name: "token", Secret: true, Help: "token of a bot that has the chat:write scope, xoxb-..."},
 			{Name: "channel", Help: "ID of the channel, such as C0123456789; used with token; the bot must be a member"},
 			{Name: "api_url", Default: slack.DefaultAPI, Help: "URL of the Web API, used with token; https://slack-gov.com/api for GovSlack"},
 		},

@@ -236,7 +236,7 @@ func (c *converter) correlation(d *document, taken map[string]bool) *correlation
 		return r
 	}
 	if r.alias = aggregates[kind.Value]; r.alias == "" {
-		c.fail(kind, "the types are event_count, value_count, value_sum and value_avg", "a correlation of the type %s cannot be expressed in SQL over windows", kind.Value)
+		c.fail(kind, "the types are event_count, value_count, value_sum and value_avg", "a correlation of type %s cannot be expressed in SQL over windows", kind.Value)
 	}
 	r.where = c.selected(m)
 	for _, g := range list(member(m, "group-by")) {

@@ -131,9 +131,9 @@ func TestSelects(t *testing.T) {
 func TestRefused(t *testing.T) {
 	const base = "s: {event_type: cart}\ncondition: s"
 	for _, test := range []struct{ source, want string }{
-		{file(base, strings.Replace(counts, "event_count", "temporal", 1)), "s.yml:9:9: a correlation of the type temporal cannot be expressed in SQL"},
-		{file(base, strings.Replace(counts, "event_count", "temporal_ordered", 1)), "s.yml:9:9: a correlation of the type temporal_ordered cannot"},
-		{file(base, strings.Replace(counts, "event_count", "value_percentile", 1)), "s.yml:9:9: a correlation of the type value_percentile cannot"},
+		{file(base, strings.Replace(counts, "event_count", "temporal", 1)), "s.yml:9:9: a correlation of type temporal cannot be expressed in SQL"},
+		{file(base, strings.Replace(counts, "event_count", "temporal_ordered", 1)), "s.yml:9:9: a correlation of type temporal_ordered cannot"},
+		{file(base, strings.Replace(counts, "event_count", "value_percentile", 1)), "s.yml:9:9: a correlation of type value_percentile cannot"},
 		{file("s: {event_type|base64offset|contains: x}\ncondition: s", counts), "s.yml:4:7: the modifier base64offset cannot be expressed in SQL"},
 		{file("s: {event_type|windash: x}\ncondition: s", counts), "the modifier windash cannot"},
 		{file("s: {event_type|fieldref: x}\ncondition: s", counts), "the modifier fieldref cannot"},
