@@ -49,7 +49,7 @@ type consoleCommand struct {
 
 // Help is shown below the usage.
 func (consoleCommand) Help() string {
-	return `Serves web pages that show current activity, incidents, why accounts were flagged, keys, rules, deliveries and the pipeline's health. A studio runs SQL
+	return `Serves web pages that show current activity, incidents, explanations of flagged accounts, keys, rules, deliveries and the pipeline's health. A studio runs SQL
 on the log. The console reads the broker and the database (in mode aws, the stream and the tables) and needs nothing else. spate up and spate demo include it.
 
   spate console                                                     http://127.0.0.1:8088, for this machine only

@@ -26,7 +26,7 @@ type healthCommand struct {
 
 // Help is shown below the usage.
 func (healthCommand) Help() string {
-	return `Prints the service's status, such as {"router":"ready"}, or what the service is waiting for. The exit code is 0 if it is ready, and 1 if it is not ready or
+	return `Prints the service's status, such as {"router":"ready"}, or what the service is waiting for. The exit code is 0 if the service is ready, and 1 if it is not ready or
 does not respond. Container health checks need no other program:
 
   spate health                   the service in this container, at SPATE_HTTP

@@ -379,7 +379,7 @@ func stateText(i incident.Incident, now time.Time) string {
 	if i.State == incident.StateResolved {
 		return text + ", resolved at " + at(i.ResolvedAt)
 	}
-	return text + fmt.Sprintf("; it ends if no further window follows within %s of the last one", short(i.Quiet))
+	return text + fmt.Sprintf("; the incident ends if no further window follows within %s of the last one", short(i.Quiet))
 }
 
 type incidentsMarkCommand struct {

@@ -41,7 +41,7 @@ type keyFlags struct {
 func (f keyFlags) ask(e *env, k kafka.Config, what string, tokens []string, about func(detector.KeyWindow) bool) error {
 	for _, token := range tokens {
 		if len(token) > window.MaxKey {
-			return usage(fmt.Errorf("%s: a key is at most %s bytes long as JSON, but this one is %s bytes long; rules do not count events with longer keys", what, terminal.Grouped(window.MaxKey), terminal.Grouped(len(token))))
+			return usage(fmt.Errorf("%s: a key can be at most %s bytes long as JSON, but this one is %s bytes long; rules do not count events with longer keys", what, terminal.Grouped(window.MaxKey), terminal.Grouped(len(token))))
 		}
 	}
 	keys, err := detector.Ask(e.ctx, k, kafka.NamesFor(f.Topic), f.asker(), tokens...)

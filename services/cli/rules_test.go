@@ -102,7 +102,7 @@ func TestRulesCheckErrors(t *testing.T) {
 	if err := json.Unmarshal([]byte(out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:]), &last); err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(last); got != fmt.Sprintf("map[column:1 file:%s fix:write INSERT INTO alerts SELECT … line:112 message:a rule is an INSERT statement]", path) {
+	if got := fmt.Sprint(last); got != fmt.Sprintf("map[column:1 file:%s fix:write INSERT INTO alerts SELECT … line:112 message:a rule must be an INSERT statement]", path) {
 		t.Errorf("got %s", got)
 	}
 
@@ -176,7 +176,7 @@ FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECON
 	if code, _, errs := spate("rules", "export", offset, "--flink-sql", "--connector", "kinesis", "--region", "eu-west-1", "--account", "1"); code != ExitOK || !strings.Contains(errs, "FLINK-36664") {
 		t.Errorf("exit %d: %q", code, errs)
 	}
-	if code, out, errs := spate("rules", "export", rulesFileOf(t, "bad.sql", "SELECT 1"), "--flink-sql"); code != ExitUsage || out != "" || !strings.Contains(errs, "bad.sql:1:1: a rule is an INSERT statement") {
+	if code, out, errs := spate("rules", "export", rulesFileOf(t, "bad.sql", "SELECT 1"), "--flink-sql"); code != ExitUsage || out != "" || !strings.Contains(errs, "bad.sql:1:1: a rule must be an INSERT statement") {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
 	if code, out, _ := spate("rules", "export"); code != ExitOK || !strings.Contains(out, "having count(1) > 5;") {

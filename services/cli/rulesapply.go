@@ -27,7 +27,7 @@ type rulesApplyCommand struct {
 	reviseFlags
 	Lateness  time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event can lag behind the newest event in its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file sets it; later revisions keep it and ignore this flag."`
 	MaxAhead  time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time. Recorded with the first revision; later revisions keep it and ignore this flag."`
-	TimeField []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value. Rules that expect it elsewhere are refused."`
+	TimeField []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value. Rules that expect the event time in other fields are refused."`
 	kafkaFlags
 	initialFlags
 	rulesTableFlags

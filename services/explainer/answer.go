@@ -405,7 +405,7 @@ func (x *Explainer) split(ctx context.Context, a *Answer, r RuleKey, best *Group
 		for _, g := range list {
 			start := time.UnixMilli(g.Start - move).UTC()
 			if end := time.UnixMilli(g.End - move).UTC(); g.Holds && start.Before(time.UnixMilli(best.End)) && end.After(time.UnixMilli(best.Start)) {
-				a.other = fmt.Sprintf("From %s to %s, it would hold: %s", start.Format(instant), end.Format(instant), comparisons(g.Having))
+				a.other = fmt.Sprintf("From %s to %s, the condition would hold: %s", start.Format(instant), end.Format(instant), comparisons(g.Having))
 				a.Events, a.More = []Event{}, 0
 				a.listed(f, g, x.Most)
 				return true, nil

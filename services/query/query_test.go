@@ -215,7 +215,7 @@ func TestErrors(t *testing.T) {
 		{"SELECT a.user_idd FROM activity a", "no such column: a.user_idd", "a.user_idd", "did you mean user_id?"},
 		{"SELECT 1 FROM activty", "no such table: activty", "activty", "did you mean activity?"},
 		{"SELECT 1 FROM alerts", "table alerts is not available: no database is configured", "alerts", ""},
-		{"SELECT 1 FROM late", "table late is not available: only a pipeline decides which events are late", "late", ""},
+		{"SELECT 1 FROM late", "table late is not available: only a pipeline can decide which events are late", "late", ""},
 		{"SELECT TUMBLE_STRT(event_time, 10) FROM activity", "no such function: TUMBLE_STRT", "TUMBLE_STRT", "did you mean tumble_start?"},
 		{"SELECT user_id, FROM activity", `near "FROM": syntax error`, "FROM", ""},
 		{"SELECT 1 FROM activity WHERE INTERVAL '10' SECOND > 1 GROUP GROUP BY 1", `near "GROUP": syntax error`, "GROUP BY", ""},

@@ -171,7 +171,7 @@ func (e Evidence) check() error {
 	case !isName(e.Topic + e.Stream):
 		return fmt.Errorf("%.40q is not a valid topic or stream name", e.Topic+e.Stream)
 	case e.Topic != "" && (len(e.Partitions) == 0 || len(e.Shards) > 0), e.Stream != "" && (len(e.Shards) == 0 || len(e.Partitions) > 0):
-		return errors.New("a topic has partitions, and a stream has shards")
+		return errors.New("a topic must have partitions, and a stream must have shards")
 	}
 	for p, o := range e.Partitions {
 		n, err := strconv.ParseInt(p, 10, 32)

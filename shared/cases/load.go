@@ -142,7 +142,7 @@ func (l *loader) newCase(n *yaml.Node, rules, sql string) *Case {
 	case "ignore":
 		c.ignore = true
 	default:
-		l.fail(m["others"], "write others: ignore, or omit it if other rules must raise no alerts", "others cannot be %q", others)
+		l.fail(m["others"], "write others: ignore, or omit it if other rules must not raise alerts", "others cannot be %q", others)
 	}
 	if !l.compile(c, n, m["set"], sql) {
 		return c

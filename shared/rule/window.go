@@ -214,7 +214,7 @@ func (b *builder) window(at syntax.Pos, w Window, function bool) {
 	case w.Step < 1 || w.Kind != Session && w.Size < 1:
 		b.fail(at, "", "a window must be longer than 0")
 	case longest > MaxWindowMS:
-		b.fail(at, "use a window of at most 1 h; a longer one needs Flink itself", "a window is at most 1 h long, but this is %s", duration(longest))
+		b.fail(at, "use a window of at most 1 h; a longer one needs Flink itself", "a window can be at most 1 h long, but this one is %s", duration(longest))
 	case function && w.Kind != Session && w.Size%w.Step != 0:
 		b.fail(at, "", "the size must be a multiple of the step, but %s is not a multiple of %s", duration(w.Size), duration(w.Step))
 	case w.Kind != Session && w.Size/w.Step > maxSteps:
