@@ -10,7 +10,7 @@ import (
 )
 
 type rulesDiffCommand struct {
-	From     string            `arg:"" name:"file-or-revision" help:"Rules file to compare with the rules in force (- is standard input), or a revision."`
+	From     string            `arg:"" name:"file-or-revision" help:"Rules file to compare with the rules in force (- for standard input), or a revision."`
 	To       revisionArg       `arg:"" optional:"" name:"revision" help:"Revision to compare the first one with. Default: the newest."`
 	Set      map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter in the file. Repeatable."`
 	Text     bool              `name:"text" help:"Compare the text of the files, line by line."`

@@ -529,7 +529,7 @@ func (e endpointNode) variable(from, name string) string {
 	case strings.ToUpper(name) == name:
 		e.wrong(from, "the environment variable %s is not set", name)
 	default: // it could be a password that went to the wrong place
-		e.wrong(from, "the environment variable that it names is not set")
+		e.wrong(from, "the environment variable named here is not set")
 	}
 	return text
 }
