@@ -83,7 +83,7 @@ func TestSettingsAreExplained(t *testing.T) {
 		{[]string{"simulate", "--put", "bucket/key", "-o", "x.csv"}, []string{`put: "bucket/key" is not s3://bucket/key`, "file: missing; --put uploads a file", "put, out: only one of them"}},
 		{[]string{"simulate", "s3://bucket/key", "--put", "s3://bucket/other"}, []string{"file: --put uploads a local file"}},
 		{[]string{"simulate", "-n", "1", "--to", "kinesis"}, []string{"region: missing; set AWS_REGION"}},
-		{[]string{"verify"}, []string{"file: missing. File of events"}},
+		{[]string{"verify"}, []string{"file: missing. Event file"}},
 		{[]string{"nonsense"}, []string{"unexpected argument nonsense"}},
 		{[]string{"demo", "--log-level", "loud"}, []string{`log-level: "loud"`}},
 	} {

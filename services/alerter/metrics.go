@@ -34,7 +34,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_alerts_total",
 			Help: "Alert records by state (empty if unknown) and outcome: stored, repeated, conflict, malformed, deleted (before they were read), or unreadable (counts batches, not records)."}, []string{"state", "outcome"}),
 		incidents: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_alerter_incidents_total",
-			Help: "Incidents by transition (opened, escalated, resolved) and their severity at that time."}, []string{"transition", "severity"}),
+			Help: "Incidents by transition (opened, escalated, resolved) and severity at that time."}, []string{"transition", "severity"}),
 		decisions: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_alerter_decisions_total",
 			Help: "Decisions made or extended because of alerts."}),
 		store: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spate_alerter_store_seconds",

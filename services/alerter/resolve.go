@@ -58,7 +58,7 @@ func resolveIncidents(ctx context.Context, cfg Config, m *metrics) error {
 	for ops.Pause(ctx, resolveEvery) {
 		if err := r.look(ctx); err != nil && ctx.Err() == nil && time.Since(r.warned) > time.Minute {
 			r.warned = time.Now()
-			cfg.Log.Warn("cannot determine which incidents have ended; they stay open until this succeeds", "error", err)
+			cfg.Log.Warn("cannot determine which incidents have ended; they stay open until a retry succeeds", "error", err)
 		}
 	}
 	return nil

@@ -52,7 +52,7 @@ GROUP BY TUMBLE(`+time+`, INTERVAL '10' SECOND), user_id HAVING COUNT(DISTINCT `
 		{"verify", events, rules("created_at", "link"), ExitOK, "no event has, so their values were always NULL: link"},
 		{"replay", nested, flat, ExitOK, ""},
 		{"verify", nested, flat, ExitOK, ""},
-		{"replay", csv, rules("happened", "url"), ExitFailed, "set the column with --time-field; a WATERMARK in " + filepath.Join(dir, "happenedurl.sql") + " takes precedence over it"},
+		{"replay", csv, rules("happened", "url"), ExitFailed, "set the column with --time-field; a WATERMARK in " + filepath.Join(dir, "happenedurl.sql") + " takes precedence over this setting"},
 	} {
 		var out, errs bytes.Buffer
 		code := Main([]string{c.command, c.file, "--rules", c.rules, "--brokers", cluster.ListenAddrs()[0], "--quiet"}, &out, &errs)

@@ -76,7 +76,7 @@ func userToken(text string) (string, error) {
 // directoryNotState tells those apart who mean the state of what is listed: --state is the directory, as everywhere.
 func (f migrateFlags) directoryNotState(states ...string) error {
 	if slices.Contains(states, f.State) {
-		return fmt.Errorf("state: --state is the directory of the database, as for spate up; to filter by state, use --only %s (for a directory of that name, use ./%s)", f.State, f.State)
+		return fmt.Errorf("state: --state is the database directory, as in spate up; to filter by state, use --only %s (for a directory with that name, use ./%s)", f.State, f.State)
 	}
 	return nil
 }

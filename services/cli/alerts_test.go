@@ -231,7 +231,7 @@ func TestAlertsOfAnyRule(t *testing.T) {
 	says(t, out, `"mode":"shadow","summary":"10.0.0.1 tried 1024 cards","runbook":"https://runbooks.example/cards","key":{"ip":"10.0.0.1","product":5},"ip":"10.0.0.1","cards":1024,"amount":"12.50","at_least":true,"event_count":12,`, `"opened_at":`)
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID)
 	says(t, out, `card-testing ip=10.0.0.1 product=5: 12 or more events in 10s (2019-11-01 00:00:00 to 00:00:10 UTC); the alert is critical.`, "rule      card-testing\n", "mode      shadow",
-		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: which events count depends on the rule",
+		`key       {"ip":"10.0.0.1","product":5}`, `columns   {"ip":"10.0.0.1","cards":1024,"amount":"12.50"}`, "lower bound", "Events not read: the rule determines which events count",
 		"10.0.0.1 tried 1024 cards (so far)\ncard-testing", "runbook   https://runbooks.example/cards\n")
 	out, _ = b.run(ExitOK, "alerts", "show", r.ID, "--json", "--no-events")
 	if got := objects(t, out)[0]; got["rule"] != "card-testing" || got["cards"] != 1024.0 || got["events_note"] != "skipped (--no-events)" {
@@ -296,7 +296,7 @@ func TestIDs(t *testing.T) {
 		}
 	}
 	_, errs := b.run(ExitFailed, "deliveries", "resend", one.ID[:8])
-	says(t, errs, "for pager, it is still pending")
+	says(t, errs, "for pager, the message is still pending")
 	for text, why := range map[string]string{
 		"0000": "no alert has the ID 0000", "xyzw": "no alert has the ID xyzw", one.ID[:8] + "f": "no alert has the ID",
 	} {

@@ -120,7 +120,7 @@ func (c *alertsShowCommand) Run(e *env) (err error) {
 	case c.NoEvents:
 		s.Note = "skipped (--no-events)"
 	case s.Key != nil:
-		s.Note = "which events count depends on the rule; to list them, run spate why " + s.ID
+		s.Note = "the rule determines which events count; to list those events, run spate why " + s.ID
 	default:
 		found := read()
 		if err := e.ctx.Err(); err != nil {

@@ -18,7 +18,7 @@ const localBroker = "127.0.0.1:9092"
 //
 // Passwords and secrets have no flag: everyone on a machine can read command lines.
 type brokerFlags struct {
-	Brokers     []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers of your Kafka cluster. Default: the broker of spate up, 127.0.0.1:9092."`
+	Brokers     []string `env:"SPATE_BROKERS" placeholder:"HOST:PORT" help:"Seed brokers of your Kafka cluster. Default: spate up's broker, 127.0.0.1:9092."`
 	KafkaConfig string   `name:"kafka-config" env:"SPATE_KAFKA_CONFIG" group:"security" placeholder:"FILE" help:"Read brokers, TLS and SASL settings from a client.properties or librdkafka configuration file. Flags and other environment variables take precedence."`
 
 	TLS                   bool   `name:"tls" env:"SPATE_TLS" group:"security" help:"Connect to the brokers with TLS. Implied by every other TLS flag."`
@@ -104,7 +104,7 @@ func (f brokerFlags) secured(log *slog.Logger) (kafka.Config, error) {
 	var err error
 	out.Security, err = security.New(cfg, log)
 	if err == nil && len(out.Brokers) == 0 && out.Security != nil {
-		err = errors.New("brokers: missing, but TLS or SASL is set, which the broker of spate up does not support; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
+		err = errors.New("brokers: missing, but TLS or SASL is set, which spate up's broker does not support; set SPATE_BROKERS or --brokers to host:port[,host:port...]")
 	}
 	return out, err
 }

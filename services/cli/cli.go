@@ -38,7 +38,7 @@ type program struct {
 	Replay   replayCommand   `cmd:"" help:"Run a file through the whole pipeline as fast as possible, and list its alerts."`
 	Verify   verifyCommand   `cmd:"" help:"Replay a file and compare every alert with an independent count of its events."`
 	User     userCommand     `cmd:"" help:"Show a user's open windows, as counted by the running detector."`
-	Key      keyCommand      `cmd:"" help:"Show the open windows of a key of any rule, such as an address, as counted by the running detector."`
+	Key      keyCommand      `cmd:"" help:"Show the open windows for any rule's key, such as an address, as counted by the running detector."`
 	Top      topCommand      `cmd:"" help:"Show live rates, lag, the users with the most events and the open incidents."`
 	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
 	SQL      sqlCommand      `cmd:"" name:"sql" help:"Query events, alerts and incidents with SQL: a time range of the log, or files."`
@@ -53,7 +53,7 @@ type program struct {
 
 	Incidents  incidentsCommand  `cmd:"" help:"List incidents (series of alerts about one key), show one in detail, and record what it turned out to be."`
 	Decisions  decisionsCommand  `cmd:"" help:"List, make and end decisions: what your own code should do about an account, and until when."`
-	Silence    silenceCommand    `cmd:"" help:"Suppress notifications about the incidents of a rule or key for a limited time."`
+	Silence    silenceCommand    `cmd:"" help:"Suppress notifications about a rule's or key's incidents for a limited time."`
 	Alerts     alertsCommand     `cmd:"" help:"List stored alerts, or show one in detail."`
 	Deliveries deliveriesCommand `cmd:"" help:"List and inspect webhook deliveries, and resend messages."`
 	Endpoints  endpointsCommand  `cmd:"" help:"List, test, enable and disable the endpoints that are notified of incidents and alerts."`
@@ -249,8 +249,8 @@ type exit struct{}
 // notOnAWS are the commands that look at what mode aws does not have.
 var notOnAWS = map[string]string{
 	"migrate": "the DynamoDB table has no schema; create it with spate aws setup or deploy/aws/template.yaml",
-	"key":     "the worker cannot be queried; to list the alerts of a key, use spate alerts ls --key",
-	"user":    "the worker cannot be queried; to list a user's alerts, use spate alerts ls --user",
+	"key":     "the worker cannot be queried; to list alerts about a key, use spate alerts ls --key",
+	"user":    "the worker cannot be queried; to list alerts about a user, use spate alerts ls --user",
 }
 
 func (e *env) validate(command string) error {

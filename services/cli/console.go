@@ -42,14 +42,14 @@ type consoleCommand struct {
 	UserField   []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Fields that may hold the user; use the router's value."`
 	TimeField   []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value."`
 	TimeFormat  string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format; use the router's value."`
-	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field with an ID; use the router's value."`
+	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field that holds a unique event ID; use the router's value."`
 	Lateness    time.Duration `env:"SPATE_LATENESS" default:"10s" help:"Lateness; use the router's value."`
 	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"How far in the future an event's time may be; use the router's value."`
 }
 
 // Help is shown below the usage.
 func (consoleCommand) Help() string {
-	return `Serves web pages that show current activity, incidents, why accounts were flagged, keys, rules, deliveries and the pipeline's health. A studio runs SQL
+	return `Serves web pages that show current activity, incidents, explanations of flagged accounts, keys, rules, deliveries and the pipeline's health. A studio runs SQL
 on the log. The console reads the broker and the database (in mode aws, the stream and the tables) and needs nothing else. spate up and spate demo include it.
 
   spate console                                                     http://127.0.0.1:8088, for this machine only
@@ -150,7 +150,7 @@ func (v visitors) validate() error {
 	if v.header != "" && strings.ContainsFunc(v.header, func(r rune) bool {
 		return r != '-' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
 	}) {
-		errs = append(errs, fmt.Errorf("trusted-header: %.80q is not the name of a header", v.header))
+		errs = append(errs, fmt.Errorf("trusted-header: %.80q is not a valid header name", v.header))
 	}
 	ip := net.ParseIP(v.host())
 	loopback := v.host() == "localhost" || ip != nil && ip.IsLoopback()

@@ -486,7 +486,7 @@ func TestStudioRuns(t *testing.T) {
 	says(t, run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY 1"), "1 row", "<td><bdi>42</bdi></td><td><bdi>8</bdi></td>")
 	says(t, run("SELECT usr_id FROM activity"), "no such column: usr_id", "did you mean user_id")
 	harness.Eventually(t, 30*time.Second, "the incident is known", func() bool {
-		return strings.Contains(run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id"), "1 key; 1 has an incident of a live rule in this period, so the rule adds no keys")
+		return strings.Contains(run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id"), "1 key; 1 has an incident from a live rule in this period, so the rule adds no keys")
 	})
 	// What it would find with other limits, and when.
 	says(t, run("SELECT user_id, COUNT(*) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 1"), "With another limit: <bdi>COUNT(*) &gt; …</bdi>", `<td class="n">1 (this rule)</td>`)

@@ -17,7 +17,7 @@ import (
 // consoleAWSFlags say what a console looks at in mode aws, besides the stream of events and the tables.
 type consoleAWSFlags struct {
 	AlertsStream string `name:"alerts-stream" env:"SPATE_ALERTS_STREAM" default:"e-commerce-raw-user-activity-stream-2" help:"Mode aws: Kinesis stream for alerts."`
-	TopicARN     string `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" placeholder:"ARN" help:"Mode aws: SNS topic to which incidents are published, if there is one; the Health page checks it."`
+	TopicARN     string `name:"topic-arn" env:"SPATE_TOPIC_ARN,topic_arn" placeholder:"ARN" help:"Mode aws: SNS topic to which incidents are published, if any; the Health page checks it."`
 }
 
 // consoleAWS is a pipeline in mode aws, for a console.

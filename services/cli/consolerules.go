@@ -113,7 +113,7 @@ func (p *consoleParts) append(ctx context.Context, l *rulesLog, rec revision.Rec
 	rec.Program = version()
 	entry, err := l.Append(context.WithoutCancel(ctx), rec) // whether it is in force has to be told
 	if errors.Is(err, revision.ErrLate) {
-		p.log.Warn("a revision of the rules was written late", "revision", entry.Revision, "error", err)
+		p.log.Warn("a revision of the rules was written too late", "revision", entry.Revision, "error", err)
 		err = nil
 	}
 	p.mu.Lock()
@@ -240,7 +240,7 @@ func (p *consoleParts) Review(ctx context.Context, d web.Draft) (v web.Review, e
 	}
 	entry, _ := next.Newest()
 	r := revised{LatenessMS: rec.LatenessMS, MaxAheadMS: rec.MaxAheadMS, Rules: compareRules(l.rulesBefore(len(l.Entries())), entry.Set.Rules)}
-	v = web.Review{Same: before == d.Text, Revision: entry.Revision, InForce: "It would be in force " + inForce(entry, now), Summary: tallyText(r.Rules), Notes: l.consequences(entry, r), Diff: unified(revisionName(d.Base), revisionName(entry.Revision), before, d.Text)}
+	v = web.Review{Same: before == d.Text, Revision: entry.Revision, InForce: "The revision would be in force " + inForce(entry, now), Summary: tallyText(r.Rules), Notes: l.consequences(entry, r), Diff: unified(revisionName(d.Base), revisionName(entry.Revision), before, d.Text)}
 	for _, c := range r.Rules {
 		change := web.RuleChange{Name: c.Name, Change: c.Change, Mode: string(c.Mode), Window: c.Window, Key: c.Key}
 		for _, part := range c.Changes {

@@ -88,7 +88,7 @@ func TestRulesPageChanges(t *testing.T) {
 	form.Set("message", "fewer <false> alarms")
 	form.Set("by", "Ann")
 	code, body := do("review", form)
-	for _, part := range []string{`<span class="badge changed">changed</span>`, "1 changed", "Apply revision 1", `<span class="removed">--- the rule from the settings`, `class="added">+-- param: threshold = 7`, "It would be in force for ", "Lateness 1s and max-ahead 1m are recorded with this revision"} {
+	for _, part := range []string{`<span class="badge changed">changed</span>`, "1 changed", "Apply revision 1", `<span class="removed">--- the rule from the settings`, `class="added">+-- param: threshold = 7`, "The revision would be in force for ", "Lateness 1s and max-ahead 1m are recorded with this revision"} {
 		if code != http.StatusOK || !strings.Contains(html.UnescapeString(body), part) {
 			t.Errorf("the review has no %q: %d %s", part, code, body)
 		}

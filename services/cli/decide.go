@@ -114,7 +114,7 @@ type topicDecisions struct {
 }
 
 func (t topicDecisions) list(ctx context.Context) ([]decision.Decision, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, decisionsWait, fmt.Errorf("topic %s was not read within %s; is the broker reachable?", t.name, short(decisionsWait)))
+	ctx, cancel := context.WithTimeoutCause(ctx, decisionsWait, fmt.Errorf("topic %s could not be read within %s; is the broker reachable?", t.name, short(decisionsWait)))
 	defer cancel()
 	view := decision.NewView()
 	read := errors.New("all is read")
@@ -209,7 +209,7 @@ func scopeOf(kind string) string {
 
 type decisionsLsCommand struct {
 	decisionFlags
-	Scope string `placeholder:"SCOPE" help:"List only decisions of this scope."`
+	Scope string `placeholder:"SCOPE" help:"List only decisions with this scope."`
 	Value string `placeholder:"VALUE" help:"List only decisions about this value."`
 	Wide  bool   `short:"w" help:"Do not truncate lines to fit the terminal."`
 	JSON  bool   `name:"json" help:"Print one JSON line per decision, as in the topic or the table."`

@@ -382,9 +382,9 @@ func (c *deliveriesResendCommand) Run(e *env) (err error) {
 		case d.Endpoint == dynamodb.Endpoint && e.mode == "aws":
 			why = append(why, "spate publishes each message to the SNS topic until the topic accepts it, and does not resend it")
 		case d.State == store.Held:
-			why = append(why, fmt.Sprintf("for %s, it is part of digest %s; resend the digest instead", terminal.Text(d.Endpoint), terminal.Text(d.Digest)))
+			why = append(why, fmt.Sprintf("for %s, the message is part of digest %s; resend the digest instead", terminal.Text(d.Endpoint), terminal.Text(d.Digest)))
 		case d.State == store.Pending:
-			why = append(why, fmt.Sprintf("for %s, it is still pending, due at %s", terminal.Text(d.Endpoint), d.NextAt.Format(instant)))
+			why = append(why, fmt.Sprintf("for %s, the message is still pending, due at %s", terminal.Text(d.Endpoint), d.NextAt.Format(instant)))
 		}
 	}
 	if len(why) == 0 {

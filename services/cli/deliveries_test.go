@@ -88,10 +88,10 @@ func TestDeliveriesResend(t *testing.T) {
 	out, _ := b.run(ExitOK, "deliveries", "resend", id)
 	says(t, out, "2 deliveries are due now")
 	_, errs := b.run(ExitFailed, "deliveries", "resend", id, "--endpoint", "pager")
-	says(t, errs, "nothing to resend: for pager, it is still pending, due at 2")
+	says(t, errs, "nothing to resend: for pager, the message is still pending, due at 2")
 	held := record(`8`, 0, alert.Opened).ID + "_opened"
 	_, errs = b.run(ExitFailed, "deliveries", "resend", held, "--endpoint", "chat")
-	says(t, errs, "for chat, it is part of digest digest_chat_")
+	says(t, errs, "for chat, the message is part of digest digest_chat_")
 	out, errs = b.run(ExitFailed, "deliveries", "resend", "none_opened", "--json")
 	says(t, out, `{"resent":0}`)
 	says(t, errs, "message none_opened not found")

@@ -210,7 +210,7 @@ func summary(w io.Writer, r embedded.DemoResult) error {
 	}
 	terminal.Fprintf(&b, "not flagged %s\n", strings.Join(spared, "; "))
 	terminal.Fprintf(&b, "delay       from the triggering event to its alert: p50 %.0f ms, p99 %.0f ms\n", r.Latency.P50, r.Latency.P99)
-	terminal.Fprintf(&b, "\nNext:  spate up             process events from any Kafka client\n       spate verify FILE    check every alert on your own events\n")
+	terminal.Fprintf(&b, "\nNext:  spate up             process events from any Kafka client\n       spate verify FILE    check every alert for your own events\n")
 	_, err := io.WriteString(w, b.String()) // escaped above
 	return err
 }
@@ -256,6 +256,6 @@ func rulesSummary(w io.Writer, r embedded.DemoResult) error {
 		flagged = "flagged: " + strings.Join(r.Flagged, ", ")
 	}
 	o.printf("innocents   %s\n", flagged)
-	o.printf("\nNext:  spate up --rules FILE      run the rules for events from any Kafka client\n       spate rules test FILE      define what they must find\n")
+	o.printf("\nNext:  spate up --rules FILE      run the rules on events from any Kafka client\n       spate rules test FILE      define what they must find\n")
 	return o.end(nil)
 }

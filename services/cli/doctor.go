@@ -45,8 +45,8 @@ running services, the database and its schema, and the endpoints. It also checks
 time and format settings. In mode aws, it checks the identity, streams, tables, the SNS topic and the endpoints. It modifies none of your
 data and sends no messages, but a broker that has never had a consumer group may create its internal topics. The exit code is 1 if something will not work.
 
-  spate doctor                                          with the settings of the services
-  spate doctor --service route                          as the principal of the router
+  spate doctor                                          with the services' settings
+  spate doctor --service route                          as the router's principal
   spate doctor --acls --principal User:spate | sh       for Apache Kafka, with an admin.properties file; other brokers have their own commands`
 }
 

@@ -18,8 +18,8 @@ import (
 )
 
 type endpointsCommand struct {
-	Ls      endpointsLsCommand      `cmd:"" help:"List endpoints, with the numbers of their pending, exhausted and dropped messages."`
-	Formats endpointsFormatsCommand `cmd:"" help:"List the formats of endpoints, such as pagerduty and slack, with their fields."`
+	Ls      endpointsLsCommand      `cmd:"" help:"List endpoints, with counts of their pending, exhausted and dropped messages."`
+	Formats endpointsFormatsCommand `cmd:"" help:"List the endpoint formats, such as pagerduty and slack, with their fields."`
 	Test    endpointsTestCommand    `cmd:"" help:"Send a message of type endpoint.test to an endpoint, and print the outcome."`
 	Enable  endpointsEnableCommand  `cmd:"" help:"Enable an endpoint, so that it is notified again."`
 	Disable endpointsDisableCommand `cmd:"" help:"Disable an endpoint; its messages are dropped until it is enabled."`
@@ -181,7 +181,7 @@ func (c *endpointsLsCommand) Run(e *env) error {
 		} else if f := failing[k.Name]; f != "" {
 			state = o.paint(f, terminal.Red)
 		} else if !k.Configured && !k.RunningAt.IsZero() {
-			state += terminal.Sprintf(", in the process started %s", clockText(k.RunningAt.Truncate(time.Second), now))
+			state += terminal.Sprintf(", in the process started at %s", clockText(k.RunningAt.Truncate(time.Second), now))
 		}
 		t.Row(k.Name, cmp.Or(k.Format, "-"), host, terminal.Grouped(k.Pending), terminal.Grouped(k.Exhausted), terminal.Grouped(k.Dropped), receives, state)
 	}
@@ -296,7 +296,7 @@ func fieldTable(fields []endpoints.Field) *terminal.Table {
 type endpointsTestCommand struct {
 	webhookFlags
 	alertsRulesFlags
-	Name string `arg:"" help:"Name of the endpoint; the endpoint of --webhook-url is named webhook."`
+	Name string `arg:"" help:"Name of the endpoint; the endpoint from --webhook-url is named webhook."`
 	JSON bool   `name:"json" help:"Print one JSON line: endpoint, webhook_id, outcome, status (0: no response), reason, took_ms."`
 }
 
@@ -363,7 +363,7 @@ func names(configured []deliver.Endpoint) string {
 type endpointFlags struct {
 	deliveryFlags
 	webhookFlags
-	Name string `arg:"" help:"Name of the endpoint; the endpoint of --webhook-url is named webhook."`
+	Name string `arg:"" help:"Name of the endpoint; the endpoint from --webhook-url is named webhook."`
 	JSON bool   `name:"json" help:"Print one JSON line: name, enabled, disabled_at, reason, pending, exhausted, dropped."`
 }
 

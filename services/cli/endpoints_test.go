@@ -155,7 +155,7 @@ endpoints:
 		t.Fatal(err)
 	}
 	out, _ = b.run(ExitOK, "endpoints", "ls")
-	says(t, out, "ops    -       https://running.example        0          0        0  critical  enabled, in the process started 2020-11-24 09:30:00\n",
+	says(t, out, "ops    -       https://running.example        0          0        0  critical  enabled, in the process started at 2020-11-24 09:30:00\n",
 		"old    -       https://running.example        0          0        0  critical  disabled since", "pager  -       not configured")
 	out, _ = b.run(ExitOK, "endpoints", "ls", "--json")
 	if list := objects(t, out); list[2]["name"] != "ops" || list[2]["configured"] != false || list[2]["host"] != config.Host || list[2]["running_at"] != "2020-11-24T09:30:00Z" {

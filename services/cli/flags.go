@@ -60,7 +60,7 @@ func (f ruleFlags) rule() embedded.Rule {
 type kafkaFlags struct {
 	brokerFlags
 	Topic       string `env:"SPATE_TOPIC" default:"activity" help:"Events topic; the names of the other topics are derived from it."`
-	Partitions  int32  `env:"SPATE_PARTITIONS" default:"0" help:"Number of partitions of each topic that spate creates. 0 means 4 for new topics and accepts any number for existing ones; with any other value, an existing topic with a different number is an error."`
+	Partitions  int32  `env:"SPATE_PARTITIONS" default:"0" help:"Number of partitions in each topic that spate creates. 0 means 4 for new topics and accepts any number for existing ones; with any other value, an existing topic with a different number is an error."`
 	Replication int16  `env:"SPATE_REPLICATION" default:"0" help:"Replication factor of topics that spate creates; 0 uses the broker's default."`
 
 	MaxBatchBytes int `name:"max-batch-bytes" env:"SPATE_MAX_BATCH_BYTES" default:"67108864" help:"Maximum size in bytes of a decompressed record batch; a larger batch is skipped and reported as unreadable."`

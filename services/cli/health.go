@@ -19,14 +19,14 @@ type healthCommand struct {
 	URL  string `arg:"" optional:"" name:"url" help:"Address of the service: http://host:port or host:port. Default: the value of --http."`
 	HTTP string `name:"http" env:"SPATE_HTTP" placeholder:"HOST:PORT" help:"Address of the service, as in the service's own --http; for 0.0.0.0:8080 and :8080, 127.0.0.1:8080 is used."`
 	tokenFlags
-	HTTPTLSCertFile string        `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate of the service (PEM), as in its own settings. If set, spate health connects with TLS and accepts only this certificate, under any host name."`
+	HTTPTLSCertFile string        `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) that the service uses, as in the service's own settings. If set, spate health connects with TLS and accepts only this certificate, under any host name."`
 	Live            bool          `name:"live" help:"Query /healthz (the process responds) instead of /readyz (the service is ready)."`
 	Wait            time.Duration `name:"timeout" default:"3s" help:"How long to wait for a response."`
 }
 
 // Help is shown below the usage.
 func (healthCommand) Help() string {
-	return `Prints the service's status, such as {"router":"ready"}, or what the service is waiting for. The exit code is 0 if it is ready, and 1 if it is not ready or
+	return `Prints the service's status, such as {"router":"ready"}, or what the service is waiting for. The exit code is 0 if the service is ready, and 1 if it is not ready or
 does not respond. Container health checks need no other program:
 
   spate health                   the service in this container, at SPATE_HTTP

@@ -62,9 +62,9 @@ func (f incidentFlags) incidents(e *env) (incidentReader, error) {
 
 type incidentsLsCommand struct {
 	incidentFlags
-	User     *string  `placeholder:"USER" help:"List only incidents of this user. 7 is the number, '\"7\"' is the string, and any other text is a string."`
+	User     *string  `placeholder:"USER" help:"List only incidents about this user. 7 is the number, '\"7\"' is the string, and any other text is a string."`
 	Key      []string `name:"key" placeholder:"COLUMN=VALUE" help:"List only incidents whose key has this value, such as product_id=7; 7 matches the number and the string. Repeatable; all must match."`
-	Rule     string   `placeholder:"RULE" help:"List only incidents of this rule. Without a rules file, the only rule is burst."`
+	Rule     string   `placeholder:"RULE" help:"List only incidents from this rule. Without a rules file, the only rule is burst."`
 	Only     string   `name:"only" placeholder:"STATE" help:"List only incidents in this state: open or resolved."`
 	Severity string   `placeholder:"SEVERITY" help:"List only incidents with this severity or a higher one: warning or critical."`
 	Mark     string   `placeholder:"MARK" help:"List only incidents with this mark: attack, benign or unsure."`
@@ -379,7 +379,7 @@ func stateText(i incident.Incident, now time.Time) string {
 	if i.State == incident.StateResolved {
 		return text + ", resolved at " + at(i.ResolvedAt)
 	}
-	return text + fmt.Sprintf("; it ends if no further window follows within %s of the last one", short(i.Quiet))
+	return text + fmt.Sprintf("; the incident ends if no further window follows within %s of the last one", short(i.Quiet))
 }
 
 type incidentsMarkCommand struct {
@@ -432,7 +432,7 @@ func (c *incidentsMarkCommand) Run(e *env) (err error) {
 		return newResult(e, i)
 	}
 	if m.Mark == "" {
-		terminal.Fprintf(e.stdout, "removed the mark of incident %s\n", i.ID)
+		terminal.Fprintf(e.stdout, "removed the mark from incident %s\n", i.ID)
 	} else {
 		terminal.Fprintf(e.stdout, "%s is marked %s\n", i.ID, string(m.Mark))
 	}

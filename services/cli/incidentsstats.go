@@ -17,7 +17,7 @@ import (
 
 type incidentsStatsCommand struct {
 	incidentFlags
-	Rule  string `placeholder:"RULE" help:"Count only incidents of this rule. Without a rules file, the only rule is burst."`
+	Rule  string `placeholder:"RULE" help:"Count only incidents from this rule. Without a rules file, the only rule is burst."`
 	Since string `placeholder:"TIME" help:"Count only incidents whose last window ends after this time: a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24, from midnight UTC), or an age (1h, 7d)."`
 	Until string `placeholder:"TIME" help:"Count only incidents whose first window starts before this time, in the same form as --since."`
 	JSON  bool   `name:"json" help:"Print one JSON line per rule."`

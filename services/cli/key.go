@@ -41,7 +41,7 @@ type keyFlags struct {
 func (f keyFlags) ask(e *env, k kafka.Config, what string, tokens []string, about func(detector.KeyWindow) bool) error {
 	for _, token := range tokens {
 		if len(token) > window.MaxKey {
-			return usage(fmt.Errorf("%s: a key is at most %s bytes long as JSON, but this one is %s bytes long; rules do not count events with longer keys", what, terminal.Grouped(window.MaxKey), terminal.Grouped(len(token))))
+			return usage(fmt.Errorf("%s: a key can be at most %s bytes long as JSON, but this one is %s bytes long; rules do not count events with longer keys", what, terminal.Grouped(window.MaxKey), terminal.Grouped(len(token))))
 		}
 	}
 	keys, err := detector.Ask(e.ctx, k, kafka.NamesFor(f.Topic), f.asker(), tokens...)
@@ -101,8 +101,8 @@ func (c *userCommand) Run(e *env) error {
 }
 
 type keyCommand struct {
-	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a column of the key, such as user_id=alice. Give all columns of the key; for a rule without GROUP BY columns, give none."`
-	Null    []string `name:"null" placeholder:"COLUMN" help:"Column of the key that is NULL, in place of COLUMN=VALUE. Repeatable."`
+	Columns []string `arg:"" optional:"" name:"column=value" help:"Value of a key column, such as user_id=alice. Give all key columns; for a rule without GROUP BY columns, give none."`
+	Null    []string `name:"null" placeholder:"COLUMN" help:"Key column that is NULL; use instead of COLUMN=VALUE. Repeatable."`
 	Rule    string   `placeholder:"NAME" help:"Show only this rule. Default: all rules with this key."`
 	keyFlags
 	initialFlags
@@ -110,7 +110,7 @@ type keyCommand struct {
 
 // Help is shown below the usage.
 func (keyCommand) Help() string {
-	return `For each rule with this key, shows the open windows: the events so far, the rule's columns, and the alert if there is one. The answer
+	return `For each rule with this key, shows the open windows: the events so far, the rule's columns, and the alert, if any. The answer
 comes from the detector that counts the key, not from the database.
 
   spate key user_id=900600000
@@ -269,7 +269,7 @@ func printKey(w io.Writer, what string, k detector.Key, wide bool) error {
 	}
 	o.printf("\n")
 	if len(k.Windows) == 0 {
-		o.printf("  no open windows%s\n", terminal.Safe(map[string]string{"user": " of rules whose key is user_id; for other keys, use spate key"}[what]))
+		o.printf("  no open windows%s\n", terminal.Safe(map[string]string{"user": " for rules whose key is user_id; for other keys, use spate key"}[what]))
 		return o.end(nil)
 	}
 	now := time.Now()
@@ -289,7 +289,7 @@ func printKey(w io.Writer, what string, k detector.Key, wide bool) error {
 	}
 	o.lines(t.Lines(o.width))
 	for _, rule := range sortedKeys(k.More) {
-		o.printf("  and %s of %s\n", terminal.Safe(counted(k.More[rule], "window that ends later", "windows that end later")), rule)
+		o.printf("  and for %s, %s\n", rule, terminal.Safe(counted(k.More[rule], "window that ends later", "windows that end later")))
 	}
 	return o.end(nil)
 }

@@ -35,8 +35,8 @@ func TestKeyThatNobodyCanHave(t *testing.T) {
 		want string
 		args []string
 	}{
-		{"key: a key is at most 4,095 bytes long as JSON, but this one is 100,011 bytes long; rules do not count events with longer keys", []string{"key", "price=1.50", "brand=" + long}},
-		{"user: a key is at most 4,095 bytes long as JSON, but this one is 100,002 bytes long", []string{"user", long}},
+		{"key: a key can be at most 4,095 bytes long as JSON, but this one is 100,011 bytes long; rules do not count events with longer keys", []string{"key", "price=1.50", "brand=" + long}},
+		{"user: a key can be at most 4,095 bytes long as JSON, but this one is 100,002 bytes long", []string{"user", long}},
 		{`column price: "1.005" is not a value of type DECIMAL(10, 2)`, []string{"key", "price=1.005", "--null", "brand"}},
 		{"column brand is given twice", []string{"key", "price=1", "brand=NULL", "--null", "brand"}},
 		{"no rule has the key price; the keys are: price, brand (dear)", []string{"key", "--null", "price"}},

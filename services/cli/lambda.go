@@ -30,7 +30,7 @@ type lambdaCommand struct {
 
 func (c *lambdaCommand) Run(e *env) error {
 	if os.Getenv(runtimeAPI) == "" {
-		return usage(errors.New("lambda: this command runs only in AWS Lambda, which sets " + runtimeAPI + "; it is not set"))
+		return usage(errors.New("lambda: this command runs only in AWS Lambda, which sets " + runtimeAPI + "; that variable is not set"))
 	}
 	for _, name := range []string{"SPATE_ENDPOINTS", "SPATE_WEBHOOK_URL"} {
 		if os.Getenv(name) != "" {

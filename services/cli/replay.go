@@ -26,11 +26,11 @@ type replayFlags struct {
 	ruleFlags
 	rulesFlags
 	dedupeFlags
-	File string `arg:"" help:"File of events: CSV with a header (columns separated by comma, semicolon, tab or |) or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - reads standard input."`
+	File string `arg:"" help:"Event file: CSV with a header (columns separated by comma, semicolon, tab or |) or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - reads standard input."`
 
 	onSent     func(partition int32, value []byte, at time.Time)
 	absent     *absent
-	Partitions int32  `env:"SPATE_PARTITIONS" default:"4" help:"Number of partitions of the topics."`
+	Partitions int32  `env:"SPATE_PARTITIONS" default:"4" help:"Number of partitions per topic."`
 	Key        string `env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"Field to use as the record key: category_id, user_id or none."`
 	brokerFlags
 	Alerts     string   `placeholder:"PATH" help:"Write the closed alerts to this file as JSON lines, sorted by window and user; - writes to standard output."`
@@ -70,7 +70,7 @@ func (c *replayFlags) run(e *env) (embedded.ReplayResult, error) {
 	}
 	res, err := embedded.Replay(e.ctx, cfg)
 	if errors.Is(err, simulator.ErrTimeColumn) && cfg.Rules != nil {
-		err = fmt.Errorf("%w; a WATERMARK in %s takes precedence over it", err, c.Rules)
+		err = fmt.Errorf("%w; a WATERMARK in %s takes precedence over this setting", err, c.Rules)
 	}
 	if err != nil {
 		return res, err

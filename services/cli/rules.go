@@ -26,7 +26,7 @@ type rulesCommand struct {
 	Show     rulesShowCommand     `cmd:"" help:"Print the rules file of a revision."`
 	Diff     rulesDiffCommand     `cmd:"" help:"Compare a rules file with the rules in force, or two revisions."`
 	History  rulesHistoryCommand  `cmd:"" help:"List the revisions of the rules."`
-	Rollback rulesRollbackCommand `cmd:"" help:"Apply the rules of an earlier revision again."`
+	Rollback rulesRollbackCommand `cmd:"" help:"Apply the rules from an earlier revision again."`
 	Export   rulesExportCommand   `cmd:"" help:"Export the rules in a file, or the rule from the settings, as Flink SQL."`
 	Import   rulesImportCommand   `cmd:"" help:"Convert a Zeppelin notebook, Sigma correlations or a Flink SQL script into a rules file."`
 }
@@ -156,7 +156,7 @@ func plural(n int, thing string) string {
 // rulesFlags name a rules file to evaluate.
 type rulesFlags struct {
 	Rules string            `name:"rules" env:"SPATE_RULES" placeholder:"FILE" help:"Rules file to evaluate instead of the rule that --window, --threshold and --critical describe. To check a file, run spate rules check FILE."`
-	Set   map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter of a rule, in place of the one in the file. Repeatable."`
+	Set   map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a rule parameter; overrides the one in the file. Repeatable."`
 }
 
 // load adds the rules of the file, if one is named. What the file says of the stream, its watermark and the name of the time, takes the place of the

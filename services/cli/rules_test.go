@@ -56,7 +56,7 @@ func TestRulesCheck(t *testing.T) {
 
 	acting := rulesFileOf(t, "acting.sql", strings.Replace(twoRules, "-- critical:", "-- quiet: 2m\n-- decision: challenge 10m\n-- critical:", 1))
 	code, out, errs = spate("rules", "check", acting)
-	if code != ExitOK || errs != "" || !strings.Contains(out, "quiet        2m between two incidents\n") || !strings.Contains(out, "decision     challenge 10m\n") {
+	if code != ExitOK || errs != "" || !strings.Contains(out, "quiet        2m between incidents\n") || !strings.Contains(out, "decision     challenge 10m\n") {
 		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
 	code, out, errs = spate("rules", "check", path, "--json", "--set", "scraper.products=40")
@@ -102,7 +102,7 @@ func TestRulesCheckErrors(t *testing.T) {
 	if err := json.Unmarshal([]byte(out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:]), &last); err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(last); got != fmt.Sprintf("map[column:1 file:%s fix:write INSERT INTO alerts SELECT … line:112 message:a rule is an INSERT statement]", path) {
+	if got := fmt.Sprint(last); got != fmt.Sprintf("map[column:1 file:%s fix:write INSERT INTO alerts SELECT … line:112 message:a rule must be an INSERT statement]", path) {
 		t.Errorf("got %s", got)
 	}
 
@@ -176,7 +176,7 @@ FROM TABLE(TUMBLE(TABLE activity, DESCRIPTOR(txn_timestamp), INTERVAL '10' SECON
 	if code, _, errs := spate("rules", "export", offset, "--flink-sql", "--connector", "kinesis", "--region", "eu-west-1", "--account", "1"); code != ExitOK || !strings.Contains(errs, "FLINK-36664") {
 		t.Errorf("exit %d: %q", code, errs)
 	}
-	if code, out, errs := spate("rules", "export", rulesFileOf(t, "bad.sql", "SELECT 1"), "--flink-sql"); code != ExitUsage || out != "" || !strings.Contains(errs, "bad.sql:1:1: a rule is an INSERT statement") {
+	if code, out, errs := spate("rules", "export", rulesFileOf(t, "bad.sql", "SELECT 1"), "--flink-sql"); code != ExitUsage || out != "" || !strings.Contains(errs, "bad.sql:1:1: a rule must be an INSERT statement") {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
 	if code, out, _ := spate("rules", "export"); code != ExitOK || !strings.Contains(out, "having count(1) > 5;") {
@@ -238,7 +238,7 @@ correlation:
 		t.Errorf("exit %d, %q\n%s", code, errs, out)
 	}
 	path := rulesFileOf(t, "order.yaml", strings.Replace(correlation, "value_count", "temporal_ordered", 1))
-	if code, out, errs := spate("rules", "import", path); code != ExitUsage || out != "" || !strings.Contains(errs, path+":9:9: a correlation of the type temporal_ordered cannot be expressed in SQL") {
+	if code, out, errs := spate("rules", "import", path); code != ExitUsage || out != "" || !strings.Contains(errs, path+":9:9: a correlation of type temporal_ordered cannot be expressed in SQL") {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
 }

@@ -23,11 +23,11 @@ import (
 
 type rulesApplyCommand struct {
 	File string            `arg:"" help:"Rules file, or - for standard input."`
-	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter, in place of the one in the file. It is applied with the rules. Repeatable."`
+	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Parameter value; overrides the one in the file. It is applied with the rules. Repeatable."`
 	reviseFlags
 	Lateness  time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event can lag behind the newest event in its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file sets it; later revisions keep it and ignore this flag."`
 	MaxAhead  time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time. Recorded with the first revision; later revisions keep it and ignore this flag."`
-	TimeField []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value. Rules that expect it elsewhere are refused."`
+	TimeField []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value. Rules that expect the event time in other fields are refused."`
 	kafkaFlags
 	initialFlags
 	rulesTableFlags
@@ -146,7 +146,7 @@ func (c *rulesApplyCommand) checkMaxAhead() error {
 // test runs the cases beside the file, if there are any. Programs are told only of those that fail.
 func (c *rulesApplyCommand) test(e *env, f rulesFile) error {
 	if f.path == "-" {
-		terminal.Fprintln(e.stderr, "spate: the rules were not tested: standard input has no file of cases")
+		terminal.Fprintln(e.stderr, "spate: the rules were not tested: standard input has no case file")
 		return nil
 	}
 	if _, ok := cases.Beside(f.path); !ok {

@@ -12,7 +12,7 @@ import (
 type rulesCheckCommand struct {
 	File string            `arg:"" help:"Rules file, or - for standard input."`
 	JSON bool              `name:"json" help:"Print one JSON object per line: one for each rule, or, if the file has errors, one for each error."`
-	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter, in place of the one in the file. Repeatable."`
+	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Parameter value; overrides the one in the file. Repeatable."`
 }
 
 // Help is shown below the usage.
@@ -152,7 +152,7 @@ func (o *out) rule(r checkedRule, others int) {
 		line("critical", "%s", r.Critical)
 	}
 	if r.Quiet != "" {
-		line("quiet", "%s between two incidents", r.Quiet)
+		line("quiet", "%s between incidents", r.Quiet)
 	}
 	if r.Decision != "" {
 		line("decision", "%s", r.Decision)

@@ -10,9 +10,9 @@ import (
 )
 
 type rulesDiffCommand struct {
-	From     string            `arg:"" name:"file-or-revision" help:"Rules file to compare with the rules in force (- is standard input), or a revision."`
+	From     string            `arg:"" name:"file-or-revision" help:"Rules file to compare with the rules in force (- for standard input), or a revision."`
 	To       revisionArg       `arg:"" optional:"" name:"revision" help:"Revision to compare the first one with. Default: the newest."`
-	Set      map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter of the file. Repeatable."`
+	Set      map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Value of a parameter in the file. Repeatable."`
 	Text     bool              `name:"text" help:"Compare the text of the files, line by line."`
 	ExitCode bool              `name:"exit-code" help:"Exit with code 1 if there are differences."`
 	JSON     bool              `name:"json" help:"Print one JSON object per rule: name, change (added, changed, removed or unchanged), changes (part, from, to) and more."`

@@ -25,10 +25,10 @@ type rulesExportCommand struct {
 	TimeType    string `name:"time-type" default:"timestamp" help:"SQL type of the time: timestamp, for text without a time zone, or timestamp_ltz, for text that ends in Z, as written by spate simulate."`
 	AlertsTopic string `name:"alerts-topic" placeholder:"TOPIC" help:"Topic that Flink writes to. Do not use spate's alerts topic, whose records have more fields. Default: the name of the alerts topic with .flink appended."`
 
-	Stream       string `env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Event stream, as a name or an ARN."`
+	Stream       string `env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Events stream, as a name or an ARN."`
 	AlertsStream string `name:"alerts-stream" env:"SPATE_ALERTS_STREAM" default:"e-commerce-raw-user-activity-stream-2" help:"Stream that Flink writes to, as a name or an ARN."`
 	Region       string `name:"region" env:"AWS_REGION,AWS_DEFAULT_REGION" default:"$${region}" help:"AWS region of the streams."`
-	Account      string `name:"account" default:"$${account}" help:"AWS account of streams that are given by name."`
+	Account      string `name:"account" default:"$${account}" help:"AWS account that owns the streams given by name."`
 }
 
 // Help is shown below the usage.

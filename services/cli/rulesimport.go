@@ -15,7 +15,7 @@ import (
 type rulesImportCommand struct {
 	File       string `arg:"" help:"Zeppelin notebook (.zpln), Sigma correlations (.yml, .yaml), or Flink SQL script; - for standard input, unless it is Sigma."`
 	Name       string `name:"name" placeholder:"RULE" help:"Name for rules that have none; if there are several, they are numbered. Default: the name of the file."`
-	TimeColumn string `name:"time-column" default:"txn_timestamp" help:"Sigma: name of the event time column in the CREATE TABLE statement that spate writes if the rules read fields that the built-in table does not have."`
+	TimeColumn string `name:"time-column" default:"txn_timestamp" help:"Sigma: name of the event time column in the CREATE TABLE statement; spate writes this statement if the rules read fields that the built-in table lacks."`
 	Tumble     bool   `name:"tumble" help:"Sigma: write tumbling windows instead of hopping ones: fewer alerts for one burst, but a burst that straddles a window boundary is split between two windows."`
 }
 
@@ -23,7 +23,7 @@ type rulesImportCommand struct {
 func (rulesImportCommand) Help() string {
 	return `Writes the rules file to standard output; standard error shows what was left out, and why. In a notebook, spate converts the paragraphs of streaming SQL
 (%flink.ssql), except queries and commands that are neither a rule nor a table. If the result has errors, spate writes it anyway, so
-that you can correct it, and exits with code 2. Sigma correlations of the types event_count, value_count, value_sum and value_avg become rules, together with the
+that you can correct it, and exits with code 2. Sigma correlations of types event_count, value_count, value_sum and value_avg become rules, together with the
 base rules in the same file; anything that SQL cannot express is an error. docs/rules.md has the details.
 
   spate rules import notebook.zpln >rules.sql

@@ -50,7 +50,7 @@ func (f initialFlags) critical() int64 {
 
 // rulesTableFlags say of which pipeline the rules are in mode aws.
 type rulesTableFlags struct {
-	Stream     string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Mode aws: Kinesis stream of events to which the rules apply."`
+	Stream     string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Mode aws: Kinesis events stream to which the rules apply."`
 	StateTable string `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"Mode aws: DynamoDB table that stores the rules, along with the worker's lease and state."`
 }
 

@@ -270,7 +270,7 @@ func TestRulesApplyRefuses(t *testing.T) {
 
 	bad := rulesFileOf(t, "bad.sql", "SELECT 1;\nSELECT 2;\n")
 	_, errs := r.run(ExitUsage, "apply", bad)
-	says(t, errs, bad+":1:1: a rule is an INSERT statement", bad+":2:1: ", "2 errors\n")
+	says(t, errs, bad+":1:1: a rule must be an INSERT statement", bad+":2:1: ", "2 errors\n")
 	_, errs = r.run(ExitUsage, "diff", bad)
 	says(t, errs, bad+":1:1: ")
 

@@ -15,14 +15,14 @@ import (
 
 type rulesLsCommand struct {
 	Wide bool `short:"w" help:"Do not truncate lines to fit the terminal."`
-	JSON bool `name:"json" help:"Print one JSON object per rule: name, mode, window, key, since (the revision that last changed it), from (null: from the beginning), until (null: no end is known; otherwise it is in force for windows that begin before then), feed, opens_early, reason, faults (null: no detector was queried)."`
+	JSON bool `name:"json" help:"Print one JSON object per rule: name, mode, window, key, since (the revision that last changed it), from (null: from the beginning), until (null: no end is known; otherwise the rule is in force for windows that begin before then), feed, opens_early, reason, faults (null: no detector was queried)."`
 	rulesLogFlags
 	askFlags
 }
 
 // Help is shown below the usage.
 func (rulesLsCommand) Help() string {
-	return `Lists the rules of the newest revision, except those whose mode is off, and the rules of earlier revisions that are still in force. For a rule that takes
+	return `Lists the rules in the newest revision, except those whose mode is off, and the rules in earlier revisions that are still in force. For a rule that takes
 effect or ends later, IN FORCE shows the time: its first window begins then or later, or its last window begins before then. SINCE is the revision that last changed a rule.
 Rules with the same FEED are counted together. FAULTS counts the results that were NULL because they could not be computed (a division by zero, an overflow)
 since the running detectors took over their partitions; the column appears only if there were faults.

@@ -17,7 +17,7 @@ type rulesRollbackCommand struct {
 
 // Help is shown below the usage.
 func (rulesRollbackCommand) Help() string {
-	return `Applies the rules of an earlier revision, with their parameters, as a new revision. The log is append-only, and windows that have begun keep the rules
+	return `Applies the rules from an earlier revision, with their parameters, as a new revision. The log is append-only, and windows that have begun keep the rules
 that they began with. Rolling back twice restores the rules that you started with.
 
   spate rules history

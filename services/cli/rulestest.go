@@ -17,7 +17,7 @@ import (
 )
 
 type rulesTestCommand struct {
-	Files   []string `arg:"" name:"file" help:"Rules files, whose cases are in NAME_test.yaml next to them, or files of cases."`
+	Files   []string `arg:"" name:"file" help:"Rules files, whose cases are in NAME_test.yaml next to them, or case files."`
 	Verbose bool     `short:"v" help:"Print all cases, not only those that fail."`
 	Filter  string   `name:"run" placeholder:"PATTERN" help:"Run only the cases whose names match the regular expression."`
 	JSON    bool     `name:"json" help:"Print one JSON object per line: one for each case, or, if files have errors, one for each error."`
@@ -278,7 +278,7 @@ func (c testedCase) explain() (lines []string) {
 		}
 	}
 	if c.Late > 0 && len(c.Failures) > 0 {
-		add("%s late for all windows of a rule: the watermark of the partition had already passed these windows", map[bool]string{true: "1 event was", false: fmt.Sprint(c.Late, " events were")}[c.Late == 1])
+		add("%s late for all windows of a rule: the partition's watermark had already passed these windows", map[bool]string{true: "1 event was", false: fmt.Sprint(c.Late, " events were")}[c.Late == 1])
 	}
 	return lines
 }

@@ -151,7 +151,7 @@ func TestRulesTestErrors(t *testing.T) {
 	sql, yaml := rulesFolder(t, twoRules, strings.ReplaceAll(twoCases, "n: 6", "m: 6"))
 	fine, _ := rulesFolder(t, twoRules, twoCases)
 	code, out, errs := spate("rules", "test", sql, fine, "--run", "burst")
-	if code != ExitUsage || !strings.Contains(errs, yaml+":5:35: an alert of rule burst has no member m\n") || !strings.Contains(errs, yaml+": 1 error\n") ||
+	if code != ExitUsage || !strings.Contains(errs, yaml+":5:35: an alert from rule burst has no member m\n") || !strings.Contains(errs, yaml+": 1 error\n") ||
 		!strings.Contains(out, "FAIL\t"+yaml+" [errors]\nok  \t") || !strings.HasSuffix(out, "\nFAIL\n") {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}

@@ -24,7 +24,7 @@ type awsCommand struct {
 
 type setupCommand struct {
 	streamFlags
-	Shards     int32  `env:"SPATE_SHARDS" default:"4" help:"Number of shards in the event stream; the alert stream has one."`
+	Shards     int32  `env:"SPATE_SHARDS" default:"4" help:"Number of shards in the events stream; the alerts stream has one."`
 	Table      string `env:"SPATE_TABLE,dynamodb_control_table" default:"ddb-ecommerce-tab-1" help:"DynamoDB table that stores the alerts."`
 	StateTable string `name:"state-table" env:"SPATE_STATE_TABLE" default:"spate-state" help:"DynamoDB table that stores the worker's lease and state, and the rules."`
 	SNSTopic   string `name:"sns-topic" env:"SPATE_SNS_TOPIC" default:"ecomm-user-high-severity-incidents" help:"Name of the SNS topic to which incidents are published."`
@@ -88,7 +88,7 @@ func (c *setupCommand) Run(e *env) error {
 	if c.JSON {
 		return json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(m)
 	}
-	terminal.Fprintf(e.stdout, "stream of events  %s\nstream of alerts  %s\ntable of alerts   %s\ntable of leases   %s\ntopic             %s\n", m.Stream, m.AlertsStream, m.Table, m.StateTable, m.TopicARN)
+	terminal.Fprintf(e.stdout, "events stream     %s\nalerts stream     %s\nalerts table      %s\nleases table      %s\ntopic             %s\n", m.Stream, m.AlertsStream, m.Table, m.StateTable, m.TopicARN)
 	if m.Bucket != "" {
 		terminal.Fprintf(e.stdout, "bucket            %s\n", m.Bucket)
 	}

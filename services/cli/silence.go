@@ -17,7 +17,7 @@ import (
 )
 
 type silenceCommand struct {
-	Add    silenceAddCommand    `cmd:"" help:"Suppress notifications about the incidents of a rule or key for a limited time; the incidents are still stored."`
+	Add    silenceAddCommand    `cmd:"" help:"Suppress notifications about a rule's or key's incidents for a limited time; the incidents are still stored."`
 	Ls     silenceLsCommand     `cmd:"" help:"List active and future silences, and how many incidents each has suppressed."`
 	Expire silenceExpireCommand `cmd:"" help:"End a silence now."`
 }
@@ -27,7 +27,7 @@ const previewed = 24 * time.Hour
 
 type silenceAddCommand struct {
 	incidentFlags
-	Rule    string        `placeholder:"RULE" help:"Silence incidents of this rule. Without a rules file, the only rule is burst."`
+	Rule    string        `placeholder:"RULE" help:"Silence incidents from this rule. Without a rules file, the only rule is burst."`
 	Key     []string      `name:"key" placeholder:"COLUMN=VALUE" help:"Silence incidents whose key has this value, such as user_id=42; 42 matches the number and the string. Repeatable; all must match."`
 	For     time.Duration `name:"for" default:"1h" help:"Duration, at most 744h (31 days)."`
 	From    string        `placeholder:"TIME" help:"Start of the silence: a timestamp (2026-11-24T09:30:00Z), or a duration from now (10m). Default: now."`

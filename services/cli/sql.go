@@ -21,7 +21,7 @@ import (
 type sqlCommand struct {
 	Statement string `arg:"" optional:"" help:"Statement to run. Default: read from standard input or, in a terminal, from a prompt."`
 
-	File  []string `name:"file" short:"f" placeholder:"FILE" help:"Read this file of events instead of the log: CSV or JSON lines, plain or compressed. Repeatable."`
+	File  []string `name:"file" short:"f" placeholder:"FILE" help:"Read this event file instead of the log: CSV or JSON lines, plain or compressed. Repeatable."`
 	Since string   `placeholder:"TIME" help:"Read only records appended to the log since this time: an age (10m, 7d), a timestamp (2026-11-24T09:30:00Z) or a date."`
 	From  string   `placeholder:"TIME" help:"Same as --since."`
 	To    string   `placeholder:"TIME" help:"Read only records appended before this time, in the same form."`
@@ -42,11 +42,11 @@ type sqlCommand struct {
 	UserField   []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Fields that may hold the user; use the router's value."`
 	TimeField   []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value."`
 	TimeFormat  string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format; use the router's value."`
-	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field with an ID, for rules; use the router's value."`
+	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field that holds a unique event ID, for rules; use the router's value."`
 	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"How far in the future an event's time may be; use the router's value."`
 	Lateness    time.Duration `env:"SPATE_LATENESS" default:"10s" help:"Lateness of a rule whose table has no WATERMARK; use the router's value."`
 	IdleTimeout time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"With --follow: a partition that has had no events for this long no longer holds windows open; 0 disables this timeout."`
-	Partitions  int32         `env:"SPATE_PARTITIONS" default:"0" help:"With --file: number of partitions into which spate splits the file for a rule; 0 means 4, as for spate replay."`
+	Partitions  int32         `env:"SPATE_PARTITIONS" default:"0" help:"With --file: number of partitions into which spate splits the file for a rule; 0 means 4, as in spate replay."`
 	RecordKey   string        `name:"record-key" env:"SPATE_KEY" enum:"category_id,user_id,none" default:"category_id" help:"With --file: field that determines the partition: category_id, user_id or none."`
 }
 
@@ -60,7 +60,7 @@ or those in --rules, declare. Every record has _partition, _offset, _timestamp (
   spate sql --file clicks.csv "SELECT event_type, COUNT(*) FROM activity GROUP BY 1"
   spate sql                                     a prompt: \d lists tables, help shows more, \q ends it
 
-If the statement has conditions on _timestamp, _partition or _offset, or a lower bound of the event time, spate reads only the matching part of the log. A statement with TUMBLE, HOP or CUMULATE in GROUP
+If the statement has conditions on _timestamp, _partition or _offset, or a lower bound on the event time, spate reads only the matching part of the log. A statement with TUMBLE, HOP or CUMULATE in GROUP
 BY is a rule, and runs in the engine:
 
   spate sql "SELECT user_id, COUNT(*) AS n FROM activity

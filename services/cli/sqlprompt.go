@@ -99,7 +99,7 @@ func newPrompt(c *sqlCommand, db *query.DB, in io.Reader, out io.Writer) *sqlPro
 }
 
 func (p *sqlPrompt) run(ctx context.Context) error {
-	terminal.Fprintf(p.t, "SQL over the log. Type help for the commands, or \\q to quit.\n")
+	terminal.Fprintf(p.t, "SQL over the log. Type help for a list of commands, or \\q to quit.\n")
 	var statement []string
 	for ctx.Err() == nil {
 		p.t.SetPrompt("spate> ")

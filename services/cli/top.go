@@ -215,7 +215,7 @@ func (c *topCommand) hottest(ctx context.Context, p *consoleParts, l *look) erro
 		c.By = c.userColumn(db.Tables())
 	}
 	if c.By == "" {
-		l.Troubles = append(l.Troubles, "the events have no column of the user; with --by, give another column")
+		l.Troubles = append(l.Troubles, "the events have no column for the user; name another column with --by")
 		return nil
 	}
 	column := "[" + c.By + "]" // SQLite takes an unknown name in quotation marks for a text

@@ -124,9 +124,9 @@ func TestCommandLineErrors(t *testing.T) {
 	}{
 		{"rule check x", `spate: unexpected argument rule, did you mean one of "route", "rules"?`, 2},
 		{"--nonsense", "spate: unknown flag --nonsense", 2},
-		{"replay", "spate: file: missing. File of events: CSV with a header (columns separated by comma, semicolon, tab or |) or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - reads standard input", 12},
+		{"replay", "spate: file: missing. Event file: CSV with a header (columns separated by comma, semicolon, tab or |) or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - reads standard input", 12},
 		{"incidents mark abc", "spate: mark: missing. ", 12},
-		{"endpoints test", "spate: name: missing. Name of the endpoint; the endpoint of --webhook-url is named webhook", 12},
+		{"endpoints test", "spate: name: missing. Name of the endpoint; the endpoint from --webhook-url is named webhook", 12},
 	} {
 		code, out, errs := spate(strings.Fields(test.args)...)
 		lines := strings.Split(strings.TrimSuffix(out+errs, "\n"), "\n")

@@ -71,7 +71,7 @@ func (c *verifyCommand) verifyRules(e *env) error {
 		}
 		terminal.Fprintf(e.stdout, "%s: %s; compared with SQLite: %d missing, %d extra\n", d.Rule, counted(d.Rows, "alert", "alerts"), d.Missing, d.Extra)
 		if d.Uncompared > 0 {
-			terminal.Fprintf(e.stdout, "  %s not compared: with more than 65,536 distinct values, a condition on their number may be unknown\n", counted(int64(d.Uncompared), "window without an alert is", "windows without an alert are"))
+			terminal.Fprintf(e.stdout, "  %s not compared: a condition that counts more than 65,536 distinct values may have an unknown result\n", counted(int64(d.Uncompared), "window without an alert is", "windows without an alert are"))
 		}
 		for _, x := range d.Examples {
 			terminal.Fprintln(e.stdout, "  "+x)

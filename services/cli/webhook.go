@@ -21,7 +21,7 @@ type webhookFlags struct {
 	WebhookURL          string     `name:"webhook-url" env:"SPATE_WEBHOOK_URL" placeholder:"URL" help:"URL to notify of every incident (https://host/path). Calls are signed according to Standard Webhooks, which requires a secret. The endpoint is named webhook."`
 	WebhookSecret       secretText `name:"webhook-secret" env:"SPATE_WEBHOOK_SECRET" placeholder:"SECRET" help:"Secret that signs the calls: whsec_ followed by 24 to 64 random bytes in base64. To rotate, give two secrets, separated by a space. Prefer the environment variable: other users of this machine can see command-line flags."`
 	WebhookAllowPrivate bool       `name:"webhook-allow-private" env:"SPATE_WEBHOOK_ALLOW_PRIVATE" help:"Allow the address of --webhook-url to be on this machine or in a private network."`
-	Endpoints           string     `name:"endpoints" env:"SPATE_ENDPOINTS" placeholder:"FILE" help:"YAML file of additional endpoints: signed webhooks, PagerDuty, Slack, Alertmanager, email and others, with filters, rate limits and digests. For an example, run spate endpoints --help; to list all formats and fields, run spate endpoints formats."`
+	Endpoints           string     `name:"endpoints" env:"SPATE_ENDPOINTS" placeholder:"FILE" help:"YAML file that defines additional endpoints: signed webhooks, PagerDuty, Slack, Alertmanager, email and others, with filters, rate limits and digests. For an example, run spate endpoints --help; to list all formats and fields, run spate endpoints formats."`
 }
 
 // secretText is a flag that holds secrets. It takes all that follow it on the command line, with or without quotes, so that none ends up

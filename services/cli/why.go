@@ -26,8 +26,8 @@ import (
 type whyCommand struct {
 	incidentFlags
 	ID    []string      `arg:"" optional:"" name:"id" help:"IDs of alerts or incidents, or unique prefixes of such IDs (at least 4 digits)."`
-	Key   []string      `placeholder:"COLUMN=VALUE" help:"Instead of an ID: the key, such as user_id=42. Repeat it for each column of the key."`
-	Null  []string      `placeholder:"COLUMN" help:"Column of the key that is NULL, in place of --key COLUMN=VALUE. Repeatable."`
+	Key   []string      `placeholder:"COLUMN=VALUE" help:"Instead of an ID: the key, such as user_id=42. Repeat it for each key column."`
+	Null  []string      `placeholder:"COLUMN" help:"Key column that is NULL; use instead of --key COLUMN=VALUE. Repeatable."`
 	Rule  string        `placeholder:"NAME" help:"With --key: explain only this rule. Default: all rules with this key."`
 	At    string        `placeholder:"TIME" help:"With --key: explain the windows that contain this event time, such as 2026-11-24T09:30:05Z."`
 	Since time.Duration `default:"1h" help:"With --key and without --at: how far back from now to look, in event time."`
@@ -41,7 +41,7 @@ type whyCommand struct {
 	UserField   []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Fields that may hold the user; use the router's value."`
 	TimeField   []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value."`
 	TimeFormat  string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format; use the router's value."`
-	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field with an ID; use the router's value."`
+	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field that holds a unique event ID; use the router's value."`
 	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"How far in the future an event's time may be; use the router's value."`
 }
 
@@ -191,7 +191,7 @@ func (w *asker) ofID(ctx context.Context, text string) (*answered, error) {
 		}
 		in = &i
 		if a, err = w.worst(ctx, i.ID); err == nil && a.ID == "" {
-			return nil, fmt.Errorf("the alerts of incident %s are no longer stored", terminal.Text(i.ID))
+			return nil, fmt.Errorf("the alerts in incident %s are no longer stored", terminal.Text(i.ID))
 		}
 	}
 	if err != nil {

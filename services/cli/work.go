@@ -17,7 +17,7 @@ import (
 
 // streamFlags name the two streams.
 type streamFlags struct {
-	Stream       string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Kinesis stream of events."`
+	Stream       string `name:"stream" env:"SPATE_STREAM" default:"e-commerce-raw-user-activity-stream-1" help:"Kinesis stream that contains the events."`
 	AlertsStream string `name:"alerts-stream" env:"SPATE_ALERTS_STREAM" default:"e-commerce-raw-user-activity-stream-2" help:"Kinesis stream for alerts."`
 }
 
@@ -39,7 +39,7 @@ type workCommand struct {
 	From             string `name:"from" env:"SPATE_FROM" default:"oldest" placeholder:"oldest|now|TIME" help:"Where to start if no state is stored yet: oldest, now, or an arrival time (RFC 3339). After that, workers resume from the stored state."`
 	AsideStream      string `name:"aside-stream" env:"SPATE_ASIDE_STREAM" placeholder:"STREAM" help:"Kinesis stream for late and invalid events, with the reason. Default: none; such events are only counted."`
 	MaxOpenWindows   int64  `name:"max-open-windows" env:"SPATE_MAX_OPEN_WINDOWS" default:"5000000" help:"Number of open windows above which only the slowest shard is read; a window with events by two users counts as two. A million open windows take about 100 MB."`
-	MetricsNamespace string `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"CloudWatch namespace of metrics to write to standard output in Embedded Metric Format. Default: none; no metrics are written."`
+	MetricsNamespace string `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"CloudWatch namespace for metrics to write to standard output in Embedded Metric Format. Default: none; no metrics are written."`
 	Drain            bool   `name:"drain" help:"Read everything in the stream, close all windows, and exit."`
 }
 

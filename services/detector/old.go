@@ -28,7 +28,7 @@ func (o *oldBatches) report(log *slog.Logger) {
 	if o.n == 0 {
 		return
 	}
-	log.Error("skipping batches of the keyed log that an older version of spate wrote and this one cannot read: alerts of their windows may be missing or have counts that are too low; "+
+	log.Error("skipping batches in the keyed log that an older version of spate wrote and this one cannot read: alerts for their windows may be missing or have counts that are too low; "+
 		"to count these events, drain the log with the version that wrote the batches, or delete the log together with both consumer groups, so that events are counted again",
 		"batches", o.n, "partition", o.partition, "offset", o.offset)
 	o.n = 0

@@ -53,7 +53,7 @@ func (s *keyedPartitions) Resume(partition int32, c gokaclient.Commit, start, en
 	switch {
 	case pos.Next > end || from >= 0 && !window.SameIncarnation(pos.Log, s.log):
 		// What was committed says nothing about it, and would keep alerts from being told.
-		s.cfg.Log.Error("the keyed log was recreated; reading it from the beginning: alerts of windows that were open at the time may be missing or have counts that are too low",
+		s.cfg.Log.Error("the keyed log was recreated; reading it from the beginning: alerts for windows that were open at the time may be missing or have counts that are too low",
 			"partition", partition, "committed", pos.Next, "end", end)
 		pos, from = window.Position{}, -1
 	case c.Offset >= 0 && from >= 0 && pos.Replay < start:
@@ -73,7 +73,7 @@ func (s *keyedPartitions) Resume(partition int32, c gokaclient.Commit, start, en
 
 // deleted reports a part of the keyed log that was deleted before it was read.
 func (s *keyedPartitions) deleted(g kafka.Gap) {
-	s.cfg.Log.Error("records in the keyed log were deleted before they were read: alerts of windows that were open at the time may be missing or have counts that are too low",
+	s.cfg.Log.Error("records in the keyed log were deleted before they were read: alerts for windows that were open at the time may be missing or have counts that are too low",
 		"partition", g.Partition, "offset", g.From, "log_begins", g.To)
 	s.metrics.lost.Add(float64(g.To - g.From))
 }
@@ -113,7 +113,7 @@ func (s *keyedPartitions) reportLimit(again bool, open int64) {
 		s.cfg.Status.Ready()
 		return
 	}
-	s.cfg.Log.Warn("the limit of open windows has been reached; reading of the keyed log is paused", "open", open, "limit", s.cfg.MaxOpenWindows)
+	s.cfg.Log.Warn("the limit on open windows has been reached; reading of the keyed log is paused", "open", open, "limit", s.cfg.MaxOpenWindows)
 	s.cfg.Status.NotReady(fmt.Sprintf("%d windows are open, and the limit is %d: raise SPATE_MAX_OPEN_WINDOWS (--max-open-windows), or start more detectors", open, s.cfg.MaxOpenWindows))
 }
 

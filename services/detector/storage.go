@@ -124,7 +124,7 @@ func (s *keyedPartition) apply(offset int64, batch []byte, plan *rule.Plan) (out
 	out, err = s.table.Apply(offset, batch, out)
 	now := s.table.Stats()
 	if was.Foreign == 0 && now.Foreign > 0 {
-		s.log.Error("the keyed log has events of rules that this detector does not have; these events are not counted: routers and detectors must have the same rules and windows",
+		s.log.Error("the keyed log has events for rules that this detector does not have; these events are not counted: routers and detectors must have the same rules and windows",
 			"partition", s.partition, "offset", offset)
 	}
 	return out, now.Repeated - was.Repeated, err

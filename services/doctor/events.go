@@ -41,7 +41,7 @@ func (e *exam) newest(ctx context.Context) {
 	records, err := e.read(actx, topic, bounds)
 	if len(records) == 0 {
 		if err != nil {
-			e.tell.say(Unknown, "events", "", "the newest records of %s cannot be read: %v", topic, err)
+			e.tell.say(Unknown, "events", "", "the newest records in %s cannot be read: %v", topic, err)
 		}
 		return
 	}
@@ -51,7 +51,7 @@ func (e *exam) newest(ctx context.Context) {
 		_, reason, err := reader.Mark(actx, r.Value, r.Headers)
 		switch {
 		case err != nil:
-			e.tell.say(Unknown, "events", "", "the newest records of %s cannot be decoded: %v", topic, err)
+			e.tell.say(Unknown, "events", "", "the newest records in %s cannot be decoded: %v", topic, err)
 			return
 		case reason == activity.ReasonNone:
 			n++
@@ -63,7 +63,7 @@ func (e *exam) newest(ctx context.Context) {
 			}
 		}
 	}
-	level, text := OK, fmt.Sprintf("%d of the newest %d records of %s are events under these settings", n, len(records), topic)
+	level, text := OK, fmt.Sprintf("%d of the newest %d records in %s are events under these settings", n, len(records), topic)
 	switch {
 	case n == 0 && len(reasons) > 0:
 		level = Failed

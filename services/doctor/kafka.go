@@ -139,7 +139,7 @@ func (e *exam) brokers(ctx context.Context) bool {
 		e.tell.ok("login", "%s%s", m, who)
 	}
 	if len(resp.Brokers) == 0 {
-		e.tell.say(Failed, "brokers", "", "%s: the broker responds, but lists no brokers of its cluster", strings.Join(e.cfg.Kafka.Brokers, ","))
+		e.tell.say(Failed, "brokers", "", "%s: the broker responds, but lists no brokers in its cluster", strings.Join(e.cfg.Kafka.Brokers, ","))
 	}
 	reached := 0
 	for _, b := range resp.Brokers {
@@ -447,8 +447,8 @@ func (e *exam) setAside(ctx context.Context) {
 	actx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	for _, x := range []struct{ topic, what, fix string }{
-		{e.names.DLQ, "invalid", "see the spate-reason header of the records; the router's log and /readyz name the setting that fixes the problem"},
-		{e.names.Late, "late", "see the spate-reason header of the records; SPATE_LATENESS sets how late events may arrive"},
+		{e.names.DLQ, "invalid", "see the records' spate-reason header; the router's log and /readyz name the setting that fixes the problem"},
+		{e.names.Late, "late", "see the records' spate-reason header; SPATE_LATENESS sets how late events may arrive"},
 	} {
 		newest := e.stamped(actx, x.topic)
 		if age := time.Since(newest); !newest.IsZero() && age < recently {

@@ -252,7 +252,7 @@ func (s *stack) deleteTopics() {
 	defer cancel()
 	cl, err := kgo.NewClient(s.kafka.Options()...)
 	if err != nil {
-		s.cfg.Log.Warn("cannot delete the topics of the replay", "error", err)
+		s.cfg.Log.Warn("cannot delete the replay's topics", "error", err)
 		return
 	}
 	defer cl.Close()
@@ -260,10 +260,10 @@ func (s *stack) deleteTopics() {
 	n := s.layout.Names
 	adm := kadm.NewClient(cl)
 	if _, err := adm.DeleteTopics(ctx, n.Activity, n.Keyed, n.Late, n.DLQ, n.Alerts, n.Rules, n.Table()); err != nil {
-		s.cfg.Log.Warn("cannot delete the topics of the replay", "error", err)
+		s.cfg.Log.Warn("cannot delete the replay's topics", "error", err)
 	}
 	if _, err := adm.DeleteGroups(ctx, n.RouterGroup, n.DetectorGroup, n.AlerterGroup); err != nil {
-		s.cfg.Log.Warn("cannot delete the groups of the replay", "error", err)
+		s.cfg.Log.Warn("cannot delete the replay's groups", "error", err)
 	}
 }
 

@@ -85,8 +85,8 @@ func TestResetOfWhatIsNotToBeDeleted(t *testing.T) {
 			}
 			t.Cleanup(func() { st.Close() })
 		}, "spate.db is open in another process"},
-		"no lock file":         {func(t *testing.T, dir string) { remove(t, dir, "lock") }, "not a state directory of spate up"},
-		"no broker's topics":   {func(t *testing.T, dir string) { remove(t, dir, "broker/meta.json") }, "not a state directory of spate up"},
+		"no lock file":         {func(t *testing.T, dir string) { remove(t, dir, "lock") }, "not a spate up state directory"},
+		"no broker's topics":   {func(t *testing.T, dir string) { remove(t, dir, "broker/meta.json") }, "not a spate up state directory"},
 		"another program's":    {func(t *testing.T, dir string) { write(t, dir, "lock", "apt\n") }, "belongs to another program"},
 		"topics by a symlink":  {func(t *testing.T, dir string) { move(t, dir, "broker") }, "is a symbolic link"},
 		"interrupted, so kept": {func(t *testing.T, dir string) {}, "canceled"},

@@ -122,7 +122,7 @@ func newAnswer(r Rule, f *Facts) *Answer {
 		Events: []Event{}, Transitions: []Transition{}, Watermark: f.Watermark, Read: f.Read, Notes: slices.Clone(f.Notes),
 	}
 	if f.Cut {
-		a.Notes = append(a.Notes, fmt.Sprintf("only the first %d possible events of the key are taken into account, so the numbers are too low, and the reason may be wrong; ask about a shorter period", len(f.Events)))
+		a.Notes = append(a.Notes, fmt.Sprintf("only the first %d possible events for the key are taken into account, so the numbers are too low, and the reason may be wrong; ask about a shorter period", len(f.Events)))
 	}
 	return a
 }
@@ -302,7 +302,7 @@ func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey,
 		if early, _ := r.Early(); early && x.Alerts == nil {
 			a.Notes = append(a.Notes, "the rule opens alerts early, so there is probably an alert already; only the database shows whether there is one")
 		} else if x.Alerts != nil && len(w.counted) > 0 {
-			a.Notes = append(a.Notes, "the condition holds so far; if it can become false, as with = 0, the alert opens when the window closes")
+			a.Notes = append(a.Notes, "the condition holds so far; if it can still become false (as = 0 can), the alert opens when the window closes")
 		}
 	case best.Holds && slices.ContainsFunc(w.counted, func(g Group) bool { return g.Start == best.Start && g.End == best.End && g.Holds }):
 		a.Verdict, a.Reason = "flagged", Holds
@@ -405,7 +405,7 @@ func (x *Explainer) split(ctx context.Context, a *Answer, r RuleKey, best *Group
 		for _, g := range list {
 			start := time.UnixMilli(g.Start - move).UTC()
 			if end := time.UnixMilli(g.End - move).UTC(); g.Holds && start.Before(time.UnixMilli(best.End)) && end.After(time.UnixMilli(best.Start)) {
-				a.other = fmt.Sprintf("From %s to %s, it would hold: %s", start.Format(instant), end.Format(instant), comparisons(g.Having))
+				a.other = fmt.Sprintf("From %s to %s, the condition would hold: %s", start.Format(instant), end.Format(instant), comparisons(g.Having))
 				a.Events, a.More = []Event{}, 0
 				a.listed(f, g, x.Most)
 				return true, nil

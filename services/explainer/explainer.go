@@ -110,7 +110,7 @@ func (x *Explainer) OfAlert(ctx context.Context, s Stored, of Rule) (*Answer, er
 	if errors.Is(err, ErrAlertsOnly) {
 		f, err = x.Log.Of(ctx, s.Evidence, s.WindowStart, s.WindowEnd, r.about())
 		if err == nil && s.State != alert.Closed {
-			f.Notes = append(f.Notes, "the numbers are those at which the alert opened or became critical, without the events that came later")
+			f.Notes = append(f.Notes, "the numbers are from when the alert opened or became critical, so they exclude later events")
 		}
 	}
 	if err != nil {
@@ -125,7 +125,7 @@ func (x *Explainer) OfAlert(ctx context.Context, s Stored, of Rule) (*Answer, er
 	a.flagged(&s)
 	g := find(w.counted, s.WindowStart.UnixMilli(), s.WindowEnd.UnixMilli())
 	if g == nil {
-		a.Notes = append(a.Notes, "the log has no event of this key in this window between the positions in the alert's evidence")
+		a.Notes = append(a.Notes, "the log has no event for this key in this window between the positions in the alert's evidence")
 	} else {
 		a.numbers(*g)
 		a.events(f, *g, x.Most)

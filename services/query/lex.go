@@ -101,7 +101,7 @@ func lex(s string) (tokens []token, err *Error) {
 			}
 			tokens = append(tokens, token{word, s[from:i], from, i})
 		case c == 0:
-			return nil, at(from, "", "the statement has a character that is not text")
+			return nil, at(from, "", "the statement contains a NUL character")
 		default:
 			i++
 			for _, long := range []string{"->>", "->", "||", "<=", ">=", "<>", "!=", "==", "<<", ">>"} {
@@ -218,7 +218,7 @@ func rewrite(s string, tokens []token) (*rewritten, *Error) {
 		}
 		unit := units[strings.ToUpper(strings.TrimSuffix(strings.ToUpper(tokens[i+2].text), "S"))]
 		if unit == 0 {
-			return nil, at(tokens[i+2].from, "write SECOND, MINUTE, HOUR or DAY", "%s is not a unit of an interval", tokens[i+2].text)
+			return nil, at(tokens[i+2].from, "write SECOND, MINUTE, HOUR or DAY", "%s is not an interval unit", tokens[i+2].text)
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 		ms := n * float64(unit)

@@ -186,7 +186,7 @@ func (db *DB) declare() {
 		case topic == DLQ:
 			add(string(DLQ), Activity, true)
 		default:
-			db.missing[string(topic)] = "only a pipeline decides which events are late"
+			db.missing[string(topic)] = "only a pipeline can decide which events are late"
 		}
 	}
 	if db.cfg.Store == nil {
@@ -376,7 +376,7 @@ func (r *run) size(ctx context.Context) (n int64) {
 }
 
 // errRows ends a result at its bound.
-var errRows = errors.New("the result has reached its bound")
+var errRows = errors.New("the result has reached its limit")
 
 // emit hands over a row.
 func (r *run) emit(s *Summary, out Output, values []any) error {

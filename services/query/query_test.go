@@ -215,7 +215,7 @@ func TestErrors(t *testing.T) {
 		{"SELECT a.user_idd FROM activity a", "no such column: a.user_idd", "a.user_idd", "did you mean user_id?"},
 		{"SELECT 1 FROM activty", "no such table: activty", "activty", "did you mean activity?"},
 		{"SELECT 1 FROM alerts", "table alerts is not available: no database is configured", "alerts", ""},
-		{"SELECT 1 FROM late", "table late is not available: only a pipeline decides which events are late", "late", ""},
+		{"SELECT 1 FROM late", "table late is not available: only a pipeline can decide which events are late", "late", ""},
 		{"SELECT TUMBLE_STRT(event_time, 10) FROM activity", "no such function: TUMBLE_STRT", "TUMBLE_STRT", "did you mean tumble_start?"},
 		{"SELECT user_id, FROM activity", `near "FROM": syntax error`, "FROM", ""},
 		{"SELECT 1 FROM activity WHERE INTERVAL '10' SECOND > 1 GROUP GROUP BY 1", `near "GROUP": syntax error`, "GROUP BY", ""},
@@ -228,7 +228,7 @@ func TestErrors(t *testing.T) {
 		{"SELECT 1 FROM activity WHERE event_time >= '2026-11-30T12:00:00Z'", "event_time is compared with '2026-11-30T12:00:00Z'; write the time as '2026-11-30 12:00:00' (UTC)", "", ""},
 		{"SELECT 1 FROM activity WHERE event_time >= 'soon'", "event_time is compared with 'soon', which is not a time; write it as '2026-11-30 12:00:00' (UTC)", "", ""},
 		{"SELECT tumble_start('x', 10000)", "tumble_start: \"x\" is not a time; write 2026-11-30 12:00:00", "", ""},
-		{"SELECT 1 - INTERVAL '10' PARSEC", "PARSEC is not a unit of an interval", "PARSEC", "write SECOND, MINUTE, HOUR or DAY"},
+		{"SELECT 1 - INTERVAL '10' PARSEC", "PARSEC is not an interval unit", "PARSEC", "write SECOND, MINUTE, HOUR or DAY"},
 		{"SELECT user_id, COUNT(*) n FROM activity GROUP BY TUMBLE(event_tim, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 5", "", "event_tim,", ""},
 		{"SELECT user_id, COUNT(*) n FROM activity GROUP BY SESSION(txn_timestamp, INTERVAL '10' SECOND), user_id HAVING COUNT(*) > 5", "SESSION windows are not evaluated yet", "SELECT", ""},
 	} {

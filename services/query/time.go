@@ -75,7 +75,7 @@ func instant(function string, v driver.Value) (ms int64, known bool, err error) 
 		}
 		return 0, false, fmt.Errorf("%s: %.60q is not a time; write 2026-11-30 12:00:00", function, v)
 	}
-	return 0, false, fmt.Errorf("%s: a time is text or milliseconds since 1970", function)
+	return 0, false, fmt.Errorf("%s: a time must be text or milliseconds since 1970", function)
 }
 
 // span is an argument that is a duration in milliseconds.

@@ -274,7 +274,7 @@ func (s *session) lookFrom(found, peers map[int32]commitment) int64 {
 }
 
 // remade is called for a partition whose topic was recreated since it was read.
-const remade = "the topic was deleted and recreated: reading it from the beginning; events of windows that were closed before are late"
+const remade = "the topic was deleted and recreated: reading it from the beginning; events for windows that had already closed are late"
 
 // source puts together what is known of a partition.
 func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) *source {
@@ -293,7 +293,7 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 	case !c.known && c.offset < 0 && r.remade: // Kafka deletes the offsets of a topic with it
 		log.Error(remade)
 	case c.known && !window.SameIncarnation(c.Log, s.topics.Incarnation(names.Keyed)):
-		log.Error("the keyed log was deleted and recreated: counts of windows that were open at the time are too low, and their alerts may never close", "keyed", names.Keyed)
+		log.Error("the keyed log was deleted and recreated: counts for windows that were open at the time are too low, and their alerts may never close", "keyed", names.Keyed)
 	case !c.known && (c.offset >= 0 || routed) && !fault.WatermarkLost:
 		log.Error("the consumer group has no offset committed by a router; using the keyed log to find what was already counted", "group", names.RouterGroup, "offset", c.offset)
 	}
@@ -432,6 +432,6 @@ func (s *session) lost(p int32, records int64) {
 }
 
 func (s *session) deleted(p int32, records int64) {
-	s.cfg.Log.Error("events were deleted before they were read: counts of their windows are too low; increase the topic's retention.ms",
+	s.cfg.Log.Error("events were deleted before they were read: counts for their windows are too low; increase the topic's retention.ms",
 		"topic", s.cfg.Layout.Names.Activity, "partition", p, "records", records)
 }

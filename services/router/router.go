@@ -386,7 +386,7 @@ func (s *session) take(ctx context.Context, f kgo.Fetches) (lag int64) {
 		src := s.sources.get(p.Partition)
 		if src == nil {
 			if len(p.Records) > 0 { // revoked meanwhile: the open transaction is aborted
-				s.abort(fmt.Errorf("received records of partition %d after it was revoked", p.Partition))
+				s.abort(fmt.Errorf("received records from partition %d after it was revoked", p.Partition))
 			}
 			return
 		}

@@ -145,7 +145,7 @@ func (c *CSV) noHeader(parts []string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("the columns are %s: set the columns of the user and the time with --user-field and --time-field", listed(parts))
+	return fmt.Errorf("the columns are %s: set the columns for the user and the time with --user-field and --time-field", listed(parts))
 }
 
 func either(names []string) string { return strings.Join(names, " or ") }

@@ -48,7 +48,7 @@ const defaultStart int64 = 1572566400000
 // Config is the settings of the simulator: flags, environment and help. Start from [Default]; the zero value asks for unpaced,
 // endless traffic, which Validate refuses.
 type Config struct {
-	File string `arg:"" optional:"" name:"file" help:"File of events: CSV or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - for standard input, or s3://bucket/key. Event times are kept unless --time is set. If omitted, traffic is generated."`
+	File string `arg:"" optional:"" name:"file" help:"Event file: CSV or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - for standard input, or s3://bucket/key. Event times are kept unless --time is set. If omitted, traffic is generated."`
 	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write events to this file instead of a broker: .jsonl or .csv, optionally with .gz; - writes JSON lines to standard output."`
 	To   string `name:"to" env:"SPATE_TO" default:"" enum:",kafka,kinesis" placeholder:"BROKER" help:"Destination: kafka or kinesis. Default: kinesis in mode aws, otherwise kafka."`
 
@@ -60,8 +60,8 @@ type Config struct {
 
 	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event times: those from the file or the generator (original), the time of sending (now), or shifted so that the first event happens when sending starts (shift)."`
 	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format of the file: auto; rfc3339; s, ms, us or ns (a number in this unit since 1970); or a Go layout."`
-	UserField  []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Columns or JSON fields of the file that may hold the user."`
-	TimeField  []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Columns or JSON fields of the file that may hold the event time."`
+	UserField  []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Columns or JSON fields in the file that may hold the user."`
+	TimeField  []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Columns or JSON fields in the file that may hold the event time."`
 	NullValues []string      `name:"null-values" env:"SPATE_NULL_VALUES" default:"\\N,NULL,null,NaN,nan,None,<NA>,undefined" help:"Values in the user column that stand for a missing user."`
 	Speed      float64       `name:"speed" env:"SPATE_SPEED" default:"1" help:"Replay speed relative to event time: 1 means real time, and 0 means as fast as possible."`
 	Rate       float64       `name:"rate" env:"SPATE_RATE" default:"0" help:"Send this many events per second of wall-clock time, regardless of event times; 0 disables this."`
@@ -235,7 +235,7 @@ func (c *Config) validateGenerator(problem func(format string, args ...any)) {
 			}
 		}
 		if named != nil {
-			problem("out: events of %s have addresses or coupons, for which a CSV file has no columns; write JSON lines with --out FILE.jsonl", strings.Join(named, ", "))
+			problem("out: events from %s have addresses or coupons, for which a CSV file has no columns; write JSON lines with --out FILE.jsonl", strings.Join(named, ", "))
 		}
 	}
 	if !(c.EventRate >= 0.001 && c.EventRate <= maxEventRate) {

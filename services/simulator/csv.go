@@ -371,7 +371,7 @@ func (c *CSV) bad(line int64, reason string, last bool) error {
 		c.stats.BadLines = append(c.stats.BadLines, BadLine{File: c.name, Line: line, Reason: reason})
 	}
 	if c.stats.Rows == 0 && c.stats.Skipped >= hopeless {
-		return fmt.Errorf("is not a CSV file of the data set: the first %d lines are malformed (line %d %s)",
+		return fmt.Errorf("is not a CSV file in the data set's format: the first %d lines are malformed (line %d %s)",
 			hopeless, c.stats.BadLines[0].Line, c.stats.BadLines[0].Reason)
 	}
 	return nil

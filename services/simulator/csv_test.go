@@ -209,7 +209,7 @@ func TestCSVFiles(t *testing.T) {
 		{name: "zip of one file of any name", file: "a.zip", text: zipped("data", lineA), want: both[:1]},
 		{name: "zip without csv", file: "a.zip", text: zipped("x", "", "y", ""), err: "none of the 2 files ends in .csv, .tsv, .jsonl"},
 		{name: "empty zip", file: "a.zip", text: zipped(), err: "the archive contains no files"},
-		{name: "not the data set", file: "a.csv", text: strings.Repeat("x y z\n", 2000), err: "is not a CSV file of the data set: the first 1000 lines are malformed (line 1 has 1 field, but a file without a header must have 9 or 10)"},
+		{name: "not the data set", file: "a.csv", text: strings.Repeat("x y z\n", 2000), err: "is not a CSV file in the data set's format: the first 1000 lines are malformed (line 1 has 1 field, but a file without a header must have 9 or 10)"},
 		{name: "array", file: "a.json", text: `[{"user_id":1}]`, err: "is a JSON array, not one JSON object per line; convert it: jq"},
 		{name: "array of lines", file: "a.json", text: "[\n  {\n", err: "is a JSON array"},
 		{name: "XML", file: "a.xml", text: "<?xml version=\"1.0\"?>\n<events/>\n", err: "is XML or HTML"},

@@ -93,7 +93,7 @@ func newFileSink(cfg *Config, count *counters) (*fileSink, error) {
 
 func (s *fileSink) send(r *Row, index int64) error {
 	if s.csv && r.JSON != nil {
-		return errors.New("the events have fields that are not columns of the data set; write them as JSON lines with --out FILE.jsonl")
+		return errors.New("the events have fields that are not columns in the data set; write them as JSON lines with --out FILE.jsonl")
 	}
 	if s.csv {
 		s.line = r.Event.AppendCSV(s.line[:0])

@@ -156,7 +156,7 @@ func (q *query) extreme(name string, args []term) term {
 		t = common(t, a.typ)
 	}
 	if t.kind == kDecimal {
-		refuse("the reference does not support %s of DECIMAL", name)
+		refuse("the reference does not support %s for DECIMAL", name)
 	}
 	if len(all) == 1 { // with one argument it is an aggregate of SQLite
 		return term{sql: all[0], typ: t}
@@ -168,7 +168,7 @@ var units = []string{"YEAR", "MONTH", "DAY", "DOW", "DOY", "HOUR", "MINUTE", "SE
 
 func (q *query) extract(unit string, x term) term {
 	if x.typ.kind != kTime || !slices.Contains(units, unit) {
-		refuse("the reference does not support %s of this value", unit)
+		refuse("the reference does not support %s for this value", unit)
 	}
 	format := map[string]string{"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "DOW": "%w", "DOY": "%j", "HOUR": "%H", "MINUTE": "%M", "SECOND": "%S"}[unit]
 	sql := fmt.Sprintf("CAST(strftime('%s', substr(%s, 1, 23)) AS INTEGER)", format, x.sql)

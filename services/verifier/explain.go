@@ -71,7 +71,7 @@ func Explain(ctx context.Context, script, rule string, o RulesOptions, events it
 		return failed(q.refused)
 	}
 	if q.window.kind == "SESSION" {
-		return failed(errors.New("the reference explains windows of a fixed size only"))
+		return failed(errors.New("the reference can explain only windows of a fixed size"))
 	}
 	f.queries = []*query{q}
 	dir, err := os.MkdirTemp("", "spate-explain-")

@@ -173,7 +173,7 @@ func TestExplainParts(t *testing.T) {
 func TestExplainRefuses(t *testing.T) {
 	for _, c := range [][3]string{
 		{counts, "other", "the file has no such rule"},
-		{"-- rule: s\nINSERT INTO a SELECT user_id FROM activity GROUP BY SESSION(txn_timestamp, INTERVAL '1' MINUTE), user_id;", "s", "windows of a fixed size only"},
+		{"-- rule: s\nINSERT INTO a SELECT user_id FROM activity GROUP BY SESSION(txn_timestamp, INTERVAL '1' MINUTE), user_id;", "s", "only windows of a fixed size"},
 		{"-- rule: s\nINSERT INTO a SELECT user_id FROM other GROUP BY TUMBLE(txn_timestamp, INTERVAL '1' MINUTE), user_id;", "s", "table other is not known"},
 	} {
 		if _, err := Explain(t.Context(), c[0], c[1], RulesOptions{}, sequence()); err == nil || !strings.Contains(err.Error(), c[2]) {

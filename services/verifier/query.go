@@ -162,7 +162,7 @@ func (q *query) criticalOf(s statement, o RulesOptions) {
 		q.reader = reader{tokens: tokens}
 		q.critical = q.condition(q.expr(0)).sql
 		if q.ahead(0).kind != end {
-			refuse("critical: it does not end before %s", q.found())
+			refuse("critical: unexpected %s after the condition", q.found())
 		}
 	}
 }

@@ -100,7 +100,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		ok, err := s.allowed(r)
 		switch {
 		case err != nil:
-			s.cfg.Log.Error("cannot read the token of the console", "error", err)
+			s.cfg.Log.Error("cannot read the console token", "error", err)
 			s.refuse(w, r, http.StatusInternalServerError, "The console cannot read its token; see its log for the reason.")
 		case ok:
 			checked.ServeHTTP(w, r)
@@ -188,7 +188,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		token, err := s.cfg.Token()
 		switch {
 		case err != nil:
-			s.cfg.Log.Error("cannot read the token of the console", "error", err)
+			s.cfg.Log.Error("cannot read the console token", "error", err)
 			wrong = "The console cannot read its token; see its log for the reason."
 		case same(strings.TrimSpace(r.Form.Get("token")), token):
 			http.SetCookie(w, &http.Cookie{Name: cookie, Value: s.sessions.open(token, time.Now()), Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode, MaxAge: int(sessionTime.Seconds())})

@@ -139,7 +139,7 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, name string, p p
 func (s *Server) renderStatus(w http.ResponseWriter, r *http.Request, name string, p page, code int) {
 	body, err := s.execute(name, "frame", s.framed(r, p))
 	if err != nil {
-		s.cfg.Log.Error("cannot render a page of the console", "page", name, "error", err)
+		s.cfg.Log.Error("cannot render a console page", "page", name, "error", err)
 		http.Error(w, "The page cannot be shown; see the console's log for the reason.", http.StatusInternalServerError)
 		return
 	}
@@ -268,7 +268,7 @@ func (s *Server) live(mux *http.ServeMux, pattern, name, title string, show func
 			data, err := show(ctx, r, false)
 			body, rerr := s.execute(name, "live", page{Title: title, View: name, Data: data, Err: err})
 			if rerr != nil {
-				s.cfg.Log.Error("cannot render a page of the console", "page", name, "error", rerr)
+				s.cfg.Log.Error("cannot render a console page", "page", name, "error", rerr)
 				return nil, http.StatusInternalServerError
 			}
 			return body, status(err)

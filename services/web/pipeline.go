@@ -328,7 +328,7 @@ func (s *sampler) take(n Sample, err error) {
 	if err != nil {
 		if s.err == nil {
 			s.since = time.Now().UTC()
-			s.log.Warn("the console cannot read metrics of the pipeline", "error", err)
+			s.log.Warn("the console cannot read the pipeline's metrics", "error", err)
 		}
 		s.err = err
 		return

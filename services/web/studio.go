@@ -96,7 +96,7 @@ func (s *Server) showStudio(w http.ResponseWriter, r *http.Request, v studioView
 	}
 	body, rerr := s.execute("studio", "live", s.framed(r, p))
 	if rerr != nil {
-		s.cfg.Log.Error("cannot render a page of the console", "page", "studio", "error", rerr)
+		s.cfg.Log.Error("cannot render a console page", "page", "studio", "error", rerr)
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(body) // an error here is the visitor's going away
@@ -266,7 +266,7 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 		}
 	}
 	slices.Sort(fresh)
-	text := fmt.Sprintf("%s; %s an incident of a live rule in this period", count(int64(len(keys)), "key", "keys"), count(int64(len(keys)-len(fresh)), "has", "have"))
+	text := fmt.Sprintf("%s; %s an incident from a live rule in this period", count(int64(len(keys)), "key", "keys"), count(int64(len(keys)-len(fresh)), "has", "have"))
 	if looked == statIncidents {
 		text += fmt.Sprintf(", judging by the newest %s incidents", grouped(statIncidents))
 	}

@@ -85,7 +85,7 @@ func (c Config) Validate() error {
 		problem("aside-stream: %q is not a valid name: use up to 128 letters, digits, _, . and -", c.AsideStream)
 	}
 	if c.Stream == c.AlertsStream || c.Stream == c.AsideStream {
-		problem("alerts-stream, aside-stream: must differ from the stream of events %s", c.Stream)
+		problem("alerts-stream, aside-stream: must differ from the events stream %s", c.Stream)
 	}
 	if c.AlertsStream == c.AsideStream {
 		problem("alerts-stream, aside-stream: both are %s; use different streams, so that readers of alerts do not receive other records", c.AlertsStream)

@@ -138,7 +138,7 @@ func (r *Record) checkContent() error {
 	case r.Count <= r.Threshold:
 		return fmt.Errorf("num_actions_per_watermark: %d does not exceed the threshold %d", r.Count, r.Threshold)
 	case r.Columns != nil || r.AtLeast:
-		return errors.New("key: is missing, but there are columns")
+		return errors.New("key: is missing, but the record has columns")
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (e Evidence) check() error {
 	case !isName(e.Topic + e.Stream):
 		return fmt.Errorf("%.40q is not a valid topic or stream name", e.Topic+e.Stream)
 	case e.Topic != "" && (len(e.Partitions) == 0 || len(e.Shards) > 0), e.Stream != "" && (len(e.Shards) == 0 || len(e.Partitions) > 0):
-		return errors.New("a topic has partitions, and a stream has shards")
+		return errors.New("a topic must have partitions, and a stream must have shards")
 	}
 	for p, o := range e.Partitions {
 		n, err := strconv.ParseInt(p, 10, 32)

@@ -236,12 +236,12 @@ func (r *Record) CheckRow() error {
 	}
 	for _, m := range columns {
 		if Reserved(m.name) || r.has(m) {
-			return fmt.Errorf("columns: the name %.80q is reserved for a member of every alert", m.name)
+			return fmt.Errorf("columns: the name %.80q is reserved for a standard alert member", m.name)
 		}
 	}
 	switch {
 	case r.Threshold != 0:
-		return fmt.Errorf("threshold: %d, but a rule with a key has none", r.Threshold)
+		return fmt.Errorf("threshold: is %d, but a rule with a key must not have one", r.Threshold)
 	case r.Count < 1:
 		return fmt.Errorf("event_count: %d is below 1", r.Count)
 	}

@@ -180,7 +180,7 @@ GROUP BY HOP(txn_timestamp, INTERVAL '10' SECOND, INTERVAL '30' SECOND), user_id
 // TestErrors: every error has its place, in the file in which it is.
 func TestErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                     "rules_test.yaml:1:1: a file of cases must be a mapping",
+		"":                     "rules_test.yaml:1:1: a case file must be a mapping",
 		"a: [":                 "rules_test.yaml:1:1: it is not YAML: did not find expected node content",
 		"\x1b":                 "rules_test.yaml:1:1: it is not YAML: control characters are not allowed",
 		"cases: []\n---\na: b": "rules_test.yaml:2:1: the file has more than one document",
@@ -195,7 +195,7 @@ func TestErrors(t *testing.T) {
 		"cases: [{name: a, events: [{user_id: 7}], expect: {}}]":                "rules_test.yaml:1:28: the first event needs a time: txn_timestamp",
 		"cases: [{name: a, events: [{event_time: 1704067200000}], expect: {}}]": "rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user",
 		"cases: [{name: a, events: [{usr: 7}], expect: {}}]":                    "rules_test.yaml:1:28: the first event needs a time: txn_timestamp|rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user|rules_test.yaml:1:29: an event has no member usr",
-		"cases: [{name: a, events: [], expect: {many: [{x: 1}]}}]":              "rules_test.yaml:1:48: an alert of rule many has no member x",
+		"cases: [{name: a, events: [], expect: {many: [{x: 1}]}}]":              "rules_test.yaml:1:48: an alert from rule many has no member x",
 		"cases: [{name: a, events: [], expect: {many: [{n: 1.5}]}}]":            `rules_test.yaml:1:51: n: "1.5" is not of type BIGINT`,
 		"cases: [{name: a, events: [], expect: {many: [{windows: 0}, {windows: some}, {windows: [1]}]}}]": "rules_test.yaml:1:57: windows, unless it is any, must be a whole number between 1 and 3600|rules_test.yaml:1:71: windows, unless it is any, must be a whole number between 1 and 3600|" +
 			"rules_test.yaml:1:88: this must be text or a number|rules_test.yaml:1:88: windows, unless it is any, must be a whole number between 1 and 3600",

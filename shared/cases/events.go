@@ -138,7 +138,7 @@ func (l *loader) inline(c *Case, list *yaml.Node) {
 			s.repeat, s.numbered = l.number(r, "repeat", 1, maxEvents), true
 		}
 		if total += s.repeat; total > maxEvents {
-			l.fail(n, "", "a case has at most %d events", maxEvents)
+			l.fail(n, "", "a case can have at most %d events", maxEvents)
 			return
 		}
 		if p := m["partition"]; p != nil {
@@ -218,7 +218,7 @@ func (l *loader) csv(c *Case, text string) (line int, err error) {
 	r := csv.NewReader(strings.NewReader(text))
 	header, err := r.Read()
 	if err != nil {
-		return 1, errors.New("it has no header line with the names of the columns")
+		return 1, errors.New("it has no header line with column names")
 	}
 	header = slices.Clone(header)
 	header[0] = strings.TrimPrefix(header[0], "\ufeff")

@@ -74,7 +74,7 @@ func (l *loader) load() {
 	case len(doc.Content) > 0:
 		root = resolve(doc.Content[0])
 	}
-	top := l.mapping(root, "a file of cases", "rules", "cases")
+	top := l.mapping(root, "a case file", "rules", "cases")
 	if len(l.own.Errors) > 0 {
 		return
 	}
@@ -142,7 +142,7 @@ func (l *loader) newCase(n *yaml.Node, rules, sql string) *Case {
 	case "ignore":
 		c.ignore = true
 	default:
-		l.fail(m["others"], "write others: ignore, or omit it if other rules must raise no alerts", "others cannot be %q", others)
+		l.fail(m["others"], "write others: ignore, or omit it if other rules must not raise alerts", "others cannot be %q", others)
 	}
 	if !l.compile(c, n, m["set"], sql) {
 		return c
@@ -223,7 +223,7 @@ func (l *loader) expect(c *Case, n *yaml.Node) {
 			continue
 		}
 		e := &expectation{line: list.Line}
-		for _, row := range l.list(list, "the alerts of a rule") {
+		for _, row := range l.list(list, "the alerts from a rule") {
 			e.rows = append(e.rows, l.row(c.stream.Plan.Rules[i], row))
 		}
 		c.expect[name] = e
@@ -241,7 +241,7 @@ func (l *loader) row(r *rule.Rule, n *yaml.Node) want {
 	if counted {
 		names = append(names, windowsMember)
 	}
-	values := l.mapping(n, "an alert of rule "+r.Name, names...)
+	values := l.mapping(n, "an alert from rule "+r.Name, names...)
 	if v := values[windowsMember]; v != nil && counted {
 		if w.windows = tokenOf(v); v.Value == "any" {
 			w.any = true

@@ -132,7 +132,7 @@ func search(ctx context.Context, a alert.Record, cfg format.Config, most int, fr
 		}
 	}
 	if found.Note == "" {
-		found.note("no record at these offsets is an event of this user in this window: do SPATE_USER_FIELD, SPATE_TIME_FIELD, SPATE_TIME_FORMAT, SPATE_FORMAT and SPATE_SCHEMA_REGISTRY_URL match the router's settings?")
+		found.note("no record at these offsets is an event by this user in this window: do SPATE_USER_FIELD, SPATE_TIME_FIELD, SPATE_TIME_FORMAT, SPATE_FORMAT and SPATE_SCHEMA_REGISTRY_URL match the router's settings?")
 	}
 	return found
 }

@@ -42,7 +42,7 @@ func (c Connection) differences() []string {
 		lines = append(lines, "* a silent partition holds all windows open; the table option scan.watermark.idle-timeout is similar to SPATE_IDLE_TIMEOUT;")
 	} else {
 		lines = append(lines,
-			"* each source task has one watermark for all its shards, so events of a lagging shard may be late;",
+			"* each source task has one watermark for all its shards, so events from a lagging shard may be late;",
 			"* a source task that receives no events holds all windows open: the parallelism must not exceed the number of shards; the setting",
 			"  table.exec.source.idle-timeout is similar to SPATE_IDLE_TIMEOUT;",
 		)

@@ -129,7 +129,7 @@ func TestScriptValidate(t *testing.T) {
 		}
 	}
 	s = Script{Connection: standard().Connection, Rules: compile(t, "INSERT INTO activity SELECT user_id "+count), TimeType: Timestamp}
-	if err := s.Validate(); err == nil || !strings.Contains(err.Error(), "rule r: activity is also a table of events") {
+	if err := s.Validate(); err == nil || !strings.Contains(err.Error(), "rule r: activity is also an events table") {
 		t.Error(err)
 	}
 }

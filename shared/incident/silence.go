@@ -54,7 +54,7 @@ func (s Silence) Validate() error {
 	if s.Until.Sub(s.From) < MinSilence {
 		errs = append(errs, fmt.Errorf("for: %v is shorter than %v", s.Until.Sub(s.From), MinSilence))
 	} else if s.Until.Sub(s.From) > MaxSilence {
-		errs = append(errs, fmt.Errorf("for: %v is longer than %v; to exclude something permanently, add a condition to the WHERE clause of the rule", s.Until.Sub(s.From), MaxSilence))
+		errs = append(errs, fmt.Errorf("for: %v is longer than %v; to exclude something permanently, add a condition to the rule's WHERE clause", s.Until.Sub(s.From), MaxSilence))
 	}
 	if strings.TrimSpace(s.Reason) == "" {
 		errs = append(errs, errors.New("why: missing; give the reason for the silence, for the people on call"))

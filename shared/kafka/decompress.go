@@ -20,7 +20,7 @@ const (
 )
 
 // errPaced ends a fetch early, before a batch that can be read with the next one.
-var errPaced = errors.New("decompressed batches of this fetch exceed the memory limit")
+var errPaced = errors.New("decompressed batches from this fetch exceed the memory limit")
 
 // pacer decompresses batches for a client and bounds what they take: a record of 37 KB can claim 1.2 GB, and a fetch of a few megabytes can
 // have hundreds of them.

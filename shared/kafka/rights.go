@@ -165,7 +165,7 @@ func Explain(err error, right Right) error {
 	var name *net.DNSError
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return fmt.Errorf("%w; %w: check SPATE_SASL_USERNAME and the password, or the other credentials of the mechanism", err, ErrDenied)
+		return fmt.Errorf("%w; %w: check SPATE_SASL_USERNAME and the password, or the other credentials for the mechanism", err, ErrDenied)
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		return fmt.Errorf("%w; %w: set SPATE_SASL_MECHANISM to a mechanism that the brokers support", err, ErrDenied)
 	case errors.Is(err, kerr.IllegalSaslState):

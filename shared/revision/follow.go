@@ -107,7 +107,7 @@ func (f *Follower) refresh(ctx context.Context) error {
 }
 
 // TooLate is how a revision is reported that [Follower.Late] is called for.
-const TooLate = "a revision of the rules became readable too late: alerts of its rules in the windows right after its boundary may be missing or have counts that are too low"
+const TooLate = "a revision of the rules became readable too late: alerts from its rules in the windows right after its boundary may be missing or have counts that are too low"
 
 // Settings are those of the stream that the boundary and the watermarks depend on.
 type Settings struct {

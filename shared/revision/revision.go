@@ -240,7 +240,7 @@ func (l *Log) Take(atMS int64, value []byte) {
 	}
 	var r Record
 	if err := json.Unmarshal(value, &r); err != nil || r.Version < 1 {
-		ignore("it is not a revision of rules")
+		ignore("it is not a revision of the rules")
 		return
 	}
 	if next := l.Revision() + 1; r.Revision != next {
@@ -368,9 +368,9 @@ func (l *Log) keepsSettings(e Record) error {
 	switch {
 	case first == nil:
 	case first.latenessMS != e.LatenessMS:
-		return fmt.Errorf("its lateness is %v, but that of the rules in force is %v, and it cannot change while the pipeline runs", ms(e.LatenessMS), ms(first.latenessMS))
+		return fmt.Errorf("its lateness is %v, but that of the rules in force is %v, and the lateness cannot change while the pipeline runs", ms(e.LatenessMS), ms(first.latenessMS))
 	case first.aheadMS != e.MaxAheadMS:
-		return fmt.Errorf("its max-ahead is %v, but that of the rules in force is %v, and it cannot change while the pipeline runs", ms(e.MaxAheadMS), ms(first.aheadMS))
+		return fmt.Errorf("its max-ahead is %v, but that of the rules in force is %v, and max-ahead cannot change while the pipeline runs", ms(e.MaxAheadMS), ms(first.aheadMS))
 	}
 	return nil
 }
@@ -413,7 +413,7 @@ func (l *Log) Check(r Record) error {
 var ErrOvertaken = errors.New("another revision was applied at the same time")
 
 // ErrLate means that a revision was written, but too late for its boundary: those who judge events may have judged some without it.
-var ErrLate = errors.New("it was written late")
+var ErrLate = errors.New("it was written too late")
 
 // Written returns what has become of a record that was written as the next one, once the log is read again. [ErrOvertaken]: another one was first.
 func (l *Log) Written(r Record) (Entry, error) {

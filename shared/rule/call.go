@@ -213,7 +213,7 @@ func (f AggregateFunction) String() string {
 func (c *checker) aggregate(e *syntax.Call) *node {
 	if c.group == nil {
 		if c.clause == "an aggregate" {
-			return c.fail(e.Pos, "", "an aggregate cannot contain another one")
+			return c.fail(e.Pos, "", "an aggregate cannot contain another aggregate")
 		}
 		return c.fail(e.Pos, "put the condition in HAVING", "%s is an aggregate, which is not allowed in %s", e.Name, c.clause)
 	}
@@ -273,7 +273,7 @@ func (c *checker) aggregateType(e *syntax.Call, a *Aggregate) (Type, bool) {
 			}
 			fix = "combine them into one: COUNT(" + map[bool]string{true: "DISTINCT "}[e.Distinct] + combined(args, e.Args) + ")"
 		}
-		c.fail(e.Pos, fix, "%s takes one expression, but this has %d", e.Name, len(e.Args))
+		c.fail(e.Pos, fix, "%s takes one expression, but this call has %d", e.Name, len(e.Args))
 		return count, false
 	}
 	check := c.expr

@@ -80,7 +80,7 @@ func (c *checker) typ(t syntax.Type) (Type, bool) {
 		return Type{Kind: Decimal, Precision: n[0], Scale: n[1]}, true
 	case "TIMESTAMP", "TIMESTAMP_LTZ":
 		if n := args(1, 6); n == nil || n[0] > 9 {
-			c.fail(t.Pos, "write TIMESTAMP(3)", "TIMESTAMP has at most 9 digits after the decimal point")
+			c.fail(t.Pos, "write TIMESTAMP(3)", "TIMESTAMP can have at most 9 digits after the decimal point")
 			return Type{}, false
 		}
 		return Type{Kind: Timestamp}, true

@@ -82,7 +82,7 @@ func (b *builder) directives(r *Rule, in *syntax.Insert, c checker, selected boo
 			}
 		case "mode":
 			if r.Mode = Mode(d.Value); r.Mode != Live && r.Mode != Shadow && r.Mode != Off {
-				b.fail(d.ValuePos, "write live, shadow or off", "mode: %q is not a mode", d.Value)
+				b.fail(d.ValuePos, "write live, shadow or off", "mode: %q is not a valid mode", d.Value)
 			}
 		case "critical":
 			e, errs := in.ParseExpr(d.Value, d.ValuePos)

@@ -30,18 +30,18 @@ func TestFixes(t *testing.T) {
 		{"1 AS n", "HOP(txn_timestamp, INTERVAL '1' SECOND, INTERVAL '1' MINUTE)", "window_end > TIMESTAMP '2024-01-01 00:00:00'", "5: unknown column window_end ^ write HOP_END(txn_timestamp, INTERVAL '1' SECOND, INTERVAL '1' MINUTE)"},
 		{"window_time", "SESSION(txn_timestamp, INTERVAL '1' MINUTE)", "TRUE", "3: unknown column window_time ^ write SESSION_ROWTIME(txn_timestamp, INTERVAL '1' MINUTE) AS window_time"},
 		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), window_start", "TRUE", "4: unknown column window_start ^ only FROM TABLE(TUMBLE(…)) has window_start"},
-		{"user_id AS id", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id", "TRUE", "3: id is a field of every alert ^ choose another alias"},
+		{"user_id AS id", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id", "TRUE", "3: every alert already has a field named id ^ choose another alias"},
 		{"STDDEV(price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: the aggregate STDDEV is not supported ^ " + aggregates},
 		{"STDDEV_POP(price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: the aggregate STDDEV_POP is not supported ^ " + aggregates},
 		{"MEDIAN(DISTINCT price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: only aggregates can have *, DISTINCT or FILTER, and MEDIAN is not an aggregate ^ " + aggregates},
-		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(DISTINCT product_id, brand, LOWER(event_type)) > 1", "5: COUNT takes one expression, but this has 3 ^ " +
+		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(DISTINCT product_id, brand, LOWER(event_type)) > 1", "5: COUNT takes one expression, but this call has 3 ^ " +
 			"combine them into one: COUNT(DISTINCT CAST(product_id AS STRING) || '|' || brand || '|' || LOWER(event_type))"},
 		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(DISTINCT CAST(product_id AS STRING) || '|' || brand || '|' || LOWER(event_type)) > 1", ""},
-		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(user_id, brand) > 1", "5: COUNT takes one expression, but this has 2 ^ combine them into one: COUNT(CAST(user_id AS STRING) || '|' || brand)"},
+		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "COUNT(user_id, brand) > 1", "5: COUNT takes one expression, but this call has 2 ^ combine them into one: COUNT(CAST(user_id AS STRING) || '|' || brand)"},
 		{"COUNT(DISTICT product_id) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: expected ), found product_id ^ did you mean DISTINCT?"},
 		{"MAX(prise) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: unknown column prise ^ did you mean price?"},
 		{"1 AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_sesion", "TRUE", "4: unknown column user_sesion ^ did you mean user_session?"},
-		{"SUM(price, price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: SUM takes one expression, but this has 2 ^ write SUM(x)"},
+		{"SUM(price, price) AS n", "TUMBLE(txn_timestamp, INTERVAL '10' SECOND)", "TRUE", "3: SUM takes one expression, but this call has 2 ^ write SUM(x)"},
 	} {
 		script := "-- rule: r\nINSERT INTO alerts SELECT\n" + test.selected + " FROM activity GROUP BY\n" + test.window + " HAVING\n" + test.having
 		if got := strings.Join(problems(script), "\n"); got != test.want {

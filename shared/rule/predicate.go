@@ -48,7 +48,7 @@ func (c *checker) in(e *syntax.In) *node {
 	for _, a := range args[1:] {
 		both, ok := common(t, a.typ)
 		if !ok {
-			return c.fail(a.at, "the values of IN must have the type of the compared expression", "%s cannot be compared with %s", t.nullable(), a.typ.nullable())
+			return c.fail(a.at, "the values in IN must have the same type as the compared expression", "%s cannot be compared with %s", t.nullable(), a.typ.nullable())
 		}
 		notNull = notNull && a.typ.NotNull
 		t = both
@@ -84,7 +84,7 @@ func (c *checker) like(e *syntax.Like) *node {
 	if e.Escape != nil {
 		text := []rune(string(args[2].value.text))
 		if args[2].op != opConst || len(text) != 1 {
-			return c.fail(args[2].at, "write ESCAPE '!'", "the escape must be one character")
+			return c.fail(args[2].at, "write ESCAPE '!'", "the escape must be a single character")
 		}
 		escape = text[0]
 		n.key += string(escape)

@@ -42,7 +42,7 @@ var differences = map[string]string{
 	"avg-neg":                 "STDDEV_POP is not in the subset",
 	"tvf-no-group":            "a rule has GROUP BY",
 	"tvf-session-nopartition": "the probes are evaluated without sessions",
-	"interval-day":            "a window is at most 1 h long",
+	"interval-day":            "a window can be at most 1 h long",
 	"limit":                   "LIMIT is not in the subset",
 	"subquery":                "queries within FROM are not in the subset",
 	"subquery-having":         "queries within FROM are not in the subset",

@@ -57,7 +57,7 @@ func (b *builder) columns(r *Rule, q *syntax.Select, c checker, in *syntax.Inser
 		start := col.node.op == opBound && col.node.index == boundStart && col.Name == "window_start"
 		end := col.node.op == opBound && col.node.index == boundEnd && col.Name == "window_end"
 		if ReservedColumn(col.Name) && !start && !end {
-			b.fail(syntax.At(q.Items[min(i, len(q.Items)-1)].Expr), otherAlias(syntax.Print(q.Items[min(i, len(q.Items)-1)].Expr)), "%s is a field of every alert", col.Name)
+			b.fail(syntax.At(q.Items[min(i, len(q.Items)-1)].Expr), otherAlias(syntax.Print(q.Items[min(i, len(q.Items)-1)].Expr)), "every alert already has a field named %s", col.Name)
 		}
 	}
 	return len(*b.errs) == before

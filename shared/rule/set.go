@@ -24,7 +24,7 @@ func (s *Set) Stream() (lateness time.Duration, clock string, err error) {
 		t := r.Table
 		name := t.Columns[t.Time].Name
 		if clock != "" && name != clock || ms >= 0 && t.LatenessMS >= 0 && t.LatenessMS != ms {
-			return 0, "", fmt.Errorf("the tables %s and %s have different watermarks, but a stream has only one", of, t.Name)
+			return 0, "", fmt.Errorf("the tables %s and %s have different watermarks, but a stream can have only one", of, t.Name)
 		}
 		clock, ms, of = name, max(ms, t.LatenessMS), t.Name
 	}

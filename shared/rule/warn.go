@@ -235,7 +235,7 @@ func (r *Rule) Warnings() []string {
 		warn("SESSION windows are not evaluated yet: replay, verify and apply refuse the rule; export writes it for Flink")
 	}
 	if r.Window.Kind == Hop && r.Window.Step > r.Window.Size {
-		warn("HOP has a step of %s and windows of %s: events in between are in no window; the step is the first interval", duration(r.Window.Step), duration(r.Window.Size))
+		warn("HOP has a step of %s and windows of %s: events that fall between windows are not counted; the step is the first interval", duration(r.Window.Step), duration(r.Window.Size))
 	}
 	if r.critical != nil {
 		r.warnCritical(warn)

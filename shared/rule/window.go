@@ -144,7 +144,7 @@ func (b *builder) functionKeys(q *syntax.Select, c checker) (keys []syntax.Expr)
 		slices.Sort(names)
 		slices.Sort(by)
 		if !slices.Equal(names, by) {
-			b.fail(w.Pos, "write PARTITION BY with the columns of GROUP BY", "the columns of PARTITION BY and GROUP BY differ")
+			b.fail(w.Pos, "write PARTITION BY with the GROUP BY columns", "the PARTITION BY and GROUP BY columns differ")
 		}
 	} else if len(w.Partition) > 0 {
 		b.fail(w.Partition[0].Pos, "leave PARTITION BY out, and add the columns to GROUP BY", "%s does not take PARTITION BY", w.Function)
@@ -214,7 +214,7 @@ func (b *builder) window(at syntax.Pos, w Window, function bool) {
 	case w.Step < 1 || w.Kind != Session && w.Size < 1:
 		b.fail(at, "", "a window must be longer than 0")
 	case longest > MaxWindowMS:
-		b.fail(at, "use a window of at most 1 h; a longer one needs Flink itself", "a window is at most 1 h long, but this is %s", duration(longest))
+		b.fail(at, "use a window of at most 1 h; a longer one needs Flink itself", "a window can be at most 1 h long, but this one is %s", duration(longest))
 	case function && w.Kind != Session && w.Size%w.Step != 0:
 		b.fail(at, "", "the size must be a multiple of the step, but %s is not a multiple of %s", duration(w.Size), duration(w.Step))
 	case w.Kind != Session && w.Size/w.Step > maxSteps:

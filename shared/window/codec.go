@@ -10,7 +10,7 @@ import (
 var ErrCorrupt = errors.New("corrupt record")
 
 // ErrOld is what [ParseHeader] returns for a batch of a version that is not read anymore.
-var ErrOld = errors.New("batch of an older version of spate")
+var ErrOld = errors.New("batch from an older version of spate")
 
 // The formats are varints (encoding/binary), each record begins with its version.
 const (

@@ -281,7 +281,7 @@ func (w *world) testNoDatabase(t *testing.T) {
 		code        int
 	}{
 		{"/", "Events not counted yet", 200}, {"/incidents", "Filter", 503}, {"/incidents/" + i.ID, "Incident", 503}, {"/alerts", "Filter", 503}, {"/alerts/" + i.AlertID, "Alert", 503},
-		{"/keys?key=user_id%3Dmarked", "Flagged", 200}, {"/rules", "from_the_studio", 200}, {"/deliveries", "Deliveries", 503}, {"/health", "Partitions of the events", 200},
+		{"/keys?key=user_id%3Dmarked", "Flagged", 200}, {"/rules", "from_the_studio", 200}, {"/deliveries", "Deliveries", 503}, {"/health", "Event partitions", 200},
 	} {
 		if code := p.visit(tt.path); code != tt.code {
 			t.Errorf("%s: status %d, want %d", tt.path, code, tt.code)
@@ -318,7 +318,7 @@ func (w *world) testNoBroker(t *testing.T) {
 			code                int
 		}{
 			{"/", "Open incidents", "No figures since", 200}, {"/incidents", "marked", "", 200}, {"/incidents/" + i.ID, "stolen cards", "connection refused", 200}, {"/alerts", "marked", "", 200},
-			{"/alerts/" + i.AlertID, "Window", "connection refused", 200}, {"/keys?key=user_id%3Dmarked", "Incidents of this key", "connection refused", 200}, {"/studio", "Save as shadow", "", 200},
+			{"/alerts/" + i.AlertID, "Window", "connection refused", 200}, {"/keys?key=user_id%3Dmarked", "Incidents about this key", "connection refused", 200}, {"/studio", "Save as shadow", "", 200},
 			{"/deliveries", "webhook", "", 200}, {"/health", "Health", "No figures since", 200}, {"/rules", "Rules", "", 0},
 		} {
 			began := time.Now()

@@ -38,7 +38,7 @@ type Config struct {
 
 	// Metrics gets a line of metrics for each batch; nil discards them.
 	Metrics io.Writer
-	// Namespace is the CloudWatch namespace of the metrics; AlertsMetric is the name of the metric that counts new alerts.
+	// Namespace is the CloudWatch namespace for the metrics; AlertsMetric is the name of the metric that counts new alerts.
 	Namespace    string
 	AlertsMetric string
 

@@ -142,7 +142,7 @@ func (c *consumer) resolves(ctx context.Context) error {
 		}
 		if _, err := r.Look(ctx); err != nil && ctx.Err() == nil && time.Since(warned) > time.Minute {
 			warned = time.Now()
-			c.cfg.Log.Warn("cannot resolve the incidents that have ended; they stay open until this succeeds", "error", err)
+			c.cfg.Log.Warn("cannot resolve the incidents that have ended; they stay open until a retry succeeds", "error", err)
 		}
 	}
 }

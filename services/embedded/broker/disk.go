@@ -317,7 +317,7 @@ func (d *disk) checkLog(name string) error {
 	if lost == 0 {
 		return nil
 	}
-	d.tell("entries of the broker's state were damaged: the commits in them are lost and earlier ones apply, so events may be counted again",
+	d.tell("entries in the broker's state were damaged: the commits in them are lost and earlier ones apply, so events may be counted again",
 		"file", name, "places", holes, "from_byte", first, "lost_bytes", lost, "good_entries_behind", kept)
 	d.keep(name)
 	return replace(path, good)

@@ -48,4 +48,4 @@ func Reset(dir string, remove func(paths []string) error) error {
 	return nil
 }
 
-var errNotOurs = errors.New("it is not a state directory of spate up, so nothing was deleted")
+var errNotOurs = errors.New("it is not a spate up state directory, so nothing was deleted")

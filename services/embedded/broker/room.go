@@ -132,10 +132,10 @@ func (r *room) taken() {
 	switch dir := filepath.Dir(r.reserve.Name()); {
 	case r.away && !was:
 		r.full.Store(true)
-		r.log.Error("the directory of the embedded broker was removed or replaced while it was open: it accepts no records until the directory is restored", "directory", dir)
+		r.log.Error("the directory of the embedded broker was removed or replaced while it was open: the broker accepts no records until the directory is restored", "directory", dir)
 	case was && !r.away:
 		r.full.Store(false)
-		r.log.Info("the directory of the embedded broker is restored: it accepts records again", "directory", dir)
+		r.log.Info("the directory of the embedded broker has been restored: the broker accepts records again", "directory", dir)
 	}
 }
 

@@ -220,7 +220,7 @@ func (t *tokens) fetch(ctx context.Context) (*oauth2.Token, error) {
 	case errors.As(err, &failed):
 		return nil, fmt.Errorf("sasl-oauth-token-url: %s is not responding: %w", host, failed.Err) // without the URL, which may hold a secret in its query
 	case err != nil:
-		return nil, fmt.Errorf("sasl-oauth-token-url: the response of %s is not a token: %w", host, err)
+		return nil, fmt.Errorf("sasl-oauth-token-url: the response from %s is not a token: %w", host, err)
 	case !bearerToken.MatchString(token.AccessToken):
 		return nil, fmt.Errorf("sasl-oauth-token-url: the token from %s contains invalid characters (RFC 6750)", host)
 	}

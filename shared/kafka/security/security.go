@@ -104,7 +104,7 @@ func (c Config) Validate() error {
 	switch s.Mechanism {
 	case "":
 		if login || tokens {
-			problem("sasl-mechanism: missing, but other SASL settings are set; set SPATE_SASL_MECHANISM to the mechanism of your brokers, one of %s", strings.Join(mechanisms, ", "))
+			problem("sasl-mechanism: missing, but other SASL settings are set; set SPATE_SASL_MECHANISM to the mechanism that your brokers use, one of %s", strings.Join(mechanisms, ", "))
 		}
 	case Plain, ScramSHA256, ScramSHA512:
 		if s.Username == "" {

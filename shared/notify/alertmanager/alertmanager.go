@@ -55,7 +55,7 @@ type Config struct {
 func (c Config) Validate() error {
 	errs := []error{c.Target.Validate()}
 	if !c.Token.IsZero() && (c.Username != "" || !c.Password.IsZero()) {
-		errs = append(errs, errors.New("token: cannot be used with username and password; use one of the two"))
+		errs = append(errs, errors.New("token: cannot be used with username and password; use one or the other"))
 	}
 	if (c.Username == "") != c.Password.IsZero() {
 		errs = append(errs, errors.New("username: basic authentication requires both username and password; add the missing one"))
@@ -242,7 +242,7 @@ func (s *Sender) post(ctx context.Context, ms ...notify.Message) notify.Result {
 	a := s.client.Do(ctx, call)
 	r := s.client.Judge(a)
 	if r.Outcome == notify.Delivered && a.Status != http.StatusOK {
-		return post.Failed(a.Status, fmt.Sprintf("status %d, but Alertmanager accepts alerts with 200: the URL may belong to another service", a.Status))
+		return post.Failed(a.Status, fmt.Sprintf("status %d, but Alertmanager responds with 200 when it accepts alerts: the URL may belong to another service", a.Status))
 	}
 	return r
 }

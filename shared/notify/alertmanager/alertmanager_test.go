@@ -184,7 +184,7 @@ func TestAnswers(t *testing.T) {
 		answer http.HandlerFunc
 		want   notify.Result
 	}{
-		{notifytest.Answer(202, ""), notify.Result{Outcome: notify.Failed, Status: 202, Reason: "status 202, but Alertmanager accepts alerts with 200: the URL may belong to another service"}},
+		{notifytest.Answer(202, ""), notify.Result{Outcome: notify.Failed, Status: 202, Reason: "status 202, but Alertmanager responds with 200 when it accepts alerts: the URL may belong to another service"}},
 		{notifytest.Answer(400, `"start time must be before end time"`), notify.Result{Outcome: notify.Failed, Status: 400, Reason: `status 400: "start time must be before end time"`}},
 	} {
 		addr, _ := notifytest.Serve(t, c.answer)

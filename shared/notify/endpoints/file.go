@@ -59,7 +59,7 @@ func Read(path string, taken bool, log *slog.Logger) ([]Spec, error) {
 	for _, s := range f.specs {
 		if s.Name != "" && lines[s.Name] {
 			if taken && s.Name == FlagName {
-				f.problem(0, "endpoint %q: name: already used by the endpoint of --webhook-url (SPATE_WEBHOOK_URL)", s.Name)
+				f.problem(0, "endpoint %q: name: already used by the endpoint from --webhook-url (SPATE_WEBHOOK_URL)", s.Name)
 			} else {
 				f.problem(0, "endpoint %q: name: already used by another endpoint", Redacted(s.Name))
 			}
@@ -529,7 +529,7 @@ func (e endpointNode) variable(from, name string) string {
 	case strings.ToUpper(name) == name:
 		e.wrong(from, "the environment variable %s is not set", name)
 	default: // it could be a password that went to the wrong place
-		e.wrong(from, "the environment variable that it names is not set")
+		e.wrong(from, "the environment variable named here is not set")
 	}
 	return text
 }

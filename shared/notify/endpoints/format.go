@@ -142,7 +142,7 @@ var formats = []Format{
 		shows: true,
 		Fields: []Field{
 			{Name: "url", Secret: true, Help: "incoming webhook, https://hooks.slack.com/services/..."},
-			{Name: "token", Secret: true, Help: "token of a bot with the scope chat:write, xoxb-..."},
+			{Name: "token", Secret: true, Help: "token of a bot that has the chat:write scope, xoxb-..."},
 			{Name: "channel", Help: "ID of the channel, such as C0123456789; used with token; the bot must be a member"},
 			{Name: "api_url", Default: slack.DefaultAPI, Help: "URL of the Web API, used with token; https://slack-gov.com/api for GovSlack"},
 		},
@@ -152,7 +152,7 @@ var formats = []Format{
 	{
 		Name: "alertmanager", Help: "Alertmanager, API v2: one alert per incident, resolved when the incident is",
 		Fields: []Field{
-			{Name: "url", Required: true, Secret: true, Help: "http://host:9093, with the route prefix if there is one"},
+			{Name: "url", Required: true, Secret: true, Help: "http://host:9093, with the route prefix, if any"},
 			{Name: "username", Help: "for basic authentication"},
 			{Name: "password", Secret: true, Help: "for basic authentication"},
 			{Name: "token", Secret: true, Help: "for bearer authentication"},
@@ -171,7 +171,7 @@ var formats = []Format{
 		},
 	},
 	{
-		Name: "email", Help: "email by SMTP: the messages of an incident are one thread",
+		Name: "email", Help: "email over SMTP: the messages about an incident form one thread",
 		Fields: []Field{
 			{Name: "smtp", Required: true, Help: "server, such as mail.example.com:587"},
 			{Name: "from", Required: true, Help: "address, such as spate@example.com or Alerts <spate@example.com>"},

@@ -148,7 +148,7 @@ func TestExplains(t *testing.T) {
 		{"key where its variable should be", "endpoints:\n- {name: a, format: pagerduty, routing_key_env: " + pagerdutyKey + "}", []string{"routing_key_env: contains the value itself; move it to routing_key"}},
 		{"key where its file should be", "endpoints:\n- {name: a, format: pagerduty, routing_key_file: " + pagerdutyKey + "}", []string{"routing_key_file: contains the value itself"}},
 		{"key that is none", "endpoints:\n- {name: a, format: pagerduty, routing_key: hunter2}", []string{`endpoint "a": routing_key: is not 32 letters and digits`}},
-		{"password where its variable should be", "endpoints:\n- {name: a, format: pagerduty, routing_key_env: hunter2}", []string{"routing_key_env: the environment variable that it names is not set"}},
+		{"password where its variable should be", "endpoints:\n- {name: a, format: pagerduty, routing_key_env: hunter2}", []string{"routing_key_env: the environment variable named here is not set"}},
 		{"variable that is not set", "endpoints:\n- {name: a, format: pagerduty, routing_key_env: EMPTY}", []string{"routing_key_env: the environment variable EMPTY is not set"}},
 		{"bad url", "endpoints:\n- {name: a, format: pagerduty, routing_key: " + pagerdutyKey + ", url: 'ftp://h.example/t0ken'}", []string{`endpoint "a": url: must begin with https://`}},
 		{"slack, nothing", "endpoints:\n- {name: a, format: slack}", []string{`endpoint "a": url: missing; give url (an incoming webhook`}},

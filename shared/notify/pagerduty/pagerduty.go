@@ -210,7 +210,7 @@ func (s *Sender) Notify(ctx context.Context, m notify.Message) notify.Result {
 func (s *Sender) judge(a post.Answer) notify.Result {
 	r := s.client.Judge(a)
 	if r.Outcome == notify.Delivered && a.Status != http.StatusAccepted {
-		return post.Failed(a.Status, fmt.Sprintf("status %d, but PagerDuty accepts events with 202: the URL may belong to another service", a.Status))
+		return post.Failed(a.Status, fmt.Sprintf("status %d, but PagerDuty responds with 202 when it accepts events: the URL may belong to another service", a.Status))
 	}
 	return post.Throttle(r, usually)
 }

@@ -189,7 +189,7 @@ func TestAnswers(t *testing.T) {
 		answer http.HandlerFunc
 		want   notify.Result
 	}{
-		{notifytest.Answer(200, "hello"), notify.Result{Outcome: notify.Failed, Status: 200, Reason: "status 200, but PagerDuty accepts events with 202: the URL may belong to another service"}},
+		{notifytest.Answer(200, "hello"), notify.Result{Outcome: notify.Failed, Status: 200, Reason: "status 200, but PagerDuty responds with 202 when it accepts events: the URL may belong to another service"}},
 		{notifytest.Answer(400, `{"status":"invalid event","message":"Event object is invalid","errors":["Length of 'dedup_key' is incorrect"]}`),
 			notify.Result{Outcome: notify.Failed, Status: 400, Reason: `status 400: {"status":"invalid event","message":"Event object is invalid","errors":["Length of 'dedup_key' is incorrect"]}`}},
 		{notifytest.Answer(410, ""), notify.Result{Outcome: notify.Failed, Status: 410, Reason: "status 410"}},

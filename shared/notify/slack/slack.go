@@ -224,7 +224,7 @@ const (
 // fixes are what to do about an error.
 var fixes = map[string]string{
 	"invalid_auth": fixToken, "not_authed": fixToken, "token_revoked": fixToken, "token_expired": fixToken, "account_inactive": fixToken,
-	"missing_scope":     "the token needs the scope chat:write",
+	"missing_scope":     "the token needs the chat:write scope",
 	"channel_not_found": fixChannel, "not_in_channel": "invite the bot to the channel", "is_archived": "the channel is archived",
 	"restricted_action": "the workspace does not let the bot write to the channel",
 }

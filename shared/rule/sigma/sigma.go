@@ -88,7 +88,7 @@ func Convert(source string, o Options) (string, syntax.Errors) {
 	}
 	for _, b := range c.bases {
 		if !c.used[b] && len(rules) > 0 {
-			c.fail(b.node, "remove it, or name it in rules: of a correlation", "no correlation uses this rule, and a rule without a correlation cannot be expressed in SQL")
+			c.fail(b.node, "remove it, or name it under rules: in a correlation", "no correlation uses this rule, and a rule without a correlation cannot be expressed in SQL")
 		}
 	}
 	if len(c.errs) > 0 {
@@ -236,7 +236,7 @@ func (c *converter) correlation(d *document, taken map[string]bool) *correlation
 		return r
 	}
 	if r.alias = aggregates[kind.Value]; r.alias == "" {
-		c.fail(kind, "the types are event_count, value_count, value_sum and value_avg", "a correlation of the type %s cannot be expressed in SQL over windows", kind.Value)
+		c.fail(kind, "the types are event_count, value_count, value_sum and value_avg", "a correlation of type %s cannot be expressed in SQL over windows", kind.Value)
 	}
 	r.where = c.selected(m)
 	for _, g := range list(member(m, "group-by")) {
@@ -284,7 +284,7 @@ func (c *converter) selected(m *yaml.Node) clause {
 		base := c.names[ref.Value]
 		switch {
 		case base == nil:
-			c.fail(ref, "put it in the same file, after a line ---", "the file has no rule %s", ref.Value)
+			c.fail(ref, "put it in the same file, after a --- line", "the file has no rule %s", ref.Value)
 			continue
 		case base.correlations != nil:
 			c.fail(ref, "name base rules", "a correlation of correlations, such as %s, cannot be expressed in SQL", ref.Value)
@@ -363,7 +363,7 @@ func (c *converter) threshold(r *correlation, m, kind *yaml.Node) {
 	counts := kind.Value == "event_count"
 	switch {
 	case counts && value != nil:
-		c.fail(value, "write type: value_count", "event_count counts events, and has no field")
+		c.fail(value, "write type: value_count", "event_count counts events, so it takes no field")
 	case !counts && (value == nil || !c.scalar(value)):
 		c.fail(n, "add field: to the condition", "%s needs a field", kind.Value)
 	case counts:

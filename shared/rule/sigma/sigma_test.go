@@ -131,9 +131,9 @@ func TestSelects(t *testing.T) {
 func TestRefused(t *testing.T) {
 	const base = "s: {event_type: cart}\ncondition: s"
 	for _, test := range []struct{ source, want string }{
-		{file(base, strings.Replace(counts, "event_count", "temporal", 1)), "s.yml:9:9: a correlation of the type temporal cannot be expressed in SQL"},
-		{file(base, strings.Replace(counts, "event_count", "temporal_ordered", 1)), "s.yml:9:9: a correlation of the type temporal_ordered cannot"},
-		{file(base, strings.Replace(counts, "event_count", "value_percentile", 1)), "s.yml:9:9: a correlation of the type value_percentile cannot"},
+		{file(base, strings.Replace(counts, "event_count", "temporal", 1)), "s.yml:9:9: a correlation of type temporal cannot be expressed in SQL"},
+		{file(base, strings.Replace(counts, "event_count", "temporal_ordered", 1)), "s.yml:9:9: a correlation of type temporal_ordered cannot"},
+		{file(base, strings.Replace(counts, "event_count", "value_percentile", 1)), "s.yml:9:9: a correlation of type value_percentile cannot"},
 		{file("s: {event_type|base64offset|contains: x}\ncondition: s", counts), "s.yml:4:7: the modifier base64offset cannot be expressed in SQL"},
 		{file("s: {event_type|windash: x}\ncondition: s", counts), "the modifier windash cannot"},
 		{file("s: {event_type|fieldref: x}\ncondition: s", counts), "the modifier fieldref cannot"},
@@ -162,7 +162,7 @@ func TestRefused(t *testing.T) {
 		{file(base, strings.Replace(counts, "1m", "soon", 1)), `"soon" is not a timespan`},
 		{file(base, strings.Replace(counts, "gte: 10", "gte: ten", 1)), `"ten" is not a number`},
 		{file(base, strings.Replace(counts, "gte: 10", "field: brand", 1)), "the condition has no comparison"},
-		{file(base, strings.Replace(counts, "gte: 10", "field: brand, gte: 1", 1)), "event_count counts events, and has no field"},
+		{file(base, strings.Replace(counts, "gte: 10", "field: brand, gte: 1", 1)), "event_count counts events, so it takes no field"},
 		{file(base, strings.Replace(counts, "event_count", "value_count", 1)), "value_count needs a field"},
 		{file(base, counts+"\naliases: {x: {base: y}}"), "aliases cannot be expressed in SQL"},
 		{file(base, counts+"\ngenerate: true"), "generate: the alerts of the base rules themselves cannot"},

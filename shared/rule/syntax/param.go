@@ -59,7 +59,7 @@ func (l *lexer) params(directives []Directive) []Param {
 		case twice:
 			l.errs.Add(d.ValuePos, "", "param %s is declared twice", name)
 		case len(params) == maxParams:
-			l.errs.Add(d.ValuePos, "", "a statement has at most %d parameters", maxParams)
+			l.errs.Add(d.ValuePos, "", "a statement can have at most %d parameters", maxParams)
 			return params
 		default:
 			params = append(params, Param{Name: name, Value: value, Pos: d.ValuePos})

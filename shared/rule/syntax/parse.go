@@ -93,7 +93,7 @@ func (p *parser) statement(script *Script, s statement) {
 		p.path()
 		p.end("DROP TABLE")
 	case first.is("SELECT"), first.is("WITH"):
-		p.fail(first.Pos, "write INSERT INTO alerts SELECT …", "a rule is an INSERT statement")
+		p.fail(first.Pos, "write INSERT INTO alerts SELECT …", "a rule must be an INSERT statement")
 	default:
 		p.fail(first.Pos, "a rules file may contain only INSERT INTO, CREATE TABLE, DROP TABLE IF EXISTS and SET", "unexpected %s at the start of a statement", first.describe())
 	}
@@ -133,7 +133,7 @@ func (p *parser) insert(s statement) *Insert {
 		p.expectSymbol(")")
 	}
 	if p.peek().is("VALUES") {
-		p.fail(p.peek().Pos, "write INSERT INTO alerts SELECT …", "a rule is a query, not a list of values")
+		p.fail(p.peek().Pos, "write INSERT INTO alerts SELECT …", "a rule must be a query, not a list of values")
 	}
 	in.Select = p.query()
 	p.end("the query")

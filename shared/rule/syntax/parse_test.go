@@ -21,7 +21,7 @@ func TestErrors(t *testing.T) {
 		"reserved alias":      {"INSERT INTO alerts SELECT COUNT(*) AS value FROM a" + group, "value is a reserved word of Flink SQL|write `value` in backticks"},
 		"month":               {head + "GROUP BY TUMBLE(t, INTERVAL '1' MONTH)", "MONTH has no fixed length here|use SECOND, MINUTE, HOUR or DAY"},
 		"too many digits":     {head + "GROUP BY TUMBLE(t, INTERVAL '100' SECOND)", "100 has more than 2 digits; write SECOND(3) or a larger unit|"},
-		"bare select":         {"SELECT 1 FROM a", "a rule is an INSERT statement|write INSERT INTO alerts SELECT"},
+		"bare select":         {"SELECT 1 FROM a", "a rule must be an INSERT statement|write INSERT INTO alerts SELECT"},
 		"order by":            {head + group + " ORDER BY n", "unexpected ORDER after the query|leave ORDER BY out"},
 		"join":                {head + "JOIN b ON 1 = 1" + group, "unexpected JOIN|add the data that it needs to the events"},
 		"open string":         {head + "WHERE brand = 'x", "this string is not closed|write '' for a quote within it"},

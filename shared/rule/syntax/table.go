@@ -26,7 +26,7 @@ func (p *parser) table(script *Script) *Table {
 			p.expect("AS")
 			w.As = p.expr()
 			if t.Watermark != nil {
-				p.fail(at, "", "a table has one watermark")
+				p.fail(at, "", "a table can have only one watermark")
 			}
 			t.Watermark = w
 		case p.peek().is("PRIMARY"), p.peek().is("CONSTRAINT"):

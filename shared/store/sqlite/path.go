@@ -10,7 +10,7 @@ import (
 )
 
 // Forms are the settings that name a SQLite file.
-const Forms = "a path, or sqlite:///path; a relative path with a space or any of : = @ ? ; in it begins with ./"
+const Forms = "a path, or sqlite:///path; a relative path with a space or any of : = @ ? ; in it must begin with ./"
 
 // ErrNotAPath is the error of a setting that is not a path of a file.
 var ErrNotAPath = errors.New("not a SQLite file: expected " + Forms)
