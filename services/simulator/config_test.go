@@ -57,7 +57,7 @@ func TestValidate(t *testing.T) {
 		{"addresses in CSV", func(c *Config) {
 			c.Out, c.Attackers, c.Innocents = "x.csv.gz", []string{"coupon_abuser"}, []string{"office"}
 		}, []string{
-			"out: events of coupon_abuser, office have addresses or coupons, for which a CSV file has no columns; write JSON lines",
+			"out: events from coupon_abuser, office have addresses or coupons, for which a CSV file has no columns; write JSON lines",
 		}},
 		{"scraper in CSV", func(c *Config) {
 			c.Out, c.Attackers, c.Innocents = "x.csv", []string{"scraper"}, []string{"double_sent"}
