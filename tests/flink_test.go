@@ -55,7 +55,7 @@ func TestExportedSQLParses(t *testing.T) {
 	t.Parallel()
 	runSQL := harness.SharedFile(t, "bench/flink/run-sql")
 	if _, err := exec.LookPath("java"); err != nil {
-		testskip.Missing(t, "Java is not there")
+		testskip.Missing(t, "Java is not installed")
 	}
 	rules := filepath.Join(t.TempDir(), "rules.sql")
 	if err := os.WriteFile(rules, []byte(severalRules), 0o600); err != nil {

@@ -284,7 +284,7 @@ func TestRulesApplyRefuses(t *testing.T) {
 	}
 	write("cases:\n  - name: one event\n    events:\n      - {user_id: 1, txn_timestamp: \"2024-01-01 00:00:00\"}\n    expect:\n      a: [{n: 1}]\n")
 	out, errs := r.run(ExitFailed, "apply", cased)
-	says(t, out, "--- FAIL: one event", "an alert is missing", "FAIL\n")
+	says(t, out, "--- FAIL: one event", "missing alert", "FAIL\n")
 	says(t, errs, "spate: nothing was applied, because test cases failed\n")
 	out, _ = r.run(ExitFailed, "apply", cased, "--json")
 	if list := objects(t, out); len(list) != 1 || list[0]["result"] != "fail" {

@@ -260,16 +260,16 @@ func (c testedCase) explain() (lines []string) {
 		place := fmt.Sprintf("%s:%d: %s", filepath.Base(c.File), f.Line, f.Rule)
 		switch f.Kind {
 		case cases.Missing:
-			add("%s: an alert is missing", place)
+			add("%s: missing alert", place)
 			for _, d := range f.Differs {
 				add("    %s: got %s, expected %s", d.Member, d.Got, d.Expected)
 			}
 			add("    expected %s", f.Expected)
 		case cases.Unexpected:
-			add("%s: an alert is not expected", place)
+			add("%s: unexpected alert", place)
 			add("    got      %s", f.Got)
 		default:
-			add("%s: an alert differs", place)
+			add("%s: alert differs", place)
 			for _, d := range f.Differs {
 				add("    %s: got %s, expected %s", d.Member, d.Got, d.Expected)
 			}

@@ -44,11 +44,11 @@ func TestRulesTest(t *testing.T) {
 	bare(t)
 	sql, yaml := rulesFolder(t, twoRules, twoCases)
 	failed := `--- FAIL: a scraper <&> (0s)
-    shop_test.yaml:11: scraper: an alert differs
+    shop_test.yaml:11: scraper: alert differs
         products: got 31, expected 32
         got      {user_id: 7, products: 31, window_start: "2024-01-01T00:00:00.000", window_end: "2024-01-01T00:01:00.000", opened: false, critical: false}
         expected {user_id: 7, products: 32, window_start: "2024-01-01T00:00:00.000"}
-    shop_test.yaml:11: scraper: an alert is not expected
+    shop_test.yaml:11: scraper: unexpected alert
 `
 	code, out, errs := spate("rules", "test", sql)
 	if out = seconds.ReplaceAllString(out, "0s"); code != ExitFailed || errs != "" || !strings.HasPrefix(out, failed) || !strings.HasSuffix(out, "\nFAIL\t"+yaml+"\t0s\nFAIL\n") {
@@ -229,5 +229,5 @@ func TestRulesTestWindows(t *testing.T) {
 	if code != ExitFailed {
 		t.Errorf("exit %d", code)
 	}
-	says(t, out, "7: scraper: an alert is missing\n", "windows: got 6, expected 7\n", "expected {user_id: 7, windows: 7}\n")
+	says(t, out, "7: scraper: missing alert\n", "windows: got 6, expected 7\n", "expected {user_id: 7, windows: 7}\n")
 }

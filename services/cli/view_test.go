@@ -143,7 +143,7 @@ func TestNobodyReads(t *testing.T) {
 func TestAlertsCannotBePrinted(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		testskip.Missing(t, "a device that is always full is not there: %v", err)
+		testskip.Missing(t, "there is no device that is always full: %v", err)
 	}
 	defer full.Close()
 	r, left, err := os.Pipe()

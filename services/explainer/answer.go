@@ -471,7 +471,7 @@ func (a *Answer) done() *Answer {
 	case Off:
 		a.Text = "The rule is off."
 	case IsInvalid:
-		a.Text = fmt.Sprintf("The log has no valid event for this key, but %s (%s).", number(a.Numbers.Invalid, "invalid record that mentions it", "invalid records that mention it"), strings.Join(a.reasons, ", "))
+		a.Text = fmt.Sprintf("The log has no valid event for this key, but it has %s (%s).", number(a.Numbers.Invalid, "invalid record that mentions it", "invalid records that mention it"), strings.Join(a.reasons, ", "))
 	case IsWaiting:
 		a.Text = fmt.Sprintf("In %s, the condition holds with %d events that are in the log but not counted yet: the router is behind or is not running.", window, a.Numbers.Waiting)
 	case StillOpen:

@@ -81,7 +81,7 @@ func (db *DB) explain(err error, statement string, r *rewritten, tokens []token,
 			e.Fix = "did you mean " + near + "?"
 		}
 	case "not authorized", "access to " + name + " is prohibited":
-		e.Fix = "statements read the tables " + strings.Join(db.tableNames(), ", ")
+		e.Fix = "statements can read only these tables: " + strings.Join(db.tableNames(), ", ")
 	}
 	if e.Pos < 0 && name != "" {
 		last := name[strings.LastIndexByte(name, '.')+1:]

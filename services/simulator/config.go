@@ -58,7 +58,7 @@ type Config struct {
 	SpreadByUser  bool   `name:"spread-by-user" env:"SPATE_SPREAD_BY_USER" help:"Kinesis: choose the shard by user_id (ExplicitHashKey), regardless of the partition key."`
 	BatchMaxBytes int32  `name:"batch-max-bytes" env:"SPATE_BATCH_MAX_BYTES" default:"1000012" help:"Kafka: maximum size of a record batch in bytes; must not exceed the topic's max.message.bytes, or the broker rejects it."`
 
-	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event times: those from the file or the generator (original), the time of sending (now), or shifted so that the first event happens when sending starts (shift)."`
+	TimeMode   string        `name:"time" env:"SPATE_TIME" default:"original" enum:"original,now,shift" help:"Event times: those from the file or the generator (original), the time of sending (now), or the original times, shifted so that the first event happens when sending starts (shift)."`
 	TimeFormat string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format of the file: auto; rfc3339; s, ms, us or ns (a number in this unit since 1970); or a Go layout."`
 	UserField  []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Columns or JSON fields in the file that may hold the user."`
 	TimeField  []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Columns or JSON fields in the file that may hold the event time."`

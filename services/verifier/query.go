@@ -381,7 +381,7 @@ func (q *query) groupWindow() {
 	q.window.kind = strings.ToUpper(q.name())
 	q.expect("(")
 	if x := q.column(); x.typ.kind != kTime {
-		refuse("the window is not over the event time")
+		refuse("the time column of the window is not the event time")
 	}
 	var ms []int64
 	for q.accept(",") {

@@ -139,7 +139,7 @@ func bars(mark, until time.Time, parts ...*explainer.Windows) template.HTML {
 // slots draws how many windows of a result began when.
 func slots(list []query.Slot) template.HTML {
 	step := list[1].Start.Sub(list[0].Start)
-	w := explainer.Windows{What: "Windows of the result", From: list[0].Start, Until: list[len(list)-1].Start.Add(step)}
+	w := explainer.Windows{What: "Windows in the result", From: list[0].Start, Until: list[len(list)-1].Start.Add(step)}
 	for _, s := range list {
 		w.Windows = append(w.Windows, explainer.Window{Start: s.Start, End: s.Start.Add(step), Value: float64(s.Windows), Holds: true})
 	}

@@ -108,7 +108,7 @@ func TestSendATest(t *testing.T) {
 		}
 	}
 	resend := `name="webhook_id" value="` + id + `"`
-	shows("The test message is stored,", `<span class="state pending">pending</span>`, `data-label="Message">endpoint.test<`)
+	shows("The test message has been stored,", `<span class="state pending">pending</span>`, `data-label="Message">endpoint.test<`)
 	if _, body := ask(http.MethodGet, "/deliveries", ""); strings.Contains(body, resend) {
 		t.Error("what is due can be resent")
 	}

@@ -284,8 +284,8 @@ type titled interface{ PageTitle() string }
 
 // notes are what forms have done, by their sign in the address.
 var notes = map[string]string{
-	"marked": "The mark is saved.", "unmarked": "The mark is removed.", "silenced": "The silence is active: nobody is notified until it ends.", "ended": "The silence has ended.",
-	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "tested": "The test message is stored, and spate alert (or spate up) will send it. Its row will show the response.", "applied": "The rules are applied. If a rule takes effect later, the table shows when.", "saved": "The rule is saved in shadow mode: nobody is notified. The table shows when it takes effect; from then on, its incidents are counted.",
+	"marked": "The mark has been saved.", "unmarked": "The mark has been removed.", "silenced": "The silence is active: nobody is notified until it ends.", "ended": "The silence has ended.",
+	"resent": "The message is due now.", "enabled": "The endpoint is enabled.", "disabled": "The endpoint is disabled: its messages are dropped until it is enabled.", "tested": "The test message has been stored, and spate alert (or spate up) will send it. Its row will show the response.", "applied": "The rules have been applied. If a rule takes effect later, the table shows when.", "saved": "The rule has been saved in shadow mode: nobody is notified. The table shows when it takes effect; from then on, its incidents are counted.",
 }
 
 func noteOf(r *http.Request) string { return notes[r.URL.Query().Get("done")] }

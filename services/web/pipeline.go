@@ -448,7 +448,7 @@ func silence(now Sample) []string {
 	case len(silent) == 0:
 		return nil
 	case len(silent) == len(now.Partitions):
-		return []string{fmt.Sprintf("No events have arrived for at least %s. Windows still close, because every %s is silent.", lasts, now.Part)}
+		return []string{fmt.Sprintf("No events have arrived for at least %s. Because every %s is silent, windows now close by the wall clock.", lasts, now.Part)}
 	case len(silent) == 1:
 		return []string{fmt.Sprintf("%s %s has been silent for at least %s; it does not hold windows open.", part, silent[0], lasts)}
 	}

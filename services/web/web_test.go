@@ -267,7 +267,7 @@ func TestTroubles(t *testing.T) {
 		"a router is slow":  {samples(moving...), ""},
 		"no alerter":        {samples(unstored...), "No alert was stored in the last 10 s, with 4 alert records waiting: is spate alert running?"},
 		"one is silent":     {samples(reading(0, 100, 0, busy, silent)), "Partition 2 has been silent for at least 40 s; it does not hold windows open."},
-		"all are silent":    {samples(reading(0, 100, 0, silent)), "No events have arrived for at least 40 s. Windows still close, because every partition is silent."},
+		"all are silent":    {samples(reading(0, 100, 0, silent)), "No events have arrived for at least 40 s. Because every partition is silent, windows now close by the wall clock."},
 		"silent for a bit":  {samples(reading(0, 100, 0, busy, idle(part("2", 5, 0), time.Second))), ""},
 		"never had a thing": {samples(reading(0, 100, 0, busy, Partition{Name: "2", Silent: true, Since: noon.Add(-time.Hour)})), ""},
 		"a shard stands":    {samples(stillShard...), "Shard shardId-1 has not advanced for 10 s, and it is 40 s behind: is spate work running?"},

@@ -35,7 +35,7 @@ func (b *builder) name(r *Rule, in *syntax.Insert, statements int) {
 	r.Named = found
 	switch {
 	case r.Name == "":
-		b.fail(at, "write a line in front of it: -- rule: burst", "the rule has no name")
+		b.fail(at, "write a line before it: -- rule: burst", "the rule has no name")
 	case !ruleName.MatchString(r.Name):
 		b.fail(at, "use lower-case letters, digits, - and _, and begin with a letter", "%q is not a rule name", r.Name)
 	case slices.Contains(b.names, r.Name):

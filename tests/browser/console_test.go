@@ -161,7 +161,7 @@ func (w *world) testResend(t *testing.T) {
 	p.click("form[action='/endpoints/webhook'] button")
 	p.sees(".note", "enabled")
 	p.click("form[action='/endpoints/webhook/test'] button")
-	p.sees(".note", "The test message is stored,")
+	p.sees(".note", "The test message has been stored,")
 	p.until("the test is delivered", `[...document.querySelectorAll('tr')].some((r) => r.textContent.includes('endpoint.test') && r.textContent.includes('delivered'))`) // by itself
 	p.visit("/incidents/" + i.ID)
 	p.click("form[action='/deliveries/resend'] button")
@@ -185,7 +185,7 @@ func (w *world) testMark(t *testing.T) {
 	p.fill("form[action$='/mark'] input[name=note]", "stolen cards")
 	p.fill("form[action$='/mark'] input[name=by]", "Ada")
 	p.click("form[action$='/mark'] button")
-	p.sees(".note", "The mark is saved")
+	p.sees(".note", "The mark has been saved")
 	p.sees("dl.numbers", "attack by Ada: stolen cards")
 	p.fill("form[action$='/silence'] input[name=why]", "being looked at")
 	p.fill("form[action$='/silence'] input[name=by]", "Ada")
@@ -308,7 +308,7 @@ func (w *world) testChange(t *testing.T) {
 	p.inEachLook("rules-review")
 	p.click("button[value=apply]")
 	p.until("the rules are shown", "location.pathname === '/rules'")
-	p.sees(".note", "The rules are applied.")
+	p.sees(".note", "The rules have been applied.")
 	p.sees("details.fold summary", "not so many")
 	// Back, without a word being typed.
 	p.click("main details.fold:has(a[href='/rules/edit?revision=1']) summary")

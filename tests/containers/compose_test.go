@@ -54,7 +54,7 @@ func needsDocker(t *testing.T, images ...string) {
 	}
 	for _, image := range images {
 		if _, err := docker(t.Context(), 30*time.Second, nil, "image", "inspect", "--format", "{{.Id}}", image); err != nil {
-			testskip.Missing(t, "the image %s is not there; docker pull %s", image, image)
+			testskip.Missing(t, "the image %s does not exist locally; run docker pull %s", image, image)
 		}
 	}
 }

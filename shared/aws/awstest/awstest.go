@@ -53,7 +53,7 @@ func node(name string, args ...string) func(string, int) (*exec.Cmd, error) {
 		}
 		cli := filepath.Join(modules, name, "cli.js")
 		if _, err := os.Stat(cli); err != nil {
-			return nil, fmt.Errorf("%s is not there; run npm ci in tests/emulators, or set SPATE_TEST_EMULATORS to a node_modules that has it: %w", name, err)
+			return nil, fmt.Errorf("%s does not exist; run npm ci in tests/emulators, or set SPATE_TEST_EMULATORS to a node_modules directory that contains it: %w", name, err)
 		}
 		guard := filepath.Join(root, "tests", "emulators", "guard.js")
 		return exec.Command("node", append([]string{"-r", guard, cli, "--port", fmt.Sprint(port)}, args...)...), nil
@@ -66,7 +66,7 @@ func python(root string, port int) (*exec.Cmd, error) {
 		python = "python3"
 	}
 	if out, err := exec.Command(python, "-c", "import moto.server, flask").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("moto is not there; install tests/emulators/requirements.txt and set SPATE_TEST_PYTHON: %w: %s", err, out)
+		return nil, fmt.Errorf("moto is not installed; install tests/emulators/requirements.txt and set SPATE_TEST_PYTHON: %w: %s", err, out)
 	}
 	return exec.Command(python, filepath.Join(root, "tests", "emulators", "moto_server.py"), "-H", "127.0.0.1", "-p", fmt.Sprint(port)), nil
 }

@@ -122,7 +122,7 @@ func (r *Reader) mayRead(ctx context.Context) error {
 
 // ErrHeldBack means that somebody has an open transaction in the topic: nobody can read what is behind its first record until it ends. Spate writes no
 // transactions there.
-var ErrHeldBack = errors.New("a program has an open transaction in it, and records written now cannot be read until it ends")
+var ErrHeldBack = errors.New("a program has an open transaction in the topic, and records written now cannot be read until that transaction ends")
 
 // heldBack reports whether what is written now could not be read. If the broker does not say, the write will tell.
 func (r *Reader) heldBack(ctx context.Context) bool {
@@ -176,7 +176,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 		return revision.Entry{}, fmt.Errorf("%w; if the broker writes it after all, spate rules history lists it", wrote)
 	}
 	if err != nil && r.Revision() < rec.Revision {
-		return revision.Entry{}, fmt.Errorf("revision %d was written to topic %s, but cannot be read yet: %w; after that, spate rules history shows whether it is in force", rec.Revision, r.topic, ErrHeldBack)
+		return revision.Entry{}, fmt.Errorf("revision %d was written to topic %s, but cannot be read yet: %w; after that, spate rules history shows whether the revision is in force", rec.Revision, r.topic, ErrHeldBack)
 	}
 	return e, err
 }

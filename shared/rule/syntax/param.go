@@ -73,7 +73,7 @@ func (l *lexer) lookup(at Pos, name string) string {
 	params := l.statements[len(l.statements)-1].params
 	i := slices.IndexFunc(params, func(p Param) bool { return p.Name == name })
 	if i < 0 {
-		l.errs.Add(at, "declare it in front of the statement: -- param: "+name+" = 30", "unknown parameter ${%s}", name)
+		l.errs.Add(at, "declare it before the statement: -- param: "+name+" = 30", "unknown parameter ${%s}", name)
 		return ""
 	}
 	params[i].Used = true

@@ -122,9 +122,9 @@ func (l *lexer) misplaced(comments []comment) {
 			continue
 		}
 		name := strings.ToLower(m[1])
-		fix := "move it directly in front of its statement, with no blank line between them"
+		fix := "move it directly before its statement, with no blank line between them"
 		if _, ok := c.directive(); !ok {
-			fix = "write -- " + name + ": …, directly in front of its statement"
+			fix = "write -- " + name + ": …, directly before its statement"
 		}
 		l.errs.Add(c.pos, fix, "this line looks like the directive %s, and would be ignored", name)
 	}
