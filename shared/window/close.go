@@ -121,7 +121,8 @@ func (t *Table) join(w *openWindow, parts []*counts, f func(key []byte)) {
 			continue
 		}
 		for i := range c.n {
-			k := keys.of(c.user(c.at(i)))
+			key := c.user(c.at(i))
+			k := keys.of(tag(key), key)
 			if k == len(heads) {
 				heads = append(heads, 0)
 			}

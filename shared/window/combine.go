@@ -132,7 +132,7 @@ func (c *Combiner) add(f *localFeed, s *counts, key []byte, e *Event) {
 	if e.Identity != 0 && s.width > 0 {
 		i = s.apart(key) // a table that knows the event already must be able to leave it out
 	} else {
-		i = s.of(key)
+		i = s.of(tag(key), key)
 	}
 	c.panes += s.n - was
 	p := s.at(i)
