@@ -26,6 +26,18 @@ type localFeed struct {
 	last   *counts              // the slice of the last event: the next is likely of it, too
 	at     map[[2]int64]*counts // the slices, by start and lateness: events that are scattered over time have many
 	room   room
+	// waiting are events that are not in their panes yet: those of many keys are looked up together. A feed that has aggregates has none, as they need what
+	// the event has now. keys are their keys, back to back.
+	waiting []waiting
+	keys    []byte
+}
+
+// waiting is an event that waits for its pane.
+type waiting struct {
+	s      *counts
+	tag    uint32
+	keyEnd uint32 // where its key ends
+	Event
 }
 
 // Event is one that is judged.
@@ -92,8 +104,17 @@ func (c *Combiner) Add(e *Event, j Judgement) (fate Fate, missed Missed) {
 				fate, missed.ByMS = j.late(end)
 			}
 		}
-		if s != nil {
-			c.add(f, s, key, e)
+		switch {
+		case s == nil:
+		case s.width > 0:
+			c.add(f, s, tag(key), key, e)
+		default:
+			f.keys = append(f.keys, key...)
+			w := waiting{s, uint32(tag(key)), uint32(len(f.keys)), *e}
+			w.Values = nil
+			if f.waiting = append(f.waiting, w); len(f.waiting) == ahead {
+				c.settle(f)
+			}
 		}
 	}
 	return fate, missed
@@ -125,14 +146,40 @@ func (f *localFeed) slice(ms, closed int64) *counts {
 	return f.last
 }
 
+func (c *Combiner) settleAll() {
+	for _, f := range c.feeds {
+		c.settle(f)
+	}
+}
+
+// settle adds the events that wait.
+func (c *Combiner) settle(f *localFeed) {
+	for from := 0; from < len(f.waiting); {
+		s, until, tags := f.waiting[from].s, from, [ahead]uint32{}
+		for until < len(f.waiting) && f.waiting[until].s == s {
+			tags[until-from] = f.waiting[until].tag
+			until++
+		}
+		s.fetch(tags[:until-from])
+		from = until
+	}
+	begin := uint32(0)
+	for i := range f.waiting {
+		w := &f.waiting[i]
+		c.add(f, w.s, uint64(w.tag), f.keys[begin:w.keyEnd], &w.Event)
+		begin = w.keyEnd
+	}
+	f.waiting, f.keys = f.waiting[:0], f.keys[:0]
+}
+
 // add counts an event of a key in a slice.
-func (c *Combiner) add(f *localFeed, s *counts, key []byte, e *Event) {
+func (c *Combiner) add(f *localFeed, s *counts, tag uint64, key []byte, e *Event) {
 	was := s.n
 	var i int
 	if e.Identity != 0 && s.width > 0 {
 		i = s.apart(key) // a table that knows the event already must be able to leave it out
 	} else {
-		i = s.of(tag(key), key)
+		i = s.of(tag, key)
 	}
 	c.panes += s.n - was
 	p := s.at(i)
@@ -148,7 +195,10 @@ func (c *Combiner) add(f *localFeed, s *counts, key []byte, e *Event) {
 }
 
 // Panes is the number of panes that wait for the next flush.
-func (c *Combiner) Panes() int { return c.panes }
+func (c *Combiner) Panes() int {
+	c.settleAll()
+	return c.panes
+}
 
 // Faults is the number of results that were NULL because they are impossible (a division by zero, an overflow, a cast of something else), and of events that
 // were not counted in a feed because their key is too long.
@@ -171,6 +221,7 @@ func (c *Combiner) Reset() {
 			f.at = map[[2]int64]*counts{}
 		}
 		f.slices, f.last = f.slices[:0], nil
+		f.waiting, f.keys = f.waiting[:0], f.keys[:0]
 	}
 	c.panes, c.once = 0, false
 }
@@ -182,6 +233,7 @@ func (c *Combiner) Flush(n int32, partition func(key []byte) int32, h Header, em
 	for int(n) > len(c.out) {
 		c.out = append(c.out, nil)
 	}
+	c.settleAll()
 	h.once, h.Revision = c.once, c.revision
 	watermarks, progress := h.Watermarks, h.Progress
 	send := func(to int32) {
