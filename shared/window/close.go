@@ -83,7 +83,7 @@ func (t *Table) close(w *openWindow, out []Verdict) []Verdict {
 	}
 	from := len(out)
 	tell := func(key []byte) {
-		if t.mergeCells(w); r.Row(key, t.merged.n, t.merged.cells, w.startMS, w.endMS) && r.Holds() {
+		if t.mergeCells(w); r.Finds(key, t.merged.n, t.merged.cells, w.startMS, w.endMS) {
 			out = append(out, t.verdict(w, key, Closed, r.Critical()))
 		}
 	}
