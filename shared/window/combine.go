@@ -13,6 +13,7 @@ type Combiner struct {
 	feeds    []*localFeed
 	revision int64 // of the rules
 	panes    int
+	few      int      // panes of a slice, below which no event waits
 	once     bool     // some events had an identity
 	out      [][]byte // the sums of a batch in the making per keyed partition
 	batch    []byte
@@ -26,11 +27,15 @@ type localFeed struct {
 	last   *counts              // the slice of the last event: the next is likely of it, too
 	at     map[[2]int64]*counts // the slices, by start and lateness: events that are scattered over time have many
 	room   room
-	// waiting are events that are not in their panes yet: those of many keys are looked up together. A feed that has aggregates has none, as they need what
-	// the event has now. keys are their keys, back to back.
+	// waiting are events that are not in their panes yet: those of many keys are looked up together. keys are their keys, back to back, and cells what
+	// the aggregates know of each.
 	waiting []waiting
 	keys    []byte
+	cells   rule.Cells
 }
+
+// fewPanes are those that fit into the processor's caches: to find one of them takes less time than to wait.
+const fewPanes = 1 << 12
 
 // waiting is an event that waits for its pane.
 type waiting struct {
@@ -61,7 +66,7 @@ const MaxBatchBytes = 512 << 10
 
 // NewCombiner returns an empty combiner.
 func NewCombiner(s Stream) *Combiner {
-	c := &Combiner{}
+	c := &Combiner{few: fewPanes}
 	c.Extend(s.Plan)
 	return c
 }
@@ -106,15 +111,10 @@ func (c *Combiner) Add(e *Event, j Judgement) (fate Fate, missed Missed) {
 		}
 		switch {
 		case s == nil:
-		case s.width > 0:
-			c.add(f, s, tag(key), key, e)
+		case s.n < c.few || e.Identity != 0 && s.width > 0:
+			c.add(f, s, key, e)
 		default:
-			f.keys = append(f.keys, key...)
-			w := waiting{s, uint32(tag(key)), uint32(len(f.keys)), *e}
-			w.Values = nil
-			if f.waiting = append(f.waiting, w); len(f.waiting) == ahead {
-				c.settle(f)
-			}
+			c.wait(f, s, key, e)
 		}
 	}
 	return fate, missed
@@ -146,6 +146,28 @@ func (f *localFeed) slice(ms, closed int64) *counts {
 	return f.last
 }
 
+// wait makes an event wait for its pane.
+func (c *Combiner) wait(f *localFeed, s *counts, key []byte, e *Event) {
+	if s.width > 0 {
+		if len(f.waiting) == 0 {
+			f.cells.Reset(ahead * s.width)
+		}
+		f.Add(f.cellsOf(len(f.waiting)), e.Values)
+	}
+	f.keys = append(f.keys, key...)
+	w := waiting{s, uint32(tag(key)), uint32(len(f.keys)), *e}
+	w.Values = nil
+	if f.waiting = append(f.waiting, w); len(f.waiting) == ahead {
+		c.settle(f)
+	}
+}
+
+// cellsOf are the cells of an event that waits.
+func (f *localFeed) cellsOf(i int) rule.Cells {
+	n := len(f.Aggregates)
+	return rule.Cells{List: f.cells.List[i*n : (i+1)*n], Spill: f.cells.Spill}
+}
+
 func (c *Combiner) settleAll() {
 	for _, f := range c.feeds {
 		c.settle(f)
@@ -166,28 +188,39 @@ func (c *Combiner) settle(f *localFeed) {
 	begin := uint32(0)
 	for i := range f.waiting {
 		w := &f.waiting[i]
-		c.add(f, w.s, uint64(w.tag), f.keys[begin:w.keyEnd], &w.Event)
+		was := w.s.n
+		at := w.s.of(uint64(w.tag), f.keys[begin:w.keyEnd])
 		begin = w.keyEnd
+		c.panes += w.s.n - was
+		c.see(w.s, at, &w.Event)
+		if w.s.width > 0 {
+			f.Merge(w.s.cellsOf(at), f.cellsOf(i))
+		}
 	}
 	f.waiting, f.keys = f.waiting[:0], f.keys[:0]
 }
 
-// add counts an event of a key in a slice.
-func (c *Combiner) add(f *localFeed, s *counts, tag uint64, key []byte, e *Event) {
+// add counts an event of a key in a slice at once.
+func (c *Combiner) add(f *localFeed, s *counts, key []byte, e *Event) {
 	was := s.n
 	var i int
 	if e.Identity != 0 && s.width > 0 {
 		i = s.apart(key) // a table that knows the event already must be able to leave it out
 	} else {
-		i = s.of(tag, key)
+		i = s.of(tag(key), key)
 	}
 	c.panes += s.n - was
-	p := s.at(i)
-	p.add(1, e.MS-s.startMS, e.MS-s.startMS)
-	s.witness(p, Range{e.Partition, e.Offset, e.Offset})
+	c.see(s, i, e)
 	if s.width > 0 {
 		f.Add(s.cellsOf(i), e.Values)
 	}
+}
+
+// see counts an event in a pane, but for what the aggregates know of it.
+func (c *Combiner) see(s *counts, i int, e *Event) {
+	p := s.at(i)
+	p.add(1, e.MS-s.startMS, e.MS-s.startMS)
+	s.witness(p, Range{e.Partition, e.Offset, e.Offset})
 	if e.Identity != 0 {
 		c.once = true
 		s.ids.add(i, e.Identity)
