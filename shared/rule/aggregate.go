@@ -3,6 +3,7 @@ package rule
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"hash/maphash"
 )
 
 // accumulator is a compiled [Aggregate].
@@ -11,12 +12,16 @@ type accumulator struct {
 	value, condition evaluator // nil without
 	kind             Kind      // of the argument
 	compiler         *compiler
+	recent           *recentMembers // of COUNT(DISTINCT text)
 }
 
 func (c *compiler) accumulator(a *Aggregate) accumulator {
 	out := accumulator{Aggregate: a, compiler: c}
 	if a.arg != nil {
 		out.value, out.kind = c.compile(a.arg), a.arg.typ.Kind
+	}
+	if a.Distinct && (out.kind == String || out.kind == Token) {
+		out.recent = &recentMembers{}
 	}
 	if a.filter != nil {
 		out.condition = c.compile(a.filter)
@@ -54,8 +59,7 @@ func (a *accumulator) add(c *Cell, s *Spill, row []Value) {
 func (a *accumulator) member(v Value) uint64 {
 	switch {
 	case a.kind == String, a.kind == Token:
-		h := sha256.Sum256(v.text)
-		return binary.LittleEndian.Uint64(h[:])
+		return a.recent.of(v.text)
 	case a.kind == Timestamp && v.hi != 0, a.kind == Decimal && v.hi != v.n>>63:
 		var b [16]byte
 		binary.LittleEndian.PutUint64(b[:], uint64(v.n))
@@ -64,6 +68,34 @@ func (a *accumulator) member(v Value) uint64 {
 		return binary.LittleEndian.Uint64(h[:])
 	}
 	return uint64(v.n)
+}
+
+// recentMembers are the members of texts that came lately: most columns of text have few values, or some that come again and again.
+type recentMembers [128]struct {
+	member uint64
+	n      uint8 // 1 + the length of the text; 0 is free
+	text   [47]byte
+}
+
+var recentSeed = maphash.MakeSeed() // of the places; no result depends on it
+
+// of is the member of a text.
+func (r *recentMembers) of(text []byte) uint64 {
+	e := &r[maphash.Bytes(recentSeed, text)%uint64(len(r))]
+	if len(text) > len(e.text) {
+		return textMember(text)
+	}
+	if int(e.n) != 1+len(text) || string(e.text[:len(text)]) != string(text) {
+		e.member, e.n = textMember(text), uint8(1+len(text))
+		copy(e.text[:], text)
+	}
+	return e.member
+}
+
+// textMember is written to the log: it is the same in every process and version.
+func textMember(text []byte) uint64 {
+	h := sha256.Sum256(text)
+	return binary.LittleEndian.Uint64(h[:])
 }
 
 func (a *accumulator) sum(c *Cell, s *Spill, v Value) {

@@ -3,6 +3,7 @@ package rule
 import (
 	"bytes"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -219,7 +220,7 @@ func Parse(t Type, text []byte) (Value, bool) {
 		if t.Kind == Float {
 			f = float64(float32(f))
 		}
-		if err != nil || strings.ContainsAny(string(text), "xXpP_") || math.IsNaN(f) || math.IsInf(f, 0) {
+		if err != nil || slices.ContainsFunc(text, notDecimal) || math.IsNaN(f) || math.IsInf(f, 0) {
 			return Value{}, false
 		}
 		return DoubleValue(f), true
@@ -264,3 +265,6 @@ func parseTime(text []byte) (Value, bool) {
 	}
 	return Value{}, false
 }
+
+// notDecimal reports whether Go's syntax of numbers has a byte that JSON's has not.
+func notDecimal(c byte) bool { return c == 'x' || c == 'X' || c == 'p' || c == 'P' || c == '_' }

@@ -42,10 +42,8 @@ func (c *compiler) compile(n *node) evaluator {
 	case opConst:
 		v := n.value
 		return func([]Value) Value { return v }
-	case opInput, opKey:
-		return func(row []Value) Value { return row[i] }
-	case opAggregate:
-		i += c.aggregates
+	case opInput, opKey, opAggregate:
+		i, _ = c.place(n)
 		return func(row []Value) Value { return row[i] }
 	case opBound:
 		if i == boundLast {
@@ -71,6 +69,9 @@ func (c *compiler) compile(n *node) evaluator {
 	case opCompare:
 		if is := columnIs(n); is != nil {
 			return is
+		}
+		if compares := c.numberCompares(n); compares != nil {
+			return compares
 		}
 		return comparison(n.name, n.args[0].typ.Kind, args[0], args[1])
 	case opAnd:
@@ -209,6 +210,63 @@ func columnIs(n *node) evaluator {
 			return BoolValue(string(v.text) == text)
 		}
 		return Value{}
+	}
+}
+
+// place is where a node's value is in the row, if it is there as it is.
+func (c *compiler) place(n *node) (at int, ok bool) {
+	switch n.op {
+	case opInput, opKey:
+		return n.index, true
+	case opAggregate:
+		return c.aggregates + n.index, true
+	}
+	return 0, false
+}
+
+// numberCompares compiles that a number of the row is above or below a constant, as most conditions on windows have it; nil for other comparisons.
+func (c *compiler) numberCompares(n *node) evaluator {
+	x, constant, k := n.args[0], n.args[1], n.args[0].typ.Kind
+	at, ok := c.place(x)
+	if !ok || constant.op != opConst || constant.value.IsNull() {
+		return nil
+	}
+	whole := x.typ.whole() && constant.typ.whole()
+	double := (k == Float || k == Double) && constant.typ.floating()
+	if !whole && !double {
+		return nil
+	}
+	var below, equal, above bool // for which order of the two it is TRUE
+	switch n.name {
+	case "<":
+		below = true
+	case "<=":
+		below, equal = true, true
+	case ">":
+		above = true
+	case ">=":
+		equal, above = true, true
+	default:
+		return nil
+	}
+	if whole {
+		than := constant.value.n
+		return func(row []Value) Value {
+			v := &row[at]
+			if !v.set {
+				return Value{}
+			}
+			return BoolValue(below && v.n < than || equal && v.n == than || above && v.n > than)
+		}
+	}
+	than := constant.value.Double()
+	return func(row []Value) Value {
+		v := &row[at]
+		if !v.set {
+			return Value{}
+		}
+		d := v.Double()
+		return BoolValue(below && d < than || equal && d == than || above && d > than)
 	}
 }
 

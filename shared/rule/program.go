@@ -10,6 +10,7 @@ type Program struct {
 	cells        []int // where each aggregate is among the feed's; -1 is the count of all events
 	having       evaluator
 	critical     evaluator
+	keyless      bool // HAVING does not read the key
 	atLeast      bool // some aggregate of the row has more distinct values than are counted
 	columns      []evaluator
 	summary      summary
@@ -22,6 +23,7 @@ func (p *Plan) Program(i int) *Program {
 	out := &Program{Rule: r, row: make([]Value, len(r.Keys)+len(r.Aggregates)+2)}
 	c := &compiler{faults: &out.Faults, aggregates: len(r.Keys), bounds: len(r.Keys) + len(r.Aggregates)}
 	out.having, out.critical = c.holding(r, r.having), c.holding(r, r.critical)
+	out.keyless = r.having != nil && !r.having.any(func(n *node) bool { return n.op == opKey })
 	for _, a := range r.Aggregates {
 		at := -1
 		if !a.all() {
@@ -43,6 +45,21 @@ func (p *Program) Row(key []byte, events int64, cells Cells, start, end int64) b
 	if !parseKey(key, p.Keys, p.row) {
 		return false
 	}
+	p.sums(events, cells, start, end)
+	return true
+}
+
+// Finds is Row and Holds: it sets the row, and reports whether HAVING is TRUE for it. If not, the row is not set.
+func (p *Program) Finds(key []byte, events int64, cells Cells, start, end int64) bool {
+	if !p.keyless {
+		return p.Row(key, events, cells, start, end) && p.Holds()
+	}
+	p.sums(events, cells, start, end) // of nearly all groups the key is not needed
+	return p.Holds() && parseKey(key, p.Keys, p.row)
+}
+
+// sums sets what the row has beside the key.
+func (p *Program) sums(events int64, cells Cells, start, end int64) {
 	at := len(p.Keys)
 	p.atLeast = false
 	for i, c := range p.cells {
@@ -55,7 +72,6 @@ func (p *Program) Row(key []byte, events int64, cells Cells, start, end int64) b
 	}
 	at += len(p.cells)
 	p.row[at], p.row[at+1] = TimeValue(start, 0), TimeValue(end, 0)
-	return true
 }
 
 // AtLeast reports whether some aggregate of the row has more than [MaxDistinct] distinct values, so that a count of them is a lower bound.

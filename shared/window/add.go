@@ -14,7 +14,7 @@ type added struct {
 
 // add reads what a batch says of a key in a slice and adds it up: t.added is where, and t.again how many events were known. It returns the number of events
 // that came when all their windows were closed, which c is nil for.
-func (t *Table) add(fi int, c *counts, key []byte, d *decoder, offset int64) (stray int64) {
+func (t *Table) add(fi int, c *counts, tag uint64, key []byte, d *decoder, offset int64) (stray int64) {
 	n := d.natural()
 	first := d.natural()
 	span := d.natural()
@@ -22,7 +22,7 @@ func (t *Table) add(fi int, c *counts, key []byte, d *decoder, offset int64) (st
 	t.added, t.again = t.added[:0], 0
 	width := len(t.feeds[fi].Aggregates)
 	if c != nil && width == 0 && !t.header.once { // as most are
-		i := t.paneOf(c, key)
+		i := t.paneOf(c, tag, key)
 		p := c.at(i)
 		for ; ranges > 0; ranges-- {
 			c.witness(p, d.evidence())
@@ -34,7 +34,7 @@ func (t *Table) add(fi int, c *counts, key []byte, d *decoder, offset int64) (st
 	}
 	i := -1
 	if c != nil {
-		i = t.paneOf(c, key)
+		i = t.paneOf(c, tag, key)
 		t.added = append(t.added, added{c, i, n})
 	} else {
 		stray = n
@@ -47,7 +47,7 @@ func (t *Table) add(fi int, c *counts, key []byte, d *decoder, offset int64) (st
 	if t.header.once {
 		for ids := d.count(); ids > 0; ids-- {
 			if id := binary.LittleEndian.Uint64(d.bytes(identityBytes)); c != nil {
-				t.once(key, id, offset)
+				t.once(tag, key, id, offset)
 			}
 		}
 	}
@@ -70,9 +70,9 @@ func (t *Table) add(fi int, c *counts, key []byte, d *decoder, offset int64) (st
 
 // once takes an event with an identity. If copies of it were counted, it is left out where they were: one that came in time for more windows is
 // counted in those that the others were late for.
-func (t *Table) once(key []byte, id uint64, offset int64) {
+func (t *Table) once(tag uint64, key []byte, id uint64, offset int64) {
 	c, i := t.added[0].c, t.added[0].i
-	tag, until := tag(key), int64(EndOfTime)
+	until := int64(EndOfTime)
 	for _, o := range t.siblings {
 		if at := o.find(tag, key); at >= 0 && o.known.has(at, id) {
 			until = min(until, o.afterMS)
@@ -92,7 +92,7 @@ func (t *Table) once(key []byte, id uint64, offset int64) {
 		return
 	}
 	t.siblings = t.feeds[c.feed].between(c.startMS, c.startMS+1)
-	i = t.paneOf(c, key)
+	i = t.paneOf(c, tag, key)
 	c.known.add(i, id)
 	t.known++
 	at := slices.IndexFunc(t.added, func(a added) bool { return a.c == c })
@@ -104,9 +104,9 @@ func (t *Table) once(key []byte, id uint64, offset int64) {
 }
 
 // paneOf returns the number of a key's pane; it makes one if there is none.
-func (t *Table) paneOf(c *counts, key []byte) int {
+func (t *Table) paneOf(c *counts, tag uint64, key []byte) int {
 	was := c.n
-	i := c.of(key)
+	i := c.of(tag, key)
 	t.panes += c.n - was
 	return i
 }

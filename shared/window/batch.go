@@ -232,8 +232,8 @@ func (d *decoder) key(n uint64) []byte {
 }
 
 // whole checks that what follows the header of a batch can be read to its end, and that check takes its sections. A batch of which that is not true counts for
-// nothing, not even the part before the damage.
-func (d decoder) whole(h *Header, check func(*Header, *section) error) error {
+// nothing, not even the part before the damage. k gets its keys.
+func (d decoder) whole(h *Header, k *keyTags, check func(*Header, *section) error) error {
 	s := section{sizeMS: h.oneRuleMS}
 	if h.oneRuleMS > 0 && !d.fail {
 		if err := check(h, &s); err != nil {
@@ -242,7 +242,7 @@ func (d decoder) whole(h *Header, check func(*Header, *section) error) error {
 	}
 	begun, keys := false, true // whether the slice that has begun has keys
 	for !d.fail {
-		switch kind, _ := d.next(h, &s); kind {
+		switch kind, key := d.next(h, &s); kind {
 		case itemEnd:
 			if d.fail || len(d.b) > 0 || !keys {
 				return ErrCorrupt
@@ -261,6 +261,7 @@ func (d decoder) whole(h *Header, check func(*Header, *section) error) error {
 				return ErrCorrupt
 			}
 			begun, keys = true, false
+			k.slice()
 			if err := check(h, &s); err != nil {
 				return err
 			}
@@ -269,6 +270,7 @@ func (d decoder) whole(h *Header, check func(*Header, *section) error) error {
 				return ErrCorrupt
 			}
 			keys = true
+			k.key(key)
 			d.sum(h, s.sizeMS)
 			d.passCells(s.width)
 		}

@@ -83,7 +83,7 @@ func (t *Table) close(w *openWindow, out []Verdict) []Verdict {
 	}
 	from := len(out)
 	tell := func(key []byte) {
-		if t.mergeCells(w); r.Row(key, t.merged.n, t.merged.cells, w.startMS, w.endMS) && r.Holds() {
+		if t.mergeCells(w); r.Finds(key, t.merged.n, t.merged.cells, w.startMS, w.endMS) {
 			out = append(out, t.verdict(w, key, Closed, r.Critical()))
 		}
 	}
@@ -121,7 +121,8 @@ func (t *Table) join(w *openWindow, parts []*counts, f func(key []byte)) {
 			continue
 		}
 		for i := range c.n {
-			k := keys.of(c.user(c.at(i)))
+			key := c.user(c.at(i))
+			k := keys.of(tag(key), key)
 			if k == len(heads) {
 				heads = append(heads, 0)
 			}

@@ -13,6 +13,7 @@ type Combiner struct {
 	feeds    []*localFeed
 	revision int64 // of the rules
 	panes    int
+	few      int      // panes of a slice, below which no event waits
 	once     bool     // some events had an identity
 	out      [][]byte // the sums of a batch in the making per keyed partition
 	batch    []byte
@@ -26,6 +27,22 @@ type localFeed struct {
 	last   *counts              // the slice of the last event: the next is likely of it, too
 	at     map[[2]int64]*counts // the slices, by start and lateness: events that are scattered over time have many
 	room   room
+	// waiting are events that are not in their panes yet: those of many keys are looked up together. keys are their keys, back to back, and cells what
+	// the aggregates know of each.
+	waiting []waiting
+	keys    []byte
+	cells   rule.Cells
+}
+
+// fewPanes are those that fit into the processor's caches: to find one of them takes less time than to wait.
+const fewPanes = 1 << 12
+
+// waiting is an event that waits for its pane.
+type waiting struct {
+	s      *counts
+	tag    uint32
+	keyEnd uint32 // where its key ends
+	Event
 }
 
 // Event is one that is judged.
@@ -49,7 +66,7 @@ const MaxBatchBytes = 512 << 10
 
 // NewCombiner returns an empty combiner.
 func NewCombiner(s Stream) *Combiner {
-	c := &Combiner{}
+	c := &Combiner{few: fewPanes}
 	c.Extend(s.Plan)
 	return c
 }
@@ -92,8 +109,12 @@ func (c *Combiner) Add(e *Event, j Judgement) (fate Fate, missed Missed) {
 				fate, missed.ByMS = j.late(end)
 			}
 		}
-		if s != nil {
+		switch {
+		case s == nil:
+		case s.n < c.few || e.Identity != 0 && s.width > 0:
 			c.add(f, s, key, e)
+		default:
+			c.wait(f, s, key, e)
 		}
 	}
 	return fate, missed
@@ -125,22 +146,81 @@ func (f *localFeed) slice(ms, closed int64) *counts {
 	return f.last
 }
 
-// add counts an event of a key in a slice.
+// wait makes an event wait for its pane.
+func (c *Combiner) wait(f *localFeed, s *counts, key []byte, e *Event) {
+	if s.width > 0 {
+		if len(f.waiting) == 0 {
+			f.cells.Reset(ahead * s.width)
+		}
+		f.Add(f.cellsOf(len(f.waiting)), e.Values)
+	}
+	f.keys = append(f.keys, key...)
+	w := waiting{s, uint32(tag(key)), uint32(len(f.keys)), *e}
+	w.Values = nil
+	if f.waiting = append(f.waiting, w); len(f.waiting) == ahead {
+		c.settle(f)
+	}
+}
+
+// cellsOf are the cells of an event that waits.
+func (f *localFeed) cellsOf(i int) rule.Cells {
+	n := len(f.Aggregates)
+	return rule.Cells{List: f.cells.List[i*n : (i+1)*n], Spill: f.cells.Spill}
+}
+
+func (c *Combiner) settleAll() {
+	for _, f := range c.feeds {
+		c.settle(f)
+	}
+}
+
+// settle adds the events that wait.
+func (c *Combiner) settle(f *localFeed) {
+	for from := 0; from < len(f.waiting); {
+		s, until, tags := f.waiting[from].s, from, [ahead]uint32{}
+		for until < len(f.waiting) && f.waiting[until].s == s {
+			tags[until-from] = f.waiting[until].tag
+			until++
+		}
+		s.fetch(tags[:until-from])
+		from = until
+	}
+	begin := uint32(0)
+	for i := range f.waiting {
+		w := &f.waiting[i]
+		was := w.s.n
+		at := w.s.of(uint64(w.tag), f.keys[begin:w.keyEnd])
+		begin = w.keyEnd
+		c.panes += w.s.n - was
+		c.see(w.s, at, &w.Event)
+		if w.s.width > 0 {
+			f.Merge(w.s.cellsOf(at), f.cellsOf(i))
+		}
+	}
+	f.waiting, f.keys = f.waiting[:0], f.keys[:0]
+}
+
+// add counts an event of a key in a slice at once.
 func (c *Combiner) add(f *localFeed, s *counts, key []byte, e *Event) {
 	was := s.n
 	var i int
 	if e.Identity != 0 && s.width > 0 {
 		i = s.apart(key) // a table that knows the event already must be able to leave it out
 	} else {
-		i = s.of(key)
+		i = s.of(tag(key), key)
 	}
 	c.panes += s.n - was
-	p := s.at(i)
-	p.add(1, e.MS-s.startMS, e.MS-s.startMS)
-	s.witness(p, Range{e.Partition, e.Offset, e.Offset})
+	c.see(s, i, e)
 	if s.width > 0 {
 		f.Add(s.cellsOf(i), e.Values)
 	}
+}
+
+// see counts an event in a pane, but for what the aggregates know of it.
+func (c *Combiner) see(s *counts, i int, e *Event) {
+	p := s.at(i)
+	p.add(1, e.MS-s.startMS, e.MS-s.startMS)
+	s.witness(p, Range{e.Partition, e.Offset, e.Offset})
 	if e.Identity != 0 {
 		c.once = true
 		s.ids.add(i, e.Identity)
@@ -148,7 +228,10 @@ func (c *Combiner) add(f *localFeed, s *counts, key []byte, e *Event) {
 }
 
 // Panes is the number of panes that wait for the next flush.
-func (c *Combiner) Panes() int { return c.panes }
+func (c *Combiner) Panes() int {
+	c.settleAll()
+	return c.panes
+}
 
 // Faults is the number of results that were NULL because they are impossible (a division by zero, an overflow, a cast of something else), and of events that
 // were not counted in a feed because their key is too long.
@@ -171,6 +254,7 @@ func (c *Combiner) Reset() {
 			f.at = map[[2]int64]*counts{}
 		}
 		f.slices, f.last = f.slices[:0], nil
+		f.waiting, f.keys = f.waiting[:0], f.keys[:0]
 	}
 	c.panes, c.once = 0, false
 }
@@ -182,6 +266,7 @@ func (c *Combiner) Flush(n int32, partition func(key []byte) int32, h Header, em
 	for int(n) > len(c.out) {
 		c.out = append(c.out, nil)
 	}
+	c.settleAll()
 	h.once, h.Revision = c.once, c.revision
 	watermarks, progress := h.Watermarks, h.Progress
 	send := func(to int32) {

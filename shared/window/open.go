@@ -72,7 +72,7 @@ func (t *Table) open(c *counts, i int, key []byte, silent bool, out []Verdict) [
 			continue
 		}
 		t.mergeCells(w)
-		if !r.Row(key, m.n, m.cells, w.startMS, w.endMS) || !r.Holds() {
+		if !r.Finds(key, m.n, m.cells, w.startMS, w.endMS) {
 			continue
 		}
 		now := opened{critical: r.earlyCritical && r.Critical()} // another one may not stay so

@@ -38,6 +38,7 @@ type Table struct {
 	known      int    // identities in slices
 	joins      room   // of the keys of windows that close
 	header     Header // of the batch that is applied
+	tags       keyTags
 	cells      rule.Cells
 	merged     merged
 	around     around
@@ -117,7 +118,8 @@ func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, err
 	h := &t.header
 	d.header(h)
 	t.applied = offset
-	if err := d.whole(h, t.check); err != nil {
+	t.tags.reset()
+	if err := d.whole(h, &t.tags, t.check); err != nil {
 		return out, fmt.Errorf("decode batch: %w", err)
 	}
 	silent := offset < t.told
@@ -137,18 +139,20 @@ func (t *Table) Apply(offset int64, batch []byte, out []Verdict) ([]Verdict, err
 		case itemFeed:
 			fi = t.feed(s.id)
 		case itemSlice:
-			if fi >= 0 {
+			t.tags.nextSlice()
+			if c = nil; fi >= 0 {
 				c = t.slice(fi, s.start, s.after, EndOfTime, offset)
 				t.siblings = t.feeds[fi].between(s.start, s.start+1)
 			}
 		default:
+			tag := t.tags.next(c)
 			if fi < 0 {
 				if n := d.pass(h, &s); !silent {
 					t.foreign += n
 				}
 				continue
 			}
-			stray := t.add(fi, c, key, &d, offset)
+			stray := t.add(fi, c, tag, key, &d, offset)
 			if !silent {
 				t.stray += stray
 				t.repeated += t.again
