@@ -45,12 +45,7 @@ func (r *Reader) Columns(mark activity.Mark, headers []kgo.RecordHeader) []rule.
 	}
 	c.text = c.text[:0]
 	for k, i := range c.at {
-		v, s := value{}, &c.from.columns[k]
-		if s.header == "" { // as most are
-			v.token, v.unit = r.values[s.path].token, r.values[s.path].unit
-		} else {
-			v = s.of(r.values, headers, &r.buf)
-		}
+		v := c.from.columns[k].of(r.values, headers, &r.buf)
 		if c.inputs[i].Time {
 			// The mark's time counts; the text may have more digits.
 			if t, ok := rule.ParseTime(v.token); ok && t.Int() == mark.TimeMS {
