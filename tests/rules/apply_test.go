@@ -54,7 +54,7 @@ func TestApplyUnderLoad(t *testing.T) {
 }
 
 func applyUnderLoad(t *testing.T, brokers string, seed uint64) {
-	rate := number(t, "SPATE_TEST_RATE", 2000)
+	rate := number(t, "SPATE_TEST_RATE", 1000)
 	w := newWorld(t, brokers, 4, 3*time.Second)
 	w.apply(stays + goes + changes(rate/60, 6))
 	var victims []*harness.Process
