@@ -66,8 +66,15 @@ func (c *decideCommand) Run(e *env) error {
 		return err
 	}
 	log.Info("answering queries about decisions", "try", server.URL()+"/v1/decisions?scope=username&value=42", "token_required", access != "")
-	return serve(e, server, log, d.Run)
+	return serve(e, server, log, func(ctx context.Context) error {
+		collectAt(lookupGCPercent)
+		return d.Run(ctx)
+	})
 }
+
+// lookupGCPercent is more than other services have: each query leaves some 3 kB behind, and the decisions are full of pointers. With 100,000
+// decisions, a core answers a fifth more queries than at 50, with 60 % more memory (210 MB).
+const lookupGCPercent = 200
 
 type decisionsCommand struct {
 	Ls  decisionsLsCommand  `cmd:"" help:"List the decisions in force."`

@@ -21,11 +21,16 @@ import (
 // twice as many cost little, and a quarter of the memory is saved.
 const gcPercent = 50
 
+// collectAt sets the garbage collector's percentage, unless GOGC does.
+func collectAt(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+}
+
 // serve runs a service together with its HTTP server.
 func serve(e *env, server *ops.Server, log *slog.Logger, service func(context.Context) error) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	collectAt(gcPercent)
 	log.Info("serving /metrics, /healthz, /readyz", "address", server.Addr(), "tls", server.TLS())
 	ctx, cancel := context.WithCancel(e.ctx)
 	defer cancel()

@@ -66,8 +66,8 @@ type Decider struct {
 	follow  follower
 	clients clients
 
-	lookups   *prometheus.CounterVec
-	malformed prometheus.Counter
+	flagged, clear, stale prometheus.Counter // queries about a value, by answer
+	malformed             prometheus.Counter
 }
 
 // follower keeps the view up to date with the topic or the table.
@@ -88,10 +88,10 @@ func New(cfg Config) (*Decider, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &Decider{cfg: cfg, view: decision.NewView()}
-	d.lookups = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_decider_lookups_total",
+	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_decider_lookups_total",
 		Help: "Queries about a value, by answer: flagged, clear, or stale (refused because the view is older than allowed)."}, []string{"answer"})
 	d.malformed = prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_decider_malformed_total", Help: "Records in the decisions topic or table that are not decisions; they are skipped."})
-	cfg.Registry.MustRegister(d.lookups, d.malformed,
+	cfg.Registry.MustRegister(lookups, d.malformed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spate_decider_decisions", Help: "Decisions in force."}, func() float64 { return float64(d.view.Len()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spate_decider_view_age_seconds", Help: "Time since the view last contained all records in the topic or table; -1 if it never has."}, func() float64 {
 			if age, known := d.age(); known {
@@ -99,9 +99,7 @@ func New(cfg Config) (*Decider, error) {
 			}
 			return -1
 		}))
-	for _, a := range []string{flagged, unflagged, stale} {
-		d.lookups.WithLabelValues(a)
-	}
+	d.flagged, d.clear, d.stale = lookups.WithLabelValues("flagged"), lookups.WithLabelValues("clear"), lookups.WithLabelValues("stale")
 	malformed := func(err error) {
 		d.malformed.Inc()
 		cfg.Log.Error("skipping a record that is not a decision", "error", err)
@@ -113,13 +111,6 @@ func New(cfg Config) (*Decider, error) {
 	}
 	return d, nil
 }
-
-// The answers, as they are counted.
-const (
-	flagged   = "flagged"
-	unflagged = "clear"
-	stale     = "stale"
-)
 
 // age is how old the view is; known is false if it never had everything.
 func (d *Decider) age() (age time.Duration, known bool) {

@@ -69,12 +69,17 @@ func other(w http.ResponseWriter, r *http.Request) {
 	refuse(w, http.StatusNotFound, "page not found; the pages are "+strings.Join(paths, ", "))
 }
 
+// Values of headers that every answer has. They are shared, as nobody changes them.
+var (
+	jsonType = []string{"application/json"}
+	noStore  = []string{"no-store"}
+)
+
 // usable reports whether the view may be answered from; otherwise it has answered.
 func (d *Decider) usable(w http.ResponseWriter) bool {
 	age, known := d.age()
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
+	h["Content-Type"], h["Cache-Control"] = jsonType, noStore
 	switch {
 	case !known:
 		refuse(w, http.StatusServiceUnavailable, "the decisions have not been read yet")
@@ -85,7 +90,7 @@ func (d *Decider) usable(w http.ResponseWriter) bool {
 		h.Set(ageHeader, seconds(age))
 		return true
 	}
-	d.lookups.WithLabelValues(stale).Inc()
+	d.stale.Inc()
 	return false
 }
 
@@ -134,8 +139,8 @@ func (d *Decider) find(w http.ResponseWriter, r *http.Request, now time.Time) (f
 		}
 		found = append(found, of...)
 	}
-	d.lookups.WithLabelValues(unflagged).Add(float64(none))
-	d.lookups.WithLabelValues(flagged).Add(float64(len(values) - none))
+	d.clear.Add(float64(none))
+	d.flagged.Add(float64(len(values) - none))
 	return found, true
 }
 
@@ -215,11 +220,11 @@ func (d *Decider) stream(w http.ResponseWriter, r *http.Request) {
 	for _, c := range slices.Backward(list) {
 		key := string(c.Decision.Key())
 		switch {
-		case seen[key] || !wanted(c.Decision):
+		case seen[key] || !wanted(*c.Decision):
 		case c.Ended || !c.Decision.Active(now):
-			out.Deleted = append(out.Deleted, answerOf(c.Decision, now))
+			out.Deleted = append(out.Deleted, answerOf(*c.Decision, now))
 		default:
-			out.New = append(out.New, answerOf(c.Decision, now))
+			out.New = append(out.New, answerOf(*c.Decision, now))
 		}
 		seen[key] = true
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"regexp"
 	"strings"
 	"time"
@@ -99,11 +98,16 @@ func (d Decision) Key() []byte {
 	return b
 }
 
-// ID returns a number derived from the key, for clients that need a numeric id.
+// ID returns a number derived from scope, value and rule, for clients that need a numeric id.
 func (d Decision) ID() int64 {
-	h := fnv.New64a()
-	_, _ = h.Write(d.Key()) // never fails
-	return int64(h.Sum64() >> 1)
+	id := uint64(14695981039346656037) // FNV-1a
+	for _, text := range [...]string{d.Scope, d.Value, d.Rule} {
+		for i := range len(text) {
+			id = (id ^ uint64(text[i])) * 1099511628211
+		}
+		id *= 1099511628211 // a zero byte between them
+	}
+	return int64(id >> 1)
 }
 
 // Active reports whether the decision is in force at a time.

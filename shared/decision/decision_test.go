@@ -76,6 +76,17 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestID(t *testing.T) {
+	seen := map[int64]Decision{}
+	for _, d := range []Decision{{Scope: "ip", Value: "1", Rule: "a"}, {Scope: "ip", Value: "1"}, {Scope: "ip", Value: "1a"}, {Scope: "ip1", Value: "", Rule: "a"}, {Scope: "i", Value: "p1", Rule: "a"}} {
+		id := d.ID()
+		if id < 0 || seen[id] != (Decision{}) || d.ID() != id {
+			t.Errorf("%d: %+v and %+v", id, d, seen[id])
+		}
+		seen[id] = d
+	}
+}
+
 // TestView: after any records, at any time, the view answers what a plain list of the newest records does; and whoever follows its changes knows the same.
 func TestView(t *testing.T) {
 	for seed := range uint64(15) {
@@ -113,7 +124,7 @@ func TestView(t *testing.T) {
 				if c.Ended {
 					delete(followed, string(c.Decision.Key()))
 				} else {
-					followed[string(c.Decision.Key())] = c.Decision
+					followed[string(c.Decision.Key())] = *c.Decision
 				}
 			}
 			at := now.Add(time.Duration(r.IntN(10)) * time.Second)

@@ -2,6 +2,7 @@ package decision
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -11,8 +12,8 @@ import (
 // View holds the decisions in force that have been read so far. It is safe for concurrent use.
 type View struct {
 	mu      sync.RWMutex
-	byKey   map[string]*held
-	byValue map[string][]*held
+	byValue map[string][]*held // by [about]
+	n       int
 	round   uint64 // in which reading of the topic a decision was last seen
 
 	// changes are the last ones, for those who follow. The first has the number first.
@@ -20,6 +21,7 @@ type View struct {
 	first   uint64
 }
 
+// held is never changed: others read it without the lock.
 type held struct {
 	Decision
 	round uint64
@@ -27,7 +29,7 @@ type held struct {
 
 // Change is a decision that was made or prolonged, or has ended.
 type Change struct {
-	Decision Decision
+	Decision *Decision
 	Ended    bool
 }
 
@@ -36,7 +38,7 @@ const maxChanges = 200_000
 
 // NewView returns an empty view.
 func NewView() *View {
-	return &View{byKey: make(map[string]*held), byValue: make(map[string][]*held), first: 1}
+	return &View{byValue: make(map[string][]*held), first: 1}
 }
 
 // about is where decisions about a value are. Scopes are the same whatever their case, and that of user_id is username.
@@ -58,11 +60,30 @@ func (v *View) Begin() {
 func (v *View) Complete() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, h := range v.byKey {
+	for h := range v.all() {
 		if h.round != v.round {
 			v.end(h)
 		}
 	}
+}
+
+// all returns what is held.
+func (v *View) all() iter.Seq[*held] {
+	return func(yield func(*held) bool) {
+		for _, list := range v.byValue {
+			for _, h := range list {
+				if !yield(h) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// of returns what is held about the value of a decision, and the index in it of what the same rule has decided: -1 if there is none.
+func (v *View) of(d Decision) (list []*held, i int) {
+	list = v.byValue[about(d.Scope, d.Value)]
+	return list, slices.IndexFunc(list, func(h *held) bool { return h.Rule == d.Rule && h.Scope == d.Scope })
 }
 
 // Take applies a record of the topic.
@@ -70,41 +91,40 @@ func (v *View) Take(d Decision, end bool, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if end || !d.Active(now) {
-		if before := v.byKey[string(d.Key())]; before != nil {
-			v.end(before)
+		if list, i := v.of(d); i >= 0 {
+			v.end(list[i])
 		}
 		return
 	}
-	if v.put(&held{d, v.round}) {
-		v.changed(Change{Decision: d})
+	if h := (&held{d, v.round}); v.put(h) {
+		v.changed(Change{&h.Decision, false})
 	}
 }
 
 // put holds a decision, and reports whether it is new or another one than before.
 func (v *View) put(h *held) bool {
-	key, at := string(h.Key()), about(h.Scope, h.Value)
-	before := v.byKey[key]
-	v.byKey[key] = h
-	if before == nil {
-		v.byValue[at] = append(slices.Clip(v.byValue[at]), h)
+	list, i := v.of(h.Decision)
+	if i < 0 {
+		v.n++
+		v.byValue[about(h.Scope, h.Value)] = append(slices.Clip(list), h)
 		return true
 	}
-	// The list may be in use: it is replaced, not changed.
-	list := slices.Clone(v.byValue[at])
-	list[slices.Index(list, before)] = h
-	v.byValue[at] = list
+	before := list[i]
+	list = slices.Clone(list) // the old one may be in use
+	list[i] = h
+	v.byValue[about(h.Scope, h.Value)] = list
 	return before.Decision != h.Decision // otherwise it was read again
 }
 
 func (v *View) end(h *held) {
-	delete(v.byKey, string(h.Key()))
+	v.n--
 	at := about(h.Scope, h.Value)
 	if left := slices.DeleteFunc(slices.Clone(v.byValue[at]), func(o *held) bool { return o == h }); len(left) > 0 {
 		v.byValue[at] = left
 	} else {
 		delete(v.byValue, at)
 	}
-	v.changed(Change{h.Decision, true})
+	v.changed(Change{&h.Decision, true})
 }
 
 func (v *View) changed(c Change) {
@@ -121,7 +141,7 @@ func (v *View) Restore(ds []Decision) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, d := range ds {
-		if v.byKey[string(d.Key())] == nil {
+		if _, i := v.of(d); i < 0 {
 			v.put(&held{d, v.round})
 		}
 	}
@@ -131,7 +151,7 @@ func (v *View) Restore(ds []Decision) {
 func (v *View) Sweep(now time.Time) (ended []Decision) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, h := range v.byKey {
+	for h := range v.all() {
 		if !h.Active(now) {
 			ended = append(ended, h.Decision)
 			v.end(h)
@@ -157,7 +177,7 @@ func (v *View) Lookup(scope, value string, now time.Time) (out []Decision) {
 // All returns the decisions in force, ordered by scope, value and rule, and the number of the last change.
 func (v *View) All(now time.Time) (out []Decision, last uint64) {
 	v.mu.RLock()
-	for _, h := range v.byKey {
+	for h := range v.all() {
 		if h.Active(now) {
 			out = append(out, h.Decision)
 		}
@@ -185,5 +205,5 @@ func (v *View) Since(number uint64) (out []Change, last uint64, ok bool) {
 func (v *View) Len() int {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return len(v.byKey)
+	return v.n
 }
