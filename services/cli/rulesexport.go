@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"spate/shared/activity"
 	"spate/shared/flinksql"
 	"spate/shared/kafka"
+	"spate/shared/rule"
 	"spate/shared/terminal"
 )
 
@@ -110,6 +112,10 @@ func (c *rulesExportCommand) script(e *env, to flinksql.Connection) error {
 	}
 	for _, w := range s.Warnings() {
 		terminal.Fprintln(e.stderr, "spate: warning:", w)
+	}
+	if !defaultFields(c.ruleFlags) && slices.ContainsFunc(f.set.Rules, func(r *rule.Rule) bool { return r.Table.BuiltIn }) {
+		terminal.Fprintf(e.stderr, "spate: warning: the exported table activity has the columns user_id and txn_timestamp, but SPATE_USER_FIELD is %s and SPATE_TIME_FIELD is %s; change these columns in the exported statements\n",
+			strings.Join(c.UserField, ","), strings.Join(c.TimeField, ","))
 	}
 	_, err = io.WriteString(e.stdout, s.SQL())
 	return err

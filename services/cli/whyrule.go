@@ -113,23 +113,13 @@ func (w *asker) rules(values map[string]*string, only string, q explainer.Questi
 
 // reference implements explainer.Reference with package verifier. The user of the built-in table is whatever the router took for it.
 func reference(ctx context.Context, r explainer.Rule, events iter.Seq[explainer.Input]) ([]explainer.Group, error) {
-	builtIn := slices.ContainsFunc(r.Table.Columns, func(c rule.Column) bool { return c.Type.Kind == rule.Token })
 	var user []byte // if it is selected, all events have the same
 	groups, err := verifier.Explain(ctx, r.Source, r.Name, verifier.RulesOptions{Name: r.Name, Set: r.Set}, func(yield func(verifier.Event, error) bool) {
 		partition := int32(0)
 		for in := range events {
 			user = in.User
-			column := verifier.JSONColumn(in.Text)
-			if of := column; builtIn {
-				column = func(path ...string) (string, bool) {
-					if len(path) == 1 && path[0] == "user_id" {
-						return string(in.User), true
-					}
-					return of(path...)
-				}
-			}
 			// Each has a partition of its own, so that none makes another late.
-			if !yield(verifier.Event{Partition: partition, MS: in.MS, Appended: verifier.Unbounded, Promised: in.Closed, Column: column}, nil) {
+			if !yield(verifier.Event{Partition: partition, MS: in.MS, Appended: verifier.Unbounded, Promised: in.Closed, User: string(in.User), Column: verifier.JSONColumn(in.Text)}, nil) {
 				return
 			}
 			partition++

@@ -144,7 +144,14 @@ var ErrNothingRead = errors.New("no line could be read as an event")
 
 // nothingRead reads a file again and says why most of its lines are not events.
 func nothingRead(cfg ReplayConfig, res ReplayResult) error {
-	err := fmt.Errorf("replay %s: %w: %s malformed, %s invalid", cfg.File, ErrNothingRead, number(res.Skipped, "line is", "lines are"), number(res.Invalid, "event is", "events are"))
+	var wrong []string
+	if res.Skipped > 0 {
+		wrong = append(wrong, number(res.Skipped, "line is", "lines are")+" malformed")
+	}
+	if res.Invalid > 0 {
+		wrong = append(wrong, number(res.Invalid, "event is", "events are")+" invalid")
+	}
+	err := fmt.Errorf("replay %s: %w: %s", cfg.File, ErrNothingRead, strings.Join(wrong, ", "))
 	in, oerr := simulator.OpenCSV(cfg.File)
 	if oerr != nil { // such as standard input, which is gone
 		return err

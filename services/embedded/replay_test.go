@@ -25,7 +25,7 @@ func TestReplayOfWhatIsNoEvents(t *testing.T) {
 	const header = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
 	const row = "2019-11-01 00:00:00 UTC,view,1,2,,b,1.0,77,s\n"
 	for name, c := range map[string]struct{ content, want string }{
-		"JSON lines":    {strings.Repeat("{\"user_id\":5}\n", 29), `0 lines are malformed, 29 events are invalid; the most frequent reason is "no_time" (29 times, first on line 1)`},
+		"JSON lines":    {strings.Repeat("{\"user_id\":5}\n", 29), `no line could be read as an event: 29 events are invalid; the most frequent reason is "no_time" (29 times, first on line 1)`},
 		"no user":       {header + strings.Repeat(strings.ReplaceAll(row, "77", ""), 3) + "\"x\n", `1 line is malformed, 3 events are invalid; the most frequent reason is "no_user" (3 times, first on line 2)`},
 		"bad time":      {header + strings.ReplaceAll(row, "77", "") + "\n" + strings.Repeat(strings.ReplaceAll(row, "2019", "soon"), 2), `"bad_time" (2 times, first on line 4)`},
 		"one is enough": {header + row + strings.Repeat(strings.ReplaceAll(row, "77", ""), 9), ""},

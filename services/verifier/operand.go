@@ -119,6 +119,9 @@ func (q *query) column() term {
 	if !ok || c.typ.kind == kRow {
 		refuse("unknown column %s", strings.Join(path, "."))
 	}
+	if c.token {
+		path = []string{userPath}
+	}
 	x := term{sql: fmt.Sprintf("e.c%d", q.inputs.of(path, c.typ)), typ: c.typ}
 	if c.token {
 		x.token = fmt.Sprintf("e.c%d", q.inputs.of(path, typ{kind: kString}))

@@ -19,6 +19,9 @@ type rulesFile struct {
 	steps   int64    // most windows of a size that an event is in
 }
 
+// userPath stands for the user, wherever it is in the events.
+const userPath = "\x00user"
+
 // inputs are the columns that the rules read, each once by its type.
 type inputs struct{ list []input }
 
@@ -181,7 +184,7 @@ func (f *rulesFile) reads(q *query, o RulesOptions) {
 	}
 	for _, c := range q.table.columns {
 		if c.token {
-			c.typ = typ{kind: kString}
+			c.name, c.typ = userPath, typ{kind: kString}
 		}
 		if c.notNull && c.name != clock && !slices.ContainsFunc(f.notNull, func(o column) bool { return o.name == c.name && o.typ == c.typ }) {
 			f.notNull = append(f.notNull, c)

@@ -39,6 +39,8 @@ type Event struct {
 	Appended int64
 	// Promised is the watermark that was promised for the partition before the event, while it was silent; 0 if none was.
 	Promised int64
+	// User is the text of the user, which the built-in table has under the name user_id; empty if the event has none.
+	User string
 	// Column returns the text at the end of a path of names, and false if there is none, or NULL. It is nil for what is not an event.
 	Column func(path ...string) (string, bool)
 }
@@ -154,7 +156,7 @@ func (f *rulesFile) events(r *os.File, key string, partitions int32) iter.Seq2[E
 		if f.clock != "txn_timestamp" {
 			in.times = []string{strings.ToLower(f.clock)}
 		}
-		if !slices.ContainsFunc(f.notNull, func(c column) bool { return c.name == "user_id" }) {
+		if !slices.ContainsFunc(f.notNull, func(c column) bool { return c.name == "user_id" || c.name == userPath }) {
 			in.users = nil
 		}
 		appended := time.Now().UnixMilli()
@@ -167,7 +169,7 @@ func (f *rulesFile) events(r *os.File, key string, partitions int32) iter.Seq2[E
 						ms, ok = parseMillis(text)
 					}
 					if ok {
-						e.MS = ms
+						e.MS, e.User = ms, column("user_id")
 						e.Column = func(path ...string) (string, bool) {
 							text := column(strings.Join(path, "."))
 							return text, text != ""
@@ -184,14 +186,37 @@ func (f *rulesFile) events(r *os.File, key string, partitions int32) iter.Seq2[E
 	}
 }
 
-// Event is an event of a source partition as its record's value has it: an object with a time, which is found and read as
+// Event is an event of a source partition as its record's value has it: an object with a time and maybe a user, which are found and read as
 // [Reference.AddJSON] does. appended is the time of its record.
 func (r Rule) Event(partition int32, value []byte, appended time.Time) Event {
 	e := Event{Partition: partition, Appended: appended.UnixMilli()}
 	if ms, ok := r.timeIn(value); ok {
-		e.MS, e.Column = ms, JSONColumn(value)
+		e.MS, e.User, e.Column = ms, r.userIn(value), JSONColumn(value)
 	}
 	return e
+}
+
+// userIn returns the text of an event's user, empty if it has none.
+func (r Rule) userIn(value []byte) (text string) {
+	users := r.User
+	if len(users) == 0 {
+		users = []string{"user_id"}
+	}
+	for _, path := range users {
+		token := find(value, path)
+		if len(token) == 0 || string(token) == "null" || string(token) == `""` {
+			continue
+		}
+		user, ok := userOfJSON(token)
+		if !ok {
+			return ""
+		}
+		if json.Unmarshal([]byte(user), &text) != nil {
+			text = user // a number
+		}
+		return text
+	}
+	return ""
 }
 
 // JSONColumn returns the columns of an event that is a JSON object. A string is its text, everything else is as it is written.
@@ -289,7 +314,10 @@ func (l *loader) values(e Event) (row []any, ok bool) {
 		return nil, false
 	}
 	at := func(path []string, t typ) any {
-		text, found := e.Column(path...)
+		text, found := e.User, e.User != ""
+		if path[0] != userPath {
+			text, found = e.Column(path...)
+		}
 		var v driver.Value
 		if found {
 			v = parseField(t, text)

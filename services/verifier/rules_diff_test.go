@@ -131,7 +131,7 @@ func verifierEvents(log []logEvent) iter.Seq2[verifier.Event, error] {
 				text, ok := e.columns[strings.Join(path, ".")]
 				return text, ok
 			}
-			if !yield(verifier.Event{Partition: e.partition, MS: e.ms, Appended: verifier.Unbounded, Column: column}, nil) {
+			if !yield(verifier.Event{Partition: e.partition, MS: e.ms, Appended: verifier.Unbounded, User: e.columns["user_id"], Column: column}, nil) {
 				return
 			}
 		}

@@ -26,7 +26,7 @@ func sequence(list ...Event) iter.Seq2[Event, error] {
 }
 
 func jsonEvent(partition int32, ms int64, value string) Event {
-	return Event{Partition: partition, MS: ms, Appended: Unbounded, Column: JSONColumn([]byte(value))}
+	return Event{Partition: partition, MS: ms, Appended: Unbounded, User: Rule{}.userIn([]byte(value)), Column: JSONColumn([]byte(value))}
 }
 
 // lines are the rows of a report, with their rule and window.
@@ -54,7 +54,7 @@ func TestRulesLate(t *testing.T) {
 		"at the end":                     {[]Event{jsonEvent(0, 19_999, user), jsonEvent(0, 0, user)}, []string{"10000-20000 1"}},
 		"each partition has its own":     {[]Event{jsonEvent(0, 100_000, user), jsonEvent(1, 0, user)}, []string{"0-10000 1", "100000-110000 1"}},
 		"no time counts for more than that of its append": {
-			[]Event{{MS: 100_000, Appended: 5000, Column: JSONColumn([]byte(user))}, jsonEvent(0, 0, user)}, []string{"0-10000 1", "100000-110000 1"},
+			[]Event{{MS: 100_000, Appended: 5000, User: "1", Column: JSONColumn([]byte(user))}, jsonEvent(0, 0, user)}, []string{"0-10000 1", "100000-110000 1"},
 		},
 		"what is no event moves nothing": {[]Event{jsonEvent(0, 100_000, `{"user_id": null}`), {MS: 100_000, Appended: Unbounded}, jsonEvent(0, 0, user)}, []string{"0-10000 1"}},
 	} {

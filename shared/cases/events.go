@@ -109,7 +109,7 @@ func (l *loader) events(c *Case, m map[string]*yaml.Node) {
 // clocks are the names of the event time, the first that an event has counts.
 func clocks(set *rule.Set) []string {
 	_, clock, _ := set.Stream() // it was asked before
-	if times := activity.DefaultFields().Time; slices.Contains(times, clock) {
+	if times := activity.DefaultFields().Time; clock == "" || slices.Contains(times, clock) {
 		return times
 	}
 	return []string{clock}

@@ -96,7 +96,6 @@ func TestIgnored(t *testing.T) {
 	l := newLog(t)
 	l.Take(1, record(t, Record{Revision: 1, Source: Source{Text: text("a", 1)}, LatenessMS: 5000, MaxAheadMS: ahead}))
 	was := described(l)
-	table := "CREATE TABLE t (who STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts);\nINSERT INTO alerts SELECT who, COUNT(*) AS n FROM t GROUP BY TUMBLE(ts, INTERVAL '1' SECOND), who"
 	for value, why := range map[string]string{
 		"": "not a revision", "7": "not a revision", "{}": "not a revision", "\x00\xff": "not a revision", `{"version":1,"revision":"2"}`: "not a revision",
 		string(record(t, Record{Revision: 1, Source: Source{Text: text("b", 1)}})):                                                         "written as revision 1, but the next revision was 2",
@@ -106,7 +105,6 @@ func TestIgnored(t *testing.T) {
 		string(record(t, Record{Revision: 3, Source: Source{Text: text("b", 1)}})):                                                         "written as revision 3",
 		string(record(t, Record{Revision: 2, Source: Source{Text: text("b", 1)}, LatenessMS: 6000, MaxAheadMS: ahead})):                    "lateness is 6s",
 		string(record(t, Record{Revision: 2, Source: Source{Text: text("b", 1)}, LatenessMS: 5000, MaxAheadMS: 1})):                        "max-ahead is 1ms",
-		string(record(t, Record{Revision: 2, Source: Source{Text: table, Name: "t"}, LatenessMS: 5000, MaxAheadMS: ahead})):                "expects the event time in ts",
 	} {
 		n := len(l.Ignored())
 		l.Take(2, []byte(value))
@@ -116,6 +114,34 @@ func TestIgnored(t *testing.T) {
 	}
 	if d := cmp.Diff(was, described(l)); d != "" || l.Revision() != 1 || l.Unreadable() != nil {
 		t.Errorf("%d, %v: %s", l.Revision(), l.Unreadable(), d)
+	}
+}
+
+// TestClock: the first table that names the event time does so for all later revisions. The built-in table names none.
+func TestClock(t *testing.T) {
+	l := newLog(t)
+	table := func(clock string) Source {
+		return Source{Name: "t", Text: strings.ReplaceAll("CREATE TABLE t (who STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts);\nINSERT INTO alerts SELECT who, COUNT(*) AS n FROM t GROUP BY TUMBLE(ts, INTERVAL '1' SECOND), who", "ts", clock)}
+	}
+	for i, c := range []struct {
+		source Source
+		clock  string
+		err    string
+	}{
+		{Source{Text: text("a", 1)}, "", ""},
+		{table("at_ms"), "at_ms", ""},
+		{table("happened"), "at_ms", "it expects the event time in happened, but the rules in force expect it in at_ms"},
+		{Source{Text: text("a", 2)}, "at_ms", ""},
+		{table("at_ms"), "at_ms", ""},
+	} {
+		r := Record{Revision: l.Revision() + 1, Source: c.source, LatenessMS: 5000, MaxAheadMS: ahead}
+		said := l.Check(r)
+		n := len(l.Ignored())
+		l.Take(int64(i+1)*3_600_000, record(t, r))
+		ignored := l.Ignored()[n:]
+		if l.Clock() != c.clock || (said == nil) != (c.err == "") || len(ignored) > 0 != (c.err != "") || said != nil && (!strings.Contains(said.Error(), c.err) || !strings.Contains(ignored[0].Why, c.err)) {
+			t.Errorf("%d: clock %q, %v, %+v", i, l.Clock(), said, ignored)
+		}
 	}
 }
 

@@ -14,6 +14,8 @@ type Table struct {
 	Time int
 	// LatenessMS is how far the watermark stays behind; -1 if the table does not say.
 	LatenessMS int64
+	// BuiltIn is set for [Activity]: its user_id and its event time are the fields in which the pipeline's settings say they are, whatever their names.
+	BuiltIn bool
 	// Topic is the topic or stream that the table names; empty if it names none.
 	Topic string
 }

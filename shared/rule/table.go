@@ -7,9 +7,9 @@ import (
 	"spate/shared/rule/syntax"
 )
 
-// Activity is the table that exists without CREATE TABLE: the events of the data set.
+// Activity is the table that exists without CREATE TABLE: the events of the data set. Of other events, it has the user and the time.
 func Activity() *Table {
-	return &Table{Name: "activity", LatenessMS: -1, Time: 9, Columns: []Column{
+	return &Table{Name: "activity", BuiltIn: true, LatenessMS: -1, Time: 9, Columns: []Column{
 		{"event_time", Type{Kind: String}}, {"event_type", Type{Kind: String}}, {"product_id", Type{Kind: BigInt}}, {"category_id", Type{Kind: BigInt}},
 		{"category_code", Type{Kind: String}}, {"brand", Type{Kind: String}}, {"price", Type{Kind: Double}}, {"user_id", Type{Kind: Token, NotNull: true}},
 		{"user_session", Type{Kind: String}}, {"txn_timestamp", Type{Kind: Timestamp, NotNull: true}},

@@ -142,7 +142,7 @@ func (a *AWS) Events(fields verifier.Rule) (events []verifier.Event) {
 		}
 		if known {
 			newest[s.ID] = from
-			events = append(events, verifier.Event{Partition: number, MS: from, Appended: verifier.Unbounded, Column: func(path ...string) (string, bool) {
+			events = append(events, verifier.Event{Partition: number, MS: from, Appended: verifier.Unbounded, User: Heir, Column: func(path ...string) (string, bool) {
 				return Heir, len(path) == 1 && path[0] == "user_id"
 			}})
 		}
