@@ -1,4 +1,4 @@
--- Finds coupon abuse: one person redeems a coupon for new customers with many accounts.
+-- Finds coupon abuse: one person uses many accounts to redeem a coupon meant for new customers.
 --
 -- The key is the pair (coupon, ip). If the key were only the coupon, every successful campaign would be flagged; if it were only the address, every office
 -- would be flagged. The rule counts accounts, not orders, because a shop that lets one account redeem a coupon twice has made a mistake of its own.

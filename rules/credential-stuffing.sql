@@ -3,7 +3,7 @@
 --   credential-stuffing  One address tries leaked passwords for many accounts. Each account has only one or two failures, which is inconspicuous.
 --   password-guessing    Many addresses try passwords for one account. Each address has only one failure, which is inconspicuous.
 --
--- The rule credential-stuffing counts the accounts with failed logins, not the logins: hundreds of people log in from the address of an office, a school or a mobile
+-- The rule `credential-stuffing` counts the accounts with failed logins, not the logins: hundreds of people log in from the address of an office, a school or a mobile
 -- network, and some mistype their passwords. If such an address still exceeds the limit, add a list of exemptions instead of raising the limit for all addresses.
 --
 -- These events have fields that the built-in table lacks, so the file declares its own table. The table reads the same topic. If your topic has another name, change

@@ -1,9 +1,9 @@
 -- Finds scrapers, which view many different products and buy none.
 --
 -- The rule counts different products, not views, because a person who compares products views the same few again and again. Scrapers know the rate limits and stay below
--- them (5 pages in 10 seconds are 30 a minute), so the rule burst does not detect them. Unlike people, they do not return to the same products.
+-- them (5 pages in 10 seconds are 30 a minute), so the rule `burst` does not detect them. Unlike people, they do not return to the same products.
 --
--- Windows are a minute long and begin every 10 seconds, so 50 seconds of scraping always lie entirely in one window.
+-- Windows are a minute long and begin every 10 seconds, so scraping that takes at most 50 seconds always lies entirely in one window.
 --
 -- Without the last line, the rule opens an alert as soon as the limit is exceeded. With the last line, spate waits for the end of the window, because a visitor may
 -- still buy; `spate rules check` reports this. People who browse a lot and then buy are the shop's best customers, so the wait is worthwhile.

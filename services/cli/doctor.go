@@ -240,7 +240,7 @@ func (c *doctorCommand) printACLs(e *env, services []string) error {
 		}
 	}
 	if !c.JSON {
-		o.printf("# needed at the first start to create missing topics; DescribeConfigs is optional: without it, spate cannot detect settings that lose data\n")
+		o.printf("# needed at the first start to create missing topics; DescribeConfigs is optional: without it, spate cannot detect settings that cause data loss\n")
 	}
 	for _, r := range names.MakeRights() {
 		show(r)

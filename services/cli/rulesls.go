@@ -24,7 +24,7 @@ type rulesLsCommand struct {
 func (rulesLsCommand) Help() string {
 	return `Lists the rules in the newest revision, except those whose mode is off, and the rules in earlier revisions that are still in force. For a rule that takes
 effect or ends later, IN FORCE shows the time: its first window begins then or later, or its last window begins before then. SINCE is the revision that last changed a rule.
-Rules with the same FEED are counted together. FAULTS counts the results that were NULL because they could not be computed (a division by zero, an overflow)
+Events are counted only once for all rules with the same FEED. FAULTS counts the results that were NULL because they could not be computed (a division by zero, an overflow)
 since the running detectors took over their partitions; the column appears only if there were faults.
 
   spate rules ls
