@@ -90,7 +90,7 @@ func (d *decisions) expire(ctx context.Context) {
 	})
 	for ops.Pause(ctx, expireEvery) {
 		if n, err := d.end(ctx); err != nil && ctx.Err() == nil {
-			d.cfg.Log.Warn("cannot write the ends of expired decisions; the decisions are no longer in force", "decisions", n, "error", err)
+			d.cfg.Log.Warn("cannot record that decisions have expired; the decisions are no longer in force", "decisions", n, "error", err)
 		}
 	}
 }

@@ -37,7 +37,7 @@ type alertsShowCommand struct {
 
 // Help is shown below the usage.
 func (alertsShowCommand) Help() string {
-	return `spate reads the user's events in the window from the events topic, between the offsets that the alert records as evidence. This requires a broker that
+	return `spate reads the user's events in the window from the events topic, between the offsets in the alert's evidence. This requires a broker that
 still has these events. Otherwise, spate shows everything else and explains why the events are missing.`
 }
 

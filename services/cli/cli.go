@@ -41,7 +41,7 @@ type program struct {
 	Key      keyCommand      `cmd:"" help:"Show the open windows for any rule's key, such as an address, as counted by the running detector."`
 	Top      topCommand      `cmd:"" help:"Show live rates, lag, the users with the most events and the open incidents."`
 	Why      whyCommand      `cmd:"" help:"Explain why an account was flagged, or why it was not."`
-	SQL      sqlCommand      `cmd:"" name:"sql" help:"Query events, alerts and incidents with SQL: a time range of the log, or files."`
+	SQL      sqlCommand      `cmd:"" name:"sql" help:"Query events, alerts and incidents with SQL, in a time range of the log or in files."`
 
 	Route   routeCommand   `cmd:"" group:"services" help:"Service: validate events and count them per user and window (exactly once)."`
 	Detect  detectCommand  `cmd:"" group:"services" help:"Service: find windows above the threshold."`

@@ -113,7 +113,7 @@ func (p *consoleParts) append(ctx context.Context, l *rulesLog, rec revision.Rec
 	rec.Program = version()
 	entry, err := l.Append(context.WithoutCancel(ctx), rec) // whether it is in force has to be told
 	if errors.Is(err, revision.ErrLate) {
-		p.log.Warn("a revision of the rules was written too late", "revision", entry.Revision, "error", err)
+		p.log.Warn("a revision of the rules was written too late for its boundary", "revision", entry.Revision, "error", err)
 		err = nil
 	}
 	p.mu.Lock()

@@ -380,7 +380,7 @@ func (c *deliveriesResendCommand) Run(e *env) (err error) {
 	for _, d := range list {
 		switch {
 		case d.Endpoint == dynamodb.Endpoint && e.mode == "aws":
-			why = append(why, "spate publishes each message to the SNS topic until the topic accepts it, and does not resend it")
+			why = append(why, "spate retries each message until the SNS topic accepts it, and does not resend it after that")
 		case d.State == store.Held:
 			why = append(why, fmt.Sprintf("for %s, the message is part of digest %s; resend the digest instead", terminal.Text(d.Endpoint), terminal.Text(d.Digest)))
 		case d.State == store.Pending:

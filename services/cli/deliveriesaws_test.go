@@ -65,7 +65,7 @@ func TestDeliveriesInModeAWS(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	_, errs = b.run(ExitFailed, "deliveries", "resend", id, "--endpoint", "sns")
-	says(t, errs, "spate publishes each message to the SNS topic until the topic accepts it")
+	says(t, errs, "spate retries each message until the SNS topic accepts it")
 	_, errs = b.run(ExitFailed, "deliveries", "resend", "0000")
 	says(t, errs, "message 0000 not found")
 

@@ -70,7 +70,7 @@ func (c *demoCommand) Run(e *env) error {
 				if !stays {
 					until = " until the demo ends"
 				}
-				terminal.Fprintf(e.stdout, "See it in a browser%s, with the reason for each alert: %s\n", terminal.Safe(until), console)
+				terminal.Fprintf(e.stdout, "See the demo in a browser%s, with the reason for each alert: %s\n", terminal.Safe(until), console)
 			}
 			if cfg.Rules != nil {
 				terminal.Fprintf(e.stdout, "One process: Kafka %s, metrics %s/metrics\n"+
@@ -256,6 +256,6 @@ func rulesSummary(w io.Writer, r embedded.DemoResult) error {
 		flagged = "flagged: " + strings.Join(r.Flagged, ", ")
 	}
 	o.printf("innocents   %s\n", flagged)
-	o.printf("\nNext:  spate up --rules FILE      run the rules on events from any Kafka client\n       spate rules test FILE      define what they must find\n")
+	o.printf("\nNext:  spate up --rules FILE      run the rules on events from any Kafka client\n       spate rules test FILE      test the rules with the cases next to FILE\n")
 	return o.end(nil)
 }

@@ -41,7 +41,7 @@ type doctorCommand struct {
 // Help is shown below the usage.
 func (doctorCommand) Help() string {
 	return `Checks the brokers, TLS and certificates, the login, permissions, topics and their settings, broker limits, clocks, open transactions,
-running services, the database and its schema, and the endpoints. It also checks whether the newest records are events under the user,
+running services, the database and its schema, and the endpoints. It also checks whether the newest records are valid events under the user,
 time and format settings. In mode aws, it checks the identity, streams, tables, the SNS topic and the endpoints. It modifies none of your
 data and sends no messages, but a broker that has never had a consumer group may create its internal topics. The exit code is 1 if something will not work.
 

@@ -54,7 +54,7 @@ func (c *receiveCommand) Run(e *env) error {
 		return fmt.Errorf("listen: another program is using %s; stop it, or choose another address with --listen (SPATE_RECEIVE_LISTEN)", c.Listen)
 	}
 	if err != nil {
-		return fmt.Errorf("listen: listen for calls (SPATE_RECEIVE_LISTEN, --listen): %w", err)
+		return fmt.Errorf("listen: cannot listen for calls (SPATE_RECEIVE_LISTEN, --listen): %w", err)
 	}
 	terminal.Fprintf(e.stderr, "spate receive: listening for webhook calls on http://%s/. Press Ctrl-C to stop.\n", ln.Addr())
 	p := &callPrinter{w: e.stdout, json: c.JSON}

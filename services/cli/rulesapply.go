@@ -23,7 +23,7 @@ import (
 
 type rulesApplyCommand struct {
 	File string            `arg:"" help:"Rules file, or - for standard input."`
-	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Parameter value; overrides the one in the file. It is applied with the rules. Repeatable."`
+	Set  map[string]string `name:"set" mapsep:"none" placeholder:"RULE.PARAM=VALUE" help:"Parameter value, applied with the rules; overrides the one in the file. Repeatable."`
 	reviseFlags
 	Lateness  time.Duration `env:"SPATE_LATENESS" default:"10s" help:"How far an event can lag behind the newest event in its partition and still be counted. Recorded with the first revision, unless WATERMARK in the file sets it; later revisions keep it and ignore this flag."`
 	MaxAhead  time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"An event whose time is further in the future than this is invalid; 0 accepts any time. Recorded with the first revision; later revisions keep it and ignore this flag."`
@@ -342,7 +342,7 @@ func (f reviseFlags) place(ctx context.Context, l *rulesLog, rec *revision.Recor
 		if !begun {
 			hint = "; nothing has been counted yet, so --from beginning is also possible"
 		}
-		return usage(fmt.Errorf("from: %s is too early: %ss may already have judged events of such windows by the time they receive the rules; the earliest possible time is %s%s", f.From, l.judge, at, hint))
+		return usage(fmt.Errorf("from: %s is too early: %ss may judge events of windows that begin at this time before they receive the rules; the earliest possible time is %s%s", f.From, l.judge, at, hint))
 	}
 	rec.FromMS = ms
 	return nil

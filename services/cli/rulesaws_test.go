@@ -85,7 +85,7 @@ func TestRulesOnAWS(t *testing.T) {
 	_, errs = r.run(ExitUsage, "apply", rulesFileOf(t, "other.sql", rulesText(6)), "--from", "beginning")
 	says(t, errs, "events have been counted already, or a worker is running, so the rules cannot be in force from the beginning")
 	_, errs = r.run(ExitUsage, "apply", rulesFileOf(t, "other.sql", rulesText(6)), "--from", "2024-01-01T00:00:00Z")
-	says(t, errs, "is too early: workers may already have judged events of such windows")
+	says(t, errs, "is too early: workers may judge events of windows that begin at this time")
 	out, _ = r.run(ExitOK, "diff", rulesFileOf(t, "other.sql", rulesText(6)))
 	says(t, out, "compared with revision 1")
 	before := time.Now()

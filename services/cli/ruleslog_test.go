@@ -305,7 +305,7 @@ func TestRulesApplyRefuses(t *testing.T) {
 		{fmt.Sprintf(table, "happened_at", 10), nil, "it expects the event time in happened_at, but the rules in force expect it in txn_timestamp"},
 		{strings.ReplaceAll(rulesText(5), "TUMBLE(", "SESSION("), nil, "SESSION windows are not evaluated yet"},
 		{rulesText(6), []string{"--from", "beginning"}, "so the rules cannot be in force from the beginning"},
-		{rulesText(6), []string{"--from", "2024-01-01T00:00:00Z"}, "is too early: routers may already have judged events of such windows by the time they receive the rules; the earliest possible time is "},
+		{rulesText(6), []string{"--from", "2024-01-01T00:00:00Z"}, "is too early: routers may judge events of windows that begin at this time before they receive the rules; the earliest possible time is "},
 		{rulesText(6), []string{"--from", "tomorrow"}, `from: "tomorrow" is neither beginning nor a time`},
 		{rulesText(6), []string{"--max-ahead", "1500us"}, "max-ahead: 1.5ms is not a whole number of milliseconds"},
 		{rulesText(6), []string{"--lateness=-1s"}, "lateness: -1s is not"},

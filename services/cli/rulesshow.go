@@ -17,7 +17,7 @@ type rulesShowCommand struct {
 
 // Help is shown below the usage.
 func (rulesShowCommand) Help() string {
-	return `Prints the rules file as it was applied to standard output, byte for byte unless standard output is a terminal. All other details of the revision go to standard error.
+	return `Prints the rules file, as it was applied, to standard output: byte for byte unless standard output is a terminal. All other details of the revision go to standard error.
 
   spate rules show              the rules in force
   spate rules show 3 >rules.sql`

@@ -26,7 +26,7 @@ type topCommand struct {
 	Every  time.Duration `default:"2s" help:"Time between updates; at least 1s."`
 	Rounds int           `placeholder:"N" help:"Exit after N updates. Default: run until you press Ctrl-C."`
 	By     string        `placeholder:"COLUMN" help:"Show the most frequent values of this event column. Default: the user."`
-	Last   time.Duration `default:"5s" help:"Period over which these values are counted."`
+	Last   time.Duration `default:"5s" help:"Period over which the values of --by are counted."`
 	JSON   bool          `name:"json" help:"Print one JSON object per update: at, events_per_second, alert_records_per_minute, lag, closed_seconds_ago (null: unknown), troubles, hottest, incidents."`
 
 	incidentFlags

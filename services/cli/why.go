@@ -63,7 +63,7 @@ Reasons for a verdict of not_flagged:
   split               the condition would hold in a window that began at another time
   late                the condition would hold with events that arrived after their window had closed
   closed_as_idle      the same, but the window had closed because a partition was silent
-  still_open          the window is still open, and the condition does not hold yet or can become false
+  still_open          the window is still open, and the condition does not hold yet, or it holds but can still become false
   not_routed          the condition holds with events that are not counted yet
   invalid             the log has only invalid records that mention the key
   never_seen          the log has no event for the key in this period

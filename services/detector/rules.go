@@ -67,7 +67,7 @@ func (r *rules) upTo(ctx context.Context, revision int64) (known, error) {
 	case r.reader.Unreadable() != nil:
 		return r.known, r.reader.Unreadable()
 	}
-	return r.known, fmt.Errorf("events were judged by revision %d of the rules, but topic %s has only %d: it was deleted, or its broker lost records; restore it, or start over",
+	return r.known, fmt.Errorf("events were judged by revision %d of the rules, but topic %s has only revisions up to %d: the topic was deleted, or its broker lost records; restore it, or start over",
 		revision, r.topic, r.known.plan.Revision)
 }
 

@@ -77,11 +77,11 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 	if c.TopicARN == "" && c.Endpoints {
 		t.ok("topic", "none; endpoints are notified of incidents")
 	} else if c.TopicARN == "" {
-		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic that is notified of incidents, or SPATE_ENDPOINTS to a file of endpoints", "no topic receives incident notifications")
+		t.say(Warning, "topic", "set SPATE_TOPIC_ARN to the SNS topic to which incidents are published, or SPATE_ENDPOINTS to an endpoints file", "no topic receives incident notifications")
 	} else if _, err := sns.NewFromConfig(cfg).GetTopicAttributes(ctx, &sns.GetTopicAttributesInput{TopicArn: aws.String(c.TopicARN)}); err != nil {
 		t.trouble("topic", c.TopicARN, "sns:GetTopicAttributes", err)
 	} else {
-		t.ok("topic", "%s is notified of incidents", c.TopicARN)
+		t.ok("topic", "incidents are published to %s", c.TopicARN)
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func (e *exam) newest(ctx context.Context) {
 			}
 		}
 	}
-	level, text := OK, fmt.Sprintf("%d of the newest %d records in %s are events under these settings", n, len(records), topic)
+	level, text := OK, fmt.Sprintf("%d of the newest %d records in %s are valid events under these settings", n, len(records), topic)
 	switch {
 	case n == 0 && len(reasons) > 0:
 		level = Failed

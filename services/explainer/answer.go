@@ -302,7 +302,7 @@ func (x *Explainer) judge(ctx context.Context, a *Answer, q Question, r RuleKey,
 		if early, _ := r.Early(); early && x.Alerts == nil {
 			a.Notes = append(a.Notes, "the rule opens alerts early, so there is probably an alert already; only the database shows whether there is one")
 		} else if x.Alerts != nil && len(w.counted) > 0 {
-			a.Notes = append(a.Notes, "the condition holds so far; if it can still become false (as = 0 can), the alert opens when the window closes")
+			a.Notes = append(a.Notes, "the condition holds so far; if it can still become false (as a condition with = 0 can), the alert opens when the window closes")
 		}
 	case best.Holds && slices.ContainsFunc(w.counted, func(g Group) bool { return g.Start == best.Start && g.End == best.End && g.Holds }):
 		a.Verdict, a.Reason = "flagged", Holds
@@ -459,7 +459,7 @@ func (a *Answer) done() *Answer {
 		case Shadow:
 			a.Text += " The rule is in shadow mode, so no one is notified."
 		case Silenced:
-			a.Text += " Its incident is silenced (" + a.Silence + "), so no one was notified."
+			a.Text += " The incident is silenced (" + a.Silence + "), so no one was notified."
 		}
 	case NeverSeen:
 		a.Text = "The log has no event for this key in this period. Check that the key is spelled as in the events, or ask about another period."
@@ -522,7 +522,7 @@ func (a *Answer) closes() string {
 	if a.Watermark.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf(" The window closes when event time, now at %s, reaches its end.", a.Watermark.Format(instant))
+	return fmt.Sprintf(" The window closes when event time, now at %s, reaches the end of the window.", a.Watermark.Format(instant))
 }
 
 func number(n int, one, more string) string {

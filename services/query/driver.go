@@ -184,7 +184,7 @@ func (modules) Connect(ctx vtab.Context, args []string) (vtab.Table, error) { re
 
 func find(ctx vtab.Context, args []string) (vtab.Table, error) {
 	if len(args) != 5 {
-		return nil, fmt.Errorf("module %s has %d arguments", module, len(args))
+		return nil, fmt.Errorf("module %s has the wrong number of arguments: %d", module, len(args))
 	}
 	number, err := strconv.ParseInt(args[3], 10, 64)
 	if err != nil {
@@ -196,7 +196,7 @@ func find(ctx vtab.Context, args []string) (vtab.Table, error) {
 	}
 	of, ok := sessions.Load(number)
 	if !ok || i < 0 || i >= len(of.(*DB).tables) {
-		return nil, fmt.Errorf("no table %s of %s", args[4], args[3])
+		return nil, fmt.Errorf("there is no table %s in session %s", args[4], args[3])
 	}
 	t := of.(*DB).tables[i]
 	columns := make([]string, len(t.Columns))

@@ -125,7 +125,7 @@ func (s *session) recall(ctx context.Context, from int64) (recollection, error) 
 		}
 	}
 	if have := s.rules.Revision(); r.revision > have {
-		return r, fmt.Errorf("events were judged by revision %d of the rules, but topic %s has only %d: it was deleted, or its broker lost records; restore it, or start over", r.revision, s.cfg.Layout.Names.Rules, have)
+		return r, fmt.Errorf("events were judged by revision %d of the rules, but topic %s has only revisions up to %d: the topic was deleted, or its broker lost records; restore it, or start over", r.revision, s.cfg.Layout.Names.Rules, have)
 	}
 	return r, nil
 }

@@ -176,7 +176,7 @@ func TestRulesAreLostWhileNothingHappens(t *testing.T) {
 		}
 	})
 	r, err := s.recall(t.Context(), 1)
-	if err == nil || !strings.Contains(err.Error(), "events were judged by revision 3 of the rules, but topic activity.rules has only 0") {
+	if err == nil || !strings.Contains(err.Error(), "events were judged by revision 3 of the rules, but topic activity.rules has only revisions up to 0") {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if len(r.progress) > 0 || len(r.watermarks) > 0 { // that was known before

@@ -72,7 +72,7 @@ func parseKinds(what string, names []string, groups ...kindGroup) (map[Kind]bool
 	for _, name := range names {
 		if name == "none" {
 			if len(names) > 1 {
-				return nil, fmt.Errorf("none cannot be combined with other %s", what)
+				return nil, fmt.Errorf(`"none" cannot be combined with other %s`, what)
 			}
 			continue
 		}

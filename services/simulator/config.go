@@ -75,8 +75,8 @@ type Config struct {
 	Users     int           `name:"users" env:"SPATE_USERS" default:"20000" help:"Number of shoppers."`
 	Start     time.Time     `name:"start" env:"SPATE_START" placeholder:"TIME" help:"Event time of the first event (RFC 3339). Default: 2019-11-01T00:00:00Z, or the current time if --time is not original."`
 	Attackers []string      `name:"attackers" env:"SPATE_ATTACKERS" default:"all" help:"Attackers to generate: all (those for the default rule: burst, slow, straddler, bulk_order, flood, giant), library (those for the rules in rules/: scraper, card_tester, credential_stuffer, password_guesser, coupon_abuser, cart_hoarder), a comma-separated list of these, or none."`
-	Innocents []string      `name:"innocents" env:"SPATE_INNOCENTS" default:"none" help:"Shoppers to generate who look like attackers, as in logs from real shops: order (an order whose lines all have the same time), mass_removal (a cart that is emptied), double_sent (events that are sent twice), office (colleagues who sign in from one address), all, or none. A good rule flags none of them."`
-	Window    time.Duration `name:"window" env:"SPATE_WINDOW" default:"10s" help:"Window size of the rule that attackers target."`
+	Innocents []string      `name:"innocents" env:"SPATE_INNOCENTS" default:"none" help:"Innocents to generate (shoppers who look like attackers, as in logs from real shops): order (an order whose lines all have the same time), mass_removal (a cart that is emptied), double_sent (events that are sent twice), office (colleagues who sign in from one address), all, or none. A good rule flags none of them."`
+	Window    time.Duration `name:"window" env:"SPATE_WINDOW" default:"10s" help:"Window size of the rule that the attackers are generated for."`
 	Threshold int           `name:"threshold" env:"SPATE_THRESHOLD" default:"5" help:"Threshold of the rule: more events than this in one window break it."`
 	TruthPath string        `name:"truth" env:"SPATE_TRUTH" placeholder:"PATH" help:"Write the ground truth about the attackers to this file, as JSON lines."`
 

@@ -46,7 +46,7 @@ func TestValidate(t *testing.T) {
 		{"weak giant", func(c *Config) { c.Out, c.EventRate = "-", 5 }, []string{"event-rate: 5 is below 10"}},
 		{"low rate without a giant", func(c *Config) { c.Out, c.EventRate, c.Attackers = "-", 5, []string{"slow"} }, nil},
 		{"disorder and now", func(c *Config) { c.Out, c.Disorder, c.TimeMode = "-", time.Second, TimeNow }, []string{"disorder: cannot be combined with --time now"}},
-		{"none and more", func(c *Config) { c.Out, c.Attackers = "-", []string{"slow", "none"} }, []string{"attackers: none cannot be combined with other attackers"}},
+		{"none and more", func(c *Config) { c.Out, c.Attackers = "-", []string{"slow", "none"} }, []string{`attackers: "none" cannot be combined with other attackers`}},
 		{"library and innocents", func(c *Config) { c.Out, c.Attackers, c.Innocents = "-", []string{"all", "library"}, []string{"all"} }, nil},
 		{"an innocent among the attackers", func(c *Config) { c.Out, c.Attackers = "-", []string{"order"} }, []string{
 			`attackers: "order" is not one of none, all, library, burst, slow, straddler, bulk_order, flood, giant, scraper, `,

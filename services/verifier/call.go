@@ -79,7 +79,7 @@ func (q *query) function(name string) term {
 	joined := strings.Join(sql, ", ")
 	need := func(least, most int) {
 		if len(args) < least || len(args) > most {
-			refuse("%s has %d arguments", name, len(args))
+			refuse("%s has the wrong number of arguments: %d", name, len(args))
 		}
 	}
 	switch name {

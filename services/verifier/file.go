@@ -27,7 +27,7 @@ var columns = []string{
 // does not count here either.
 func File(path string, key string, partitions int32, rule Rule) (*Reference, error) {
 	if partitions < 1 {
-		return nil, fmt.Errorf("verify %s: %d partitions", path, partitions)
+		return nil, fmt.Errorf("verify %s: %d partitions; at least 1 is required", path, partitions)
 	}
 	if key != "none" && !slices.Contains(columns, key) {
 		return nil, fmt.Errorf("verify %s: there is no column %q to use as the key", path, key)

@@ -479,7 +479,7 @@ func (t *total) WindowValue(*sqlite.FunctionContext) (driver.Value, error) {
 
 // WindowInverse implements [sqlite.AggregateFunction]. SQLite's own windows are not used.
 func (t *total) WindowInverse(*sqlite.FunctionContext, []driver.Value) error {
-	return fmt.Errorf("no row can be taken back")
+	return fmt.Errorf("a row cannot be removed from a sum")
 }
 
 // Final implements [sqlite.AggregateFunction].

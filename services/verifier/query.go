@@ -392,7 +392,7 @@ func (q *query) groupWindow() {
 	}
 	q.expect(")")
 	if want := map[string]int{"TUMBLE": 1, "HOP": 2, "SESSION": 1}[q.window.kind]; len(ms) != want {
-		refuse("%s has %d intervals", q.window.kind, len(ms))
+		refuse("%s has the wrong number of intervals: %d", q.window.kind, len(ms))
 	}
 	q.window.step, q.window.size = ms[0], ms[len(ms)-1]
 	if q.window.kind == "SESSION" {

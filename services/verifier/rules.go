@@ -138,7 +138,7 @@ func RulesFile(ctx context.Context, script string, o RulesOptions, path, key str
 		return RulesReport{}, fmt.Errorf("verify rules: %w", err)
 	}
 	if partitions < 1 {
-		return RulesReport{}, fmt.Errorf("verify %s: %d partitions", path, partitions)
+		return RulesReport{}, fmt.Errorf("verify %s: %d partitions; at least 1 is required", path, partitions)
 	}
 	r, err := os.Open(path)
 	if err != nil {

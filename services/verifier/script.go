@@ -68,7 +68,7 @@ var (
 // statements splits a rules file. set has values of parameters, by "rule.parameter".
 func statements(source string, set map[string]string) (list []statement, err error) {
 	if len(source) > maxScript {
-		return nil, fmt.Errorf("it is larger than %d bytes", maxScript)
+		return nil, fmt.Errorf("the rules file is larger than %d bytes", maxScript)
 	}
 	source = strings.TrimPrefix(source, "\ufeff")
 	var s statement
@@ -229,7 +229,7 @@ func (r *reader) ahead(n int) token {
 func (r *reader) take() token {
 	t := r.ahead(0)
 	if t.kind == end {
-		refuse("it ends too early")
+		refuse("the statement ends too early")
 	}
 	r.at++
 	return t
@@ -423,7 +423,7 @@ func createTable(r *reader) *table {
 func (r *reader) column() column {
 	c := column{name: r.name()}
 	if r.is("AS") {
-		refuse("column %s is computed", c.name)
+		refuse("the reference does not support the computed column %s", c.name)
 	}
 	c.typ, c.fields = r.typ()
 	for {

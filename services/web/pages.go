@@ -381,7 +381,7 @@ func (s *Server) resend(ctx context.Context, st Store, r *http.Request) (string,
 	}
 	n, err := st.Resend(ctx, time.Now(), f)
 	if err == nil && n == 0 {
-		err = &badRequest{errors.New("the message is already due or under way, is part of a digest, or is unknown")}
+		err = &badRequest{errors.New("the message is already due or being sent, is part of a digest, or is unknown")}
 	}
 	next := r.FormValue("next")
 	if !strings.HasPrefix(next, "/incidents/") {

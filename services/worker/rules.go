@@ -70,7 +70,7 @@ func arrival(r types.Record) int64 { return aws.ToTime(r.ApproximateArrivalTimes
 // knows reports whether the log has the rules that events were judged by.
 func (s *session) knows() error {
 	if have := s.rules.Revision(); s.st.Revision > have {
-		return fmt.Errorf("events were judged by revision %d of the rules, but table %s has only %d: its items were deleted; restore them, or start over", s.st.Revision, s.cfg.Lease.Table, have)
+		return fmt.Errorf("events were judged by revision %d of the rules, but table %s has only revisions up to %d: its items were deleted; restore them, or start over", s.st.Revision, s.cfg.Lease.Table, have)
 	}
 	return nil
 }

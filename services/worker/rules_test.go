@@ -277,7 +277,7 @@ func TestRulesAreGone(t *testing.T) {
 	defer stop()
 	r.eventually("it says so", func() bool {
 		ready, reason := cfg.Status.Get()
-		return !ready && strings.Contains(reason, "events were judged by revision 1 of the rules, but table "+r.table+" has only 0")
+		return !ready && strings.Contains(reason, "events were judged by revision 1 of the rules, but table "+r.table+" has only revisions up to 0")
 	})
 }
 

@@ -25,7 +25,7 @@ func Instance(service string) (name string, release func(), err error) {
 	}
 	dir, err := lockDir()
 	if err != nil {
-		return "", nil, fmt.Errorf("instance name: %w; set one with SPATE_INSTANCE", err)
+		return "", nil, fmt.Errorf("instance name: %w", err)
 	}
 	defer dir.Close()
 	for i := range maxInstances {
@@ -45,7 +45,7 @@ func Instance(service string) (name string, release func(), err error) {
 			return "", nil, fmt.Errorf("instance name: lock %s: %w", f.Name(), err)
 		}
 	}
-	return "", nil, fmt.Errorf("instance name: all %d names of %s on this host are in use; set one with SPATE_INSTANCE", maxInstances, service)
+	return "", nil, fmt.Errorf("instance name: all %d names of %s on this host are in use", maxInstances, service)
 }
 
 // lockDir opens the first directory for locks that is safe, and makes it if need be.
