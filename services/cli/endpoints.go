@@ -38,7 +38,7 @@ func (endpointsCommand) Help() string {
       transitions: [opened, closed]   # notify of alerts that reach these states, instead of incidents
       allow_private: true             # allow addresses on this machine or in a private network
       rate: 10                        # maximum attempts per second
-      digest_above: 100               # above this many messages a minute, all others except critical ones are sent as one digest
+      digest_above: 100               # number of messages per minute that are sent individually; the others, except critical ones, go into one digest
       link: https://grafana.example/d/spate?from={since}&to={until} # URL to open for details
     - name: on-call
       format: pagerduty               # by default standard-webhooks; spate endpoints formats lists all formats and their fields

@@ -92,7 +92,7 @@ var common = []Field{
 	{Name: "min_severity", Help: "minimum severity to notify of: warning or critical"},
 	{Name: "transitions", Help: "list of states (opened, raised, closed): the endpoint is notified of alerts that reach one of them, instead of incidents"},
 	{Name: "rate", Help: "maximum attempts per second"},
-	{Name: "digest_above", Help: "above this many messages a minute, all others except critical ones go into one digest"},
+	{Name: "digest_above", Help: "number of messages per minute that are sent individually; the others, except critical ones, go into one digest"},
 	{Name: "link", Help: "URL to open for details; {since} and {until} are replaced with times"},
 }
 
