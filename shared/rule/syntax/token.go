@@ -267,7 +267,7 @@ func (l *lexer) operator(rest string, r rune, size int) {
 		l.push(Symbol, string(r), l.at+size)
 		return
 	}
-	l.errs.Add(Pos(l.at), "", "the character %s is not part of the language", strconv.QuoteRune(r))
+	l.errs.Add(Pos(l.at), "", "the character %s is not part of Flink SQL", strconv.QuoteRune(r))
 	l.push(Symbol, string(r), l.at+size)
 }
 
