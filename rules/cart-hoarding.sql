@@ -4,7 +4,7 @@
 -- ordinary customers also fill their carts. In a log from a cosmetics shop, the fullest cart received 23 products within 5 minutes, and was paid for a quarter of an hour later.
 --
 -- As in the rule `scraper`, the condition `= 0` makes spate wait for the end of the window, because a user who fills a cart may still pay. If your shop reserves
--- the goods in a cart, an early alert may be worth some false alarms. In that case, remove the last line.
+-- the goods in a cart, an early alert may be worth some false alarms. In that case, remove the last condition (AND …).
 --
 -- rule: cart-hoarding
 -- summary: {user_id} put {products} products in the cart in 5 minutes and bought nothing

@@ -5,7 +5,7 @@
 --
 -- Windows are a minute long and begin every 10 seconds, so scraping that takes at most 50 seconds always lies entirely in one window.
 --
--- Without the last line, the rule opens an alert as soon as the limit is exceeded. With the last line, spate waits for the end of the window, because a visitor may
+-- Without the last condition (AND …), the rule opens an alert as soon as the limit is exceeded. With it, spate waits for the end of the window, because a visitor may
 -- still buy; `spate rules check` reports this. People who browse a lot and then buy are the shop's best customers, so the wait is worthwhile.
 --
 -- rule: scraper

@@ -109,7 +109,7 @@ func TestBusyPorts(t *testing.T) {
 func TestDatabaseIsDown(t *testing.T) {
 	bare(t)
 	code, _, errs := spate("alerts", "ls", "--database-url", "postgres://u:geheim@127.0.0.1:1/x")
-	if want := "spate: postgres://u@127.0.0.1:1/x is not running: connection refused; check that the server is running, and SPATE_DATABASE_URL (--database-url)\n"; code != ExitFailed || errs != want {
+	if want := "spate: postgres://u@127.0.0.1:1/x is not running: connection refused; check that the server is running and that SPATE_DATABASE_URL (--database-url) is correct\n"; code != ExitFailed || errs != want {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
 }

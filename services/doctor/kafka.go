@@ -234,7 +234,7 @@ func (e *exam) rights(ctx context.Context) {
 		if i == len(unseen)-1 { // it is the same for all
 			fix = "check again after the services have run once; brokers never report permissions on transactional IDs"
 		}
-		e.tell.say(Unknown, "rights", fix, "%s: cannot determine this permission: %s", strings.Join(of[r], ", "), r)
+		e.tell.say(Unknown, "rights", fix, "%s: cannot check this permission: %s", strings.Join(of[r], ", "), r)
 	}
 	if len(unseen) == 0 && missing == 0 {
 		text := "no permission is missing"

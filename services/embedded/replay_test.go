@@ -190,7 +190,7 @@ func TestReplayOfWhatPeopleHave(t *testing.T) {
 		{"shop-seconds.csv", activity.Fields{User: []string{"customer"}, TimeFormat: activity.TimeS}, shop},
 		{"shop-seconds.csv", activity.Fields{User: []string{"customer"}, Time: []string{"created_at"}}, want{err: "looks like seconds since 1970"}},
 		{"shop.jsonl", activity.Fields{User: []string{"customer.id"}, Time: []string{"created_at"}}, shop},
-		{"shop.jsonl", activity.Fields{}, want{err: `no field "user_id"; the event has action, created_at, customer.id, id`}},
+		{"shop.jsonl", activity.Fields{}, want{err: `the event has no field "user_id"; it has action, created_at, customer.id, id`}},
 	} {
 		t.Run(c.file+strings.Join(c.fields.User, ",")+string(c.fields.TimeFormat), func(t *testing.T) {
 			t.Parallel()

@@ -48,7 +48,7 @@ func TestInputIsTold(t *testing.T) {
 		t.Errorf("too early: %s", got)
 	}
 	got := tell(tellInputEvery)
-	for _, want := range []string{`300 of 400 events are invalid: no_user - no field \"user.id\"`, "the event has at, card, user_id", "SPATE_USER_FIELD", "For example: {", "50 of 400 events are late", "SPATE_LATENESS"} {
+	for _, want := range []string{`300 of 400 events are invalid: no_user - the event has no field \"user.id\"`, "it has at, card, user_id", "SPATE_USER_FIELD", "For example: {", "50 of 400 events are late", "SPATE_LATENESS"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it does not say %q: %s", want, got)
 		}

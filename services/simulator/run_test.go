@@ -332,7 +332,7 @@ func TestRowsThatAreNoEvents(t *testing.T) {
 		text, why string
 		invalid   int64
 	}{
-		{`{"a":1}` + "\n" + `{"user_id":5,"event_time":"2019-11-01 00:00:00"}` + "\n" + `{"b":1}` + "\n", `no_user - no field "user_id"; the event has a`, 2},
+		{`{"a":1}` + "\n" + `{"user_id":5,"event_time":"2019-11-01 00:00:00"}` + "\n" + `{"b":1}` + "\n", `no_user - the event has no field "user_id"; it has a`, 2},
 		{"event_time,user_id\n2019-11-01 00:00:00,\n2019-11-01 00:00:00,5\n", `no_user - the user in "user_id" is null or empty`, 1},
 		{"event_time,user_id\n1572566400,7\n", `bad_time - the time "1572566400" looks like seconds`, 1},
 		{header9 + lineA, "", 0},

@@ -92,7 +92,7 @@ func TestSendATest(t *testing.T) {
 		t.Errorf("tests that were refused: %+v", got)
 	}
 	press("pager", "same-origin", http.StatusSeeOther, "/deliveries?done=tested")
-	press("pager", "", http.StatusConflict, "a test of endpoint pager is under way and has not been attempted yet; is spate alert running?")
+	press("pager", "", http.StatusConflict, "a test of endpoint pager is already queued but has not been attempted yet; is spate alert running?")
 	list := tests()
 	if len(list) != 1 || list[0].Endpoint != "pager" || list[0].Type != notify.TypeTest || list[0].State != store.Pending {
 		t.Fatalf("%+v", list)

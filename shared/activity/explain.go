@@ -27,14 +27,14 @@ func (s *Scanner) Explain(value []byte, reason Reason) string {
 		if s.has(value, 0, s.users) {
 			return fmt.Sprintf("the user in %s is null or empty", or(s.paths[:s.users]))
 		}
-		return fmt.Sprintf("no field %s; the event has %s: set SPATE_USER_FIELD (--user-field) to the field that contains the user", or(s.paths[:s.users]), Members(value))
+		return fmt.Sprintf("the event has no field %s; it has %s: set SPATE_USER_FIELD (--user-field) to the field that contains the user", or(s.paths[:s.users]), Members(value))
 	case ReasonBadUser:
 		return fmt.Sprintf("the user in %s is neither a number nor a string of up to %d bytes (including quotes and escapes)", or(s.paths[:s.users]), maxUser)
 	case ReasonNoTime:
 		if s.has(value, s.users, s.fields) {
 			return fmt.Sprintf("the time in %s is null", or(s.paths[s.users:]))
 		}
-		return fmt.Sprintf("no field %s; the event has %s: set SPATE_TIME_FIELD (--time-field) to the field that contains the event time", or(s.paths[s.users:]), Members(value))
+		return fmt.Sprintf("the event has no field %s; it has %s: set SPATE_TIME_FIELD (--time-field) to the field that contains the event time", or(s.paths[s.users:]), Members(value))
 	case ReasonBadTime, ReasonTimeRange:
 		return s.explainTime(value)
 	case ReasonTimeAhead:

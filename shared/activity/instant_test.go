@@ -80,7 +80,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{DefaultFields(), `{"user":{"id":7},"a.b":1,"event_time":1572566400123}`, []string{`no field "user_id"`, `a\.b, event_time, user.id`, "SPATE_USER_FIELD"}},
 		{DefaultFields(), `{"a.":{"b..":{"c.....":{"d":{"e":1}}}}}`, []string{`a\..b\.\..c\.\.\.\.\..d.e: set`}}, // dots in names are no levels
-		{nested, `{"actor":7,"at":1572566400123}`, []string{`no field "actor.id"`, "the event has actor, at"}},
+		{nested, `{"actor":7,"at":1572566400123}`, []string{`no field "actor.id"`, "it has actor, at"}},
 		{DefaultFields(), `{"user_id":7,"ts":1572566400123}`, []string{`no field "txn_timestamp" or "event_time"`, "SPATE_TIME_FIELD"}},
 		{DefaultFields(), `{"user_id":7,"event_time":1572566400}`, []string{"1572566400 looks like seconds", "to s"}},
 		{DefaultFields(), `{"user_id":7,"event_time":1572566400123456}`, []string{"looks like microseconds", "to us"}},

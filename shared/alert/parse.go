@@ -132,7 +132,7 @@ func (r *Record) checkContent() error {
 	case r.Rule != Burst:
 		return fmt.Errorf("rule: %.40q is not %q, so a key is required", r.Rule, Burst)
 	case !canonical(r.UserID):
-		return fmt.Errorf("user_id: %.100q is neither a number nor a string in canonical form, of up to %d bytes", r.UserID, maxUser)
+		return fmt.Errorf("user_id: %.100q is neither a number nor a string in canonical form, or is longer than %d bytes", r.UserID, maxUser)
 	case r.Threshold < 1:
 		return fmt.Errorf("threshold: %d is below 1", r.Threshold)
 	case r.Count <= r.Threshold:

@@ -189,7 +189,7 @@ func (l *loader) compile(c *Case, n, set *yaml.Node, sql string) bool {
 	}
 	for name, v := range nodes {
 		if !slices.Contains(known, name) {
-			l.fail(v, oneOf(known), "%s has no parameter %s", c.Rules, name)
+			l.fail(v, oneOf("parameters", known), "%s has no parameter %s", c.Rules, name)
 		}
 	}
 	lateness, _, err := compiled.Stream()
@@ -330,11 +330,11 @@ func resolve(n *yaml.Node) *yaml.Node {
 }
 
 // oneOf is a fix: the names that there are.
-func oneOf(names []string) string {
+func oneOf(what string, names []string) string {
 	if len(names) == 0 {
-		return "there are no members"
+		return "there are no " + what
 	}
-	return "the members are: " + strings.Join(names, ", ")
+	return "the " + what + " are " + strings.Join(names, ", ")
 }
 
 // mapping returns the members of a mapping; if any are known, there must be no others.
@@ -353,7 +353,7 @@ func (l *loader) mapping(n *yaml.Node, what string, known ...string) map[string]
 		case twice:
 			l.fail(key, "", "%s appears twice", key.Value)
 		case len(known) > 0 && !slices.Contains(known, key.Value):
-			l.fail(key, oneOf(known), "%s has no member %s", what, key.Value)
+			l.fail(key, oneOf("members", known), "%s has no member %s", what, key.Value)
 		default:
 			out[key.Value] = resolve(n.Content[i+1])
 		}

@@ -36,7 +36,7 @@ type shards struct {
 }
 
 // errDone ends the reading of a shard.
-var errDone = errors.New("all events are read")
+var errDone = errors.New("all events have been read")
 
 // read is a source.
 func (s shards) read(ctx context.Context, f *Found, take Take) error {

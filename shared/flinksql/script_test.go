@@ -108,7 +108,7 @@ INSERT INTO alerts SELECT u, COUNT(*) AS n FROM a GROUP BY TUMBLE(happened, INTE
 	sql := s.SQL()
 	for _, want := range []string{
 		"`happened` TIMESTAMP_LTZ(3),\n  WATERMARK FOR `happened` AS `happened` - INTERVAL '90' SECOND\n) WITH (\n'connector' = 'kinesis',\n'stream.arn' = 'arn:aws:kinesis:",
-		"'source.init.position' = 'TRIM_HORIZON'", "-- * happened must be text such as 2019-11-01T00:00:00.000Z", "-- For the Kinesis connector 5.0",
+		"'source.init.position' = 'TRIM_HORIZON'", "-- * happened must be text such as 2019-11-01T00:00:00.000Z", "-- This script is for version 5.0 and later of the Kinesis connector",
 	} {
 		if !strings.Contains(sql, want) {
 			t.Errorf("no %q in\n%s", want, sql)

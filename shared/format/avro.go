@@ -82,7 +82,7 @@ func (ts avroTypes) make(n *avro.SchemaNode, space string) (*avroType, error) {
 		if t := ts[strings.TrimPrefix(name, ".")]; t != nil {
 			return t, nil
 		}
-		return nil, errors.New("references an undefined type: " + n.Type)
+		return nil, errors.New("it references an undefined type: " + n.Type)
 	}
 	t := &avroType{kind: k, size: n.Size, symbols: n.Symbols, unit: avroUnit(n)}
 	if k == kindRecord || k == kindEnum || k == kindFixed {

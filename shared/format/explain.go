@@ -95,7 +95,7 @@ func (r *Reader) Explain(data []byte, headers []kgo.RecordHeader, reason activit
 	case (r.format == CloudEvents || r.format == Auto && len(headers) > 0) && r.mode(headers) == modeStructured:
 		if absent && !has(text, "specversion", "data") {
 			if r.format == Auto {
-				return "it is not a CloudEvent, with specversion and data, although its content-type header says so: correct the header, or set SPATE_FORMAT (--format) to json"
+				return "it is not a CloudEvent, with specversion and data, although its content-type header says that it is one: correct the header, or set SPATE_FORMAT (--format) to json"
 			}
 			return "it is not a CloudEvent, with specversion and data, or with a ce_specversion header: if it is a plain event, set SPATE_FORMAT (--format) to auto"
 		}

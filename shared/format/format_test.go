@@ -126,7 +126,7 @@ func TestNotEvents(t *testing.T) {
 		{"a plain event that is one by its fields", format.Debezium, nil, `{"user_id":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a change in the Debezium format"},
 		{"a change without its row", format.Debezium, nil, `{"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, "no field"},
 		{"a plain event among CloudEvents", format.CloudEvents, nil, `{"user_id":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a CloudEvent, with specversion and data, or with a ce_specversion header: if it is a plain event, set SPATE_FORMAT (--format) to auto"},
-		{"a plain event that claims to be a CloudEvent", format.Auto, nil, `{"user_id":1,"event_time":5}`, []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/cloudevents+json")}}, activity.ReasonNoUser, "although its content-type header says so"},
+		{"a plain event that claims to be a CloudEvent", format.Auto, nil, `{"user_id":1,"event_time":5}`, []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/cloudevents+json")}}, activity.ReasonNoUser, "although its content-type header says that it is one"},
 		{"changes that are JSON of another kind", format.Debezium, nil, `[1]`, nil, activity.ReasonNotObject, ""},
 	} {
 		r := newReader(t, format.Config{Format: test.format, Registry: test.registry})

@@ -171,7 +171,7 @@ func (r *Registry) schema(ctx context.Context, id int) (*schema, error) {
 		maps.DeleteFunc(r.schemas, func(_ int, s *schema) bool { return s.err != nil && now.Sub(s.asked) >= askAgain })
 	}
 	if s == nil && len(r.unknown) >= maxUnknown {
-		return &schema{id: id, err: fmt.Errorf("the schema registry %s did not have %d requested schema IDs within %v; not requesting schema %d for now", r.host, maxUnknown, askAgain, id)}, nil
+		return &schema{id: id, err: fmt.Errorf("the schema registry %s had no usable schema for %d IDs requested in the last %v; not requesting schema %d for now", r.host, maxUnknown, askAgain, id)}, nil
 	}
 	s, err := r.fetch(ctx, id)
 	if err != nil {
@@ -222,7 +222,7 @@ func (r *Registry) fetch(ctx context.Context, id int) (*schema, error) {
 	case sr.TypeProtobuf:
 		s.proto, s.err = parseProtobuf(ctx, text.Schema, refs.all)
 	default:
-		s.err = fmt.Errorf("has an unsupported type: %v", text.Type)
+		s.err = fmt.Errorf("it has an unsupported type: %v", text.Type)
 	}
 	if err := ctx.Err(); err != nil { // it may be why it could not be compiled
 		return nil, err

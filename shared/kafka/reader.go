@@ -32,7 +32,7 @@ func (e *TopicGone) Error() string {
 func (e *TopicGone) Unwrap() error { return ErrTopicChanged }
 
 // errDeleted is the cause of a gap of records that are gone.
-var errDeleted = errors.New("deleted before it was read")
+var errDeleted = errors.New("deleted before being read")
 
 // Gap is a stretch of a partition that nobody can read: a batch that is too large when decompressed, whose codec is unknown, or whose bytes
 // are damaged. It is the same for every reader and stays so, so it is left out, counted and told. Or the records were deleted before this reader

@@ -75,7 +75,7 @@ func (n Names) Rights(service, instance string) []Right {
 		return append([]Right{
 			topic("Read", n.Activity, "events"),
 			topic("Read", n.Rules, "the rules"),
-			topic("Read", n.Keyed, "find out what was already counted"),
+			topic("Read", n.Keyed, "find out what has already been counted"),
 			topic("Write", n.Keyed, "counts"),
 			topic("Write", n.Late, "late events"),
 			topic("Write", n.DLQ, "invalid events"),
@@ -111,7 +111,7 @@ func (n Names) Rights(service, instance string) []Right {
 		return append([]Right{
 			topic("Read", n.Rules, "the rules in force"),
 			topic("Write", n.Rules, "a revision of the rules"),
-			topic("Describe", n.Keyed, "find out whether anything was counted"),
+			topic("Describe", n.Keyed, "find out whether anything has been counted"),
 			group("Describe", n.RouterGroup, "find out whether a router is running"),
 		}, look(n.Activity, n.Late, n.DLQ, n.Alerts, n.Table())...)
 	case Decider:
@@ -123,7 +123,7 @@ func (n Names) Rights(service, instance string) []Right {
 			topic("Read", n.Late, "late events"),
 			topic("Read", n.DLQ, "invalid events"),
 			topic("Read", n.Rules, "the rules in force"),
-			group("Describe", n.RouterGroup, "find out which events are not counted yet"),
+			group("Describe", n.RouterGroup, "find out which events have not been counted yet"),
 		}
 	case Teller:
 		return []Right{topic("Read", n.Activity, "the events of an alert")}

@@ -130,7 +130,7 @@ func (c *checker) regexp(n *node) *node {
 	text := string(n.args[1].value.text)
 	re, err := c.compileRegexp(text)
 	if err != nil {
-		return c.fail(n.args[1].at, "the syntax is RE2's: no backreferences, no lookahead", "%v", err)
+		return c.fail(n.args[1].at, "use RE2 syntax, which has no backreferences or lookahead", "%v", err)
 	}
 	if n.like = (&pattern{regexp: re}); text == "" {
 		n.like = &pattern{never: true} // as Flink has it

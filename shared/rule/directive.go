@@ -78,7 +78,7 @@ func (b *builder) directives(r *Rule, in *syntax.Insert, c checker, selected boo
 			case !ruleName.MatchString(level) || err != nil || held < MinDecision || held > MaxDecision || held%time.Millisecond != 0:
 				b.fail(d.ValuePos, "write a level and a duration from 1s to 744h, such as challenge 10m", "decision: %q is not a level and a duration", d.Value)
 			case selected && len(r.Keys) == 0:
-				b.fail(d.ValuePos, "add GROUP BY", "decision: the rule has no key to decide about")
+				b.fail(d.ValuePos, "add GROUP BY", "decision: the rule has no key that a decision could apply to")
 			}
 		case "mode":
 			if r.Mode = Mode(d.Value); r.Mode != Live && r.Mode != Shadow && r.Mode != Off {

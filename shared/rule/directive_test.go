@@ -45,7 +45,7 @@ func TestQuietAndDecision(t *testing.T) {
 		}
 	}
 	_, errs = Compile(table+"-- rule: r\n-- decision: block 1h\nINSERT INTO alerts SELECT COUNT(*) AS n FROM t GROUP BY TUMBLE(ts, INTERVAL '10' SECOND) HAVING COUNT(*) > 5", Options{})
-	if len(errs) != 1 || !strings.Contains(fmt.Sprint(errs), "the rule has no key to decide about") {
+	if len(errs) != 1 || !strings.Contains(fmt.Sprint(errs), "the rule has no key that a decision could apply to") {
 		t.Errorf("no key: %v", errs)
 	}
 }

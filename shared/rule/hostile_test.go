@@ -54,7 +54,7 @@ func TestHostile(t *testing.T) {
 		"regexp, repeats":  {head + "WHERE REGEXP(brand, '((a{1,1000}){1,1000}){1,1000}')" + group, "repeat"},
 		"regexp, large":    {head + "WHERE " + many(60, func(int) string { return "REGEXP(brand, '(" + strings.Repeat("[a-z]{1,999}|", 1) + "b)') AND " }) + "FALSE" + group, "need more than 100000 instructions"},
 		"SIMILAR":          {head + "WHERE brand SIMILAR TO '" + strings.Repeat("(a{1,1000}){1,1000}", 10) + "'" + group, "repeat"},
-		"bad characters":   {same("?"), "is not part of the language"},
+		"bad characters":   {same("?"), "is not part of Flink SQL"},
 		"bang equals":      {head + "WHERE 1 " + same("!="), "!= is not part of Flink SQL"},
 		"double quotes":    {same(`""`), "double quotes are not part of Flink SQL"},
 		"statements":       {same("x;"), "unexpected x at the start of a statement"},
@@ -62,7 +62,7 @@ func TestHostile(t *testing.T) {
 		"exponents":        {head + "WHERE 1 > 1e" + same("9") + group, "is too large for a DOUBLE"},
 		"intervals":        {head + "GROUP BY TUMBLE(txn_timestamp, INTERVAL '" + same("9") + "' SECOND)", "is not a number of SECONDS"},
 		"an exponent":      {head + "GROUP BY TUMBLE(txn_timestamp, INTERVAL '1e999999999' SECOND)", "is not a number of SECONDS"},
-		"a NUL":            {head + "WHERE brand = \x00" + group, "is not part of the language"},
+		"a NUL":            {head + "WHERE brand = \x00" + group, "is not part of Flink SQL"},
 		"open params":      {head + "WHERE 1 IN (" + same("${"), "${ must be followed by a name and }"},
 		"too long":         {strings.Repeat(" ", syntax.MaxScript+1), "the maximum is 1048576"},
 	} {

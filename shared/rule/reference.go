@@ -54,9 +54,9 @@ func (c *checker) unknownColumn(name syntax.Name) *node {
 	bound, isBound := windowColumns[name.Text]
 	switch {
 	case c.group != nil && slices.Contains(c.group.aliases, name.Text):
-		fix = "repeat the expression: an alias is not known in " + c.clause
+		fix = "repeat the expression: an alias cannot be used in " + c.clause
 	case c.clause == "GROUP BY" && fix == "":
-		fix = "repeat the expression: an alias is not known in GROUP BY"
+		fix = "repeat the expression: an alias cannot be used in GROUP BY"
 	case isBound && c.group != nil && c.group.window != nil:
 		w := c.group.window
 		fix = fmt.Sprintf("write %s_%s(%s)", w.Name, [...]string{boundStart: "START", boundEnd: "END", boundLast: "ROWTIME"}[bound], windowText(w))

@@ -24,12 +24,12 @@ func Prepare(r alert.Record) (alert.Record, error) {
 	}
 	for _, text := range []struct{ name, value string }{{"id", r.ID}, {"rule", r.Rule}, {"evidence topic", r.Evidence.Topic}} {
 		if !utf8.ValidString(text.value) || strings.ContainsRune(text.value, 0) {
-			return refuse("%s %q is not text", text.name, text.value)
+			return refuse("%s %q is not valid UTF-8 or contains a NUL character", text.name, text.value)
 		}
 	}
 	for p := range r.Evidence.Partitions {
 		if !utf8.ValidString(p) || strings.ContainsRune(p, 0) {
-			return refuse("evidence partition %q is not text", p)
+			return refuse("evidence partition %q is not valid UTF-8 or contains a NUL character", p)
 		}
 	}
 	r.WindowStart, r.WindowEnd = milli(r.WindowStart), milli(r.WindowEnd)

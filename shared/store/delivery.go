@@ -200,11 +200,11 @@ func NewTest(now time.Time, e EndpointState, pending *Delivery) (Delivery, error
 	}
 	switch {
 	case e.ConfiguredAt.IsZero():
-		return refuse("no spate alert process has an endpoint %q; configure it there, and restart spate alert", e.Name)
+		return refuse("no spate alert process has an endpoint %q; configure it for spate alert, and restart spate alert", e.Name)
 	case !e.DisabledAt.IsZero():
 		return refuse("endpoint %s is disabled; enable it first", e.Name)
 	case pending != nil && pending.Tries == 0:
-		return refuse("a test of endpoint %s is under way and has not been attempted yet; is spate alert running?", e.Name)
+		return refuse("a test of endpoint %s is already queued but has not been attempted yet; is spate alert running?", e.Name)
 	case pending != nil:
 		return refuse("a test of endpoint %s is under way, and its next attempt is due at %s; to send it now, resend the message %s", e.Name, pending.NextAt.Format(time.RFC3339), pending.WebhookID)
 	}

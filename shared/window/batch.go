@@ -155,11 +155,11 @@ type Guard struct {
 // Check returns an error that says what is impossible about a batch with this header.
 func (g Guard) Check(h *Header) error {
 	if h.Sources < 1 || h.Sources > g.Sources {
-		return fmt.Errorf("it claims %d source partitions, but the events topic has %d: %w", h.Sources, g.Sources, ErrCorrupt)
+		return fmt.Errorf("it is for %d source partitions, but the events topic has %d: %w", h.Sources, g.Sources, ErrCorrupt)
 	}
 	for _, m := range h.Watermarks {
 		if m.WatermarkMS > g.LatestMS && (m.WatermarkMS != EndOfTime || !g.Drains) {
-			return fmt.Errorf("it claims watermark %d for source partition %d, but at most %d was possible at that time: %w", m.WatermarkMS, m.Partition, g.LatestMS, ErrCorrupt)
+			return fmt.Errorf("it has watermark %d for source partition %d, but at most %d was possible at that time: %w", m.WatermarkMS, m.Partition, g.LatestMS, ErrCorrupt)
 		}
 	}
 	return nil

@@ -143,7 +143,7 @@ func testDoctor(t *testing.T, w *world) {
 		}
 		rights := "ok       rights"
 		if s == kafka.Router { // no broker says who may write with a transactional ID
-			rights = "unknown  rights        route: cannot determine this permission: Write on transactional-id " + p.names.Activity + "-1\n"
+			rights = "unknown  rights        route: cannot check this permission: Write on transactional-id " + p.names.Activity + "-1\n"
 		}
 		for _, want := range []string{"ok       tls", "ok       login", "ok       brokers", rights, "ok       topics", "ok       transactions", "ok       database", "its certificate is valid until", "no endpoints are configured"} {
 			if !strings.Contains(out, want) {

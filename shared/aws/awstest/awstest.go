@@ -123,7 +123,7 @@ func (s *server) run() (string, error) {
 			return url, nil
 		}
 	}
-	return "", fmt.Errorf("%s does not answer after %v", strings.Join(cmd.Args, " "), startTimeout)
+	return "", fmt.Errorf("%s did not respond within %v", strings.Join(cmd.Args, " "), startTimeout)
 }
 
 // root is the project's folder: the one with go.mod above the test.

@@ -49,7 +49,7 @@ func ParseURL(url string) (bucket, key string, err error) {
 	}
 	bucket, key, _ = strings.Cut(rest, "/")
 	if !isBucket(bucket) {
-		return "", "", fmt.Errorf("%q is not s3://bucket/key: a bucket has 3 to 63 lower-case letters, digits, dots and hyphens", url)
+		return "", "", fmt.Errorf("%q is not s3://bucket/key: a bucket name has 3 to 63 lower-case letters, digits, dots and hyphens", url)
 	}
 	if key == "" || strings.HasSuffix(key, "/") || len(key) > 1024 {
 		return "", "", fmt.Errorf("%q is not s3://bucket/key: a key is 1 to 1024 bytes long and does not end in /", url)

@@ -10,7 +10,7 @@ import (
 )
 
 // ErrGzip: a record begins as gzip does, and cannot be unpacked.
-var ErrGzip = errors.New("gzip is malformed or too large")
+var ErrGzip = errors.New("gzip data is malformed or too large")
 
 // MaxUnpacked bounds what a record may take when it is decompressed: Kinesis takes records of up to 10 MiB, and text packs ten to one.
 const MaxUnpacked = 64 << 20

@@ -201,7 +201,7 @@ func (m *member) assigned(_ context.Context, cl *kgo.Client, parts map[string][]
 		s.cancel()
 		err = errors.Join(err, m.h.Cleanup(s))
 		s.revoke()
-		m.fail(fmt.Errorf("set session up: %w", err))
+		m.fail(fmt.Errorf("set up session: %w", err))
 		return
 	}
 	m.mu.Lock()
@@ -271,7 +271,7 @@ func (m *member) end(ours bool) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), 3*time.Second)
 		defer cancel()
 		if err := s.commit(ctx); err != nil {
-			m.g.cfg.Log.Warn("last commit of the session", "error", err)
+			m.g.cfg.Log.Warn("the last commit of the session failed", "error", err)
 		}
 	}
 	s.revoke()

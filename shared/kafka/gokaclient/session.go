@@ -138,7 +138,7 @@ func (s *session) commit(ctx context.Context) error {
 	for p, c := range s.claims {
 		pos, err := s.g.cfg.Positions.Position(p, c.tracker.committable())
 		if err != nil {
-			return fmt.Errorf("position of partition %d: %w", p, err)
+			return fmt.Errorf("get position of partition %d: %w", p, err)
 		}
 		if pos == s.last[p] {
 			continue

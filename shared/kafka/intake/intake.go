@@ -134,7 +134,7 @@ func check(batch []byte, d kgo.Decompressor) error {
 		n++
 	}
 	if n != claimed || len(records) > 0 {
-		return fmt.Errorf("a batch claims %d records but has %d, followed by %d extra bytes", claimed, n, len(records))
+		return fmt.Errorf("a batch claims to have %d records but has %d, followed by %d extra bytes", claimed, n, len(records))
 	}
 	return nil
 }

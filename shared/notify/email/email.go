@@ -254,7 +254,7 @@ func (s *Sender) Notify(ctx context.Context, m notify.Message) notify.Result {
 	case errors.As(err, &own):
 		return post.Failed(0, step+": "+string(own))
 	case errors.As(err, &record):
-		return post.Failed(0, "TLS: the response is not TLS; set tls: starttls if the server begins unencrypted, as on port 587")
+		return post.Failed(0, "TLS: the response is not TLS; set tls: starttls if the connection begins unencrypted, as on port 587")
 	}
 	if reason, ok := post.Reason(ctx, err, s.timeout); ok {
 		return post.Failed(0, reason)
@@ -306,7 +306,7 @@ func (s *Sender) send(ctx context.Context, letter []byte) (code int, step string
 	}
 	if s.mode == "" || s.mode == StartTLS {
 		if ok, _ := c.Extension("STARTTLS"); !ok {
-			return 0, "STARTTLS", ownError("the server does not support it; set tls: tls if it is encrypted from the start, as on port 465")
+			return 0, "STARTTLS", ownError("the server does not support it; set tls: tls if the connection is encrypted from the start, as on port 465")
 		}
 		if err := c.StartTLS(config); err != nil {
 			return 0, "STARTTLS", err

@@ -428,9 +428,9 @@ func TestFailures(t *testing.T) {
 		change func(*Config)
 		want   notify.Result
 	}{
-		{"no STARTTLS", func(s *server) { s.plain = true }, nil, notify.Result{Reason: "STARTTLS: the server does not support it; set tls: tls if it is encrypted from the start, as on port 465"}},
+		{"no STARTTLS", func(s *server) { s.plain = true }, nil, notify.Result{Reason: "STARTTLS: the server does not support it; set tls: tls if the connection is encrypted from the start, as on port 465"}},
 		{"certificate", nil, func(c *Config) { c.RootCAs = x509.NewCertPool() }, notify.Result{Reason: "TLS: certificate is not trusted"}},
-		{"not TLS", nil, func(c *Config) { c.TLS = TLS }, notify.Result{Reason: "TLS: the response is not TLS; set tls: starttls if the server begins unencrypted, as on port 587"}},
+		{"not TLS", nil, func(c *Config) { c.TLS = TLS }, notify.Result{Reason: "TLS: the response is not TLS; set tls: starttls if the connection begins unencrypted, as on port 587"}},
 		{"wrong password, which is quoted", nil, func(c *Config) { c.Password = post.NewSecret("p4ssw0rd of another") },
 			notify.Result{Status: 535, Reason: "AUTH: status 535: (the response quotes the URL or a secret, so it is not kept)"}},
 		{"no way to log in", func(s *server) { s.auth = "XOAUTH2" }, nil, notify.Result{Reason: "AUTH: the server supports neither PLAIN nor LOGIN"}},

@@ -187,8 +187,8 @@ func (s Suite) Run(t *testing.T) {
 		want   notify.Result
 		says   string
 	}{
-		{"limit with a time", Answer(429, "", "Retry-After", "120"), notify.Result{Outcome: notify.Throttled, Status: 429, After: 2 * time.Minute}, "429"},
-		{"unavailable with a time", Answer(503, "", "Retry-After", "7"), notify.Result{Outcome: notify.Throttled, Status: 503, After: 7 * time.Second}, "503"},
+		{"429 with Retry-After", Answer(429, "", "Retry-After", "120"), notify.Result{Outcome: notify.Throttled, Status: 429, After: 2 * time.Minute}, "429"},
+		{"503 with Retry-After", Answer(503, "", "Retry-After", "7"), notify.Result{Outcome: notify.Throttled, Status: 503, After: 7 * time.Second}, "503"},
 		{"error", Answer(500, "out of order"), notify.Result{Outcome: notify.Failed, Status: 500}, "status 500: out of order"},
 		{"forbidden", Answer(403, "not you"), notify.Result{Outcome: notify.Failed, Status: 403}, "not you"},
 		{"redirect", Answer(302, "", "Location", "http://127.0.0.1:1/"), notify.Result{Outcome: notify.Failed, Status: 302}, "redirects are not followed"},
@@ -312,7 +312,7 @@ func (s Suite) tells(t *testing.T, text string) {
 	t.Helper()
 	for _, secret := range append(strings.FieldsFunc(s.Path, func(r rune) bool { return r == '/' }), s.Secrets...) {
 		if len(secret) >= 6 && (strings.Contains(text, secret) || strings.Contains(text, fmt.Sprintf("%x", secret))) {
-			t.Errorf("it tells %q: %s", secret, text)
+			t.Errorf("it reveals %q: %s", secret, text)
 		}
 	}
 }

@@ -272,7 +272,7 @@ func (r *run) functions() texttemplate.FuncMap {
 		"urlquery": func(args ...any) (string, error) { return r.print(texttemplate.URLQueryEscaper, args) },
 		"printf": func(format string, args ...any) (string, error) {
 			if wide.MatchString(format) {
-				return "", errors.New("printf: a width or precision is above 999, or is an argument")
+				return "", errors.New("printf: a width or precision is above 999 or is taken from an argument")
 			}
 			most := 999 // what one verb makes
 			for _, a := range args {

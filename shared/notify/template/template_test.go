@@ -142,7 +142,7 @@ func TestMistakes(t *testing.T) {
 			c.Body = `{{$x := "abcdefgh"}}{{range 16}}{{$x = print $x $x}}{{end}}{{printf "` + strings.Repeat("%[1]s", 5000) + `" $x}}`
 		}, "it produces more than 16777216 bytes of text"},
 		{"wide", func(c *Config) { c.Body = `{{printf "%1000000d" 1}}` }, "printf: a width or precision is above 999"},
-		{"wide by argument", func(c *Config) { c.Body = `{{printf "%*d" 1000000 1}}` }, "printf: a width or precision is above 999, or is an argument"},
+		{"wide by argument", func(c *Config) { c.Body = `{{printf "%*d" 1000000 1}}` }, "printf: a width or precision is above 999 or is taken from an argument"},
 		{"long output", func(c *Config) { c.Body = `{{range 9000}}` + strings.Repeat("x", 200) + `{{end}}` }, "the result is longer than 1048576 bytes"},
 	} {
 		cfg := config("https://h.example"+path, "{}")

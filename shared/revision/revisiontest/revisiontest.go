@@ -56,7 +56,7 @@ func AtOnce[R Reader](t *testing.T, open func() R) (writers, ignored int) {
 	}
 	for _, r := range readers {
 		if r.Revision() != 1 {
-			t.Errorf("a writer knows revision %d", r.Revision())
+			t.Errorf("a writer has read revision %d, expected 1", r.Revision())
 		}
 	}
 	return len(readers), len(r.Ignored())

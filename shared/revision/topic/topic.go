@@ -161,7 +161,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 		return revision.Entry{}, err
 	}
 	if r.heldBack(ctx) { // it would be in force, but by the time that it can be read, events may have been judged without it
-		return revision.Entry{}, fmt.Errorf("revision %d was not written to topic %s: %w; apply it again after that", rec.Revision, r.topic, ErrHeldBack)
+		return revision.Entry{}, fmt.Errorf("revision %d was not written to topic %s: %w; apply the revision again once the transaction has ended", rec.Revision, r.topic, ErrHeldBack)
 	}
 	wrote := cl.ProduceSync(ctx, &kgo.Record{Topic: r.topic, Key: []byte("rules"), Value: value}).FirstErr()
 	if wrote != nil {
@@ -176,7 +176,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 		return revision.Entry{}, fmt.Errorf("%w; if the broker writes it after all, spate rules history lists it", wrote)
 	}
 	if err != nil && r.Revision() < rec.Revision {
-		return revision.Entry{}, fmt.Errorf("revision %d was written to topic %s, but cannot be read yet: %w; after that, spate rules history shows whether the revision is in force", rec.Revision, r.topic, ErrHeldBack)
+		return revision.Entry{}, fmt.Errorf("revision %d was written to topic %s, but cannot be read yet: %w; once the transaction has ended, spate rules history shows whether the revision is in force", rec.Revision, r.topic, ErrHeldBack)
 	}
 	return e, err
 }
@@ -189,7 +189,7 @@ func (r *Reader) Begun(ctx context.Context) (bool, error) {
 		err = ends.Error()
 	}
 	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-		return false, fmt.Errorf("list the ends of topic %s: %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
+		return false, fmt.Errorf("list the end offsets of topic %s: %w", names.Keyed, kafka.Explain(err, kafka.Right{Operation: "Describe", Resource: "topic", Name: names.Keyed}))
 	}
 	begun := false
 	ends.Each(func(o kadm.ListedOffset) { begun = begun || o.Offset > 0 })

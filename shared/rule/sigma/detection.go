@@ -485,7 +485,7 @@ func (p *parser) primary() clause {
 	case p.accept("all", "of"):
 		return both(p.of())
 	case len(p.words) > 1 && strings.EqualFold(p.words[1], "of"):
-		return p.fail("write 1 of or all of", "the quantifier %s of cannot be expressed in SQL", word)
+		return p.fail("write \"1 of\" or \"all of\"", "the quantifier \"%s of\" cannot be expressed in SQL", word)
 	case word == "":
 		return p.fail("", "the condition ends too early")
 	case p.byName[word] == nil:

@@ -84,7 +84,7 @@ func Convert(source string, o Options) (string, syntax.Errors) {
 		}
 	}
 	if len(rules) == 0 && len(c.errs) == 0 {
-		c.errs.Add(0, "add a document with correlation:", "the file has no correlation: a rule counts events in windows")
+		c.errs.Add(0, "add a document with correlation:", "the file has no correlation, but a rule must count events in windows")
 	}
 	for _, b := range c.bases {
 		if !c.used[b] && len(rules) > 0 {

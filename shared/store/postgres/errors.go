@@ -26,7 +26,7 @@ func (s *Store) translate(ctx context.Context, err error) error {
 	}
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {
-		return unreachable{fmt.Sprintf("%s %s; check that the server is running, and SPATE_DATABASE_URL (--database-url)", s.name, why(err)), err}
+		return unreachable{fmt.Sprintf("%s %s; check that the server is running and that SPATE_DATABASE_URL (--database-url) is correct", s.name, why(err)), err}
 	}
 	return fmt.Errorf("%s %s: %w", s.name, meaning(err), err)
 }
@@ -75,7 +75,7 @@ func meaning(err error) string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "is not running: connection refused"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
-		return "does not respond in time"
+		return "did not respond in time"
 	case errors.As(err, &connect):
 		return "is unreachable"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, pgconn.ErrConnClosed),
@@ -101,7 +101,7 @@ func meaningOf(code string) string {
 	case "42P01", "42703":
 		return "does not have the expected tables: see spate migrate status"
 	case "53100":
-		return "cannot be written: the disk is full"
+		return "cannot be written to: the disk is full"
 	case "53200":
 		return "is out of memory"
 	case "53300":
@@ -109,7 +109,7 @@ func meaningOf(code string) string {
 	case "25006":
 		return "is read-only: it is a standby, or configured as read-only"
 	case "57P01", "57P02", "57P05":
-		return "closed the connection: it is restarting or failing over, or an administrator closed the connection"
+		return "closed the connection: it is restarting or failing over, or an administrator or idle_session_timeout ended the session"
 	case "57P03":
 		return "is starting up or shutting down"
 	case "57014":

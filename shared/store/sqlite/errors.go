@@ -24,9 +24,9 @@ func (s *Store) translate(err error) error {
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED:
 		what = fmt.Sprintf("has been locked by another process for more than %v", busyTimeout)
 	case lib.SQLITE_FULL:
-		what = "cannot be written: the disk is full"
+		what = "cannot be written to: the disk is full"
 	case lib.SQLITE_READONLY:
-		what = "is read-only: the file or its directory cannot be written"
+		what = "is read-only: the file or its directory is not writable"
 	case lib.SQLITE_CANTOPEN:
 		what = "cannot be opened: its directory does not exist, or access is denied"
 	case lib.SQLITE_CORRUPT:

@@ -69,7 +69,7 @@ func testAddTest(t *testing.T, s store.Store) {
 	if !strings.HasPrefix(d.WebhookID, "test_") || !strings.Contains(string(d.Data), `"endpoint":"a"`) {
 		t.Errorf("%+v", d)
 	}
-	noTest(t, s, "a", "is under way and has not been attempted yet")
+	noTest(t, s, "a", "is already queued but has not been attempted yet")
 	other := addTest(t, s, now, "b") // each endpoint has its own
 	if other.WebhookID == d.WebhookID {
 		t.Errorf("two tests have the id %s", d.WebhookID)

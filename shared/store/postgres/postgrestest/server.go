@@ -157,7 +157,7 @@ func (s *Server) disown() error {
 		s.owner = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 		return os.Chown(s.dir, int(uid), int(gid))
 	}
-	return errors.New("initdb does not run as root, and there is neither a user postgres nor nobody")
+	return errors.New("initdb does not run as root, and neither the user postgres nor the user nobody exists")
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
@@ -208,7 +208,7 @@ func (s *Server) wait() error {
 		case <-s.done:
 			return fmt.Errorf("postgres ended:\n%s", s.log)
 		case <-ctx.Done():
-			return fmt.Errorf("postgres does not answer: %w", err)
+			return fmt.Errorf("postgres did not respond: %w", err)
 		case <-tick.C:
 		}
 	}
@@ -228,7 +228,7 @@ func (s *Server) stop(sig syscall.Signal) error {
 		s.done = nil
 		return nil
 	case <-t.C:
-		return errors.New("postgres does not stop")
+		return errors.New("postgres did not stop")
 	}
 }
 
