@@ -149,7 +149,7 @@ func TestWhy(t *testing.T) {
 		{2, "burst", explainer.Below, false, "COUNT(*) > 5 (it is 5)", "counted 5"},
 		{3, "burst", explainer.Split, false, "From ", "counted 7"},
 		{4, "viewer", explainer.IsFiltered, false, "excludes 5 of 7 events (5 do not satisfy event_type = 'view')", "counted 2 filtered 5"},
-		{777, "burst", explainer.Exempt, false, "excludes all of its 8 events (8 do not satisfy user_id <> 777)", "filtered 8"},
+		{777, "burst", explainer.Exempt, false, "excludes all its events (8 do not satisfy user_id <> 777)", "filtered 8"},
 		{5, "burst", explainer.Silenced, true, "load test", "counted 6"},
 		{1, "shadowed", explainer.Shadow, true, "no one is notified", "counted 6"},
 		{1, "asleep", explainer.Off, false, "The rule is off", ""},

@@ -30,7 +30,7 @@ func duration(text string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(rest)
 	if err == nil && d < 0 {
-		err = errors.New("the hours after the days are negative")
+		err = errors.New("the part after the days is negative")
 	}
 	return out + d, err
 }

@@ -204,7 +204,7 @@ func TestSilence(t *testing.T) {
 	}{
 		"add --why x":                                {ExitUsage, "rule, key: both are missing"},
 		"add --rule burst":                           {ExitUsage, "why: missing"},
-		"add --rule No --why x":                      {ExitUsage, `rule: "No" is not the name of a rule`},
+		"add --rule No --why x":                      {ExitUsage, `rule: "No" is not a valid rule name`},
 		"add --rule burst --why x --for 0s":          {ExitUsage, "for: 0s is shorter than 1s"},
 		"add --rule burst --why x --for 9999h":       {ExitUsage, "to exclude something permanently"},
 		"add --key user_id --why x":                  {ExitUsage, "key: user_id is not COLUMN=VALUE"},

@@ -106,7 +106,7 @@ func (c *sqlCommand) Run(e *env) error {
 	}
 	interactive := c.Statement == "" && terminal.Is(os.Stdin)
 	if interactive && (c.JSON || c.CSV || c.Follow || !terminal.Is(os.Stdout)) {
-		return usage(errors.New("statement: missing; a prompt needs a terminal, and does not accept --json, --csv or --follow"))
+		return usage(errors.New("statement: missing; without one, spate sql opens a prompt, which needs a terminal and cannot be used with --json, --csv or --follow"))
 	}
 	if c.Statement == "" && !interactive {
 		text, err := io.ReadAll(io.LimitReader(os.Stdin, 2<<20))

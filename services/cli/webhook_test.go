@@ -122,7 +122,7 @@ func TestEndpointsExplains(t *testing.T) {
 		{"empty file of a secret", "endpoints:\n- {name: a, url: https://h.example/t0ken, secret_file: /dev/null}", []string{"secret_file: /dev/null: is empty"}},
 		{"endless file of a secret", "endpoints:\n- {name: a, url: https://h.example/t0ken, secret_file: /dev/zero}", []string{"secret_file: /dev/zero: is larger than 65536 bytes"}},
 		{"filters", "endpoints:\n- {name: a, rules: [Flood], min_severity: bad, transitions: [closing, " + secretA + "]" + good,
-			[]string{`rules: "Flood" is not the name of a rule`, `min_severity: "bad"`, `transitions: "closing"`, `transitions: "whsec_…"`}},
+			[]string{`rules: "Flood" is not a valid rule name`, `min_severity: "bad"`, `transitions: "closing"`, `transitions: "whsec_…"`}},
 		{"no lists", "endpoints:\n- {name: a, rules: burst, transitions: {a: b}" + good, []string{"rules: is not a list; write it as [first, second]", "transitions: is not a list"}},
 		{"items", "endpoints:\n- {name: a, rules: [[burst]], transitions: [null]" + good, []string{"rules: a list item is not text", "transitions: a list item"}},
 		{"numbers", "endpoints:\n- {name: a, rate: " + secretB + ", digest_above: 1.5" + good, []string{"rate: is not a number", "digest_above: is not a whole number"}},

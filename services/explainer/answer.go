@@ -485,7 +485,7 @@ func (a *Answer) done() *Answer {
 	case IsIdle:
 		a.Text = fmt.Sprintf("In %s, the condition would hold with %s after the window had closed because their partition was silent. Without these events: %s.", window, number(a.missed, "event that arrived", "events that arrived"), so)
 	case Exempt:
-		a.Text = fmt.Sprintf("The rule exempts this key: WHERE excludes all of its %d events (%s).", a.Numbers.Filtered, filters(a.Numbers.Where))
+		a.Text = fmt.Sprintf("The rule exempts this key: WHERE excludes all its events (%s).", filters(a.Numbers.Where))
 	case IsFiltered:
 		a.Text = fmt.Sprintf("In %s, WHERE excludes %d of %d events (%s). With these events, the condition would hold.", window, a.Numbers.Filtered, a.Numbers.Filtered+a.Numbers.Counted, filters(a.Numbers.Where))
 	case Split:

@@ -348,7 +348,7 @@ func (s *Server) silence(ctx context.Context, st Store, r *http.Request) (string
 	}
 	length, err := time.ParseDuration(r.FormValue("for"))
 	if err != nil {
-		return "", &badRequest{fmt.Errorf("for: %.40q is not a duration, such as 2h", r.FormValue("for"))}
+		return "", &badRequest{fmt.Errorf("for: %.40q is not a duration; use a number and a unit, such as 2h", r.FormValue("for"))}
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	silence := incident.Silence{ID: incident.NewSilenceID(), Rule: i.Rule, Key: map[string]string{}, From: now, Until: now.Add(length), Author: text(s.who(r, r.FormValue("by"))), Reason: strings.TrimSpace(text(r.FormValue("why"))), CreatedAt: now}

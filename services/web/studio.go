@@ -106,7 +106,7 @@ func (s *Server) showStudio(w http.ResponseWriter, r *http.Request, v studioView
 func (s *Server) span(v studioView) (time.Duration, error) {
 	since, err := time.ParseDuration(v.Since)
 	if err != nil || since <= 0 {
-		return 0, &badRequest{errors.New("since: is not a duration, such as 10m")}
+		return 0, &badRequest{errors.New("since: is not a duration; use a number and a unit, such as 10m")}
 	}
 	if s.cfg.Query == nil {
 		return 0, errors.New("this console cannot run statements")

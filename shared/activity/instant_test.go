@@ -94,7 +94,7 @@ func TestExplain(t *testing.T) {
 		{DefaultFields(), `[]`, []string{"not an object"}},
 		{DefaultFields(), ``, []string{"no value"}},
 		{DefaultFields(), `{"user_id":7,"event_time":"` + strings.Repeat("x", 5000) + "\xff" + `"}`, []string{"xxx...", "SPATE_TIME_FORMAT"}},
-		{DefaultFields(), `{` + strings.Repeat(`"a":1,`, 5000) + strings.Repeat(`"b\n":1,`, 10) + `"c":2}`, []string{"the event has a, b\n, c"}},
+		{DefaultFields(), `{` + strings.Repeat(`"a":1,`, 5000) + strings.Repeat(`"b\n":1,`, 10) + `"c":2}`, []string{"it has a, b\n, c"}},
 	} {
 		s := newScanner(t, c.fields)
 		_, reason := s.Scan([]byte(c.value))

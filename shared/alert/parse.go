@@ -36,7 +36,7 @@ const (
 // Parse cannot tell an invented count from a true one. Who may write the topic can lie about it.
 func Parse(value []byte) (Record, error) {
 	if len(value) > maxRecord {
-		return Record{}, fmt.Errorf("decode alert: record is %d bytes long, more than %d", len(value), maxRecord)
+		return Record{}, fmt.Errorf("decode alert: record is %d bytes long; the maximum is %d", len(value), maxRecord)
 	}
 	var r Record
 	err := errNoKey
@@ -132,7 +132,7 @@ func (r *Record) checkContent() error {
 	case r.Rule != Burst:
 		return fmt.Errorf("rule: %.40q is not %q, so a key is required", r.Rule, Burst)
 	case !canonical(r.UserID):
-		return fmt.Errorf("user_id: %.100q is neither a number nor a string in canonical form, or is longer than %d bytes", r.UserID, maxUser)
+		return fmt.Errorf("user_id: %.100q is invalid: it must be a number or a string in canonical form, and at most %d bytes long", r.UserID, maxUser)
 	case r.Threshold < 1:
 		return fmt.Errorf("threshold: %d is below 1", r.Threshold)
 	case r.Count <= r.Threshold:

@@ -147,7 +147,7 @@ func (l *loader) inline(c *Case, list *yaml.Node) {
 		if e := m["every"]; e != nil {
 			d, err := time.ParseDuration(l.text(e))
 			if err != nil || d%time.Millisecond != 0 || d.Abs() > 24*time.Hour {
-				l.fail(e, "write 1s or 250ms", "every must be a duration in whole milliseconds, at most 24h")
+				l.fail(e, "write, for example, 1s or 250ms", "every must be a duration in whole milliseconds, at most 24h")
 			}
 			s.everyMS = d.Milliseconds()
 		}

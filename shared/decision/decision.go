@@ -155,10 +155,10 @@ func (d Decision) Validate() error {
 		errs = append(errs, errors.New("value: missing"))
 	}
 	if !IsLevel(d.Level) {
-		errs = append(errs, fmt.Errorf("level: %.80q is not a level: use a lower-case letter, followed by up to 62 lower-case letters, digits, dashes and underscores, such as challenge", d.Level))
+		errs = append(errs, fmt.Errorf("level: %.80q is not a valid level; use a lower-case letter followed by up to 62 lower-case letters, digits, dashes or underscores (for example, challenge)", d.Level))
 	}
 	if d.Rule != "" && !alert.IsRule(d.Rule) {
-		errs = append(errs, fmt.Errorf("rule: %.80q is not the name of a rule", d.Rule))
+		errs = append(errs, fmt.Errorf("rule: %.80q is not a valid rule name", d.Rule))
 	}
 	for name, text := range map[string]string{"scope": d.Scope, "value": d.Value, "author": d.Author, "reason": d.Reason} {
 		if len(text) > maxText || !utf8.ValidString(text) {

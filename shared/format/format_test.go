@@ -121,7 +121,7 @@ func TestNotEvents(t *testing.T) {
 		{"no data in a CloudEvent", format.CloudEvents, nil, `{"specversion":"1.0","type":"x","time":"2019-11-01T00:00:00Z"}`, nil, activity.ReasonNoUser, "no field"},
 		{"no time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, cloud, activity.ReasonNoTime, "no field"},
 		{"bad time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, append(cloud, kgo.RecordHeader{Key: "ce_time", Value: []byte("today")}), activity.ReasonBadTime, ""},
-		{"another row", format.Debezium, nil, `{"before":null,"after":{"uid":1,"at":5},"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, `the event has at, uid`},
+		{"another row", format.Debezium, nil, `{"before":null,"after":{"uid":1,"at":5},"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, `it has at, uid`},
 		{"a plain event among changes", format.Debezium, nil, `{"user":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a change in the Debezium format, with op, before and after: if it is a plain event, or a row whose envelope the connector removes, set SPATE_FORMAT (--format) to auto"},
 		{"a plain event that is one by its fields", format.Debezium, nil, `{"user_id":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a change in the Debezium format"},
 		{"a change without its row", format.Debezium, nil, `{"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, "no field"},

@@ -49,7 +49,7 @@ func (s Silence) Validate() error {
 		errs = append(errs, errors.New("rule, key: both are missing; give a rule, a key, or both"))
 	}
 	if s.Rule != "" && !alert.IsRule(s.Rule) {
-		errs = append(errs, fmt.Errorf("rule: %.80q is not the name of a rule", s.Rule))
+		errs = append(errs, fmt.Errorf("rule: %.80q is not a valid rule name", s.Rule))
 	}
 	if s.Until.Sub(s.From) < MinSilence {
 		errs = append(errs, fmt.Errorf("for: %v is shorter than %v", s.Until.Sub(s.From), MinSilence))

@@ -109,7 +109,7 @@ func (r *Reader) Poll(ctx context.Context, records int) (kgo.Fetches, []Gap, err
 		case errors.Is(e.Err, context.DeadlineExceeded), errors.Is(e.Err, context.Canceled), errors.Is(e.Err, errPaced):
 		case errors.As(e.Err, &group):
 			name, _ := r.cl.OptValue(kgo.ConsumerGroup).(string)
-			return nil, nil, fmt.Errorf("join the group of %s: %w", r.topic, Explain(group.Err, Right{Operation: "Read", Resource: "group", Name: name}))
+			return nil, nil, fmt.Errorf("join the consumer group for topic %s: %w", r.topic, Explain(group.Err, Right{Operation: "Read", Resource: "group", Name: name}))
 		case errors.Is(e.Err, kerr.TopicAuthorizationFailed), errors.Is(e.Err, kerr.SaslAuthenticationFailed):
 			return nil, nil, fmt.Errorf("read %s: %w", r.topic, Explain(e.Err, Right{Operation: "Read", Resource: "topic", Name: r.topic}))
 		case errors.Is(e.Err, kerr.UnknownTopicID), errors.Is(e.Err, kerr.UnknownTopicOrPartition):

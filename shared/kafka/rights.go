@@ -137,7 +137,7 @@ func (n Names) MakeRights() []Right {
 	var out []Right
 	for _, name := range n.All() {
 		out = append(out, Right{Operation: "Create", Resource: "topic", Name: name, Why: "create it if it is missing"},
-			Right{Operation: "DescribeConfigs", Resource: "topic", Name: name, Why: "check that its settings lose no data"})
+			Right{Operation: "DescribeConfigs", Resource: "topic", Name: name, Why: "check that its settings do not cause data loss"})
 	}
 	return out
 }

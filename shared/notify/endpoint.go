@@ -49,7 +49,7 @@ func (e Endpoint) Validate() error {
 	}
 	for _, r := range e.Filter.Rules {
 		if !alert.IsRule(r) {
-			problem("rules: %q is not the name of a rule", r)
+			problem("rules: %q is not a valid rule name", r)
 		}
 	}
 	if s := e.Filter.MinSeverity; s != "" && rank(s) == 0 {

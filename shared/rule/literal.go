@@ -40,7 +40,7 @@ func (c *checker) literal(e *syntax.Literal) *node {
 	whole, fraction, _ := strings.Cut(strings.TrimPrefix(e.Text, "-"), ".")
 	t := Type{Kind: Decimal, Precision: len(whole) + len(fraction), Scale: len(fraction)}
 	if t.Precision > maxPrecision {
-		return c.fail(e.Pos, "write it as a DOUBLE: 1e0", "%s has more than %d digits", e.Text, maxPrecision)
+		return c.fail(e.Pos, "add an exponent to make it a DOUBLE, such as 1.5e0 instead of 1.5", "%s has more than %d digits", e.Text, maxPrecision)
 	}
 	d, _ := parseDecimal(e.Text, t.Precision, t.Scale)
 	return constant(decimalValue(d), t, e.Pos)

@@ -39,7 +39,7 @@ func Prepare(r alert.Record) (alert.Record, error) {
 	case r.ID == "":
 		return refuse("id is missing")
 	case len(r.ID) > maxID:
-		return alert.Record{}, fmt.Errorf("%w: %.100q: id is %d bytes long, more than %d", ErrInvalid, r.ID, len(r.ID), maxID)
+		return alert.Record{}, fmt.Errorf("%w: %.100q: id is %d bytes long; the maximum is %d", ErrInvalid, r.ID, len(r.ID), maxID)
 	case r.Rule == "":
 		return refuse("rule is missing")
 	case err != nil:

@@ -56,7 +56,7 @@ type guard struct {
 func newGuard(l net.Listener, log *slog.Logger) *guard {
 	return &guard{Listener: l, log: log, conns: make(map[*guardedConn]struct{}), refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "spate_broker_connections_ended_total",
-		Help: "Connections closed by the embedded broker, by reason: length, key, version or body (unsupported request), slow, memory, or connections (too many).",
+		Help: "Connections closed by the embedded broker, by reason: length, key, version, body (these four: unsupported request), slow, memory, connections (too many).",
 	}, []string{"reason"})}
 }
 

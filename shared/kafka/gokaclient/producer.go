@@ -73,7 +73,7 @@ func refused(topic string, err error) error {
 func (p *Producer) Write(table string, partition int32, key string, value []byte) {
 	p.cl.Produce(context.Background(), &kgo.Record{Topic: table, Partition: partition, Key: []byte(key), Value: value}, func(_ *kgo.Record, err error) {
 		if err != nil && !errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, kgo.ErrAborting) {
-			p.log.Warn("cannot write the group table; spate itself does not read it", "topic", table, "error", refused(table, err))
+			p.log.Warn("cannot write to the group table; spate is not affected, because it does not read this table", "topic", table, "error", refused(table, err))
 		}
 	})
 }

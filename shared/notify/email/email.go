@@ -151,7 +151,7 @@ func (c Config) Validate() error {
 func address(text string) (*mail.Address, error) {
 	a, err := mail.ParseAddress(text)
 	if err != nil || strings.ContainsFunc(a.Address, func(r rune) bool { return r <= ' ' || r > '~' }) || strings.ContainsAny(a.Address, `<>"\`) || len(a.Address) > 254 {
-		return nil, errors.New("is not an address, such as on-call@example.com")
+		return nil, errors.New("is not an e-mail address; use a form such as on-call@example.com")
 	}
 	return a, nil
 }

@@ -527,7 +527,7 @@ func TestConfig(t *testing.T) {
 		{func(c *Config) { c.Username = "" }, []string{"username: authentication requires both"}},
 		{func(c *Config) {
 			c.From, c.To = "a@b\r\nBcc: c@d", []string{"x", "ä@example.com", "a@example.com, b@example.com"}
-		}, []string{"from: is not an address", "to: address 1", "to: address 2", "to: address 3"}},
+		}, []string{"from: is not an e-mail address", "to: address 1", "to: address 2", "to: address 3"}},
 		{func(c *Config) { c.To = slices.Repeat(c.To, 51) }, []string{"to: has more than 50"}},
 		{func(c *Config) { c.Timeout = -1 }, []string{"timeout: "}},
 	} {

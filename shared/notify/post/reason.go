@@ -33,7 +33,7 @@ func Reason(ctx context.Context, err error, timeout time.Duration) (string, bool
 	case errors.As(err, &slow) && slow.Timeout():
 		return fmt.Sprintf("no response within %v", timeout), true
 	case errors.As(err, &dns):
-		return "host not found: the name server did not respond", true
+		return "cannot look up the host: the name server failed or is unavailable", true
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused", true
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

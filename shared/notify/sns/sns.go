@@ -92,7 +92,7 @@ func (p *Publisher) tell(m notify.Message) (*sdk.PublishInput, error) {
 		return nil, err
 	}
 	if len(body) > maxMessage {
-		return nil, fmt.Errorf("%w: it is %d bytes long, more than %d", notify.ErrUnsendable, len(body), maxMessage)
+		return nil, fmt.Errorf("%w: it is %d bytes long; the maximum is %d", notify.ErrUnsendable, len(body), maxMessage)
 	}
 	in := &sdk.PublishInput{
 		TopicArn: &p.topic, Subject: aws.String(subjectOf(b)), Message: &body,

@@ -51,7 +51,7 @@ func located(err error) error {
 // compileText reads a template. The error has the line.
 func compileText(name, text string) (*program, error) {
 	if len(text) > maxTemplate {
-		return nil, fmt.Errorf("is %d bytes long, more than %d", len(text), maxTemplate)
+		return nil, fmt.Errorf("is %d bytes long; the maximum is %d", len(text), maxTemplate)
 	}
 	t, err := texttemplate.New(name).Funcs((&run{}).functions()).Parse(text)
 	if err != nil {
@@ -324,7 +324,7 @@ func instant(v any) (time.Time, error) {
 	}
 	at, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		return time.Time{}, errors.New("is not a time, such as 2026-09-01T12:00:00Z")
+		return time.Time{}, errors.New("is not a time; use a form such as 2026-09-01T12:00:00Z")
 	}
 	return at.UTC(), nil
 }

@@ -90,7 +90,7 @@ func (c Config) compile() (compiled, error) {
 	}
 	kind, _, err := mime.ParseMediaType(c.contentType())
 	if err != nil || strings.ContainsFunc(c.contentType(), func(r rune) bool { return r < ' ' || r > '~' }) {
-		problem("content_type: is not a media type, such as application/json")
+		problem("content_type: is not a media type; use a form such as application/json")
 	}
 	out.json = kind == "application/json" || strings.HasSuffix(kind, "+json")
 	if strings.TrimSpace(c.Body) == "" {

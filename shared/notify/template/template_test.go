@@ -120,7 +120,7 @@ func TestMistakes(t *testing.T) {
 		{"a field of nothing", func(c *Config) { c.Body = "{}\n{{.data.id.x}}" }, "body: tried with a message of type incident.opened: line 2: at <.data.id.x>: can't evaluate field x"},
 		{"not JSON", func(c *Config) { c.Body = `{"text": "{{.title}}"}` }, `body: tried with a message of type incident.opened: the result is not JSON; write {{json .title}}`},
 		{"not JSON of some", func(c *Config) { c.Body = `{"n": {{.data.events}}}` }, `body: tried with a message of type endpoint.test: the result is not JSON`},
-		{"no time", func(c *Config) { c.Body = `{{json (date "15:04" .title)}}` }, "is not a time, such as 2026-09-01T12:00:00Z"},
+		{"no time", func(c *Config) { c.Body = `{{json (date "15:04" .title)}}` }, "is not a time; use a form such as 2026-09-01T12:00:00Z"},
 		{"no number", func(c *Config) { c.Body = `{{number .title}}` }, "error calling number: is not a number"},
 		{"header", func(c *Config) { c.Headers = map[string]string{"X-A": "\n{{"} }, "headers: X-A: line 2: unclosed action"},
 		{"header that fails", func(c *Config) { c.Headers = map[string]string{"X-A": "{{.id.b}}"} }, "headers: tried with a message of type incident.opened: X-A: line 1: at <.id.b>"},

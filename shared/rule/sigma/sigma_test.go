@@ -152,7 +152,7 @@ func TestRefused(t *testing.T) {
 		{file("s: {brand: x}\ntimeframe: 5m\ncondition: s", counts), "the old aggregation syntax is not supported"},
 		{file("s: {brand: x}\ncondition: s near t", counts), "unexpected near in the condition"},
 		{file("s: {brand: x}\ncondition: t", counts), "the detection has no selection t"},
-		{file("s: {brand: x}\ncondition: 2 of s*", counts), "2 of cannot be expressed in SQL"},
+		{file("s: {brand: x}\ncondition: 2 of s*", counts), `"2 of" cannot be expressed in SQL`},
 		{file("s: {brand: x}\ncondition: 1 of x*", counts), "no selection matches x*"},
 		{file("s: {brand: x}\ncondition: (s and", counts), "the condition ends too early"},
 		{file("s: {brand: x}\ncondition: (s", counts), "the condition lacks a closing parenthesis"},

@@ -113,7 +113,7 @@ func (c Config) Arrived(r alert.Record, at time.Time, sequence string) (Item, er
 	}
 	r.WindowStart, r.WindowEnd = time.Time{}, time.Time{}
 	if sequence == "" || strings.Trim(sequence, "0123456789") != "" || at.Unix() < 0 {
-		return Item{}, fmt.Errorf("%w: %q: sequence number %q, which arrived at %v, is not a position in a stream", store.ErrInvalid, r.ID, sequence, at)
+		return Item{}, fmt.Errorf("%w: %q: sequence number %q with arrival time %v is not a position in a stream", store.ErrInvalid, r.ID, sequence, at)
 	}
 	it := Item{Record: r, ArrivedAt: time.UnixMilli(at.UnixMilli()).UTC()}
 	last := sequence[max(0, len(sequence)-sequenceDigits):]

@@ -223,7 +223,7 @@ func (t *Table) address(now time.Time, moved []Item, events []incident.Event, of
 		return nil, nil
 	}
 	if len(to) > MaxEndpoints {
-		return nil, fmt.Errorf("there are %d endpoints, more than %d", len(to), MaxEndpoints)
+		return nil, fmt.Errorf("there are %d endpoints; the maximum is %d", len(to), MaxEndpoints)
 	}
 	var records []alert.Record
 	for _, it := range moved {
