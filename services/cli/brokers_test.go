@@ -171,7 +171,7 @@ func TestDoctorOnFreshBrokers(t *testing.T) {
 		!strings.Contains(out, `2 of them are invalid: no_user - the event has no field "user_id"; it has at, user: set SPATE_USER_FIELD (--user-field)`) || !strings.Contains(out, "1 of them are invalid: not_json - ") {
 		t.Errorf("other fields: %d\n%s", code, out)
 	}
-	if code, out := doctor("--user-field", "user", "--time-field", "at", "--time-format", "s"); code != ExitOK || !strings.Contains(out, "warning  events        2 of the newest 3 records in activity are events") {
+	if code, out := doctor("--user-field", "user", "--time-field", "at", "--time-format", "s"); code != ExitOK || !strings.Contains(out, "warning  events        2 of the newest 3 records in activity are valid events") {
 		t.Errorf("the right fields: %d\n%s", code, out)
 	}
 	if code, out := doctor("--service", "alert"); code != ExitOK || strings.Contains(out, "newest 3") {

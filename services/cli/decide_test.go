@@ -57,7 +57,7 @@ func TestDecisions(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	for args, why := range map[string]string{
-		"add --scope ip --value x --level No":           `level: "No" is not a level`,
+		"add --scope ip --value x --level No":           `level: "No" is not a valid level`,
 		"add --scope ip --value x --level a --for 0s":   "for: 0s is not between 1s and 744h0m0s",
 		"add --scope ip --value x --level a --for 800h": "is not between",
 		"add --scope ip --level a":                      "--value",

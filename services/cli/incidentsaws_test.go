@@ -184,5 +184,5 @@ func TestDecisionsInModeAWS(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	_, errs = b.run(ExitUsage, "decisions", "add", "--scope", "ip", "--value", "x", "--level", "No")
-	says(t, errs, `level: "No" is not a level`)
+	says(t, errs, `level: "No" is not a valid level`)
 }
