@@ -54,20 +54,11 @@ func (r Rule) idOfJSON(value []byte) string {
 }
 
 func (r Rule) parseJSON(value []byte) (user string, ms int64, ok bool) {
-	users := r.User
-	if len(users) == 0 {
-		users = []string{"user_id"}
+	if user = r.userIn(value); user == "" {
+		return "", 0, false
 	}
-	for _, path := range users {
-		if token := find(value, path); len(token) > 0 && string(token) != "null" && string(token) != `""` {
-			if user, ok = userOfJSON(token); !ok {
-				return "", 0, false
-			}
-			ms, ok = r.timeIn(value)
-			return user, ms, ok
-		}
-	}
-	return "", 0, false
+	ms, ok = r.timeIn(value)
+	return user, ms, ok
 }
 
 // timeIn returns the time of an event.

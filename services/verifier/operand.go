@@ -124,7 +124,7 @@ func (q *query) column() term {
 	}
 	x := term{sql: fmt.Sprintf("e.c%d", q.inputs.of(path, c.typ)), typ: c.typ}
 	if c.token {
-		x.token = fmt.Sprintf("e.c%d", q.inputs.of(path, typ{kind: kString}))
+		x.token = fmt.Sprintf("e.c%d", q.inputs.of(path, typ{kind: kUser}))
 	}
 	return x
 }

@@ -184,7 +184,7 @@ func (f *rulesFile) reads(q *query, o RulesOptions) {
 	}
 	for _, c := range q.table.columns {
 		if c.token {
-			c.name, c.typ = userPath, typ{kind: kString}
+			c.name, c.typ = userPath, typ{kind: kUser}
 		}
 		if c.notNull && c.name != clock && !slices.ContainsFunc(f.notNull, func(o column) bool { return o.name == c.name && o.typ == c.typ }) {
 			f.notNull = append(f.notNull, c)
@@ -235,7 +235,7 @@ func (q *query) translate(tables []*table) {
 		if q.accept("AS") || !q.is(",") && !q.is("FROM") {
 			name = q.name()
 		}
-		q.names, q.columns = append(q.names, name), append(q.columns, x)
+		q.names, q.columns = append(q.names, name), append(q.columns, x.asWritten())
 		if !q.accept(",") {
 			break
 		}
@@ -346,6 +346,14 @@ func (q *query) checkWindow() {
 	}
 }
 
+// asWritten is the user as the events have it, and any other term as it is: a user may be a text, which is no BIGINT.
+func (x term) asWritten() term {
+	if x.token == "" {
+		return x
+	}
+	return term{sql: x.token, typ: typ{kind: kUser}}
+}
+
 // groupBy reads the keys and the window, if it is there.
 func (q *query) groupBy() {
 	if !q.accept("GROUP", "BY") {
@@ -368,7 +376,7 @@ func (q *query) groupBy() {
 		case t.kind == number && last:
 			refuse("the reference does not support a number in GROUP BY")
 		default:
-			q.keys = append(q.keys, q.expr(0))
+			q.keys = append(q.keys, q.expr(0).asWritten())
 		}
 		if !q.accept(",") {
 			break

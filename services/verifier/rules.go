@@ -39,7 +39,7 @@ type Event struct {
 	Appended int64
 	// Promised is the watermark that was promised for the partition before the event, while it was silent; 0 if none was.
 	Promised int64
-	// User is the text of the user, which the built-in table has under the name user_id; empty if the event has none.
+	// User is the user as a canonical JSON token, which the built-in table has under the name user_id; empty if the event has none.
 	User string
 	// Column returns the text at the end of a path of names, and false if there is none, or NULL. It is nil for what is not an event.
 	Column func(path ...string) (string, bool)
@@ -169,7 +169,10 @@ func (f *rulesFile) events(r *os.File, key string, partitions int32) iter.Seq2[E
 						ms, ok = parseMillis(text)
 					}
 					if ok {
-						e.MS, e.User = ms, column("user_id")
+						e.MS = ms
+						if user, ok := userOfText(column("user_id")); ok {
+							e.User = user
+						}
 						e.Column = func(path ...string) (string, bool) {
 							text := column(strings.Join(path, "."))
 							return text, text != ""
@@ -196,25 +199,19 @@ func (r Rule) Event(partition int32, value []byte, appended time.Time) Event {
 	return e
 }
 
-// userIn returns the text of an event's user, empty if it has none.
-func (r Rule) userIn(value []byte) (text string) {
+// userIn returns an event's user, empty if it has none.
+func (r Rule) userIn(value []byte) string {
 	users := r.User
 	if len(users) == 0 {
 		users = []string{"user_id"}
 	}
 	for _, path := range users {
-		token := find(value, path)
-		if len(token) == 0 || string(token) == "null" || string(token) == `""` {
-			continue
-		}
-		user, ok := userOfJSON(token)
-		if !ok {
+		if token := find(value, path); len(token) > 0 && string(token) != "null" && string(token) != `""` {
+			if user, ok := userOfJSON(token); ok {
+				return user
+			}
 			return ""
 		}
-		if json.Unmarshal([]byte(user), &text) != nil {
-			text = user // a number
-		}
-		return text
 	}
 	return ""
 }
@@ -314,9 +311,19 @@ func (l *loader) values(e Event) (row []any, ok bool) {
 		return nil, false
 	}
 	at := func(path []string, t typ) any {
-		text, found := e.User, e.User != ""
-		if path[0] != userPath {
+		var text string
+		var found bool
+		switch {
+		case path[0] != userPath:
 			text, found = e.Column(path...)
+		case e.User == "":
+			return nil
+		case t.kind == kUser:
+			return e.User
+		default:
+			if text, found = e.User, true; text[0] == '"' {
+				found = json.Unmarshal([]byte(text), &text) == nil
+			}
 		}
 		var v driver.Value
 		if found {
@@ -398,6 +405,9 @@ func toJSON(t typ, v any) json.RawMessage {
 		}
 		return strconv.AppendFloat(nil, v, 'e', -1, 64)
 	case string:
+		if t.kind == kUser {
+			return json.RawMessage(v)
+		}
 		if t.kind == kTime {
 			v = strings.Replace(v, " ", "T", 1)
 			for range 2 { // three, six or nine digits

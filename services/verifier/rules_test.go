@@ -90,6 +90,24 @@ func TestRulesOfOtherTypes(t *testing.T) {
 	}
 }
 
+// A user is what the settings say, a number or a text. In an expression it is a BIGINT.
+func TestRulesUser(t *testing.T) {
+	var events []Event
+	for _, user := range []string{`"ann"`, `7`, `"ann"`, `"8"`, `7`} {
+		events = append(events, Rule{User: []string{"customer.id"}, Time: []string{"at"}}.Event(0, []byte(`{"user_id": 1, "customer": {"id": `+user+`}, "at": 1704067202000}`), time.UnixMilli(1_704_067_300_000)))
+	}
+	script := `INSERT INTO a SELECT user_id AS who, COUNT(*) AS n, COUNT(DISTINCT user_id) AS one, MAX(user_id + 1) AS next FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), user_id`
+	report, err := Rules(context.Background(), script, RulesOptions{Name: "r"}, sequence(events...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const window = "r 1704067200000-1704067210000 false "
+	want := []string{window + `{"who":"8","n":1,"one":1,"next":9}`, window + `{"who":"ann","n":2,"one":1,"next":null}`, window + `{"who":7,"n":2,"one":1,"next":8}`}
+	if d := cmp.Diff(want, lines(report)); d != "" || report.Invalid > 0 {
+		t.Error(report.Invalid, d)
+	}
+}
+
 // Events are JSON, too: a time in another zone, or in milliseconds, is the same time for a rule.
 func TestRulesJSON(t *testing.T) {
 	var events []Event
@@ -104,7 +122,10 @@ func TestRulesJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{`json 1704067200000-1704067210000 false {"user_id":7,"t0":"2024-01-01T00:00:01.000","t1":"2024-01-01T00:00:03.500","b0":"12.50","b1":"{\"x\": [1]}"}`}
+	want := []string{
+		`json 1704067200000-1704067210000 false {"user_id":"7","t0":"2024-01-01T00:00:02.000","t1":"2024-01-01T00:00:02.000","b0":"12.50","b1":"12.50"}`, // another user than 7
+		`json 1704067200000-1704067210000 false {"user_id":7,"t0":"2024-01-01T00:00:01.000","t1":"2024-01-01T00:00:03.500","b0":"a","b1":"{\"x\": [1]}"}`,
+	}
 	if d := cmp.Diff(want, lines(report)); d != "" {
 		t.Error(d)
 	}

@@ -20,6 +20,7 @@ const (
 	kDouble
 	kString
 	kTime
+	kUser // a user as its JSON token
 	kRow
 	kInterval
 )
