@@ -109,7 +109,7 @@ func (a answered) write(o *out, wide bool) {
 		o.printf("The reference has counted the events so far; the alert is updated when its window closes.\n")
 	case n.Recount == nil:
 	case *n.Recount:
-		o.printf("The reference's count matches the alert.\n")
+		o.printf("An independent recount gives the same numbers as the alert.\n")
 	default:
 		for _, name := range sortedKeys(n.Differs) {
 			d := n.Differs[name]
