@@ -99,8 +99,9 @@ func (c *upCommand) Run(e *env) error {
 		terminal.Fprintf(e.stderr, `
 spate is up: broker, router, detector and alerter are running in this process.
 
-  events    topic %s at %s; use any Kafka client, or run:
+  events    topic %s at %s; use any Kafka client, or send generated traffic or a file:
             spate simulate --time now --brokers %s%s
+            spate simulate --speed 0 FILE --brokers %s%s
 %s  %s
   fields    user: %s; time: %s
   alerts    printed here, and stored in %s
@@ -110,7 +111,7 @@ spate is up: broker, router, detector and alerter are running in this process.
 
 Press Ctrl-C to stop; nothing is lost.
 
-`, c.Topic, i.Brokers, i.Brokers, c.topicFlag(), c.forOthers(i.Brokers), c.described(i.Rules), alternatives(c.UserField), alternatives(cfg.Events.Fields.Time), i.Database, toldTo(endpoints), console, i.HTTP)
+`, c.Topic, i.Brokers, i.Brokers, c.topicFlag(), i.Brokers, c.topicFlag(), c.forOthers(i.Brokers), c.described(i.Rules), alternatives(c.UserField), alternatives(cfg.Events.Fields.Time), i.Database, toldTo(endpoints), console, i.HTTP)
 	})
 	if err = cmp.Or(err, view.close()); err == nil {
 		terminal.Fprintf(e.stderr, "\nspate up has stopped; it resumes from here when started again.\n%s in = %s counted + %s late + %s invalid; %s opened, %s closed\n",
