@@ -110,7 +110,7 @@ func (l *rulesLog) record(ctx context.Context, s revision.Source, set *rule.Set,
 	if ok && begun {
 		rec.LatenessMS, rec.MaxAheadMS = first.LatenessMS, first.MaxAheadMS
 	}
-	if begun && clock != "" && l.Clock() == "" && !slices.Contains(times, clock) { // it would stop whoever judges events
+	if begun && !ok && clock != "" && !slices.Contains(times, clock) { // it would stop whoever judges events
 		return rec, usage(fmt.Errorf("time-field: in %s, the event time is %s, but SPATE_TIME_FIELD (--time-field) is %s; if the pipeline reads the time from %[2]s, set SPATE_TIME_FIELD to the same value as for the %[4]s; otherwise, write WATERMARK FOR %s",
 			name, clock, strings.Join(times, ","), l.judge, times[0]))
 	}

@@ -113,7 +113,8 @@ func (c *rulesExportCommand) script(e *env, to flinksql.Connection) error {
 	for _, w := range s.Warnings() {
 		terminal.Fprintln(e.stderr, "spate: warning:", w)
 	}
-	if !defaultFields(c.ruleFlags) && slices.ContainsFunc(f.set.Rules, func(r *rule.Rule) bool { return r.Table.BuiltIn }) {
+	d := activity.DefaultFields()
+	if (c.UserField[0] != d.User[0] || !slices.Contains(d.Time, c.TimeField[0])) && slices.ContainsFunc(f.set.Rules, func(r *rule.Rule) bool { return r.Table.BuiltIn }) {
 		terminal.Fprintf(e.stderr, "spate: warning: the exported table activity has the columns user_id and txn_timestamp, but SPATE_USER_FIELD is %s and SPATE_TIME_FIELD is %s; change these columns in the exported statements\n",
 			strings.Join(c.UserField, ","), strings.Join(c.TimeField, ","))
 	}

@@ -122,19 +122,24 @@ func (l *Log) Settle(own Settings, service string) (Settings, error) {
 		return own, nil
 	}
 	lateness, ahead := ms(first.LatenessMS), ms(first.MaxAheadMS)
-	if _, clock, _ := first.Set.Stream(); first.Beginning && clock != "" && !slices.Contains(own.Time, clock) {
-		own.Time = []string{clock}
+	_, clock, err := first.Set.Stream()
+	if err != nil {
+		return own, err
 	}
-	if clock := l.Clock(); clock != "" && !slices.Contains(own.Time, clock) {
-		return own, fmt.Errorf("the rules expect the event time in %s, but this %s reads it from %s: set SPATE_TIME_FIELD to %[1]s", clock, service, strings.Join(own.Time, ","))
-	}
+	known := clock == "" || slices.Contains(own.Time, clock)
 	if !first.Beginning {
 		// Events were judged with the settings of the service before the first revision.
 		if lateness != own.Lateness || ahead != own.MaxAhead {
 			return own, fmt.Errorf("the rules were applied with lateness %v and max-ahead %v, but this %s has %v and %v: set SPATE_LATENESS and SPATE_MAX_AHEAD to the first two values", lateness, ahead, service, own.Lateness, own.MaxAhead)
 		}
+		if !known {
+			return own, fmt.Errorf("the rules expect the event time in %s, but this %s reads it from %s: set SPATE_TIME_FIELD to %[1]s", clock, service, strings.Join(own.Time, ","))
+		}
 		return own, nil
 	}
 	own.Lateness, own.MaxAhead = lateness, ahead
+	if !known {
+		own.Time = []string{clock}
+	}
 	return own, nil
 }

@@ -21,6 +21,7 @@ package revision
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -377,25 +378,21 @@ func (l *Log) keepsSettings(e Record) error {
 
 // keepsTime returns an error if the events of a revision have their time in another column than before.
 func (l *Log) keepsTime(e Entry) error {
-	if e.Beginning {
+	first, ok := l.First()
+	if !ok || e.Beginning {
 		return nil
 	}
-	_, now, _ := e.Set.Stream() // it was compiled
-	if clock := l.Clock(); clock != "" && now != "" && clock != now {
-		return fmt.Errorf("it expects the event time in %s, but the rules in force expect it in %s", now, clock)
+	builtIn := rule.Activity()
+	own := builtIn.Columns[builtIn.Time].Name
+	_, clock, _ := first.Set.Stream() // both were compiled
+	_, now, _ := e.Set.Stream()
+	switch {
+	case cmp.Or(now, own) == cmp.Or(clock, own):
+		return nil
+	case clock == "":
+		return fmt.Errorf("it expects the event time in %s, but the rules in force read the built-in table; name the time column %s, which then stands for the field from which the pipeline reads the event time", now, own)
 	}
-	return nil
-}
-
-// Clock is the column in which the tables of the rules say that the event time is; it is empty if they do not say, because there are no revisions or because all rules
-// read the built-in table.
-func (l *Log) Clock() string {
-	for _, e := range l.entries[l.first:] {
-		if _, clock, _ := e.Set.Stream(); clock != "" && e.ReplacedBy == 0 {
-			return clock
-		}
-	}
-	return ""
+	return fmt.Errorf("it expects the event time in %s, but the rules in force expect it in %s", cmp.Or(now, own), clock)
 }
 
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -30,7 +30,11 @@ func (c *compiler) conversion(from, to Type) func(Value) Value {
 	switch {
 	case from.Kind == Token:
 		return func(v Value) Value {
-			n, ok := Parse(Type{Kind: BigInt}, v.text)
+			text := v.text
+			if text[0] == '"' { // a number in quotes is one, as in a BIGINT of an event
+				text = text[1 : len(text)-1]
+			}
+			n, ok := Parse(Type{Kind: BigInt}, bytes.TrimSpace(text))
 			if !ok {
 				return Value{}
 			}

@@ -19,17 +19,18 @@ type Set struct {
 // Stream is what the tables of the rules say of the stream: how far the watermark stays behind, negative if they do not say, and the name of the
 // event time, empty if all rules read the built-in table. Two that differ are an error: a stream has one watermark.
 func (s *Set) Stream() (lateness time.Duration, clock string, err error) {
-	ms, of := int64(-1), ""
+	ms, of, builtIn := int64(-1), "", true
 	for _, r := range s.Rules {
 		t := r.Table
-		if t.BuiltIn { // it says neither
-			continue
-		}
+		builtIn = builtIn && t.BuiltIn
 		name := t.Columns[t.Time].Name
 		if clock != "" && name != clock || ms >= 0 && t.LatenessMS >= 0 && t.LatenessMS != ms {
 			return 0, "", fmt.Errorf("the tables %s and %s have different watermarks, but a stream can have only one", of, t.Name)
 		}
 		clock, ms, of = name, max(ms, t.LatenessMS), t.Name
+	}
+	if builtIn {
+		clock = ""
 	}
 	return time.Duration(ms) * time.Millisecond, clock, nil
 }

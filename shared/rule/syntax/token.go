@@ -111,7 +111,7 @@ func (l *lexer) end() {
 }
 
 // known is what begins like a directive, in whatever spelling.
-var known = regexp.MustCompile(`(?i)^[ \t]*(rule|summary|critical|mode|quiet|decision|param|runbook)[ \t]*:([ \t]|$)`)
+var known = regexp.MustCompile(`(?i)^[ \t]*(rule|summary|critical|mode|param|runbook)[ \t]*:([ \t]|$)`)
 
 // misplaced reports comments that would be directives in another place or spelling: a rule that is live because its mode was overlooked is worse than
 // an error.
