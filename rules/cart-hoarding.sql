@@ -1,7 +1,7 @@
 -- Finds cart hoarding: an attacker fills a cart to keep the goods from other customers, and never pays.
 --
 -- The rule counts different products, not clicks, because impatient people add the same product five times. The limit is high and the window is long, because
--- ordinary customers also fill their carts. In a log from a cosmetics shop, the fullest cart received 23 products within 5 minutes, and was paid for a quarter of an hour later.
+-- ordinary customers also fill their carts. In a log from a cosmetics shop, the fullest cart received 23 products within 5 minutes, and the customer paid a quarter of an hour later.
 --
 -- As in the rule `scraper`, the condition `= 0` makes spate wait for the end of the window, because a user who fills a cart may still pay. If your shop reserves
 -- the goods in a cart, an early alert may be worth some false alarms. In that case, remove the last condition (AND …).

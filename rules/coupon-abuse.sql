@@ -4,7 +4,7 @@
 -- would be flagged. The rule counts accounts, not orders, because a shop that lets one account redeem a coupon twice has made a mistake of its own.
 --
 -- Opening an account takes some time, so the windows are 10 minutes long. A window ends every 5 minutes, so any attack that takes at most 5 minutes lies entirely
--- in at least one window. An attack raises about two alerts, not ten.
+-- in at least one window. An attack raises about two alerts; with a window every minute, it would raise about ten.
 --
 -- Colleagues and families also share an address, so keep the limit above the size of a family.
 CREATE TABLE redemptions (

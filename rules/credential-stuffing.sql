@@ -6,7 +6,7 @@
 -- The rule `credential-stuffing` counts the accounts with failed logins, not the logins: hundreds of people log in from the address of an office, a school or a mobile
 -- network, and some mistype their passwords. If such an address still exceeds the limit, add a list of exemptions instead of raising the limit for all addresses.
 --
--- These events have fields that the built-in table lacks, so the file declares its own table. The table reads the same topic. If your topic has another name, change
+-- These events have fields that the built-in table lacks, so the file declares its own table on the same topic. If your topic has another name, change
 -- the name; for Kinesis, change the connector to 'kinesis' and 'topic' to 'stream'. spate needs a user in every event: for a login, the user is the account that was tried.
 CREATE TABLE logins (
   event_type STRING, user_id BIGINT, ip STRING, user_agent STRING, txn_timestamp TIMESTAMP(3),
