@@ -435,7 +435,7 @@ func (e *exam) transactions(ctx context.Context) {
 			by = "an unknown producer"
 		}
 		e.tell.say(Warning, "transactions", "no action is needed if the producer commits soon; to abort an abandoned transaction, use kafka-transactions.sh abort",
-			"partition %d of %s is held back at offset %d, %d before its end, by an open transaction of %s", p, e.names.Activity, bounds[p].Stable, bounds[p].End-bounds[p].Stable, by)
+			"partition %d of %s is held back at offset %d (%d before its end) by an open transaction of %s", p, e.names.Activity, bounds[p].Stable, bounds[p].End-bounds[p].Stable, by)
 	}
 }
 
