@@ -204,7 +204,7 @@ GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), category_code HAVING COUNT
 	for args, want := range map[string]string{
 		"product_id=7 --rule pair": "no rule has the key product_id; the keys are: user_id, item (pair)",
 		"user_id=7":                "no rule has the key user_id; the keys are: category_code (ratio); no column (all); product_id (scraped); user_id, item (pair)",
-		"7":                        "7 is not COLUMN=VALUE, such as user_id=alice",
+		"7":                        "7 is not COLUMN=VALUE; use, for example, user_id=alice",
 		"product_id=x":             "scraped: column product_id: \"x\" is not a value of type BIGINT",
 		"--rule nobody":            "no rule nobody is in force",
 	} {

@@ -85,7 +85,7 @@ type alertsLsCommand struct {
 	migrateFlags
 	tableFlags
 	User     *string  `placeholder:"USER" help:"List only alerts about this user. 7 is the number, '\"7\"' is the string, and any other text is a string."`
-	Only     string   `name:"only" placeholder:"STATE" help:"List only alerts in this state: opened (its window has not closed yet), raised (it became critical after it opened) or closed."`
+	Only     string   `name:"only" placeholder:"STATE" help:"List only alerts in this state: opened (the alert's window has not closed yet), raised (the alert became critical after it opened) or closed."`
 	Severity string   `placeholder:"SEVERITY" help:"List only alerts with this severity or a higher one: warning or critical."`
 	Key      []string `name:"key" placeholder:"COLUMN=VALUE" help:"List only alerts whose key has this value, such as product_id=7; 7 matches the number and the string. Repeatable; all must match."`
 	Rule     string   `placeholder:"RULE" help:"List only alerts from this rule. Without a rules file, the only rule is burst."`

@@ -27,7 +27,7 @@ type awsAlertFlags struct {
 	MetricsNamespace string        `name:"metrics-namespace" env:"SPATE_METRICS_NAMESPACE,cloudwatch_namespace" placeholder:"NAMESPACE" help:"CloudWatch namespace for the metrics, which are written to standard output in Embedded Metric Format. Default: spate, except that spate alert writes no metrics in a terminal or with --json."`
 	AlertsMetric     string        `name:"alerts-metric" env:"SPATE_ALERTS_METRIC,cloudwatch_metric" default:"alerts" help:"Name of the metric that counts new alerts."`
 	Window           time.Duration `env:"SPATE_WINDOW" default:"10s" help:"Window size, used for rows from other writers (such as Flink) that contain only one bound of the window."`
-	Threshold        int64         `env:"SPATE_THRESHOLD" default:"5" help:"Threshold to record for rows from other writers, which do not contain it."`
+	Threshold        int64         `env:"SPATE_THRESHOLD" default:"5" help:"Threshold to record for rows from other writers; such rows do not contain a threshold."`
 	Critical         int64         `env:"SPATE_CRITICAL" default:"10" help:"Rows from other writers with a count above this are critical."`
 }
 

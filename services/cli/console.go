@@ -49,8 +49,8 @@ type consoleCommand struct {
 
 // Help is shown below the usage.
 func (consoleCommand) Help() string {
-	return `Serves web pages that show current activity, incidents, explanations of flagged accounts, keys, rules, deliveries and the pipeline's health. A studio runs SQL
-on the log. The console reads the broker and the database (in mode aws, the stream and the tables) and needs nothing else. spate up and spate demo include it.
+	return `Serves web pages that show current activity, incidents, explanations of flagged accounts, keys, rules, deliveries and the pipeline's health, and a
+studio that runs SQL on the log. The console reads the broker and the database (in mode aws, the stream and the tables) and needs nothing else. spate up and spate demo include it.
 
   spate console                                                     http://127.0.0.1:8088, for this machine only
   spate console --listen 0.0.0.0:8088 --token-file /run/secrets/console
@@ -266,7 +266,7 @@ func (p *consoleParts) follow(ctx context.Context, topic string, changed func())
 	cl, err := kgo.NewClient(p.kafka.Options(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(time.Second),
 		kgo.UnknownTopicRetries(-1), kgo.MetadataMinAge(time.Second))...)
 	if err != nil {
-		p.log.Warn("the console's pages are updated less often", "error", err)
+		p.log.Warn("cannot follow the alerts topic, so the console's pages are updated less often", "error", err)
 		every2s(ctx, changed)
 		return
 	}

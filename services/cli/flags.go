@@ -97,7 +97,7 @@ func (f kafkaFlags) check(mode string) error {
 
 // httpFlags say where a service reports its health and metrics.
 type httpFlags struct {
-	HTTP  string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address to serve ${pages=/metrics, /healthz and /readyz} on; port 0 picks a free port and logs it."`
+	HTTP  string `name:"http" env:"SPATE_HTTP" default:"127.0.0.1:0" placeholder:"HOST:PORT" help:"Address to serve ${pages=/metrics, /healthz and /readyz} on; with port 0, spate picks a free port and logs it."`
 	PProf bool   `name:"pprof" env:"SPATE_PPROF" help:"Also serve /debug/pprof/. Profiles contain names and IDs, so do not expose the address to untrusted networks."`
 
 	HTTPTLSCertFile string `name:"http-tls-cert-file" env:"SPATE_HTTP_TLS_CERT_FILE" placeholder:"FILE" help:"Certificate (PEM) for serving these pages over TLS; reloaded when it changes."`
@@ -138,7 +138,7 @@ func (f httpFlags) listen(log *slog.Logger) (*ops.Server, error) {
 func listenable(setting, address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("%s: %q is not host:port, as in 127.0.0.1:8080", setting, address)
+		return fmt.Errorf("%s: %q is not host:port; use, for example, 127.0.0.1:8080", setting, address)
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
 		return fmt.Errorf("%s: %q is not a port, 0 to 65535", setting, port)

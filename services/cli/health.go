@@ -105,7 +105,7 @@ func (c *healthCommand) target() (string, error) {
 		return "", fmt.Errorf("address: %q is not host:port", address)
 	}
 	if port == "0" || port == "" {
-		return "", fmt.Errorf("address: %q has no port; the service picked a free port and logged it", address)
+		return "", fmt.Errorf("address: %q has no usable port; use the port that the service picked and logged", address)
 	}
 	// An address that means all interfaces is one to listen on, not one to ask.
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {

@@ -404,7 +404,7 @@ func (c *incidentsMarkCommand) Run(e *env) (err error) {
 		}
 	}
 	if len([]rune(c.Note)) > maxNote || len([]rune(c.By)) > maxNote {
-		errs = append(errs, fmt.Errorf("note, by: longer than %d characters", maxNote))
+		errs = append(errs, fmt.Errorf("note, by: must be at most %d characters long", maxNote))
 	}
 	if err := usage(errors.Join(errs...)); err != nil {
 		return err

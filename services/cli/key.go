@@ -194,7 +194,7 @@ func keyValues(args []string) (map[string]string, error) {
 	for _, a := range args {
 		name, value, ok := strings.Cut(a, "=")
 		if !ok || name == "" {
-			return nil, fmt.Errorf("%s is not COLUMN=VALUE, such as user_id=alice", terminal.Text(a))
+			return nil, fmt.Errorf("%s is not COLUMN=VALUE; use, for example, user_id=alice", terminal.Text(a))
 		}
 		if _, twice := out[name]; twice {
 			return nil, fmt.Errorf("column %s is given twice", terminal.Text(name))

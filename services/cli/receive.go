@@ -22,7 +22,7 @@ import (
 )
 
 type receiveCommand struct {
-	Listen string     `env:"SPATE_RECEIVE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to accept calls on (POST, any path); port 0 picks a free port and prints it. GET /healthz responds while the receiver is running."`
+	Listen string     `env:"SPATE_RECEIVE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to accept calls on (POST, any path); with port 0, spate picks a free port and prints it. GET /healthz responds while the receiver is running."`
 	Secret secretText `env:"SPATE_WEBHOOK_SECRET" placeholder:"SECRET" help:"Secret that the sender signs with: whsec_ followed by 24 to 64 bytes in base64. During rotation, give several, separated by spaces; a call signed with any of them is accepted. Prefer the environment variable: other users of this machine can see command-line flags."`
 	JSON   bool       `name:"json" help:"Print JSON lines. Accepted: at, webhook_id, type, verified (true), repeat, data. Refused: at, verified, reason, remote."`
 }

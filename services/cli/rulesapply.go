@@ -382,7 +382,7 @@ func (l *rulesLog) consequences(entry revision.Entry, r revised) (lines []string
 		lines = append(lines, fmt.Sprintf("revision %d replaces revision %d, which cannot be evaluated, and all later revisions; the replaced revisions will never be in force", entry.Revision, entry.InsteadOf))
 	}
 	if replaced := l.replacedBy(entry); len(replaced) > 0 {
-		lines = append(lines, fmt.Sprintf("%s will never be in force, because the boundary of revision %d is not later", strings.Join(replaced, ", "), entry.Revision))
+		lines = append(lines, fmt.Sprintf("%s will never be in force, because revision %d takes effect at the same time or earlier", strings.Join(replaced, ", "), entry.Revision))
 	}
 	if entry.Revision == 1 {
 		must := ""

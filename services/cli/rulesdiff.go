@@ -96,7 +96,7 @@ func (c *rulesDiffCommand) Run(e *env) error {
 		o.compared(list)
 		o.printf("%s\n", terminal.Safe(tallyText(list)))
 		if !differs && from.text != to.text && from.text != "" {
-			o.printf("only the text differs (--text)\n")
+			o.printf("only the text differs; to show the differences, add --text\n")
 		}
 	}
 	if err := o.end(nil); err != nil {

@@ -16,7 +16,7 @@ type rulesImportCommand struct {
 	File       string `arg:"" help:"Zeppelin notebook (.zpln), Sigma correlations (.yml, .yaml), or Flink SQL script; - for standard input, unless it is Sigma."`
 	Name       string `name:"name" placeholder:"RULE" help:"Name for rules that have none; if there are several, they are numbered. Default: the name of the file."`
 	TimeColumn string `name:"time-column" default:"txn_timestamp" help:"Sigma: name of the event time column in the CREATE TABLE statement; spate writes this statement if the rules read fields that the built-in table lacks."`
-	Tumble     bool   `name:"tumble" help:"Sigma: write tumbling windows instead of hopping ones: fewer alerts for one burst, but a burst that straddles a window boundary is split between two windows."`
+	Tumble     bool   `name:"tumble" help:"Sigma: write tumbling windows instead of hopping ones. One burst then raises fewer alerts, but a burst that straddles a window boundary is split between two windows."`
 }
 
 // Help is shown below the usage.

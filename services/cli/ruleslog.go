@@ -199,7 +199,7 @@ func (l *rulesLog) entry(n int64) (revision.Entry, error) {
 	if len(entries) == 0 {
 		return revision.Entry{}, errors.New(l.none())
 	}
-	return revision.Entry{}, fmt.Errorf("revision %d does not exist; the newest one is %d (spate rules history)", n, l.Revision())
+	return revision.Entry{}, fmt.Errorf("revision %d does not exist; the newest one is %d (to list the revisions, run spate rules history)", n, l.Revision())
 }
 
 // newest returns the newest revision. One that cannot be read is an error, because nobody knows then which rules are in force.

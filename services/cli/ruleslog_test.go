@@ -241,7 +241,7 @@ func TestRulesDiff(t *testing.T) {
 
 	spaced := rulesFileOf(t, "spaced.sql", "\n\n"+strings.Replace(twoRules, "COUNT(*) > 5", "COUNT(*)   > 6", 1))
 	out, _ = r.run(ExitOK, "diff", spaced, "--exit-code")
-	says(t, out, "2 unchanged\nonly the text differs (--text)\n")
+	says(t, out, "2 unchanged\nonly the text differs; to show the differences, add --text\n")
 	out, _ = r.run(ExitOK, "diff", spaced, "--json")
 	if list := objects(t, out); len(list) != 2 || list[0]["change"] != "unchanged" {
 		t.Error(out)
@@ -347,14 +347,14 @@ func TestRulesApplyFrom(t *testing.T) {
 	says(t, out, "revision 2 is in force for windows that begin at 9999-12-31 23:59:59 UTC or later")
 	r.run(ExitOK, "apply", two) // is a revision already
 	out, _ = r.run(ExitOK, "apply", two, "--from", soon.Add(time.Minute).Format(time.RFC3339))
-	says(t, out, "revision 2 will never be in force, because the boundary of revision 3 is not later\n", "revision 3 is in force for windows that begin at ")
+	says(t, out, "revision 2 will never be in force, because revision 3 takes effect at the same time or earlier\n", "revision 3 is in force for windows that begin at ")
 	out, _ = r.run(ExitOK, "rollback", "1", "--from", soon.Add(-time.Minute).Format(time.RFC3339))
-	says(t, out, "revision 1, revision 3 will never be in force, because the boundary of revision 4 is not later\n")
+	says(t, out, "revision 1, revision 3 will never be in force, because revision 4 takes effect at the same time or earlier\n")
 	out, _ = r.run(ExitOK, "history")
 	says(t, out, "never: see 4", "never: see 3")
 	// So does one that is in force from the same time on: what was to begin then is corrected before it does.
 	out, _ = r.run(ExitOK, "apply", two, "--from", soon.Add(-time.Minute).Format(time.RFC3339))
-	says(t, out, "revision 4 will never be in force, because the boundary of revision 5 is not later\n")
+	says(t, out, "revision 4 will never be in force, because revision 5 takes effect at the same time or earlier\n")
 	out, _ = r.run(ExitOK, "history")
 	says(t, out, "never: see 5")
 	_, errs := r.run(ExitUsage, "apply", two, "--from", time.Now().Format(time.RFC3339))

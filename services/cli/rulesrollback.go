@@ -89,7 +89,7 @@ type revisionArg int64
 func (r *revisionArg) UnmarshalText(text []byte) error {
 	n, ok := revisionNumber(string(text))
 	if !ok {
-		return fmt.Errorf("%s is not the number of a revision, such as 3 (spate rules history)", terminal.Text(strconv.Quote(string(text))))
+		return fmt.Errorf("%s is not the number of a revision; use a number such as 3 (to list the revisions, run spate rules history)", terminal.Text(strconv.Quote(string(text))))
 	}
 	*r = revisionArg(n)
 	return nil

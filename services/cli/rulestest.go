@@ -201,7 +201,7 @@ func (c *rulesTestCommand) test(o *out, f *testedFile, pattern *regexp.Regexp) e
 		o.printf("%s\t%s [errors]\n", o.paint("FAIL", terminal.Red), f.name)
 	case f.none:
 		beside, _ := cases.Beside(f.name)
-		o.printf("?   \t%s\t[no cases: there is no %s; spate rules test --help shows one]\n", f.name, filepath.Base(beside))
+		o.printf("?   \t%s\t[no cases: there is no %s; spate rules test --help shows an example]\n", f.name, filepath.Base(beside))
 	case f.failed():
 		o.printf("%s\t%s\t%.3fs\n", o.paint("FAIL", terminal.Red), f.name, f.took.Seconds())
 	case len(f.ran) == 0:

@@ -62,7 +62,7 @@ func TestRulesTest(t *testing.T) {
 		{[]string{yaml, sql, "--run", "a b"}, ExitOK, "ok  \t" + yaml + "\t0s\n"},
 		{[]string{sql, "--run", "a b", "-v"}, ExitOK, "=== RUN   a burst\n--- PASS: a burst (0s)\nok  \t" + yaml + "\t0s\nPASS\n"},
 		{[]string{sql, "--run", "nobody"}, ExitOK, "ok  \t" + yaml + "\t0s [no cases to run]\n"},
-		{[]string{rulesFileOf(t, "alone.sql", twoRules)}, ExitOK, "alone.sql\t[no cases: there is no alone_test.yaml; spate rules test --help shows one]\n"},
+		{[]string{rulesFileOf(t, "alone.sql", twoRules)}, ExitOK, "alone.sql\t[no cases: there is no alone_test.yaml; spate rules test --help shows an example]\n"},
 	} {
 		code, out, errs := spate(append([]string{"rules", "test"}, test.args...)...)
 		if out = seconds.ReplaceAllString(out, "0s"); code != test.code || errs != "" || !strings.HasSuffix(out, test.want) {

@@ -88,7 +88,7 @@ func (c *setupCommand) Run(e *env) error {
 	if c.JSON {
 		return json.NewEncoder(terminal.JSONWriter(e.stdout)).Encode(m)
 	}
-	terminal.Fprintf(e.stdout, "events stream     %s\nalerts stream     %s\nalerts table      %s\nleases table      %s\ntopic             %s\n", m.Stream, m.AlertsStream, m.Table, m.StateTable, m.TopicARN)
+	terminal.Fprintf(e.stdout, "events stream     %s\nalerts stream     %s\nalerts table      %s\nstate table       %s\ntopic             %s\n", m.Stream, m.AlertsStream, m.Table, m.StateTable, m.TopicARN)
 	if m.Bucket != "" {
 		terminal.Fprintf(e.stdout, "bucket            %s\n", m.Bucket)
 	}

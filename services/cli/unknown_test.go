@@ -37,7 +37,7 @@ func TestUsageErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"alerts", "ls", "--since", "x", "--key", "7"}, "spate: since: \"x\" is not a time; use a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24), or an age (1h, 7d)\nspate: key: 7 is not COLUMN=VALUE, such as user_id=alice\n"},
+		{[]string{"alerts", "ls", "--since", "x", "--key", "7"}, "spate: since: \"x\" is not a time; use a timestamp (2026-11-24T09:30:00Z), a date (2026-11-24), or an age (1h, 7d)\nspate: key: 7 is not COLUMN=VALUE; use, for example, user_id=alice\n"},
 		{[]string{"incidents", "ls", "--only", "opn"}, "spate: only: \"opn\" is neither open nor resolved\n"},
 		{[]string{"alerts", "ls", "--only", "open"}, "spate: only: \"open\" is not one of opened, raised, closed\n"},
 		{[]string{"deliveries", "ls", "--only", "failed"}, "spate: only: \"failed\" is not one of pending, held, delivered, exhausted, disabled\n"},

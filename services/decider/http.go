@@ -85,7 +85,7 @@ func (d *Decider) usable(w http.ResponseWriter) bool {
 		refuse(w, http.StatusServiceUnavailable, "the decisions have not been read yet")
 	case d.cfg.MaxAge > 0 && age > d.cfg.MaxAge:
 		h.Set(ageHeader, seconds(age))
-		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("the decisions are %s s old, more than allowed (SPATE_DECIDE_MAX_AGE)", seconds(age)))
+		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("the decisions are %s s old, which is more than SPATE_DECIDE_MAX_AGE allows", seconds(age)))
 	default:
 		h.Set(ageHeader, seconds(age))
 		return true

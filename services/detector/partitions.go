@@ -109,7 +109,7 @@ func (s *keyedPartitions) full() bool {
 // reportLimit reports that the limit of open windows is reached, or that fewer windows are open again.
 func (s *keyedPartitions) reportLimit(again bool, open int64) {
 	if again {
-		s.cfg.Log.Info("fewer windows are open; resuming reading", "open", open)
+		s.cfg.Log.Info("fewer windows are open; reading of the keyed log has resumed", "open", open)
 		s.cfg.Status.Ready()
 		return
 	}

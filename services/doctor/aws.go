@@ -90,7 +90,7 @@ func AWS(ctx context.Context, c Cloud, tell func(Finding)) error {
 func (t teller) expiry(ctx context.Context, db *dynamodb.Client, table string) {
 	d, err := db.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: aws.String(table)})
 	if err != nil {
-		t.trouble("tables", "time to live of "+table, "dynamodb:DescribeTimeToLive", err)
+		t.trouble("tables", "the time to live of "+table, "dynamodb:DescribeTimeToLive", err)
 		return
 	}
 	if s := d.TimeToLiveDescription; s != nil && aws.ToString(s.AttributeName) == expiresAt &&

@@ -338,7 +338,7 @@ func (e *exam) limits(ctx context.Context) {
 	id := e.lists.Brokers[0].NodeID
 	configs, err := e.adm.DescribeBrokerConfigs(actx, id)
 	if err != nil || len(configs) == 0 || configs[0].Err != nil {
-		e.tell.say(Unknown, "limits", "grant DescribeConfigs on the cluster, or check that these settings have their defaults", "no permission to read the brokers' settings")
+		e.tell.say(Unknown, "limits", "grant DescribeConfigs on the cluster, or check that the brokers' limits for offset metadata, transactions and sessions have their default values", "no permission to read the brokers' settings")
 		return
 	}
 	value := make(map[string]int64)
@@ -435,7 +435,7 @@ func (e *exam) transactions(ctx context.Context) {
 			by = "an unknown producer"
 		}
 		e.tell.say(Warning, "transactions", "no action is needed if the producer commits soon; to abort an abandoned transaction, use kafka-transactions.sh abort",
-			"partition %d of %s is held back at offset %d, %d before its end, by an open transaction of %s", p, e.names.Activity, bounds[p].Stable, bounds[p].End-bounds[p].Stable, by)
+			"partition %d of %s is held back at offset %d (%d before its end) by an open transaction of %s", p, e.names.Activity, bounds[p].Stable, bounds[p].End-bounds[p].Stable, by)
 	}
 }
 

@@ -79,7 +79,7 @@ func dispatch(name string) *sqlite.FunctionImpl {
 			}
 			takes = append(takes, strconv.Itoa(int(f.args)))
 		}
-		return nil, fmt.Errorf("%s takes %s arguments", name, strings.Join(takes, " or "))
+		return nil, fmt.Errorf("%s: wrong number of arguments; it takes %s", name, strings.Join(takes, " or "))
 	}}
 }
 

@@ -118,7 +118,7 @@ func (r *run) evaluate(statement string, tokens []token, s *Summary, out Output)
 	}
 	defer func() {
 		if n := e.combiner.Faults() + e.table.Stats().Faults; n > 0 {
-			r.note(fmt.Sprintf("%d times, a result could not be computed and is NULL (a division by zero, an overflow, an invalid cast), or an event was left out because its key is longer than %d bytes", n, window.MaxKey))
+			r.note(fmt.Sprintf("faults: %d; each time, a result could not be computed and is NULL (a division by zero, an overflow, an invalid cast), or an event was left out because its key is longer than %d bytes", n, window.MaxKey))
 		}
 	}()
 	n, err := cfg.Log.Partitions(r.ctx, Activity)

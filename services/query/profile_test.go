@@ -141,7 +141,7 @@ func TestFaults(t *testing.T) {
 	m.add(0, 1, strings.Replace(event(1, "1"), `"view"`, `"`+strings.Repeat("x", 5000)+`"`, 1))
 	db := open(t, config(m))
 	rows, s, err := rows(t.Context(), db, "SELECT event_type, 1 / (COUNT(*) - COUNT(*)) AS n FROM activity GROUP BY TUMBLE(txn_timestamp, INTERVAL '10' SECOND), event_type", Bounds{})
-	if err != nil || len(rows) != 2 || len(s.Notes) != 1 || !strings.HasPrefix(s.Notes[0], "2 times, a result could not be computed") {
+	if err != nil || len(rows) != 2 || len(s.Notes) != 1 || !strings.HasPrefix(s.Notes[0], "faults: 2; each time, a result could not be computed") {
 		t.Errorf("%q, %+v, %v", rows, s, err)
 	}
 }

@@ -352,7 +352,7 @@ func timeOf(column string, v vtab.Value) (int64, error) {
 	if ms, ok := anyTime(s); ok {
 		return 0, fmt.Errorf("%s is compared with '%s'; write the time as '%s' (UTC)", column, s, timeText(ms))
 	}
-	return 0, fmt.Errorf("%s is compared with '%.60s', which is not a time; write it as '2026-11-30 12:00:00' (UTC)", column, s)
+	return 0, fmt.Errorf("%s is compared with '%.60s', which is not a time; use a time such as '2026-11-30 12:00:00' (UTC)", column, s)
 }
 
 // whole returns the lowest and the highest whole number that fulfill a comparison. ok is false if the value is not a number.

@@ -73,7 +73,7 @@ func instant(function string, v driver.Value) (ms int64, known bool, err error) 
 		if ms, ok := anyTime(v); ok {
 			return ms, true, nil
 		}
-		return 0, false, fmt.Errorf("%s: %.60q is not a time; write 2026-11-30 12:00:00", function, v)
+		return 0, false, fmt.Errorf("%s: %.60q is not a time; use a time such as 2026-11-30 12:00:00", function, v)
 	}
 	return 0, false, fmt.Errorf("%s: a time must be text or milliseconds since 1970", function)
 }
@@ -82,7 +82,7 @@ func instant(function string, v driver.Value) (ms int64, known bool, err error) 
 func span(function string, v driver.Value) (int64, error) {
 	ms, ok := v.(int64)
 	if !ok {
-		return 0, fmt.Errorf("%s: write the duration as INTERVAL '10' SECOND, or in milliseconds", function)
+		return 0, fmt.Errorf("%s: write the duration as an interval, such as INTERVAL '10' SECOND, or in milliseconds", function)
 	}
 	return ms, nil
 }

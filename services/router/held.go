@@ -51,7 +51,7 @@ func (s *session) reportHeld(ctx context.Context) {
 		if who == "" {
 			who = "an unknown producer"
 		}
-		text = append(text, fmt.Sprintf("partition %d of %s has been held back at offset %d, %d before its end, for %v by an open transaction of %s",
+		text = append(text, fmt.Sprintf("partition %d of %s has been held back at offset %d (%d before its end) for %v by an open transaction of %s",
 			p, s.cfg.Layout.Names.Activity, src.held, src.lag(), since.Round(time.Second), who))
 	}
 	all := strings.Join(text, "; ")

@@ -300,7 +300,7 @@ func (s *session) source(p int32, c commitment, r recollection, b kafka.Bounds) 
 	switch {
 	case routed && (!c.known || place.Next > src.position):
 		if c.offset >= 0 && place.Next != c.offset {
-			log.Warn("the consumer group's offset differs from the keyed log; using the keyed log", "offset", c.offset, "routed", place.Next)
+			log.Warn("the consumer group's offset differs from the one in the keyed log; using the one in the keyed log", "offset", c.offset, "routed", place.Next)
 		}
 		src.position = place.Next
 		src.now = window.Source{MaxTS: window.NoTime, Newest: place.NewestMS, Floor: r.watermarks[p]}

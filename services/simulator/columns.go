@@ -140,7 +140,7 @@ func (c *CSV) column(path string, at func(string) int, m *mapping) int {
 func (c *CSV) noHeader(parts []string) error {
 	if len(parts) < 2 || slices.ContainsFunc(parts, func(p string) bool { return !named.MatchString(p) }) {
 		if c.custom {
-			return fmt.Errorf("the first line is not a header, but --user-field, --time-field or --dedupe-field name columns; add a line with the names of the columns. The first line is: %s",
+			return fmt.Errorf("the first line is not a header, but columns are set with --user-field, --time-field or --dedupe-field; add a line with the names of the columns. The first line is: %s",
 				activity.Example([]byte(strings.Join(parts, string(c.comma)))))
 		}
 		return nil

@@ -48,7 +48,7 @@ const defaultStart int64 = 1572566400000
 // Config is the settings of the simulator: flags, environment and help. Start from [Default]; the zero value asks for unpaced,
 // endless traffic, which Validate refuses.
 type Config struct {
-	File string `arg:"" optional:"" name:"file" help:"Event file: CSV or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - for standard input, or s3://bucket/key. Event times are kept unless --time is set. If omitted, traffic is generated."`
+	File string `arg:"" optional:"" name:"file" help:"Event file: CSV or JSON lines; plain, .gz, .bz2, .zst, .xz or .zip; - for standard input, or s3://bucket/key. Event times are kept unless --time is set. Without a file, traffic is generated."`
 	Out  string `name:"out" short:"o" env:"SPATE_OUT" placeholder:"PATH" help:"Write events to this file instead of a broker: .jsonl or .csv, optionally with .gz; - writes JSON lines to standard output."`
 	To   string `name:"to" env:"SPATE_TO" default:"" enum:",kafka,kinesis" placeholder:"BROKER" help:"Destination: kafka or kinesis. Default: kinesis in mode aws, otherwise kafka."`
 
@@ -77,7 +77,7 @@ type Config struct {
 	Attackers []string      `name:"attackers" env:"SPATE_ATTACKERS" default:"all" help:"Attackers to generate: all (those for the default rule: burst, slow, straddler, bulk_order, flood, giant), library (those for the rules in rules/: scraper, card_tester, credential_stuffer, password_guesser, coupon_abuser, cart_hoarder), a comma-separated list of these, or none."`
 	Innocents []string      `name:"innocents" env:"SPATE_INNOCENTS" default:"none" help:"Innocents to generate (shoppers who look like attackers, as in logs from real shops): order (an order whose lines all have the same time), mass_removal (a cart that is emptied), double_sent (events that are sent twice), office (colleagues who sign in from one address), all, or none. A good rule flags none of them."`
 	Window    time.Duration `name:"window" env:"SPATE_WINDOW" default:"10s" help:"Window size of the rule that the attackers are generated for."`
-	Threshold int           `name:"threshold" env:"SPATE_THRESHOLD" default:"5" help:"Threshold of the rule: more events than this in one window break it."`
+	Threshold int           `name:"threshold" env:"SPATE_THRESHOLD" default:"5" help:"Threshold of the rule: more than this many events in one window break the rule."`
 	TruthPath string        `name:"truth" env:"SPATE_TRUTH" placeholder:"PATH" help:"Write the ground truth about the attackers to this file, as JSON lines."`
 
 	Kafka kafka.Config `kong:"-"`
@@ -241,7 +241,7 @@ func (c *Config) validateGenerator(problem func(format string, args ...any)) {
 	if !(c.EventRate >= 0.001 && c.EventRate <= maxEventRate) {
 		problem("event-rate: %v is not between 0.001 and %d events per second", c.EventRate, maxEventRate)
 	} else if kinds[KindGiant] && c.EventRate < 10 {
-		problem("event-rate: %v is below 10, which is too low for the attacker giant", c.EventRate)
+		problem("event-rate: %v is below 10, the minimum for the attacker giant", c.EventRate)
 	}
 	// Each event of a shopper keeps it busy for the think time; twice as many shoppers leave room for the peak of the day.
 	busy := math.Floor(2 * c.EventRate * float64(meanThinkNS(c.Window, max(c.Threshold, 1))) / 1e9)

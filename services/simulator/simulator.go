@@ -321,7 +321,7 @@ func newRetimer(cfg *Config, src Source) *retimer {
 		}
 	}
 	if t.mode == TimeShift && cfg.Rate == 0 && cfg.Speed == 0 {
-		cfg.Log.Warn("event times will run ahead of the wall clock; the router rejects events from the future; to send a file at once, use --time original", "speed", cfg.Speed)
+		cfg.Log.Warn("event times will run ahead of the wall clock, and the router rejects events from the future; to send a file at once, use --time original", "speed", cfg.Speed)
 	}
 	return t
 }

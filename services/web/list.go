@@ -110,7 +110,7 @@ func since(text string, now time.Time) (t time.Time, err error) {
 func instantOf(text string, now time.Time) (time.Time, error) {
 	t, ok := activity.Moment(text, now)
 	if !ok {
-		return t, fmt.Errorf("%.40q is neither a time, such as 2026-11-24T09:30:00Z, nor an age, such as 2h or 7d", text)
+		return t, fmt.Errorf("%.40q is neither a time nor an age; use, for example, 2026-11-24T09:30:00Z, 2h or 7d", text)
 	}
 	return t, nil
 }

@@ -326,7 +326,7 @@ func (s *Server) mark(ctx context.Context, st Store, r *http.Request) (string, e
 	}
 	m := incident.Marked{Note: text(r.FormValue("note")), By: text(s.who(r, r.FormValue("by"))), At: time.Now().UTC().Truncate(time.Millisecond)}
 	if len([]rune(m.Note)) > maxText || len([]rune(m.By)) > maxText {
-		return "", &badRequest{fmt.Errorf("note, by: longer than %d characters", maxText)}
+		return "", &badRequest{fmt.Errorf("note, by: must be at most %d characters long", maxText)}
 	}
 	done := "unmarked"
 	if mark := r.FormValue("mark"); mark != "none" {

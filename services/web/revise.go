@@ -65,7 +65,7 @@ func (s *Server) draft(ctx context.Context, r *http.Request) (v editView, applie
 	}
 	v.Draft = Draft{Base: base, Text: text(strings.ReplaceAll(r.PostFormValue("text"), "\r\n", "\n")), Author: text(s.who(r, r.PostFormValue("by"))), Message: strings.TrimSpace(text(r.PostFormValue("message")))}
 	if len([]rune(v.Message)) > maxText || len([]rune(v.Author)) > maxText {
-		return v, false, &badRequest{fmt.Errorf("message, by: longer than %d characters", maxText)}
+		return v, false, &badRequest{fmt.Errorf("message, by: must be at most %d characters long", maxText)}
 	}
 	v.Reviewed = digest(v.Text)
 	if r.PostFormValue("do") == "apply" {

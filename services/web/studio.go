@@ -274,9 +274,9 @@ func (s *Server) added(ctx context.Context, column string, keys map[string]bool,
 	case len(fresh) == 0:
 		return text + ", so the rule adds no keys.", nil
 	case len(fresh) > 5:
-		return fmt.Sprintf("%s, %s not: %s and more.", text, count(int64(len(fresh)), "does", "do"), strings.Join(fresh[:5], ", ")), nil
+		return fmt.Sprintf("%s, and %s not: %s and more.", text, count(int64(len(fresh)), "does", "do"), strings.Join(fresh[:5], ", ")), nil
 	}
-	return fmt.Sprintf("%s, %s not: %s.", text, count(int64(len(fresh)), "does", "do"), strings.Join(fresh, ", ")), nil
+	return fmt.Sprintf("%s, and %s not: %s.", text, count(int64(len(fresh)), "does", "do"), strings.Join(fresh, ", ")), nil
 }
 
 func (s *Server) saveRule(ctx context.Context, r *http.Request, text string) ([]Fault, error) {

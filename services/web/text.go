@@ -145,7 +145,7 @@ func parseKey(values, nulls []string, column string) (Key, error) {
 			name, value = column, text
 		}
 		if name = strings.TrimSpace(name); name == "" || len(text) > 4096 {
-			wrong = fmt.Errorf("key: %.80q is not column=value, as in user_id=42", text)
+			wrong = fmt.Errorf("key: %.80q is not column=value; use, for example, user_id=42", text)
 		} else if key[name] != nil {
 			wrong = fmt.Errorf("key: %.80q has two values, %.80q and %.80q", name, *key[name], value)
 		}

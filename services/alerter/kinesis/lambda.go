@@ -66,7 +66,7 @@ func (f Function) batch(ctx context.Context, e events.KinesisEvent) events.Kines
 		i = len(records)
 	}
 	if n, err := f.note(ctx, records[:i]); err != nil {
-		f.Handler.cfg.Log.Error("cannot record the position up to which the stream is stored; the last record will be delivered again", "error", err)
+		f.Handler.cfg.Log.Error("cannot record the position up to which alerts are stored; the last record will be delivered again", "error", err)
 		i, failed = n, true
 	}
 	out := events.KinesisEventResponse{BatchItemFailures: []events.KinesisBatchItemFailure{}}

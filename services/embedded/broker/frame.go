@@ -156,7 +156,7 @@ func refuse(reason, format string, args ...any) error {
 // checkLength judges a frame by its first four bytes.
 func checkLength(h []byte) error {
 	if n := binary.BigEndian.Uint32(h); n < headerBytes || n > maxProduceBytes {
-		return refuse("length", "a frame of %d bytes", n)
+		return refuse("length", "a frame cannot be %d bytes long", n)
 	}
 	return nil
 }
@@ -172,11 +172,11 @@ func checkHeader(h []byte) (size int, key, version int16, _ error) {
 	}
 	switch {
 	case !ok:
-		return 0, 0, 0, refuse("key", "request key %d", key)
+		return 0, 0, 0, refuse("key", "request key %d is not supported", key)
 	case version < 0 || version > a.max && key != keyAPIVersions:
-		return 0, 0, 0, refuse("version", "version %d of request key %d", version, key)
+		return 0, 0, 0, refuse("version", "version %d of request key %d is not supported", version, key)
 	case n > limit:
-		return 0, 0, 0, refuse("length", "a frame of %d bytes for request key %d", n, key)
+		return 0, 0, 0, refuse("length", "a frame of %d bytes is too long for request key %d", n, key)
 	}
 	return int(n), key, version, nil
 }
@@ -304,7 +304,7 @@ func (w *walker) tags() {
 	}
 	n := w.r.Uvarint()
 	if int64(n)*2 > int64(len(w.r.Src)) {
-		w.err = fmt.Errorf("%d tagged fields in %d bytes", n, len(w.r.Src))
+		w.err = fmt.Errorf("%d tagged fields do not fit in %d bytes", n, len(w.r.Src))
 	}
 	for ; n > 0 && w.ok(); n-- {
 		tag := w.r.Uvarint()
@@ -315,14 +315,14 @@ func (w *walker) tags() {
 }
 
 // errFollower is the error for a fetch with the tagged fields of a follower, which can nest other fields. The embedded broker has no followers.
-var errFollower = errors.New("a fetch by a follower")
+var errFollower = errors.New("a fetch by a follower; the embedded broker has no followers")
 
 // checkBatch refuses a batch that claims fewer than one record: kfake adds the count to the end offset of the partition, which would move back.
 func checkBatch(b []byte) error {
 	const count, header = 57, 61
 	if len(b) >= header {
 		if n := int32(binary.BigEndian.Uint32(b[count:])); n < 1 {
-			return fmt.Errorf("a batch of %d records", n)
+			return fmt.Errorf("a batch of %d records; the minimum is 1", n)
 		}
 	}
 	return nil
@@ -365,7 +365,7 @@ func bound(key, version int16, flexible bool, body []byte) (answered bool, _ err
 		}
 		for _, t := range req.Topics {
 			if !topicName.MatchString(t.Topic) || t.NumPartitions > maxPartitions {
-				return false, fmt.Errorf("topic %.300q with %d partitions", t.Topic, t.NumPartitions)
+				return false, fmt.Errorf("topic %.300q with %d partitions is not allowed", t.Topic, t.NumPartitions)
 			}
 		}
 	case keyCreatePartitions:
@@ -376,7 +376,7 @@ func bound(key, version int16, flexible bool, body []byte) (answered bool, _ err
 		}
 		for _, t := range req.Topics {
 			if t.Count > maxPartitions {
-				return false, fmt.Errorf("topic %.300q with %d partitions", t.Topic, t.Count)
+				return false, fmt.Errorf("topic %.300q with %d partitions is not allowed", t.Topic, t.Count)
 			}
 		}
 	}
