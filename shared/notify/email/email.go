@@ -95,7 +95,7 @@ func (c Config) split() (host, port string, err error) {
 	host, port, err = net.SplitHostPort(c.Server)
 	n, nerr := strconv.Atoi(port)
 	if err != nil || nerr != nil || n < 1 || n > 65535 || host == "" || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/@<>"\`, r) }) {
-		return "", "", errors.New("smtp: is not host:port, such as mail.example.com:587")
+		return "", "", errors.New("smtp: is not a host and port; use a form such as mail.example.com:587")
 	}
 	return host, port, nil
 }
