@@ -61,7 +61,7 @@ func (c RegistryConfig) Validate() error {
 	case c.URL == "":
 		problem("schema-registry-url: missing, but other schema registry settings are set (SPATE_SCHEMA_REGISTRY_URL)")
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		problem("schema-registry-url: must be https://host[:port], without a user name or password") // what it is may have a password
+		problem("schema-registry-url: must be https://host[:port][/path], without a user name or password") // what it is may have a password
 	case u.User != nil:
 		problem("schema-registry-url: must not contain a user name or password; set SPATE_SCHEMA_REGISTRY_USERNAME, and SPATE_SCHEMA_REGISTRY_PASSWORD or _PASSWORD_FILE")
 	case u.RawQuery != "" || u.Fragment != "":

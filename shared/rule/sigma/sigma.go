@@ -152,7 +152,7 @@ func (c *converter) documents() (list []*document) {
 				at.Line, _ = strconv.Atoi(m[1])
 				text = text[len(m[0]):]
 			}
-			c.fail(at, "", "it is not YAML: %s", text)
+			c.fail(at, "", "this is not valid YAML: %s", text)
 			return nil
 		}
 		if len(n.Content) == 0 || n.Content[0].Tag == "!!null" {
