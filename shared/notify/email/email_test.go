@@ -522,7 +522,7 @@ func TestConfig(t *testing.T) {
 		{func(c *Config) { c.Server = "smtp://u:" + password + "@h:25" }, []string{"smtp: is not host:port"}},
 		{func(c *Config) { c.Server = "h:0" }, []string{"smtp: is not host:port"}},
 		{func(c *Config) { c.TLS = "ssl" }, []string{"tls: must be starttls, tls or none"}},
-		{func(c *Config) { c.TLS = None }, []string{"tls: none is for servers on this machine", "tls: none would send the password unencrypted"}},
+		{func(c *Config) { c.TLS = None }, []string{"tls: none is allowed only for servers on this machine", "tls: none would send the password unencrypted"}},
 		{func(c *Config) { c.Password = post.Secret{} }, []string{"username: authentication requires both"}},
 		{func(c *Config) { c.Username = "" }, []string{"username: authentication requires both"}},
 		{func(c *Config) {
