@@ -257,7 +257,7 @@ func IsRule(name string) bool {
 // checkObject returns the members of an object that is written as object writes it.
 func checkObject(value json.RawMessage) ([]member, error) {
 	if len(value) > maxRow {
-		return nil, fmt.Errorf("are %d bytes long; the maximum is %d", len(value), maxRow)
+		return nil, fmt.Errorf("the length is %d bytes; the maximum is %d", len(value), maxRow)
 	}
 	if !utf8.Valid(value) {
 		return nil, fmt.Errorf("%.100q is not UTF-8", value)
