@@ -204,7 +204,7 @@ func TestRulesImport(t *testing.T) {
 	for _, test := range []struct{ name, text, out, errs string }{
 		{"a.sql", "INSERT INTO a SELECT COUNT(*) FROM nowhere", "-- rule: a\nINSERT INTO a SELECT COUNT(*) FROM nowhere;\n", "<stdout>:2:36: unknown table nowhere"},
 		{"a.sql", "SHOW TABLES", "", "<stdout>:1:1: the file has no rule"},
-		{"a.zpln", "{", "", "a.zpln: line 1: it is not JSON"},
+		{"a.zpln", "{", "", "a.zpln: line 1: invalid JSON"},
 		{"big.sql", strings.Repeat(" ", maxImport+1), "", "larger than 67108864 bytes"},
 	} {
 		if code, out, errs := spate("rules", "import", rulesFileOf(t, test.name, test.text)); code != ExitUsage || out != test.out || !strings.Contains(errs, test.errs) {

@@ -482,7 +482,7 @@ func TestRulesOfOthers(t *testing.T) {
 	r.write("activity.rules", []byte(`{"version":99,"revision":3}`))
 	for _, args := range [][]string{{"ls"}, {"show"}, {"show", "3"}, {"diff", path}, {"apply", path}, {"rollback"}} {
 		_, errs := r.run(ExitFailed, args...)
-		says(t, errs, "revision 3 of the rules cannot be evaluated by this version of spate; upgrade spate, or put other rules in its place")
+		says(t, errs, "revision 3 of the rules cannot be evaluated by this version of spate; upgrade spate, or replace the revision")
 	}
 	out, _ = r.run(ExitOK, "history")
 	says(t, out, "unreadable", "its record has version 99")

@@ -69,7 +69,7 @@ func (s *Scanner) explainTime(value []byte) string {
 	case s.format.numeric():
 		return fmt.Sprintf("the time %s is not a number of %s since 1970, as set by SPATE_TIME_FORMAT, or is not between 1970 and 9999", shown, s.format)
 	case s.format == "" || s.format == TimeAuto || s.format == TimeRFC3339:
-		return fmt.Sprintf("the time %s is not between 1970 and 9999, or its format is ambiguous: %sa Go layout, such as 02.01.2006 15:04:05", shown, set)
+		return fmt.Sprintf("the time %s is not between 1970 and 9999, or its format is unknown or ambiguous: %sa Go layout, such as 02.01.2006 15:04:05", shown, set)
 	}
 	return fmt.Sprintf("the time %s does not match %q (SPATE_TIME_FORMAT), or is not between 1970 and 9999", shown, string(s.format))
 }

@@ -59,7 +59,7 @@ func (f TimeFormat) Validate() error {
 	// What it writes of a time it must read as that time, to the second.
 	at := time.Date(2019, 12, 31, 21, 43, 57, 0, time.UTC)
 	if got, err := time.Parse(layout, at.Format(layout)); err != nil || !got.Equal(at) {
-		return fmt.Errorf("time format: %q is neither one of auto, rfc3339, s, ms, us, ns nor a Go layout with a full date and time, such as 02.01.2006 15:04:05 (SPATE_TIME_FORMAT)", f)
+		return fmt.Errorf("time format: %q is not valid; use auto, rfc3339, s, ms, us, ns, or a Go layout with a full date and time, such as 02.01.2006 15:04:05 (SPATE_TIME_FORMAT)", f)
 	}
 	return nil
 }

@@ -138,7 +138,7 @@ func (r *Record) checkContent() error {
 	case r.Count <= r.Threshold:
 		return fmt.Errorf("num_actions_per_watermark: %d does not exceed the threshold %d", r.Count, r.Threshold)
 	case r.Columns != nil || r.AtLeast:
-		return errors.New("key: is missing, but the record has columns")
+		return errors.New("key: is missing, but the record has columns or at_least")
 	}
 	return nil
 }

@@ -241,7 +241,7 @@ func (r *Record) CheckRow() error {
 	}
 	switch {
 	case r.Threshold != 0:
-		return fmt.Errorf("threshold: is %d, but a rule with a key must not have one", r.Threshold)
+		return fmt.Errorf("threshold: is %d, but a record with a key must not have a threshold", r.Threshold)
 	case r.Count < 1:
 		return fmt.Errorf("event_count: %d is below 1", r.Count)
 	}
@@ -257,7 +257,7 @@ func IsRule(name string) bool {
 // checkObject returns the members of an object that is written as object writes it.
 func checkObject(value json.RawMessage) ([]member, error) {
 	if len(value) > maxRow {
-		return nil, fmt.Errorf("are %d bytes long; the maximum is %d", len(value), maxRow)
+		return nil, fmt.Errorf("the length is %d bytes; the maximum is %d", len(value), maxRow)
 	}
 	if !utf8.Valid(value) {
 		return nil, fmt.Errorf("%.100q is not UTF-8", value)
@@ -270,7 +270,7 @@ func checkObject(value json.RawMessage) ([]member, error) {
 	for _, m := range list {
 		switch {
 		case m.name == "" || len(m.name) > maxColumn:
-			return nil, fmt.Errorf("the name %.80q is %d bytes long, not 1 to %d", m.name, len(m.name), maxColumn)
+			return nil, fmt.Errorf("the name %.80q is %d bytes long; a name must be 1 to %d bytes long", m.name, len(m.name), maxColumn)
 		case seen[m.name]:
 			return nil, fmt.Errorf("%.80q appears twice", m.name)
 		}

@@ -181,33 +181,33 @@ GROUP BY HOP(txn_timestamp, INTERVAL '10' SECOND, INTERVAL '30' SECOND), user_id
 func TestErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                     "rules_test.yaml:1:1: a case file must be a mapping",
-		"a: [":                 "rules_test.yaml:1:1: it is not YAML: did not find expected node content",
-		"\x1b":                 "rules_test.yaml:1:1: it is not YAML: control characters are not allowed",
+		"a: [":                 "rules_test.yaml:1:1: this is not valid YAML: did not find expected node content",
+		"\x1b":                 "rules_test.yaml:1:1: this is not valid YAML: control characters are not allowed",
 		"cases: []\n---\na: b": "rules_test.yaml:2:1: the file has more than one document",
 		"cases: []":            "rules_test.yaml:1:1: the file has no cases",
 		"cases: 1":             "rules_test.yaml:1:8: cases must be a list",
 		"rules: no.sql":        "rules_test.yaml:1:8: read no.sql: no such file or directory",
 		"cases: [{name: a}]":   "rules_test.yaml:1:9: a case needs exactly one of events, file and csv",
 		"cases: [{csv: 'x', expect: {}}]\n": "rules_test.yaml:1:9: a case needs a one-line name|" +
-			"rules_test.yaml:1:15: it has no column with the event time, txn_timestamp or event_time",
+			"rules_test.yaml:1:15: the CSV has no column with the event time (txn_timestamp or event_time)",
 		"cases: [{name: a, name: b, csv: 'user_id,txn_timestamp', expect: {}}]": "rules_test.yaml:1:19: name appears twice",
-		"cases:\n- {name: é, others: x, events: [], expect: {}}":                `rules_test.yaml:2:21: others cannot be "x"`,
+		"cases:\n- {name: é, others: x, events: [], expect: {}}":                `rules_test.yaml:2:21: the value of others cannot be "x"`,
 		"cases: [{name: a, events: [{user_id: 7}], expect: {}}]":                "rules_test.yaml:1:28: the first event needs a time: txn_timestamp",
 		"cases: [{name: a, events: [{event_time: 1704067200000}], expect: {}}]": "rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user",
 		"cases: [{name: a, events: [{usr: 7}], expect: {}}]":                    "rules_test.yaml:1:28: the first event needs a time: txn_timestamp|rules_test.yaml:1:28: the event has no valid user_id, so it would not be counted: no_user|rules_test.yaml:1:29: an event has no member usr",
 		"cases: [{name: a, events: [], expect: {many: [{x: 1}]}}]":              "rules_test.yaml:1:48: an alert from rule many has no member x",
 		"cases: [{name: a, events: [], expect: {many: [{n: 1.5}]}}]":            `rules_test.yaml:1:51: n: "1.5" is not of type BIGINT`,
-		"cases: [{name: a, events: [], expect: {many: [{windows: 0}, {windows: some}, {windows: [1]}]}}]": "rules_test.yaml:1:57: windows, unless it is any, must be a whole number between 1 and 3600|rules_test.yaml:1:71: windows, unless it is any, must be a whole number between 1 and 3600|" +
-			"rules_test.yaml:1:88: this must be text or a number|rules_test.yaml:1:88: windows, unless it is any, must be a whole number between 1 and 3600",
+		"cases: [{name: a, events: [], expect: {many: [{windows: 0}, {windows: some}, {windows: [1]}]}}]": "rules_test.yaml:1:57: a windows value other than any must be a whole number between 1 and 3600|rules_test.yaml:1:71: a windows value other than any must be a whole number between 1 and 3600|" +
+			"rules_test.yaml:1:88: this must be text or a number|rules_test.yaml:1:88: a windows value other than any must be a whole number between 1 and 3600",
 		"cases: [{name: a, events: [], expect: {most: []}}]":                          "rules_test.yaml:1:40: expect has no member most",
-		"cases: [{name: a, events: []}]":                                              "rules_test.yaml:1:9: the case has no expect",
+		"cases: [{name: a, events: []}]":                                              "rules_test.yaml:1:9: expect is missing from the case",
 		"cases: [{name: a, events: [], set: {many.m: 1}, expect: {}}]":                "rules_test.yaml:1:45: rules.sql has no parameter many.m",
 		"cases: [{name: a, events: [], set: {many.n: x}, expect: {}}]":                "rules.sql:5:79: BIGINT cannot be compared with CHAR(1)",
 		"cases: [{name: a, file: e.csv, expect: {}}]":                                 `e.csv:3:1: "x" is not a time`,
 		"cases:\n- name: a\n  expect: {}\n  csv: |\n    user_id,txn_timestamp\n    7": "rules_test.yaml:6:1: wrong number of fields",
 		"cases: [{name: a, events: [], expect: {}}, {name: a, csv: '', events: 1}]":   "rules_test.yaml:1:44: a case needs exactly one of events, file and csv|rules_test.yaml:1:44: the case on line 1 has the same name",
 		"cases: [{name: a, partitions: 2, events: [{partition: 2, repeat: 0, every: x, user_id: 1, txn_timestamp: 1704067200000}], expect: {}}]": "rules_test.yaml:1:55: partition must be a whole number between 0 and 1|" +
-			"rules_test.yaml:1:66: repeat must be a whole number between 1 and 10000000|rules_test.yaml:1:76: every must be a duration in whole milliseconds, at most 24h",
+			"rules_test.yaml:1:66: repeat must be a whole number between 1 and 10000000|rules_test.yaml:1:76: the value of every must be a duration in whole milliseconds, at most 24h",
 	} {
 		_, broken := load(t, text, "e.csv", "user_id,txn_timestamp\n7,2024-01-01 00:00:00\n7,x\n")
 		var got []string

@@ -147,7 +147,7 @@ func (l *loader) inline(c *Case, list *yaml.Node) {
 		if e := m["every"]; e != nil {
 			d, err := time.ParseDuration(l.text(e))
 			if err != nil || d%time.Millisecond != 0 || d.Abs() > 24*time.Hour {
-				l.fail(e, "write, for example, 1s or 250ms", "every must be a duration in whole milliseconds, at most 24h")
+				l.fail(e, "write, for example, 1s or 250ms", "the value of every must be a duration in whole milliseconds, at most 24h")
 			}
 			s.everyMS = d.Milliseconds()
 		}
@@ -218,7 +218,7 @@ func (l *loader) csv(c *Case, text string) (line int, err error) {
 	r := csv.NewReader(strings.NewReader(text))
 	header, err := r.Read()
 	if err != nil {
-		return 1, errors.New("it has no header line with column names")
+		return 1, errors.New("the CSV has no header line with column names")
 	}
 	header = slices.Clone(header)
 	header[0] = strings.TrimPrefix(header[0], "\ufeff")
@@ -229,7 +229,7 @@ func (l *loader) csv(c *Case, text string) (line int, err error) {
 		}
 	}
 	if clock < 0 {
-		return 1, fmt.Errorf("it has no column with the event time, %s", strings.Join(clocks(c.set), " or "))
+		return 1, fmt.Errorf("the CSV has no column with the event time (%s)", strings.Join(clocks(c.set), " or "))
 	}
 	partition := -1
 	if c.partitions > 1 { // else it is a column of their own, if any

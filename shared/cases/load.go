@@ -69,7 +69,7 @@ func (l *loader) load() {
 			root.Line, _ = strconv.Atoi(m[1])
 			text = text[len(m[0]):]
 		}
-		l.fail(root, "", "it is not YAML: %s", text)
+		l.fail(root, "", "this is not valid YAML: %s", text)
 		return
 	case len(doc.Content) > 0:
 		root = resolve(doc.Content[0])
@@ -142,7 +142,7 @@ func (l *loader) newCase(n *yaml.Node, rules, sql string) *Case {
 	case "ignore":
 		c.ignore = true
 	default:
-		l.fail(m["others"], "write others: ignore, or omit it if other rules must not raise alerts", "others cannot be %q", others)
+		l.fail(m["others"], "write others: ignore, or leave others out if other rules must not raise alerts", "the value of others cannot be %q", others)
 	}
 	if !l.compile(c, n, m["set"], sql) {
 		return c
@@ -159,7 +159,7 @@ func (l *loader) newCase(n *yaml.Node, rules, sql string) *Case {
 	}
 	l.events(c, m)
 	if m["expect"] == nil && !c.ignore {
-		l.fail(n, "write expect: {} if no rule may raise an alert", "the case has no expect")
+		l.fail(n, "write expect: {} if no rule may raise an alert", "expect is missing from the case")
 	}
 	l.expect(c, m["expect"])
 	return c
@@ -246,7 +246,7 @@ func (l *loader) row(r *rule.Rule, n *yaml.Node) want {
 		if w.windows = tokenOf(v); v.Value == "any" {
 			w.any = true
 		} else {
-			w.least = l.number(v, "windows, unless it is any,", 1, maxWindows)
+			w.least = l.number(v, "a windows value other than any", 1, maxWindows)
 		}
 	}
 	for _, m := range known {

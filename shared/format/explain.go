@@ -89,15 +89,15 @@ func (r *Reader) Explain(data []byte, headers []kgo.RecordHeader, reason activit
 	switch {
 	case r.format == Debezium:
 		if absent && !has(text, "op", "before", "after", "payload.op", "payload.before", "payload.after") {
-			return "it is not a change in the Debezium format, with op, before and after: if it is a plain event, or a row whose envelope the connector removes, set SPATE_FORMAT (--format) to auto"
+			return "it is not a change in the Debezium format: it has none of op, before and after; if it is a plain event, or a row whose envelope the connector has removed, set SPATE_FORMAT (--format) to auto"
 		}
 		text = inside(text, "after", "before", "payload.after", "payload.before")
 	case (r.format == CloudEvents || r.format == Auto && len(headers) > 0) && r.mode(headers) == modeStructured:
 		if absent && !has(text, "specversion", "data") {
 			if r.format == Auto {
-				return "it is not a CloudEvent, with specversion and data, although its content-type header says that it is one: correct the header, or set SPATE_FORMAT (--format) to json"
+				return "it has neither specversion nor data, so it is not a CloudEvent, although its content-type header says that it is one: correct the header, or set SPATE_FORMAT (--format) to json"
 			}
-			return "it is not a CloudEvent, with specversion and data, or with a ce_specversion header: if it is a plain event, set SPATE_FORMAT (--format) to auto"
+			return "it is not a CloudEvent: it has neither specversion nor data, and no ce_specversion header; if it is a plain event, set SPATE_FORMAT (--format) to auto"
 		}
 		text = inside(text, "data")
 	}

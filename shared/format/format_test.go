@@ -122,10 +122,10 @@ func TestNotEvents(t *testing.T) {
 		{"no time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, cloud, activity.ReasonNoTime, "no field"},
 		{"bad time in a CloudEvent", format.Auto, nil, `{"user_id":1}`, append(cloud, kgo.RecordHeader{Key: "ce_time", Value: []byte("today")}), activity.ReasonBadTime, ""},
 		{"another row", format.Debezium, nil, `{"before":null,"after":{"uid":1,"at":5},"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, `it has at, uid`},
-		{"a plain event among changes", format.Debezium, nil, `{"user":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a change in the Debezium format, with op, before and after: if it is a plain event, or a row whose envelope the connector removes, set SPATE_FORMAT (--format) to auto"},
+		{"a plain event among changes", format.Debezium, nil, `{"user":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a change in the Debezium format: it has none of op, before and after; if it is a plain event, or a row whose envelope the connector has removed, set SPATE_FORMAT (--format) to auto"},
 		{"a plain event that is one by its fields", format.Debezium, nil, `{"user_id":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a change in the Debezium format"},
 		{"a change without its row", format.Debezium, nil, `{"op":"c","ts_ms":1572566400000}`, nil, activity.ReasonNoUser, "no field"},
-		{"a plain event among CloudEvents", format.CloudEvents, nil, `{"user_id":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a CloudEvent, with specversion and data, or with a ce_specversion header: if it is a plain event, set SPATE_FORMAT (--format) to auto"},
+		{"a plain event among CloudEvents", format.CloudEvents, nil, `{"user_id":1,"event_time":5}`, nil, activity.ReasonNoUser, "not a CloudEvent: it has neither specversion nor data, and no ce_specversion header; if it is a plain event, set SPATE_FORMAT (--format) to auto"},
 		{"a plain event that claims to be a CloudEvent", format.Auto, nil, `{"user_id":1,"event_time":5}`, []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/cloudevents+json")}}, activity.ReasonNoUser, "although its content-type header says that it is one"},
 		{"changes that are JSON of another kind", format.Debezium, nil, `[1]`, nil, activity.ReasonNotObject, ""},
 	} {

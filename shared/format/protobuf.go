@@ -100,7 +100,7 @@ func descriptor(file protoreflect.FileDescriptor, index []byte) (protoreflect.Me
 		v, size := protowire.ConsumeVarint(index[n:])
 		i := int(protowire.DecodeZigZag(v))
 		if i >= in.Len() {
-			return nil, fmt.Errorf("it has no message with index %d, only %d messages", i, in.Len())
+			return nil, fmt.Errorf("it has no message with index %d; the number of messages is %d", i, in.Len())
 		}
 		m = in.Get(i)
 		in = m.Messages()

@@ -59,9 +59,9 @@ func (c RegistryConfig) Validate() error {
 	u, err := url.Parse(c.URL)
 	switch {
 	case c.URL == "":
-		problem("schema-registry-url: missing, but other schema registry settings are set (SPATE_SCHEMA_REGISTRY_URL)")
+		problem("schema-registry-url: missing, but other schema registry settings are set; set SPATE_SCHEMA_REGISTRY_URL")
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		problem("schema-registry-url: must be https://host[:port], without a user name or password") // what it is may have a password
+		problem("schema-registry-url: must be https://host[:port][/path], without a user name or password") // what it is may have a password
 	case u.User != nil:
 		problem("schema-registry-url: must not contain a user name or password; set SPATE_SCHEMA_REGISTRY_USERNAME, and SPATE_SCHEMA_REGISTRY_PASSWORD or _PASSWORD_FILE")
 	case u.RawQuery != "" || u.Fragment != "":
@@ -71,7 +71,7 @@ func (c RegistryConfig) Validate() error {
 		problem("schema-registry-password-file: SPATE_SCHEMA_REGISTRY_PASSWORD is also set; set only one of them")
 	}
 	if c.Username == "" && (c.Password != "" || c.PasswordFile != "") {
-		problem("schema-registry-username: missing, but a password is set")
+		problem("schema-registry-username: missing, but a password is set; set SPATE_SCHEMA_REGISTRY_USERNAME")
 	}
 	if c.Username != "" && c.Password == "" && c.PasswordFile == "" {
 		problem("schema-registry-password-file: missing; the user name requires a password, in a file or in SPATE_SCHEMA_REGISTRY_PASSWORD")

@@ -140,9 +140,9 @@ func TestEnsureRefuses(t *testing.T) {
 		config     map[string]string
 		says       string // empty: it fits
 	}{
-		{"another count than asked for", 4, names.Activity, 8, nil, "activity has 8 partitions, but 4 are required"},
-		{"a keyed topic of its own count", 4, names.Keyed, 2, nil, "activity.keyed has 2 partitions, but 4 are required"},
-		{"a table that does not match", 0, names.Table(), 7, nil, "spate-detector-table has 7 partitions, but 4 are required"},
+		{"another count than asked for", 4, names.Activity, 8, nil, "the number of partitions of activity is 8, but must be 4"},
+		{"a keyed topic of its own count", 4, names.Keyed, 2, nil, "the number of partitions of activity.keyed is 2, but must be 4"},
+		{"a table that does not match", 0, names.Table(), 7, nil, "the number of partitions of spate-detector-table is 7, but must be 4"},
 		{"a log that is compacted", 4, names.Keyed, 4, map[string]string{"cleanup.policy": "compact", "max.message.bytes": "9000000"}, "cleanup.policy=compact, but it must be delete"},
 		{"a log that takes no batch", 4, names.Keyed, 4, map[string]string{"max.message.bytes": "1000"}, "max.message.bytes=1000, but it must be at least"},
 		{"a topic of events with too many partitions", 0, names.Activity, 901, nil, "the maximum is 900"},

@@ -220,7 +220,7 @@ func (l Layout) Ensure(ctx context.Context, adm *kadm.Client) (Topics, error) {
 			continue
 		}
 		if got != want {
-			return Topics{}, fmt.Errorf("%w: %s has %d partitions, but %d are required: set SPATE_PARTITIONS (--partitions) to %d, or stop all services and delete the topic", ErrLayout, s.name, got, want, got)
+			return Topics{}, fmt.Errorf("%w: the number of partitions of %s is %d, but must be %d: set SPATE_PARTITIONS (--partitions) to %d, or stop all services and delete the topic", ErrLayout, s.name, got, want, got)
 		}
 	}
 	t := Topics{Sources: count[l.Names.Activity], Keyed: want, IDs: ids, counts: count}

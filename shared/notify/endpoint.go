@@ -61,7 +61,7 @@ func (e Endpoint) Validate() error {
 		}
 	}
 	if e.DigestAbove < 0 {
-		problem("digest_above: %d messages per minute is negative (0 means no limit)", e.DigestAbove)
+		problem("digest_above: %d is negative; use a number of messages per minute, or 0 for no limit", e.DigestAbove)
 	}
 	if e.Rate != 0 && !(e.Rate >= MinRate) || math.IsInf(e.Rate, 1) { // NaN is not at least anything
 		problem("rate: %v attempts per second is neither 0 (no limit) nor at least %v", e.Rate, MinRate)

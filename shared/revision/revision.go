@@ -166,7 +166,7 @@ func (u *Unreadable) Error() string {
 	if u.Program != "" {
 		by = fmt.Sprintf(" (it was written by spate %s)", u.Program)
 	}
-	return fmt.Sprintf("revision %d of the rules cannot be evaluated by this version of spate%s; upgrade spate, or put other rules in its place (spate rules rollback, or spate rules apply FILE, with --replace-unreadable): %v", u.Revision, by, u.Err)
+	return fmt.Sprintf("revision %d of the rules cannot be evaluated by this version of spate%s; upgrade spate, or replace the revision (spate rules rollback, or spate rules apply FILE, with --replace-unreadable): %v", u.Revision, by, u.Err)
 }
 
 // Unwrap returns the cause.
@@ -432,7 +432,7 @@ func (l *Log) Written(r Record) (Entry, error) {
 	if l.unread != nil {
 		return Entry{}, l.unread
 	}
-	return Entry{}, fmt.Errorf("revision %d was not applied: %w; compare it with spate rules diff, and apply it again", r.Revision, ErrOvertaken)
+	return Entry{}, fmt.Errorf("revision %d was not applied: %w; compare your rules with it (spate rules diff), then apply them again", r.Revision, ErrOvertaken)
 }
 
 // With returns the log as it will be once the record is appended as the next one, at a time. The log itself stays as it is.

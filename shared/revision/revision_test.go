@@ -160,7 +160,7 @@ func TestUnreadable(t *testing.T) {
 		was := described(l)
 		l.Take(5000, value)
 		u := l.Unreadable()
-		if u == nil || u.Revision != 2 || u.SinceMS != 5000+Margin.Milliseconds() || !strings.Contains(u.Error(), why) || !strings.Contains(u.Error(), "revision 2 of the rules cannot be evaluated by this version of spate; upgrade spate, or put other rules in its place") {
+		if u == nil || u.Revision != 2 || u.SinceMS != 5000+Margin.Milliseconds() || !strings.Contains(u.Error(), why) || !strings.Contains(u.Error(), "revision 2 of the rules cannot be evaluated by this version of spate; upgrade spate, or replace the revision") {
 			t.Errorf("%s: %+v", why, u)
 			continue
 		}

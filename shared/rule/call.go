@@ -56,7 +56,7 @@ func (c *checker) call(e *syntax.Call) *node {
 		return c.fail(e.Pos, suggestFunction(e.Name), "unknown function %s", e.Name)
 	}
 	if len(e.Args) < f.least || len(e.Args) > f.most {
-		return c.fail(e.Pos, "write "+f.usage, "%s does not take %d arguments", e.Name, len(e.Args))
+		return c.fail(e.Pos, "write "+f.usage, "the number of arguments of %s cannot be %d", e.Name, len(e.Args))
 	}
 	args := c.all(e.Args)
 	if args == nil && len(e.Args) > 0 {
@@ -313,7 +313,7 @@ func (c *checker) aggregateType(e *syntax.Call, a *Aggregate) (Type, bool) {
 		return count, false
 	case t.Kind == Decimal:
 		if a.Distinct && t.Precision > 18 {
-			c.fail(x.at, "cast it to DECIMAL(18, s)", "%s(DISTINCT) of more than 18 digits is not supported", e.Name)
+			c.fail(x.at, "cast it to DECIMAL(18, s)", "%s(DISTINCT …) of numbers with more than 18 digits is not supported", e.Name)
 			return count, false
 		}
 		t.Precision = maxPrecision

@@ -70,7 +70,7 @@ func (c *checker) boolean(n *node) *node {
 	case Boolean:
 		return n
 	case Null:
-		return c.fail(n.at, "write CAST(NULL AS BOOLEAN), or leave it out", "NULL cannot be a condition")
+		return c.fail(n.at, "write CAST(NULL AS BOOLEAN), or leave the condition out", "NULL cannot be a condition")
 	}
 	return c.fail(n.at, "compare it with something, as in x > 0", "a condition must be a BOOLEAN, but this is %s", n.typ.nullable())
 }

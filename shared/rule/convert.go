@@ -39,7 +39,7 @@ func castTo(n *node, t Type) *node {
 func (c *checker) typ(t syntax.Type) (Type, bool) {
 	args := func(most int, defaults ...int) []int {
 		if len(t.Args) > most {
-			c.fail(t.Pos, "", "%s takes at most %d numbers", t.Name, most)
+			c.fail(t.Pos, "", "too many numbers in %s; the maximum is %d", t.Name, most)
 			return nil
 		}
 		return append(slices.Clone(t.Args), defaults[len(t.Args):]...)

@@ -64,7 +64,7 @@ func strict(args []*node) bool {
 func texts(args []*node) string {
 	for _, a := range args {
 		if a.typ.Kind != String && a.typ.Kind != Null {
-			return "an argument is " + a.typ.nullable().String() + ", but must be text: CAST(x AS STRING)"
+			return "an argument is " + a.typ.nullable().String() + ", but must be text; write CAST(x AS STRING)"
 		}
 	}
 	return ""

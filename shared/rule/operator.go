@@ -96,7 +96,7 @@ func (c *checker) comparable(op string, x, y *node, at syntax.Pos) (*node, *node
 		if y.op == opConst && y.typ.Kind == String && x.typ.numeric() {
 			fix = "write the number without quotes"
 		} else if y.op == opConst && x.typ.Kind == String && y.typ.numeric() {
-			fix = "write it in quotes"
+			fix = "write the number in quotes"
 		}
 		c.fail(at, fix, "%s cannot be compared with %s", x.typ.nullable(), y.typ.nullable())
 		return nil, nil

@@ -92,7 +92,7 @@ func (b *builder) function(t *Table, w *syntax.Window) Window {
 		need = 1
 	}
 	if len(w.Intervals) < need {
-		b.fail(w.Pos, "", "%s needs %d intervals", w.Function, need)
+		b.fail(w.Pos, "", "%s has too few intervals; it needs at least %d", w.Function, need)
 		return Window{Kind: Tumble, Size: 1, Step: 1}
 	}
 	ms := func(i int) int64 { return w.Intervals[i].MS }
@@ -182,7 +182,7 @@ func (b *builder) callWindow(t *Table, w *syntax.Call) Window {
 	n := groupWindows[w.Name]
 	out := Window{Kind: WindowKind(w.Name), Size: 1, Step: 1}
 	if len(w.Args) != n+1 {
-		b.fail(w.Pos, "", "%s needs the time and %d intervals", w.Name, n)
+		b.fail(w.Pos, "", "%s needs the time and intervals; the number of intervals must be %d", w.Name, n)
 		return out
 	}
 	ref, ok := w.Args[0].(*syntax.Ref)

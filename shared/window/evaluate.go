@@ -50,7 +50,7 @@ func evaluate(s Stream, partitions int, events iter.Seq[*Event], full func(*Comb
 	}
 	for e := range events {
 		if e.Partition < 0 || int(e.Partition) >= partitions {
-			return r, fmt.Errorf("evaluate: partition %d is out of range; there are %d partitions", e.Partition, partitions)
+			return r, fmt.Errorf("evaluate: partition %d is out of range; the number of partitions is %d", e.Partition, partitions)
 		}
 		fate, _ := c.Add(e, sources[e.Partition].Judge(s.LatenessMS, e.MS, Unbounded))
 		if fate.Late() {

@@ -36,7 +36,7 @@ func root(t testing.TB) string {
 			return dir
 		}
 		if dir == filepath.Dir(dir) {
-			t.Fatal("no go.mod above the test")
+			t.Fatal("no go.mod in the test's directory or above it")
 		}
 		dir = filepath.Dir(dir)
 	}

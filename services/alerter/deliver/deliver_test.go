@@ -582,7 +582,7 @@ func TestPoisonedQueue(t *testing.T) {
 					}
 				}
 				got := tries(t, s, store.TryFilter{Outcome: notify.Exhausted})
-				if len(got) != c.poisoned || !strings.Contains(got[0].Reason, "its ID is not") || got[0].Status != 0 {
+				if len(got) != c.poisoned || !strings.Contains(got[0].Reason, "its ID is empty, or contains spaces") || got[0].Status != 0 {
 					t.Errorf("%d tries, %+v", len(got), got[0])
 				}
 				if got := states(t, s); got[store.Exhausted] != c.poisoned {

@@ -137,7 +137,7 @@ func root() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("no go.mod above the test")
+			return "", errors.New("no go.mod in the test's directory or above it")
 		}
 		dir = filepath.Dir(dir)
 	}

@@ -275,7 +275,7 @@ func (h *Held) Save(ctx context.Context, state []byte) error {
 					err = h.setLost()
 				case it.saves != next:
 					cancel()
-					return fmt.Errorf("save state: %d states are saved, expected %d: another process is writing to the item", it.saves, h.saves)
+					return fmt.Errorf("save state: the item records %d saves, expected %d: another process is writing to the item", it.saves, h.saves)
 				case !bytes.Equal(it.state, state): // one that was given up, and done all the same
 					h.saves, next = next, next+1
 					cancel()

@@ -226,7 +226,7 @@ func (l *location) explain(verb string, err error) error {
 	case cloud.IsCode(err, "PreconditionFailed"):
 		return fmt.Errorf("%s %s: %w", verb, l.name(), ErrChanged)
 	case cloud.IsCode(err, "PermanentRedirect", "MovedPermanently", "AuthorizationHeaderMalformed"):
-		return fmt.Errorf("%s %s: bucket %s is not in region %s; set AWS_REGION to its region: %w", verb, l.name(), l.bucket, l.region, err)
+		return fmt.Errorf("%s %s: bucket %s is not in region %s; set AWS_REGION to the bucket's region: %w", verb, l.name(), l.bucket, l.region, err)
 	}
 	return fmt.Errorf("%s %s: %w", verb, l.name(), err)
 }

@@ -327,7 +327,7 @@ func TestErrors(t *testing.T) {
 		{"no bucket", "nowhere", "o", cfg, ErrNoBucket, "s3://nowhere/o: no such bucket: nowhere does not exist; create it with `aws s3 mb s3://nowhere` or `spate aws setup`", false},
 		{"no key", "errors", "none", cfg, ErrNoKey, "get object s3://errors/none: no such object in bucket errors", true},
 		{"denied", "errors", "o", answer(403, "AccessDenied"), ErrDenied, "s3://errors/o: access denied (or the object does not exist", false},
-		{"elsewhere", "errors", "o", answer(301, "PermanentRedirect"), nil, "bucket errors is not in region us-east-1; set AWS_REGION to its region: ", false},
+		{"elsewhere", "errors", "o", answer(301, "PermanentRedirect"), nil, "bucket errors is not in region us-east-1; set AWS_REGION to the bucket's region: ", false},
 		{"other", "errors", "o", answer(400, "InvalidToken"), nil, "s3://errors/o: ", false},
 	} {
 		_, err := Open(t.Context(), c.cfg, c.bucket, c.key)

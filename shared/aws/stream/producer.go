@@ -102,7 +102,7 @@ func (e *Entry) check() error {
 	case !utf8.ValidString(e.Key):
 		return fmt.Errorf("%w: its key is not UTF-8", ErrEntry)
 	case n < 1 || n > MaxKeyLength:
-		return fmt.Errorf("%w: its key has %d characters, not 1 to %d", ErrEntry, n, MaxKeyLength)
+		return fmt.Errorf("%w: its key has %d characters; a key must have 1 to %d", ErrEntry, n, MaxKeyLength)
 	case e.size() > MaxEntryBytes:
 		return fmt.Errorf("%w: it is %d bytes long including its key, but the maximum is %d", ErrEntry, e.size(), MaxEntryBytes)
 	}

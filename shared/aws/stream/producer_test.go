@@ -363,7 +363,7 @@ func TestPutRefusesEntries(t *testing.T) {
 		says  string
 	}{
 		{"too large", Entry{Key: "k", Data: make([]byte, MaxEntryBytes)}, "entry 2: not a valid Kinesis record: it is 1048577 bytes long"},
-		{"no key", Entry{Data: []byte("x")}, "entry 2: not a valid Kinesis record: its key has 0 characters, not 1 to 256"},
+		{"no key", Entry{Data: []byte("x")}, "entry 2: not a valid Kinesis record: its key has 0 characters; a key must have 1 to 256"},
 		{"long key", Entry{Key: strings.Repeat("é", 257)}, "entry 2: not a valid Kinesis record: its key has 257 characters"},
 		{"odd key", Entry{Key: "\xff"}, "entry 2: not a valid Kinesis record: its key is not UTF-8"},
 	} {

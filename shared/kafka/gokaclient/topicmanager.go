@@ -49,7 +49,7 @@ func (m *TopicManager) check(topic string, npar int) error {
 		return err
 	}
 	if len(got) != npar {
-		return fmt.Errorf("%w: %s has %d partitions, but %d are required", kafka.ErrLayout, topic, len(got), npar)
+		return fmt.Errorf("%w: the number of partitions of %s is %d, but must be %d", kafka.ErrLayout, topic, len(got), npar)
 	}
 	return nil
 }

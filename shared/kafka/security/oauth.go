@@ -33,7 +33,7 @@ func (o OAuth) validate() []error {
 	client := o.ClientID != "" || o.ClientSecret != "" || o.ClientSecretFile != "" || len(o.Scopes) > 0
 	switch {
 	case o.TokenFile != "" && (o.TokenURL != "" || client):
-		problem("sasl-oauth-token-file: cannot be combined with sasl-oauth-token-url; set only one of them")
+		problem("sasl-oauth-token-file: cannot be combined with the settings for a token server (sasl-oauth-token-url, sasl-oauth-client-id and others); use one or the other")
 	case o.TokenFile != "":
 	case o.TokenURL == "":
 		problem("sasl-oauth-token-url: missing; OAUTHBEARER needs a token server (SPATE_SASL_OAUTH_TOKEN_URL) or a token file (SPATE_SASL_OAUTH_TOKEN_FILE)")
@@ -51,7 +51,7 @@ func (o OAuth) validate() []error {
 	}
 	for _, e := range o.Extensions {
 		if m := extension.FindStringSubmatch(e); m == nil || strings.EqualFold(m[1], "auth") {
-			problem("sasl-oauth-extensions: %.80q is not name=value with a name made of letters, such as logicalCluster=lkc-1", e)
+			problem("sasl-oauth-extensions: %.80q is not valid; use name=value, such as logicalCluster=lkc-1, with a name that consists of letters and is not auth", e)
 		}
 	}
 	return errs

@@ -155,11 +155,11 @@ func unescape(s string) (string, error) {
 			b.WriteByte('\f')
 		case 'u':
 			if len(s) < i+5 {
-				return "", fmt.Errorf(`\u needs four digits`)
+				return "", fmt.Errorf(`\u must be followed by four hexadecimal digits`)
 			}
 			n, err := strconv.ParseUint(s[i+1:i+5], 16, 16)
 			if err != nil {
-				return "", fmt.Errorf(`\u needs four digits`)
+				return "", fmt.Errorf(`\u must be followed by four hexadecimal digits`)
 			}
 			i += 4
 			r := rune(n)

@@ -104,7 +104,7 @@ func TestReadFileRefuses(t *testing.T) {
 		"-----BEGIN PRIVATE KEY-----\n":                                                   "line 1: does not begin with a setting name",
 		"geheim\n":                                                                        "line 1: does not begin",
 		"GEHEIM=geheim\n":                                                                 "line 1: does not begin",
-		"bootstrap.servers=\\uZZZZ\n":                                                     "four digits",
+		"bootstrap.servers=\\uZZZZ\n":                                                     "four hexadecimal digits",
 		"sasl.jaas.config=s.IAMLoginModule required awsProfileName=\"geheim\";\nsecurity.protocol=SASL_SSL\n": "AWS_PROFILE",
 		"\xff\xfe": "not UTF-8",
 	} {

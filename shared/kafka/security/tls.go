@@ -205,7 +205,7 @@ func (m *material) explain(err error, name string, cert *tls.Certificate) error 
 		if leaf := cert.Leaf; leaf != nil && time.Now().After(leaf.NotAfter) {
 			return fmt.Errorf("%w; the client certificate in %s expired at %s", err, m.cfg.CertFile, leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
-		return fmt.Errorf("%w; the %s rejected the client certificate in %s for %s", err, peer, m.cfg.CertFile, name)
+		return fmt.Errorf("%w; the %s rejected the client certificate in %s (server name: %s)", err, peer, m.cfg.CertFile, name)
 	}
 	return err
 }

@@ -83,7 +83,7 @@ const (
 func Of(m notify.Message, link string) (Brief, error) {
 	b := Brief{ID: m.ID, At: m.At.UTC()}
 	if m.ID == "" || strings.ContainsFunc(m.ID, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return Brief{}, fmt.Errorf("%w: its ID is not printable ASCII without spaces", notify.ErrUnsendable)
+		return Brief{}, fmt.Errorf("%w: its ID is empty, or contains spaces or characters other than printable ASCII", notify.ErrUnsendable)
 	}
 	if !utf8.Valid(m.Data) || !json.Valid(m.Data) {
 		return Brief{}, fmt.Errorf("%w: its data is not JSON in UTF-8", notify.ErrUnsendable)

@@ -95,7 +95,7 @@ func (c Config) split() (host, port string, err error) {
 	host, port, err = net.SplitHostPort(c.Server)
 	n, nerr := strconv.Atoi(port)
 	if err != nil || nerr != nil || n < 1 || n > 65535 || host == "" || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/@<>"\`, r) }) {
-		return "", "", errors.New("smtp: is not a host and port; use a form such as mail.example.com:587")
+		return "", "", errors.New("smtp: is not host:port; use a form such as mail.example.com:587")
 	}
 	return host, port, nil
 }
@@ -117,7 +117,7 @@ func (c Config) Validate() error {
 	case "", StartTLS, TLS:
 	case None:
 		if !c.AllowPrivate {
-			errs = append(errs, errors.New("tls: none is for servers on this machine or in a private network: also set allow_private: true, or set tls to starttls or tls"))
+			errs = append(errs, errors.New("tls: none is allowed only for servers on this machine or in a private network; also set allow_private: true, or set tls to starttls or tls"))
 		}
 		if !c.Password.IsZero() {
 			errs = append(errs, errors.New("tls: none would send the password unencrypted; set tls to starttls or tls, or remove the password"))

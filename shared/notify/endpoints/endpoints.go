@@ -40,7 +40,7 @@ func (f Flags) Spec() ([]Spec, error) {
 	case f.URL == "" && secret == "":
 		return nil, nil
 	case secret == "":
-		return nil, errors.New("webhook-secret: missing, but webhook-url is set and calls must be signed; set SPATE_WEBHOOK_SECRET to whsec_ and 24 to 64 random bytes in base64, " +
+		return nil, errors.New("webhook-secret: missing, but webhook-url is set and calls must be signed; set SPATE_WEBHOOK_SECRET to whsec_ followed by 24 to 64 random bytes in base64, " +
 			"for example whsec_$(openssl rand -base64 32)")
 	case f.URL == "":
 		return nil, errors.New("webhook-url: missing, but webhook-secret is set; set SPATE_WEBHOOK_URL to the URL to notify of alerts")

@@ -126,7 +126,7 @@ func (f *file) document(data []byte) bool {
 		return true
 	}
 	if root.Kind != yaml.MappingNode {
-		f.problem(root.Line, "expected endpoints: followed by a list")
+		f.problem(root.Line, "the file must contain endpoints:, followed by a list")
 		return false
 	}
 	for key, value := range f.members(root, "", []string{"endpoints"}, nil) {
@@ -289,7 +289,7 @@ func (f *file) endpoint(n int, node *yaml.Node) {
 // destination reads what the format needs.
 func (e endpointNode) destination(s *Spec) {
 	if e.format.open && s.DigestAbove > 0 {
-		e.wrong("digest_above", "cannot be used with format %s: a digest does not say which incidents have ended, so they would stay open there; remove it, and use rate if there are too many calls", e.format.Name)
+		e.wrong("digest_above", "cannot be used with format %s, because a digest does not say which incidents have ended, and they would stay open at the destination; remove digest_above, and set rate if there are too many calls", e.format.Name)
 	}
 	d := e.format.read(e)
 	s.Refused, s.Open, s.Shows = d.refused, d.open, e.format.shows

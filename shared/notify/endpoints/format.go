@@ -96,7 +96,7 @@ var common = []Field{
 	{Name: "link", Help: "URL to open for details; {since} and {until} are replaced with times"},
 }
 
-const whereSecret = "whsec_ and 24 to 64 random bytes in base64"
+const whereSecret = "whsec_ followed by 24 to 64 random bytes in base64"
 
 var formats = []Format{
 	{
@@ -221,7 +221,7 @@ func (e endpointNode) slack() destination {
 	case withToken && c.Token.IsZero():
 		c.Token = post.NewSecret("xoxb-unknown") // its problem is known
 	case withHook && api:
-		e.wrong("api_url", "is for a bot's token; remove it")
+		e.wrong("api_url", "is used only with token; remove it")
 	}
 	c.Target = e.target(hook, "https://unknown.invalid")
 	if !c.Token.IsZero() {

@@ -154,7 +154,7 @@ func TestExplains(t *testing.T) {
 		{"slack, nothing", "endpoints:\n- {name: a, format: slack}", []string{`endpoint "a": url: missing; give url (an incoming webhook`}},
 		{"slack, both", "endpoints:\n- {name: a, format: slack, url: https://h.example/t0ken, token: xoxb-12345-QUFBQUFB, channel: C1}", []string{"url: cannot be used with token"}},
 		{"slack, no channel", "endpoints:\n- {name: a, format: slack, token: xoxb-12345-QUFBQUFB}", []string{"channel: missing; give the ID"}},
-		{"slack, no token", "endpoints:\n- {name: a, format: slack, url: https://h.example/t0ken, channel: C1, api_url: https://h.example}", []string{"channel: requires a bot's token", "api_url: is for a bot's token"}},
+		{"slack, no token", "endpoints:\n- {name: a, format: slack, url: https://h.example/t0ken, channel: C1, api_url: https://h.example}", []string{"channel: requires a bot's token", "api_url: is used only with token"}},
 		{"slack, bad token", "endpoints:\n- {name: a, format: slack, token: hunter2, channel: C1}", []string{"token: is not a Slack token"}},
 		{"slack, token in the wrong place", "endpoints:\n- {name: a, format: slack, token_env: xoxb-12345-QUFBQUFB, channel: xoxb-12345-QUFBQUFB}", []string{"token_env: contains the value itself; move it to token"}},
 		{"slack, token not set", "endpoints:\n- {name: a, format: slack, token_env: EMPTY, channel: C1, api_url: 'http://'}", []string{"token_env: the environment variable EMPTY is not set", "api_url: has no host"}},
@@ -169,7 +169,7 @@ func TestExplains(t *testing.T) {
 		{"alertmanager", "endpoints:\n- {name: a, format: alertmanager, url: 'http://h.example', username: a, password_env: EMPTY}", []string{"password_env: the environment variable EMPTY is not set"}},
 		{"alertmanager, half", "endpoints:\n- {name: a, format: alertmanager, url: 'http://h.example', password: hunter2}", []string{"username: basic authentication requires both"}},
 		{"email", "endpoints:\n- {name: a, format: email, smtp: h.example, from: hunter2, to: a@example.com, tls: none, username: a, password_file: /dev/null}", []string{
-			"smtp: is not a host and port", "from: is not an e-mail address", "to: is not a list", "tls: none is for servers on this machine", "password_file: /dev/null: is empty",
+			"smtp: is not host:port", "from: is not an e-mail address", "to: is not a list", "tls: none is allowed only for servers on this machine", "password_file: /dev/null: is empty",
 		}},
 		{"fields that are read twice", "endpoints:\n- {name: a, format: template, url: https://h.example/t0ken, body: '{}', transitions: hunter2, link: [hunter2], allow_private: hunter2}\n- {name: b, format: slack, token: xoxb-12345-QUFBQUFB, channel: C1, link: [x], allow_private: x}\n",
 			[]string{`"a": transitions: is not a list`, `"a": link: is not text`, `"a": allow_private: must be true or false`, `"b": allow_private: must be`}},

@@ -33,7 +33,7 @@ var (
 	loopback    = kind{"loopback", true}
 	private     = kind{"private", true}
 	shared      = kind{"shared (carrier-grade NAT)", true}
-	metadata    = kind{"a cloud metadata service", false}
+	metadata    = kind{"that of a cloud metadata service", false}
 	linkLocal   = kind{"link-local", false}
 	unspecified = kind{"unspecified", false}
 	multicast   = kind{"multicast", false}

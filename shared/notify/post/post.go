@@ -70,7 +70,7 @@ func (t Target) Validate() error {
 // CheckTimeout returns an error if the timeout of a try is out of range.
 func CheckTimeout(d time.Duration) error {
 	if d < 0 || d > MaxTimeout {
-		return fmt.Errorf("timeout: %v is not between 0 (%v) and %v", d, DefaultTimeout, MaxTimeout)
+		return fmt.Errorf("timeout: %v is not between 0 (the default, %v) and %v", d, DefaultTimeout, MaxTimeout)
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func (c Config) Validate() error {
 	case c.Channel == "":
 		errs = append(errs, errors.New("channel: missing; give the ID of the channel, as in channel: C0123456789"))
 	case !channelForm.MatchString(c.Channel):
-		errs = append(errs, errors.New("channel: is not the ID of a channel, such as C0123456789"))
+		errs = append(errs, errors.New("channel: is not the ID of a channel; use an ID such as C0123456789"))
 	}
 	return errors.Join(errs...)
 }
@@ -158,7 +158,7 @@ func (s *Sender) webhook(ctx context.Context, b brief.Brief) notify.Result {
 	case a.Why != "":
 		return post.Failed(a.Status, fmt.Sprintf("status %d: %s", a.Status, a.Why))
 	case a.Status != http.StatusOK || said != "ok":
-		return post.Failed(a.Status, fmt.Sprintf("status %d, but the response is not Slack's ok: %s", a.Status, s.client.Said(a.Body)))
+		return post.Failed(a.Status, fmt.Sprintf("status %d, but the response is not \"ok\": %s", a.Status, s.client.Said(a.Body)))
 	}
 	return r
 }
@@ -218,7 +218,7 @@ var codeForm = regexp.MustCompile(`^[a-z0-9_]{1,80}$`)
 
 const (
 	fixToken   = "check the token"
-	fixChannel = "check the channel: it must be an ID, and the bot must be a member of a private channel"
+	fixChannel = "check the channel: it must be an ID, and if the channel is private, the bot must be a member"
 )
 
 // fixes are what to do about an error.

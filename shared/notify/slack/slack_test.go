@@ -223,7 +223,7 @@ func TestAnswers(t *testing.T) {
 		{"endless", notifytest.Answer(200, strings.Repeat(" ", 2<<20)), token, notify.Result{Outcome: notify.Failed, Status: 200, Reason: "status 200: response is larger than 1048576 bytes"}},
 		{"broken off", notifytest.Answer(200, `{"ok":`, "Content-Length", "100"), token, notify.Result{Outcome: notify.Failed, Status: 200, Reason: "status 200: connection closed without a response"}},
 		{"ok, but not 200", notifytest.Answer(202, posted), token, notify.Result{Outcome: notify.Failed, Status: 202, Reason: "chat.postMessage: Slack refused the call and gave no reason"}},
-		{"hook: not ok", notifytest.Answer(200, "hello"), "", notify.Result{Outcome: notify.Failed, Status: 200, Reason: "status 200, but the response is not Slack's ok: hello"}},
+		{"hook: not ok", notifytest.Answer(200, "hello"), "", notify.Result{Outcome: notify.Failed, Status: 200, Reason: "status 200, but the response is not \"ok\": hello"}},
 		{"hook: deleted", notifytest.Answer(404, "no_service"), "", notify.Result{Outcome: notify.Failed, Status: 404, Reason: "status 404: no_service"}},
 		{"hook: archived", notifytest.Answer(410, "channel_is_archived"), "", notify.Result{Outcome: notify.Failed, Status: 410, Reason: "status 410: channel_is_archived"}},
 	} {

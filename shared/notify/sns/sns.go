@@ -41,7 +41,7 @@ var topicForm = regexp.MustCompile(`^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-
 // ValidTopic returns an error if a text is not the ARN of a topic.
 func ValidTopic(arn string) error {
 	if !topicForm.MatchString(arn) {
-		return fmt.Errorf("%q is not a topic ARN, such as arn:aws:sns:us-east-1:123456789012:name", arn)
+		return fmt.Errorf("%q is not a topic ARN; use a form such as arn:aws:sns:us-east-1:123456789012:name", arn)
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	if len(c.Secrets) == 0 {
-		errs = append(errs, errors.New("secrets: missing; give at least one: whsec_ and 24 to 64 bytes in base64"+makeSecret))
+		errs = append(errs, errors.New("secrets: missing; give at least one: whsec_ followed by 24 to 64 bytes in base64"+makeSecret))
 	}
 	for i, s := range c.Secrets {
 		if s.signer == nil {
@@ -129,7 +129,7 @@ func parseSecret(text string) (Secret, error) {
 		return Secret{}, errors.New("the part after " + SecretPrefix + " is not standard base64 with padding" + makeSecret) // the cause may quote it
 	}
 	if len(key) < minSecret || len(key) > maxSecret {
-		return Secret{}, fmt.Errorf("is %d bytes long, not %d to %d"+makeSecret, len(key), minSecret, maxSecret)
+		return Secret{}, fmt.Errorf("is %d bytes long; it must be %d to %d bytes long"+makeSecret, len(key), minSecret, maxSecret)
 	}
 	signer, err := standardwebhooks.NewWebhookRaw(bytes.Clone(key))
 	if err != nil {

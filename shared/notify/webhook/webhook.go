@@ -100,7 +100,7 @@ func (s *Sender) Notify(ctx context.Context, m notify.Message) notify.Result {
 // encode returns the body: the same bytes for the same message. An error wraps notify.ErrUnsendable.
 func encode(m notify.Message) ([]byte, error) {
 	if m.ID == "" || strings.ContainsFunc(m.ID, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, fmt.Errorf("%w: its ID is not printable ASCII without spaces", notify.ErrUnsendable)
+		return nil, fmt.Errorf("%w: its ID is empty, or contains spaces or characters other than printable ASCII", notify.ErrUnsendable)
 	}
 	data := []byte(m.Data)
 	if len(data) == 0 {

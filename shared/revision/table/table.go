@@ -148,7 +148,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	e, err := r.Written(rec)
 	switch {
 	case err != nil && wrote != nil && !errors.Is(wrote, errThere):
-		return revision.Entry{}, fmt.Errorf("%w; if the table writes it after all, spate rules history lists it", wrote)
+		return revision.Entry{}, fmt.Errorf("%w; if the revision is written after all, spate rules history lists it", wrote)
 	case err != nil:
 		return revision.Entry{}, err
 	case took+resolution > writeTime:

@@ -173,7 +173,7 @@ func (r *Reader) Append(ctx context.Context, rec revision.Record) (revision.Entr
 	}
 	e, err := r.Written(rec)
 	if err != nil && wrote != nil {
-		return revision.Entry{}, fmt.Errorf("%w; if the broker writes it after all, spate rules history lists it", wrote)
+		return revision.Entry{}, fmt.Errorf("%w; if the revision is written after all, spate rules history lists it", wrote)
 	}
 	if err != nil && r.Revision() < rec.Revision {
 		return revision.Entry{}, fmt.Errorf("revision %d was written to topic %s, but cannot be read yet: %w; once the transaction has ended, spate rules history shows whether the revision is in force", rec.Revision, r.topic, ErrHeldBack)

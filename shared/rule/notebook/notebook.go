@@ -35,7 +35,7 @@ func SQL(file []byte) (sql string, skipped []string, err error) {
 	if err := json.Unmarshal(bytes.TrimPrefix(file, []byte("\ufeff")), &note); err != nil {
 		var s *json.SyntaxError
 		if errors.As(err, &s) {
-			return "", nil, fmt.Errorf("line %d: it is not JSON: %w", 1+bytes.Count(file[:min(int(s.Offset), len(file))], []byte("\n")), err)
+			return "", nil, fmt.Errorf("line %d: invalid JSON: %w", 1+bytes.Count(file[:min(int(s.Offset), len(file))], []byte("\n")), err)
 		}
 		return "", nil, fmt.Errorf("it is not a Zeppelin notebook: %w", err)
 	}

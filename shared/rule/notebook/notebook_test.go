@@ -73,7 +73,7 @@ func TestRules(t *testing.T) {
 
 func TestNoNotebook(t *testing.T) {
 	for file, want := range map[string]string{
-		"{\n\"paragraphs\": [\n{]": "line 3: it is not JSON", `{"a": 1}`: "it has no paragraphs", `{"paragraphs": 1}`: "not a Zeppelin notebook", `[]`: "not a Zeppelin notebook",
+		"{\n\"paragraphs\": [\n{]": "line 3: invalid JSON", `{"a": 1}`: "it has no paragraphs", `{"paragraphs": 1}`: "not a Zeppelin notebook", `[]`: "not a Zeppelin notebook",
 	} {
 		if _, _, err := SQL([]byte(file)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", file, err, want)

@@ -118,7 +118,7 @@ func (c *converter) table() (name, create string) {
 		root.add(c.fields[name].path, c.fields[name].typ)
 	}
 	var b strings.Builder
-	b.WriteString("-- The fields that the rules read. Put the topic or stream of your events in WITH.\nCREATE TABLE events (\n")
+	b.WriteString("-- This table has the fields that the rules read. Put the topic or stream of your events in WITH.\nCREATE TABLE events (\n")
 	for _, m := range root.members {
 		fmt.Fprintf(&b, "  %s,\n", m)
 	}

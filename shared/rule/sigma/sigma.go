@@ -152,7 +152,7 @@ func (c *converter) documents() (list []*document) {
 				at.Line, _ = strconv.Atoi(m[1])
 				text = text[len(m[0]):]
 			}
-			c.fail(at, "", "it is not YAML: %s", text)
+			c.fail(at, "", "this is not valid YAML: %s", text)
 			return nil
 		}
 		if len(n.Content) == 0 || n.Content[0].Tag == "!!null" {
@@ -322,7 +322,7 @@ func (c *converter) timespan(r *correlation, m *yaml.Node) {
 	}
 	parts := timespan.FindStringSubmatch(n.Value)
 	if parts == nil || n.Kind != yaml.ScalarNode {
-		c.fail(n, "write 30s, 5m or 1h", "%q is not a timespan", n.Value)
+		c.fail(n, "write, for example, 30s, 5m or 1h", "%q is not a timespan", n.Value)
 		return
 	}
 	count, _ := strconv.Atoi(parts[1])
@@ -340,7 +340,7 @@ func (c *converter) threshold(r *correlation, m, kind *yaml.Node) {
 		if n != nil {
 			at = n
 		}
-		c.fail(at, "add condition: with gte: 10 below it", "the correlation has no condition")
+		c.fail(at, "add condition:, and below it, for example, gte: 10", "the correlation has no condition")
 		return
 	}
 	var value *yaml.Node

@@ -169,7 +169,7 @@ func TestRefused(t *testing.T) {
 		{file(base, counts+"\nnear: x"), "near is not a known part of a correlation"},
 		{"title: Base\nname: base\ndetection:\n  s: {brand: x}\n  condition: s\n", "s.yml:1:1: the file has no correlation"},
 		{file(base, counts) + "---\ntitle: Lonely\ndetection:\n  s: {brand: x}\n  condition: s\n", "s.yml:15:1: no correlation uses this rule"},
-		{"a: [", "s.yml:1:1: it is not YAML"},
+		{"a: [", "s.yml:1:1: this is not valid YAML"},
 		{"- a", "a Sigma rule must be a mapping"},
 		{"a: b", "it has neither detection nor correlation"},
 		{"", "the file has no correlation"},
@@ -196,8 +196,8 @@ func TestHostile(t *testing.T) {
 		return b.String()
 	}
 	for name, test := range map[string]struct{ source, want string }{
-		"deep flow":        {"a: " + repeat("["), "it is not YAML"},
-		"deep maps":        {"detection: " + repeat("{a: "), "it is not YAML"},
+		"deep flow":        {"a: " + repeat("["), "this is not valid YAML"},
+		"deep maps":        {"detection: " + repeat("{a: "), "this is not valid YAML"},
 		"aliases":          {"a: &a [x]\nb: &b [*a, *a]\ndetection:\n  s: *b\n  condition: s\n", "the file has no correlation"},
 		"parentheses":      {file("s: {brand: x}\ncondition: '"+repeat("(")+"'", counts), "nested more than 50 levels deep"},
 		"not":              {file("s: {brand: x}\ncondition: "+repeat("not ")+"s", counts), "nested more than 50 levels deep"},
@@ -209,7 +209,7 @@ func TestHostile(t *testing.T) {
 		"unknown rules":    {file("s: {brand: x}\ncondition: s", strings.Replace(counts, "[base]", "["+repeat("x,")+"]", 1)), "the file has no rule x"},
 		"documents":        {repeat("---\na: b\n"), "it has neither detection nor correlation"},
 		"too long":         {strings.Repeat(" ", syntax.MaxScript+1), "the maximum is 1048576"},
-		"control":          {file("s: {brand: \"\\x00\x1b\"}\ncondition: s", counts), "it is not YAML"},
+		"control":          {file("s: {brand: \"\\x00\x1b\"}\ncondition: s", counts), "this is not valid YAML"},
 		"a directive":      {file("s: {brand: x}\ncondition: s", counts) + "level: \"high\\n-- mode: off\"\n", ""},
 		"a summary's hole": {strings.Replace(file("s: {brand: x}\ncondition: s", counts), "Found it", "'{x} and ; -- rule: y'", 1), ""},
 	} {

@@ -89,7 +89,7 @@ func (p *parser) from() Source {
 		s.Alias = p.name("an alias")
 	}
 	if s.Alias.Text != "" && p.peek().symbol("(") {
-		p.fail(p.peek().Pos, "rename the columns in a query in parentheses", "an alias with columns is not supported")
+		p.fail(p.peek().Pos, "leave the column list out, and use the names of the table's columns", "an alias with columns is not supported")
 	}
 	return s
 }

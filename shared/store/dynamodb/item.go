@@ -35,7 +35,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("table: %q is not a valid table name: use 3 to 255 letters, digits, dots, dashes and underscores", c.Table))
 	}
 	if n := len(c.Server); n > 255 {
-		errs = append(errs, fmt.Errorf("server: is %d bytes long, more than 255", n))
+		errs = append(errs, fmt.Errorf("server: is %d bytes long; the maximum is 255", n))
 	}
 	if c.Retain < 0 {
 		errs = append(errs, fmt.Errorf("retain: %v is negative (use 0 to keep alerts forever)", c.Retain))
@@ -200,7 +200,7 @@ func contradiction(stored, next Item) error {
 		return fmt.Errorf("%w: %s at %s is stored as alert %q, but the record is alert %q; use one table per rule and window size", store.ErrConflict,
 			stored.Partition, stored.Sort, stored.ID, next.ID)
 	case stored.State == alert.Closed && next.State == alert.Closed && stored.Severity != next.Severity:
-		return fmt.Errorf("%w: %s is already closed as %s, but the record has %s", store.ErrConflict, next.ID, stored.Severity, next.Severity)
+		return fmt.Errorf("%w: %s is already closed with severity %s, but the record has %s", store.ErrConflict, next.ID, stored.Severity, next.Severity)
 	}
 	return store.Contradiction(stored.Record, next.Record)
 }

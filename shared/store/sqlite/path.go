@@ -41,7 +41,7 @@ func Path(setting string) (string, error) {
 		}
 		var err error
 		if path, err = url.PathUnescape(path); err != nil {
-			return "", errors.New("the path after sqlite:// is not percent-encoded; write % as %25")
+			return "", errors.New("the path after sqlite:// is not correctly percent-encoded; write % as %25")
 		}
 	} else if path != ":memory:" && (strings.HasPrefix(path, "//") || !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "./") && !strings.HasPrefix(path, "../") && odd.MatchString(path)) {
 		return "", ErrNotAPath
