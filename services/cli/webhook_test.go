@@ -126,7 +126,7 @@ func TestEndpointsExplains(t *testing.T) {
 		{"no lists", "endpoints:\n- {name: a, rules: burst, transitions: {a: b}" + good, []string{"rules: is not a list; write it as [first, second]", "transitions: is not a list"}},
 		{"items", "endpoints:\n- {name: a, rules: [[burst]], transitions: [null]" + good, []string{"rules: a list item is not text", "transitions: a list item"}},
 		{"numbers", "endpoints:\n- {name: a, rate: " + secretB + ", digest_above: 1.5" + good, []string{"rate: is not a number", "digest_above: is not a whole number"}},
-		{"odd numbers", "endpoints:\n- {name: a, rate: .nan, digest_above: 1e30" + good + "\n- {name: b, rate: .inf, digest_above: -1" + good, []string{`"a": rate: is not a number`, `"a": digest_above: is not a whole`, `"b": rate: is not a number`, "digest_above: -1 messages"}},
+		{"odd numbers", "endpoints:\n- {name: a, rate: .nan, digest_above: 1e30" + good + "\n- {name: b, rate: .inf, digest_above: -1" + good, []string{`"a": rate: is not a number`, `"a": digest_above: is not a whole`, `"b": rate: is not a number`, "digest_above: -1 is negative"}},
 		{"too slow", "endpoints:\n- {name: a, rate: 0.001" + good, []string{"rate: 0.001 attempts per second"}},
 		{"yes or no", "endpoints:\n- {name: a, allow_private: " + secretB + good, []string{"allow_private: must be true or false"}},
 		{"links", "endpoints:\n- {name: a, link: 'https://h.example/t0ken?{from}'" + good + "\n- {name: b, link: 'h.example/t0ken'" + good, []string{`"a": link: contains a brace`, `"b": link: is not a URL`}},

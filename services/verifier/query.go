@@ -347,11 +347,11 @@ func (q *query) checkWindow() {
 }
 
 // asWritten is the user as the events have it, and any other term as it is: a user may be a text, which is no BIGINT.
-func (x term) asWritten() term {
-	if x.token == "" {
-		return x
+func (t term) asWritten() term {
+	if t.token == "" {
+		return t
 	}
-	return term{sql: x.token, typ: typ{kind: kUser}}
+	return term{sql: t.token, typ: typ{kind: kUser}}
 }
 
 // groupBy reads the keys and the window, if it is there.
