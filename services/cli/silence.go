@@ -39,7 +39,7 @@ type silenceAddCommand struct {
 
 // Help is shown below the usage.
 func (silenceAddCommand) Help() string {
-	return `A silence applies to messages about incidents. Endpoints with transitions are still notified of alerts. An endpoint that was notified of an incident before the
+	return `A silence applies to messages about incidents. Endpoints configured with the field transitions are still notified of alerts. An endpoint that was notified of an incident before the
 silence is also notified of the incident's end. If an incident outlasts the silence, its next alert triggers the notification. To exclude something permanently, add a condition to the rule's WHERE clause.`
 }
 

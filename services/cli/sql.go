@@ -42,7 +42,7 @@ type sqlCommand struct {
 	UserField   []string      `name:"user-field" env:"SPATE_USER_FIELD" default:"user_id" help:"Fields that may hold the user; use the router's value."`
 	TimeField   []string      `name:"time-field" env:"SPATE_TIME_FIELD" default:"txn_timestamp,event_time" help:"Fields that may hold the event time; use the router's value."`
 	TimeFormat  string        `name:"time-format" env:"SPATE_TIME_FORMAT" default:"auto" help:"Time format; use the router's value."`
-	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field that holds a unique event ID, for rules; use the router's value."`
+	DedupeField string        `name:"dedupe-field" env:"SPATE_DEDUPE_FIELD" placeholder:"FIELD" help:"Event field that holds a unique event ID; used only if the statement is a rule. Use the router's value."`
 	MaxAhead    time.Duration `name:"max-ahead" env:"SPATE_MAX_AHEAD" default:"1m" help:"How far in the future an event's time may be; use the router's value."`
 	Lateness    time.Duration `env:"SPATE_LATENESS" default:"10s" help:"Lateness of a rule whose table has no WATERMARK; use the router's value."`
 	IdleTimeout time.Duration `name:"idle-timeout" env:"SPATE_IDLE_TIMEOUT" default:"5s" help:"With --follow: a partition that has had no events for this long no longer holds windows open; 0 disables this timeout."`

@@ -18,7 +18,7 @@ import (
 const promptHelp = `A statement ends with a semicolon. Arrow keys recall earlier lines, Tab completes tables, columns and keywords, and Ctrl-C stops a statement.
   \d          lists the tables
   \d TABLE    lists the columns of a table; an asterisk marks a column if a condition on it reduces how much spate reads
-  \q          ends the prompt
+  \q          closes the prompt
 `
 
 // prompt reads statements from the terminal until its end.

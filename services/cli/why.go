@@ -57,7 +57,7 @@ counted again by a reference (SQLite) that shares no code with the engine, so th
 
 Reasons for a verdict of flagged: condition_holds, silenced, shadow.
 Reasons for a verdict of not_flagged:
-  below_condition     the condition (HAVING) does not hold; the numbers show by how much
+  below_condition     the condition (HAVING) does not hold; the numbers show how far it is from holding
   filtered            without the rule's WHERE, the condition would hold
   exempt              a WHERE condition on the key itself excludes all of its events
   split               the condition would hold in a window that began at another time

@@ -35,7 +35,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_events_total",
-			Help: "Events in committed transactions by fate (counted, late, invalid) and reason; skipped records are valid records that are not events."}, []string{"fate", "reason"}),
+			Help: "Records in committed transactions by fate (counted, late, invalid, skipped) and reason; skipped records are valid but are not events."}, []string{"fate", "reason"}),
 		transactions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_router_transactions_total",
 			Help: "Transactions by outcome (committed, aborted, failed)."}, []string{"outcome"}),
 		panes: prometheus.NewCounter(prometheus.CounterOpts{Name: "spate_router_panes_total",

@@ -241,7 +241,7 @@ func (c *Config) validateGenerator(problem func(format string, args ...any)) {
 	if !(c.EventRate >= 0.001 && c.EventRate <= maxEventRate) {
 		problem("event-rate: %v is not between 0.001 and %d events per second", c.EventRate, maxEventRate)
 	} else if kinds[KindGiant] && c.EventRate < 10 {
-		problem("event-rate: %v is below 10, the minimum for the attacker giant", c.EventRate)
+		problem("event-rate: %v is below 10, the minimum for the attacker \"giant\"", c.EventRate)
 	}
 	// Each event of a shopper keeps it busy for the think time; twice as many shoppers leave room for the peak of the day.
 	busy := math.Floor(2 * c.EventRate * float64(meanThinkNS(c.Window, max(c.Threshold, 1))) / 1e9)

@@ -377,7 +377,7 @@ func (s *Server) endSilence(ctx context.Context, st Store, r *http.Request) (str
 func (s *Server) resend(ctx context.Context, st Store, r *http.Request) (string, error) {
 	f := store.DeliveryFilter{WebhookID: r.FormValue("webhook_id"), Endpoint: r.FormValue("endpoint")}
 	if f.WebhookID == "" || f.Endpoint == "" {
-		return "", &badRequest{errors.New("webhook_id, endpoint: missing")}
+		return "", &badRequest{errors.New("webhook_id, endpoint: both are required")}
 	}
 	n, err := st.Resend(ctx, time.Now(), f)
 	if err == nil && n == 0 {

@@ -474,7 +474,7 @@ func (r *Rule) EarlyCritical() (ok bool, reason string) {
 func early(r *Rule, n *node) (bool, string) {
 	ok, because, how := r.stays(n, true)
 	if ok {
-		return true, "once TRUE, it stays TRUE until the window ends"
+		return true, "once the condition is TRUE, it stays TRUE until the window ends"
 	}
 	text := "the condition"
 	if because.from != nil {

@@ -220,15 +220,15 @@ func (d *disk) checkFiles() error {
 		}
 		switch {
 		case copied && (d.stopped || name != "session_state.json"): // kfake removes this one when it starts
-			d.tell("a file of the broker's state was damaged or missing; restored from the last clean shutdown", "file", name)
+			d.tell("one of the broker's state files was damaged or missing; restored from the last clean shutdown", "file", name)
 		case name == "meta.json":
-			d.tell("a file of the broker's state was damaged or missing and has been recreated; nothing is lost", "file", name)
+			d.tell("one of the broker's state files was damaged or missing and has been recreated; nothing is lost", "file", name)
 			then = []byte(`{"version":1,"cluster_id":"` + clusterID + `"}`)
 		case name == "topics.json":
 			return fmt.Errorf("check the broker's directory: %s is damaged or missing, and no clean shutdown has left a copy, so the topics are unknown; "+
 				"restore the file from a backup, or use another directory (SPATE_STATE, --state)", filepath.Join(d.dir, name))
 		default:
-			d.tell("a file of the broker's state was damaged or missing; starting without it", "file", name)
+			d.tell("one of the broker's state files was damaged or missing; starting without it", "file", name)
 			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(d.dir, name)), 0o700); err != nil {

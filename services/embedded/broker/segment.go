@@ -128,7 +128,7 @@ func (d *disk) checkPartition(at place, dir string, compacted bool) error {
 	snapshot := filepath.Join(dir, "snapshot.json")
 	if raw, err := os.ReadFile(filepath.Join(d.dir, snapshot)); err == nil {
 		if err := json.Unmarshal(raw, &snap); err != nil {
-			d.tell("a file of the broker's state was damaged; starting without it", "file", snapshot)
+			d.tell("one of the broker's state files was damaged; starting without it", "file", snapshot)
 			d.setAside(snapshot)
 		}
 	}

@@ -381,7 +381,7 @@ func (l *login) Next(question []byte, more bool) ([]byte, error) {
 	case strings.HasPrefix(q, "pass"):
 		return []byte(l.password.Reveal()), nil
 	}
-	return nil, ownError("the server asks for neither a user name nor a password")
+	return nil, ownError("during AUTH LOGIN, the server asked for something other than a user name or a password")
 }
 
 // bounded is a connection of which only so much is read.
