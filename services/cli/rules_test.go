@@ -45,7 +45,7 @@ func TestRulesCheck(t *testing.T) {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
 	for _, want := range []string{
-		"burst  live\n", "TUMBLE 10 s, by user_id\n", "yes: once TRUE, it stays TRUE", "critical     COUNT(*) > 10\n", "1 pane per window; about 80 bytes per key\n",
+		"burst  live\n", "TUMBLE 10 s, by user_id\n", "yes: once the condition is TRUE, it stays TRUE", "critical     COUNT(*) > 10\n", "1 pane per window; about 80 bytes per key\n",
 		"scraper  shadow\n", "HOP 10 s, 1 min, by user_id\n", "no: COUNT(*) FILTER (WHERE event_type = 'purchase') = 0 can become FALSE again",
 		"reads        event_type, product_id, txn_timestamp, user_id\n", "shared with 1 other rule\n", "2 rules, 1 feed, 4 fields; 0 warnings\n",
 	} {

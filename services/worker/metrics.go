@@ -38,7 +38,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_worker_events_total",
-			Help: "Events by fate (counted, late, invalid, repeated) and reason; skipped records are valid records that are not events."}, []string{"fate", "reason"}),
+			Help: "Records by fate (counted, late, invalid, repeated, skipped) and reason; skipped records are valid but are not events."}, []string{"fate", "reason"}),
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_worker_alerts_total",
 			Help: "Alert records written, by rule and state, including those written again after a crash."}, []string{"rule", "state"}),
 		faults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spate_worker_rule_faults_total",
